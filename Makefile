@@ -1,0 +1,38 @@
+# make install | demo | test | test-all | lint: each sets up .venv by itself on a fresh machine.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+export MPLBACKEND := Agg
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: install demo test test-all lint clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "fcit needs Python 3.11 or newer; say which: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)
+	@rm -rf runs/demo
+	@$(BIN)/fcit run recipes/demo.toml --method finetune --out runs/demo/finetune > /dev/null
+	@$(BIN)/fcit run recipes/demo.toml --method disco --out runs/demo/disco > /dev/null
+	@$(BIN)/fcit report runs/demo/finetune runs/demo/disco --out runs/demo/report
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/pyright
+
+clean:
+	rm -rf .venv runs build dist

@@ -1,0 +1,24 @@
+"""fcit: Federated Continual Instruction Tuning of large multimodal models.
+
+    run = fcit.run("recipes/mini/task-hom.toml")     # or a table of the same form
+    run = fcit.load("runs/task-hom-disco-seed0")
+    run.results["last"]
+    run.generate("image.png", "What is the object in the image?")
+"""
+
+from typing import TYPE_CHECKING
+
+from fcit.types import FcitError
+
+if TYPE_CHECKING:
+    from fcit.api import Run, load, run
+
+__all__ = ["FcitError", "Run", "load", "run"]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Run", "load", "run"):
+        from fcit import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'fcit' has no attribute {name!r}")

@@ -1,0 +1,148 @@
+"""One client's round: the only local training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcit.seeds import numpy_stream, torch_stream
+from fcit.types import FcitError, Identity, Job, Sample, Turn, Update, Weights
+
+if TYPE_CHECKING:
+    from fcit.methods import Method
+    from fcit.models.identity import Encoder
+    from fcit.models.lmm import LMM
+
+MEGABATCH = 50
+"""Length grouping sorts within runs of this many batches of a shuffled order."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A client's samples for one task, and where their images are (both of one length)."""
+
+    samples: Sequence[Sample]
+    images: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Local training: rates for adapters and projector, batch in samples, warm-up as a share of steps.
+
+    AdamW and a cosine schedule start anew for every client and round. threads: per client; part of the
+    recipe because float sums depend on it.
+    """
+
+    lr: float = 2e-4
+    projector_lr: float = 2e-5
+    batch_size: int = 64
+    epochs: int = 1
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    dropout: float = 0.05
+    max_grad_norm: float = 1.0
+    max_length: int = 2048
+    threads: int = 1
+
+
+def identify(method: Method, encoder: Encoder, turn: Turn, data: Data) -> Identity:
+    """A client's identity token for a task: from its instructions and a frozen encoder alone."""
+    from fcit.models.identity import token
+
+    kind = method.identity
+    assert kind is not None
+    rows = encoder.embed(kind, [sample.prompt for sample in data.samples], data.images)
+    return Identity(turn.client, turn.task.name, token(rows, kind), len(data.samples))
+
+
+def take_turn(
+    job: Job,
+    method: Method,
+    model: LMM,
+    data: Data,
+    training: Training,
+    seed: int,
+    memory: Weights,
+) -> tuple[Update, Weights]:
+    """Train what the server sent on the client's own samples; return the update and its new memory.
+
+    Raises FcitError on a client without samples and on a loss that is not finite.
+    """
+    import torch
+
+    turn, received = job.turn, job.received
+    place = (turn.stage, turn.round, turn.client)
+    where = f"client {turn.client}, stage {turn.stage + 1}, round {turn.round + 1}"
+    if not data.samples:
+        raise FcitError(f"{where}: the client has no samples of {turn.task.name}")
+    trained = method.trains(received)
+    own_projector = method.projector != "frozen"
+    model.receive(received, method.scale, trained, own_projector)
+    method.equip(model, received)
+    control = model.subspaces.control
+    control.dropout = training.dropout
+    control.noise = torch_stream(seed, "dropout", *place)
+    groups = [
+        {"params": model.adapter_parameters(), "base": training.lr},
+        {"params": model.projector_parameters(), "base": training.projector_lr},
+    ]
+    groups = [group for group in groups if group["params"]]
+    parameters = [value for group in groups for value in group["params"]]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=training.weight_decay)
+    order = numpy_stream(seed, "batches", *place)
+    lengths = [len(sample.prompt) + len(sample.answers[0]) for sample in data.samples]
+    plan = [
+        batch
+        for _ in range(job.epochs)
+        for batch in grouped(lengths, training.batch_size, order)
+    ]
+    losses: list[float] = []
+    batches = []
+    for step, chosen in enumerate(plan):
+        batch = model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
+        loss = model.loss(batch) + method.penalty(model, received, memory, batch)
+        if not math.isfinite(float(loss.detach())):
+            raise FcitError(
+                f"{where}: the loss is {float(loss.detach())} at step {step + 1} of {len(plan)}; "
+                f"lower training.lr (now {training.lr}) or look at the client's data"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    control.noise = None
+    batches = (
+        model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
+        for chosen in plan
+    )
+    extras, memory = method.report(model, received, memory, batches)
+    if "projector" in received.extras:
+        extras = extras | {"projector": model.shared_projector()}
+    adapters = {name: model.adapter(name) for name in trained}
+    metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
+    return Update(turn.client, len(data.samples), adapters, extras, metrics), memory
+
+
+def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:  # noqa: ANN001
+    """Batches of alike lengths, in random order: every index exactly once."""
+    order = rng.permutation(len(lengths)).tolist()
+    batches: list[list[int]] = []
+    for start in range(0, len(order), size * MEGABATCH):
+        run = sorted(order[start : start + size * MEGABATCH], key=lambda i: -lengths[i])
+        batches += [run[at : at + size] for at in range(0, len(run), size)]
+    for index in rng.permutation(len(batches)).tolist():
+        yield batches[index]
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's factor at a step: linear warm-up, then cosine to zero."""
+    first = math.ceil(warmup * steps)
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))

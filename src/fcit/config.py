@@ -1,0 +1,243 @@
+"""One validated, frozen configuration <-> TOML: every key a recipe may hold, and its default."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+
+from fcit.files import write_text
+from fcit.types import FcitError
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class DataSection(Section):
+    """root: a data folder in the official layout; absent: the mini suite, made in the user's cache.
+
+    train, test: the mini suite's samples per dataset; with a root of your own, the first so many are
+    read (0: all).
+    """
+
+    root: str = ""
+    train: Annotated[int, Field(ge=0)] = 0
+    test: Annotated[int, Field(ge=0)] = 0
+
+
+class ModelSection(Section):
+    """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
+    the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 on a GPU. features: keep
+    frozen vision features in the user's cache folder."""
+
+    path: str = ""
+    identity: str = ""
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    features: bool = True
+
+
+class SettingSection(Section):
+    """name: one of the four settings. beta: Dirichlet concentration of the clients' sample counts
+    (smaller: more unequal). order: the stages' datasets or capability groups (absent: the paper's).
+    sampling: of each round's clients, from the run's seed or as the reference implementation does."""
+
+    name: Literal["task-hom", "task-het", "cap-hom", "cap-het"] = "task-hom"
+    beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    order: tuple[str, ...] = Field(default=(), strict=False)
+    sampling: Literal["derived", "reference"] = "derived"
+
+
+class FederationSection(Section):
+    """clients in all, of whom per_round train in each of a stage's rounds. workers: parallel
+    processes of the local engine (0: one a core on a CPU, one on a GPU)."""
+
+    clients: Positive = 50
+    per_round: Positive = 5
+    rounds: Positive = 10
+    minimum: Positive = 1
+    engine: Literal["local", "flower"] = "local"
+    workers: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.per_round > self.clients:
+            raise ValueError(f"per_round ({self.per_round}) exceeds clients ({self.clients})")
+        return self
+
+
+class TrainingSection(Section):
+    """Local training (see `client.Training`): AdamW, cosine with warm-up, anew every turn."""
+
+    lr: Annotated[float, Field(gt=0, strict=False)] = 2e-4
+    projector_lr: Annotated[float, Field(ge=0, strict=False)] = 2e-5
+    batch_size: Positive = 64
+    epochs: Positive = 1
+    warmup: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.03
+    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.05
+    max_grad_norm: Annotated[float, Field(gt=0, strict=False)] = 1.0
+    max_length: Positive = 2048
+    threads: Positive = 1
+
+
+class MethodSection(BaseModel):
+    """name: a method; its hyper-parameters stand beside it (`fcit run --help` lists methods)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str = "disco"
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        from fcit.methods import find
+
+        try:
+            fields = {one.name for one in dataclasses.fields(find(self.name))}
+            for key in self.model_extra or {}:
+                if key not in fields:
+                    raise ValueError(f"{self.name} has no {key!r}; it has {', '.join(sorted(fields))}")
+            TypeAdapter(find(self.name), config=None).validate_python(self.model_extra or {})
+        except FcitError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class EvaluationSection(Section):
+    """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
+    Java). batch_size changes speed, not answers. limit: test samples per dataset (0: all)."""
+
+    scoring: Literal["strict", "reference"] = "strict"
+    batch_size: Positive = 50
+    max_new_tokens: Positive = 128
+    limit: Annotated[int, Field(ge=0)] = 0
+    zero_shot: bool = True
+
+
+class Config(Section):
+    """A whole experiment. seed: of every random choice, and of the mini suite's data."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    setting: SettingSection = SettingSection()
+    federation: FederationSection = FederationSection()
+    training: TrainingSection = TrainingSection()
+    method: MethodSection = MethodSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+
+def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
+    """Read a recipe. `changes` are key=value strings ("federation.rounds=2"); `method` names another
+    method than the recipe's (hyper-parameters the other method does not have are dropped).
+
+    Relative paths in the recipe start at its folder. Raises FcitError naming the file and key.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FcitError(f"{path}: no such recipe") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcitError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise FcitError(f"{path}: not valid TOML: {error}") from None
+    table.pop("versions", None)
+    _anchor(table, path.parent)
+    for change in changes:
+        _change(table, change)
+    if method and method != table.get("method", {}).get("name"):
+        from fcit.methods import find
+
+        fields = {one.name for one in dataclasses.fields(find(method))}
+        kept = {key: value for key, value in table.get("method", {}).items() if key in fields}
+        table["method"] = kept | {"name": method}
+    return validate(table, str(path))
+
+
+def validate(table: Mapping[str, Any], source: str = "config") -> Config:
+    """A Config from a plain table. Raises FcitError naming the source and the key at fault."""
+    try:
+        return Config.model_validate(dict(table))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "recipe"
+        raise FcitError(f"{source}: {key}: {_plain(first)}") from None
+
+
+def to_table(config: Config) -> dict[str, Any]:
+    """The resolved configuration as a plain table, the method's defaults included."""
+    from fcit.methods import find
+
+    table = config.model_dump(mode="json")
+    extra = config.method.model_extra or {}
+    defaults = {one.name: one.default for one in dataclasses.fields(find(config.method.name))}
+    table["method"] = {"name": config.method.name} | defaults | extra
+    return table
+
+
+def build_method(config: Config):  # noqa: ANN201 - fcit.methods.Method
+    """The method object with its hyper-parameters."""
+    from fcit.methods import find
+
+    return TypeAdapter(find(config.method.name)).validate_python(config.method.model_extra or {})
+
+
+def write(path: Path, table: Mapping[str, Any]) -> None:
+    """Write a table as TOML, whole or not at all."""
+    import tomli_w
+
+    write_text(path, tomli_w.dumps(table))
+
+
+def _anchor(table: dict[str, Any], folder: Path) -> None:
+    """Make the recipe's relative paths start at its folder (a name that is no path stays a hub id)."""
+    for section, key, always in (
+        ("data", "root", True),
+        ("model", "path", False),
+        ("model", "identity", False),
+    ):
+        part = table.get(section)
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(value, str) and value:
+            found = (folder / Path(value).expanduser()).resolve()
+            if always or found.exists():
+                part[key] = str(found)
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    key, equals, text = change.partition("=")
+    if not equals or not key.strip():
+        raise FcitError(f"--set {change}: write key=value, for example federation.rounds=2")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    *sections, leaf = key.strip().split(".")
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise FcitError(f"--set {change}: {section} is not a section")
+    table[leaf] = value
+
+
+def _plain(error: Mapping[str, Any]) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    value = error.get("input")
+    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
+    return message[0].lower() + message[1:] + shown

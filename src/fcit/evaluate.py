@@ -1,0 +1,68 @@
+"""Answer test samples: embed the instruction, route it, generate; then score into a matrix row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fcit.methods.base import Query
+from fcit.types import Sample, State
+
+if TYPE_CHECKING:
+    from fcit.client import Data
+    from fcit.methods import Method
+    from fcit.models.identity import Encoder
+    from fcit.models.lmm import LMM
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said to one sample, and how much each adapter gave (by name)."""
+
+    text: str
+    activation: dict[str, float]
+
+
+def answer(
+    model: LMM,
+    encoder: Encoder | None,
+    method: Method,
+    state: State,
+    data: Data,
+    max_new_tokens: int = 128,
+) -> list[Answer]:
+    """Greedy answers to a batch of samples, each routed by itself (never by its batch).
+
+    The state must be in place (`model.receive`). Raises FcitError on an image that cannot be read.
+    """
+    import torch
+
+    prompts = [sample.prompt for sample in data.samples]
+    features = [None] * len(prompts)
+    if method.identity and encoder and state.adapters:
+        features = list(encoder.embed(method.identity, prompts, data.images))
+    shares = [
+        dict(method.route(state, Query(sample.dataset, feature))) if state.adapters else {}
+        for sample, feature in zip(data.samples, features, strict=True)
+    ]
+    names = model.subspaces.names
+    model.gate = (
+        torch.tensor([[row[name] for name in names] for row in shares], device=model.device)
+        if names
+        else None
+    )
+    texts = model.generate(prompts, data.images, max_new_tokens)
+    return [Answer(text, row) for text, row in zip(texts, shares, strict=True)]
+
+
+def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:
+    """Fixed batches of test samples, of alike lengths: the same whoever computes them."""
+    order = sorted(range(len(samples)), key=lambda i: (len(samples[i].prompt), i))
+    return [order[at : at + size] for at in range(0, len(order), size)]
+
+
+def routing(rows: Sequence[dict], homes: set[str]) -> float:
+    """Percent of answers whose largest activation factor is a subspace their dataset trained."""
+    hits = [max(row["activation"], key=row["activation"].__getitem__) in homes for row in rows]
+    return 100 * sum(hits) / len(hits)

@@ -1,0 +1,192 @@
+"""From a configuration to the objects of a run: data, plan, method, model, and one process's work."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from functools import cached_property
+from pathlib import Path
+
+from fcit import schedule
+from fcit.benchmark import datasets, settings
+from fcit.client import Data, Training, identify, take_turn
+from fcit.config import Config, build_method
+from fcit.evaluate import Answer, answer
+from fcit.partition import split
+from fcit.seeds import torch_stream
+from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Turn, Update, Weights
+
+CHECKPOINTS = Path(__file__).parent / "models" / "checkpoints"
+MINI_TRAIN, MINI_TEST = 1000, 200
+
+
+def cache_folder() -> Path:
+    """Where fcit keeps what can be made again: $FCIT_CACHE, or `fcit` in the user's cache folder."""
+    if os.environ.get("FCIT_CACHE"):
+        return Path(os.environ["FCIT_CACHE"]).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fcit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
+
+
+class Experiment:
+    """What a configuration stands for, built on first use; no model is loaded here."""
+
+    def __init__(self, config: Config):
+        self.config = config
+        self.method = build_method(config)
+        federation, part = config.federation, config.setting
+        self.setting: Setting = settings.setting(
+            part.name,
+            clients=federation.clients,
+            per_round=federation.per_round,
+            rounds=federation.rounds,
+            order=part.order or None,
+        )
+        epochs = config.training.epochs
+        self.setting = Setting(**{**_fields(self.setting), "epochs": epochs})
+        self.training_setting = self.method.reshape(self.setting)
+        self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
+        self._samples: dict[tuple[str, str], list[Sample]] = {}
+
+    @cached_property
+    def root(self) -> Path:
+        """The data folder: the recipe's, or the mini suite of its seed and sizes in the cache."""
+        if self.config.data.root:
+            root = Path(self.config.data.root)
+            if not root.is_dir():
+                raise FcitError(f"data.root: {root}: no such folder")
+            return root
+        train, test = self.config.data.train or MINI_TRAIN, self.config.data.test or MINI_TEST
+        return cache_folder() / f"mini-1-seed{self.config.seed}-{train}x{test}"
+
+    def prepare(self, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
+        """Make the mini suite where it is needed; report missing data before anything starts."""
+        if not self.config.data.root and not self.root.is_dir():
+            from fcit.benchmark import mini
+
+            say(f"making the mini suite in {self.root}")
+            data = self.config.data
+            mini.write(
+                self.root,
+                self.config.seed,
+                data.train or MINI_TRAIN,
+                data.test or MINI_TEST,
+                progress=progress,
+            )
+        missing = datasets.missing(self.root, self.setting.datasets)
+        if missing:
+            raise FcitError(f"data.root: {self.root} lacks {', '.join(missing)}")
+
+    def samples(self, dataset: str, part: str) -> list[Sample]:
+        """A dataset's training or test samples (as many as the recipe says)."""
+        key = (dataset, part)
+        if key not in self._samples:
+            data, limit = self.config.data, self.config.evaluation.limit
+            count = data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
+            found = datasets.read(self.root, dataset, part)
+            self._samples[key] = found[:count] if count else found
+        return self._samples[key]
+
+    def test(self, dataset: str, indices: Sequence[int]) -> Data:
+        """Some test samples of a dataset."""
+        samples = self.samples(dataset, "test")
+        return self._data([samples[i] for i in indices])
+
+    def counts(self, dataset: str) -> list[list[int]]:
+        """Which training samples of a dataset each client holds (indices)."""
+        return split(
+            len(self.samples(dataset, "train")),
+            self.training_setting.clients,
+            self.config.setting.beta,
+            self.config.seed,
+            dataset,
+            minimum=self.config.federation.minimum,
+        )
+
+    def data(self, turn: Turn) -> Data:
+        """A client's own training samples of its turn's task."""
+        chosen = [
+            self.samples(name, "train")[i]
+            for name in turn.task.datasets
+            for i in self.counts(name)[turn.client]
+        ]
+        return self._data(chosen)
+
+    def _data(self, samples: Sequence[Sample]) -> Data:
+        return Data(samples, [datasets.image_path(self.root, sample) for sample in samples])
+
+    def model_path(self) -> str:
+        """The LMM's folder or hub id."""
+        return self.config.model.path or str(CHECKPOINTS / "mini-lmm")
+
+    def identity_path(self) -> str:
+        """The identity encoder's folder or hub id."""
+        return self.config.model.identity or str(CHECKPOINTS / "mini-clip")
+
+
+class Site:
+    """One process with the base model loaded once, doing what the server or a client needs done."""
+
+    def __init__(self, config: Config):
+        import torch
+
+        torch.set_num_threads(config.training.threads)
+        self.experiment = Experiment(config)
+        self.config, self.method = config, self.experiment.method
+        self.training = Training(**config.training.model_dump())
+        self.placed: State = State()
+
+    @cached_property
+    def model(self):  # noqa: ANN201 - fcit.models.lmm.LMM
+        """The base model."""
+        from fcit.models.device import choose
+        from fcit.models.lmm import LMM
+
+        part = self.config.model
+        device, dtype = choose(part.device, part.dtype)
+        cache = cache_folder() / "features" if part.features else None
+        path = self.experiment.model_path()
+        return LMM(path, device, dtype, cache, self.config.training.max_length)
+
+    @cached_property
+    def encoder(self):  # noqa: ANN201 - fcit.models.identity.Encoder
+        """The frozen identity encoder."""
+        from fcit.models.device import choose
+        from fcit.models.identity import Encoder
+
+        device, _ = choose(self.config.model.device, "float32")
+        return Encoder(self.experiment.identity_path(), device)
+
+    def start(self) -> State:
+        """The method's state before the first round."""
+        noise = torch_stream(self.config.seed, "init")
+        blank = self.model.subspaces.blank(self.method.rank, self.method.init_std, noise)
+        return self.method.start(blank, self.model.base_projector)
+
+    def identify(self, turn: Turn) -> Identity:
+        """One client's identity token."""
+        return identify(self.method, self.encoder, turn, self.experiment.data(turn))
+
+    def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
+        """One client's turn."""
+        data = self.experiment.data(job.turn)
+        seed = self.config.seed
+        return take_turn(job, self.method, self.model, data, self.training, seed, memory)
+
+    def place(self, state: State) -> None:
+        """Put a state in place, to answer with."""
+        self.placed = state
+        self.model.receive(state, self.method.scale)
+
+    def answer(self, data: Data) -> list[Answer]:
+        """Answers of the state in place."""
+        encoder = self.encoder if self.method.identity else None
+        tokens = self.config.evaluation.max_new_tokens
+        return answer(self.model, encoder, self.method, self.placed, data, tokens)
+
+
+def _fields(value) -> dict:  # noqa: ANN001
+    return {one.name: getattr(value, one.name) for one in fields(value)}

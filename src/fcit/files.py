@@ -1,0 +1,77 @@
+"""Whole files or none: everything is written aside and renamed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fcit.types import FcitError
+
+ASIDE = ".aside-"
+
+
+@contextmanager
+def written_aside(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
+    try:
+        yield aside
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any, indent: int | None = 1) -> None:
+    """Write JSON, whole or not at all; the same value gives the same bytes."""
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write JSON lines, whole or not at all."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; an `FcitError` names the file (and the place) when it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FcitError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcitError(f"{path}: cannot be read: {error}") from None
+    except json.JSONDecodeError as error:
+        raise FcitError(f"{path}: not valid JSON: {error}") from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read JSON lines; an `FcitError` names the file and line at fault."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise FcitError(f"{path}: cannot be read: {error.strerror}") from None
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
+    return rows
+
+
+def sweep_aside(folder: Path) -> None:
+    """Remove what an interrupted writer left behind in `folder` and below."""
+    for left in folder.rglob(f"{ASIDE}*.part"):
+        left.unlink(missing_ok=True)

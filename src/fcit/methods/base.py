@@ -1,0 +1,144 @@
+"""What a method is: federated fine-tuning, and the places where a method may differ from it.
+
+A method is a frozen dataclass whose fields are its hyper-parameters. It holds no state of its own: the
+server's memory is a State, a client's memory is passed in and returned, so resuming is loading files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+from fcit.types import PROJECTOR, Identity, Setting, Stage, State, Turn, Update, Weights
+from fcit.weights import mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Model(Protocol):
+    """What a method may touch of the model (see `models.lmm.LMM`)."""
+
+    gate: object
+    prompts: object
+    extra: object
+
+    def logits(self, batch: object) -> tuple[Tensor, Tensor]: ...
+
+    def loss(self, batch: object) -> Tensor: ...
+
+    def adapter_parameters(self) -> Sequence[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Query:
+    """A test instruction that asks for adapters: its dataset's name, and its identity feature [d]."""
+
+    dataset: str
+    feature: Tensor | None
+
+
+@dataclass(frozen=True)
+class Method:
+    """Federated fine-tuning with one LoRA that goes on through all stages (FedAvg; McMahan 2017).
+
+    rank: r of each LoRA block. scale: alpha / r. init_std: of A (B starts at zero). projector: "shared"
+    (trained and averaged over all clients), "isolated" (one per subspace) or "frozen".
+    """
+
+    rank: int = 8
+    scale: float = 2.0
+    init_std: float = 0.01
+    projector: Literal["shared", "isolated", "frozen"] = "shared"
+
+    once: ClassVar[bool] = False
+    """Whether the accuracy matrix has one row, after all training (the reference points)."""
+
+    @property
+    def identity(self) -> Literal["text", "image", "both"] | None:
+        """What identity tokens are made of; None where the method needs no tokens."""
+        return None
+
+    def reshape(self, setting: Setting) -> Setting:
+        """The setting this method trains on (reference points train on another than the rest)."""
+        return setting
+
+    def start(self, blank: Weights, projector: Weights) -> State:
+        """The server's state before the first round. `blank` is a fresh LoRA block."""
+        own = with_projector(blank, projector) if self.projector == "isolated" else blank
+        shared = {"projector": projector} if self.projector == "shared" else {}
+        return State({}, {"blank": own} | shared)
+
+    def begin(self, state: State, stage: Stage) -> State:
+        """A new stage arrives."""
+        return state if state.adapters else self.open(state, "0")
+
+    def open(self, state: State, name: str) -> State:
+        """The state with one more, fresh, adapter."""
+        return replace(state, adapters=state.adapters | {name: state.extras["blank"]})
+
+    def unknown(self, state: State, turns: Sequence[Turn]) -> list[Turn]:
+        """Those of a round's turns whose identity tokens the server still has to ask for."""
+        return []
+
+    def organise(self, state: State, identities: Sequence[Identity]) -> State:
+        """Take in the identity tokens of clients not met before."""
+        return state
+
+    def adapter(self, state: State, turn: Turn) -> str:
+        """The name of the adapter this client trains in this turn."""
+        return "0"
+
+    def send(self, state: State, turn: Turn) -> State:
+        """What this client may see: the adapter it trains, and the shared projector."""
+        name = self.adapter(state, turn)
+        shared = {"projector"} & state.extras.keys()
+        return State({name: state.adapters[name]}, {key: state.extras[key] for key in shared})
+
+    def trains(self, received: State) -> list[str]:
+        """Which of the received adapters learn; the others stay frozen."""
+        return list(received.adapters)
+
+    def equip(self, model: Model, received: State) -> None:
+        """Prepare the client's model before it trains: gates, extra modules, prompts."""
+
+    def penalty(self, model: Model, received: State, memory: Weights, batch: object) -> Tensor | float:
+        """What is added to the local loss of a batch."""
+        return 0.0
+
+    def report(
+        self, model: Model, received: State, memory: Weights, batches: Sequence[object]
+    ) -> tuple[dict[str, Weights], Weights]:
+        """After training: named extras to send beside the weights, and the client's new memory."""
+        return {}, memory
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        """The round's updates (by client id) averaged by sample count, name by name (FedAvg)."""
+        adapters = {name: [u for u in updates if name in u.adapters] for name in _names(updates)}
+        averaged = {
+            name: mean([u.adapters[name] for u in who], [u.samples for u in who])
+            for name, who in adapters.items()
+        }
+        extras = dict(state.extras)
+        who = [u for u in updates if "projector" in u.extras]
+        if who:
+            extras["projector"] = mean([u.extras["projector"] for u in who], [u.samples for u in who])
+        return State(state.adapters | averaged, extras)
+
+    def end(self, state: State, stage: Stage) -> State:
+        """A stage has ended."""
+        return state
+
+    def route(self, state: State, query: Query) -> Mapping[str, float]:
+        """How much each adapter gives for a test instruction (all that are opened, by name)."""
+        return {name: 1.0 for name in state.adapters}
+
+
+def with_projector(block: Weights, projector: Weights) -> Weights:
+    """An adapter with a projector of its own."""
+    return block | {PROJECTOR + name: value for name, value in projector.items()}
+
+
+def _names(updates: Sequence[Update]) -> list[str]:
+    return list(dict.fromkeys(name for update in updates for name in update.adapters))

@@ -1,0 +1,34 @@
+"""individual: one federated model per dataset, each evaluated with its own (a reference point)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from fcit.methods.base import Method, Query, with_projector
+from fcit.types import Setting, Stage, State, Task, Turn, Weights
+
+
+@dataclass(frozen=True)
+class Individual(Method):
+    """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds."""
+
+    once: ClassVar[bool] = True
+
+    def reshape(self, setting: Setting) -> Setting:
+        alone = tuple(Stage((Task(name, (name,)),)) for name in setting.datasets)
+        return replace(setting, stages=alone)
+
+    def start(self, blank: Weights, projector: Weights) -> State:
+        own = blank if self.projector == "frozen" else with_projector(blank, projector)
+        return State({}, {"blank": own})
+
+    def begin(self, state: State, stage: Stage) -> State:
+        return self.open(state, stage.tasks[0].name)
+
+    def adapter(self, state: State, turn: Turn) -> str:
+        return turn.task.name
+
+    def route(self, state: State, query: Query) -> Mapping[str, float]:
+        return {name: float(name == query.dataset) for name in state.adapters}

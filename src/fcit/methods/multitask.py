@@ -1,0 +1,28 @@
+"""multitask: centralised training on all data at once, the upper reference point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from fcit.methods.base import Method
+from fcit.types import Setting, Stage, Task
+
+
+@dataclass(frozen=True)
+class Multitask(Method):
+    """One client holds everything and trains once, for as many epochs as a federated client's data
+    is expected to be seen in a stage (rounds x per_round / clients, at least 1)."""
+
+    once: ClassVar[bool] = True
+
+    def reshape(self, setting: Setting) -> Setting:
+        passes = setting.rounds * setting.per_round / setting.clients * setting.epochs
+        return replace(
+            setting,
+            stages=(Stage((Task("all", setting.datasets),)),),
+            clients=1,
+            per_round=1,
+            rounds=1,
+            epochs=max(1, round(passes)),
+        )

@@ -1,0 +1,19 @@
+"""zeroshot: the base model as it came, never trained (a reference point)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fcit.methods.base import Method
+from fcit.types import Setting, State, Weights
+
+
+@dataclass(frozen=True)
+class Zeroshot(Method):
+    """No stage is trained; only the zero-shot accuracy is measured."""
+
+    def reshape(self, setting: Setting) -> Setting:
+        return replace(setting, stages=())
+
+    def start(self, blank: Weights, projector: Weights) -> State:
+        return State()

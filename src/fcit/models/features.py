@@ -1,0 +1,74 @@
+"""Frozen vision features, computed once: a bounded memory and a bounded disk cache in front."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from fcit.weights import load, nbytes, save
+
+
+class FeatureCache:
+    """Features by image content for one frozen model.
+
+    `model` names the frozen weights, so that another model never reads these features. `folder` None
+    keeps them in memory alone. The disk cache stops growing at `disk_bytes`.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        folder: Path | None,
+        memory_bytes: int = 512 << 20,
+        disk_bytes: int = 4 << 30,
+    ):
+        self.folder = folder / model[:16] if folder else None
+        self.model = model
+        self.memory_bytes, self.disk_bytes = memory_bytes, disk_bytes
+        self.memory: OrderedDict[str, Tensor] = OrderedDict()
+        self.held = 0
+        self.computed = 0
+        self._on_disk: int | None = None
+
+    def get(self, image: bytes, compute: Callable[[], Tensor]) -> Tensor:
+        """The features of an image file's bytes, from memory, from disk, or computed and kept."""
+        key = hashlib.sha256(image).hexdigest()
+        if key in self.memory:
+            self.memory.move_to_end(key)
+            return self.memory[key]
+        path = self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
+        if path and path.is_file():
+            value = load(path)["features"]
+        else:
+            value = compute().cpu()
+            self.computed += 1
+            if path and self._room(value):
+                save(path, {"features": value})
+        self._remember(key, value)
+        return value
+
+    def _remember(self, key: str, value: Tensor) -> None:
+        self.memory[key] = value
+        self.held += nbytes({key: value})
+        while self.held > self.memory_bytes and len(self.memory) > 1:
+            old, dropped = self.memory.popitem(last=False)
+            self.held -= nbytes({old: dropped})
+
+    def _room(self, value: Tensor) -> bool:
+        assert self.folder is not None
+        if self._on_disk is None:
+            self._on_disk = sum(
+                entry.stat().st_size
+                for folder in os.scandir(self.folder.parent)
+                if folder.is_dir()
+                for inner in os.scandir(folder)
+                if inner.is_dir()
+                for entry in os.scandir(inner)
+            ) if self.folder.parent.is_dir() else 0
+        self._on_disk += nbytes({"": value})
+        return self._on_disk <= self.disk_bytes

@@ -1,0 +1,29 @@
+"""Open an image for a model: whole, in RGB, padded to a square."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from fcit.types import FcitError
+
+MEAN = (122, 116, 104)
+"""CLIP's mean colour, which LLaVA-1.5 pads with."""
+
+
+def open_image(source: Path | io.BytesIO, name: Path) -> Image.Image:
+    """Decode an image fully. Raises FcitError naming the file when it cannot be decoded."""
+    try:
+        with Image.open(source) as image:
+            image.load()
+            rgb = image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise FcitError(f"{name}: image cannot be decoded: {error}") from None
+    side = max(rgb.size)
+    if rgb.size == (side, side):
+        return rgb
+    square = Image.new("RGB", (side, side), MEAN)
+    square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
+    return square

@@ -1,0 +1,313 @@
+"""A large multimodal model with subspaces: answers instructions about images, and learns from them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.utils import logging
+
+from fcit.models.features import FeatureCache
+from fcit.models.images import open_image
+from fcit.models.subspace import Subspaces, projections
+from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
+
+logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples as tensors: ids and mask [batch, seq]; labels [batch, seq], -100 where no loss is;
+    frozen vision features [batch, tokens, width]."""
+
+    ids: Tensor
+    mask: Tensor
+    labels: Tensor
+    features: Tensor
+
+
+class LMM:
+    """One base model in one process; adapters, projectors, gates and prompts are swapped in and out.
+
+    `extra` holds a method's own modules (their parameters train with the adapters). `prompts`, when
+    set, gives embeddings [batch, n, width] that stand before the image's. `gate` is a
+    `subspace.Gate`.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        cache: Path | None = None,
+        max_length: int = 2048,
+    ):
+        self.device, self.max_length = torch.device(device), max_length
+        try:
+            self.processor = AutoProcessor.from_pretrained(folder, backend="pil")
+            self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+        except (OSError, ValueError, KeyError) as error:
+            line = str(error).strip().splitlines()[0]
+            raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
+        self.model.to(self.device).requires_grad_(False).eval()
+        self.tokenizer = self.processor.tokenizer
+        self.image_id = int(self.model.config.image_token_id)
+        decoder, sizes = self.model.get_decoder(), self.model.config.get_text_config()
+        root = next(name for name, part in self.model.named_modules() if part is decoder)
+        found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
+        self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
+        self.projector = self._find_projector(decoder)
+        base = {name: value.detach().clone() for name, value in self.projector.named_parameters()}
+        self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
+        self.projectors: list[dict[str, Tensor]] = [base]
+        self.isolated = False
+        self.extra = nn.ModuleDict()
+        self.prompts: Callable[[Tensor], Tensor] | None = None
+        self.cache = FeatureCache(self._fingerprint(folder), cache)
+
+    @property
+    def gate(self):  # noqa: ANN201 - subspace.Gate
+        """How much each block gives (see `subspace.Gate`)."""
+        return self.subspaces.control.gate
+
+    @gate.setter
+    def gate(self, value) -> None:  # noqa: ANN001
+        self.subspaces.control.gate = value
+
+    def receive(
+        self,
+        state: State,
+        scale: float,
+        train: Sequence[str] = (),
+        train_projector: bool = False,
+    ) -> None:
+        """Put a state's adapters and projector in place; those in `train` can then learn."""
+        blocks, isolated = {}, {}
+        for name, weights in state.adapters.items():
+            blocks[name] = {k: v for k, v in weights.items() if not k.startswith(PROJECTOR)}
+            isolated[name] = {
+                k[len(PROJECTOR) :]: v for k, v in weights.items() if k.startswith(PROJECTOR)
+            }
+        self.subspaces.load(blocks, scale, train)
+        per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
+        self.isolated = bool(per_block)
+        chosen = per_block or [state.extras.get("projector", self.base_projector)]
+        dtype = torch.float32 if train_projector else self.model.dtype
+        self.projectors = [
+            {name: value.to(self.device, dtype, copy=True) for name, value in one.items()}
+            for one in chosen
+        ]
+        if train_projector:
+            for value in self.projectors[-1].values():
+                value.requires_grad_(True)
+        self.gate, self.prompts, self.extra = None, None, nn.ModuleDict()
+
+    def adapter(self, name: str) -> Weights:
+        """One adapter as it now stands: its block, and its projector where it has its own."""
+        weights = self.subspaces.block(name)
+        if self.isolated:
+            own = self.projectors[self.subspaces.names.index(name)]
+            weights |= {PROJECTOR + key: value.detach().cpu().float() for key, value in own.items()}
+        return weights
+
+    def shared_projector(self) -> Weights:
+        """The projector as it now stands, on the CPU."""
+        return {key: value.detach().cpu().float() for key, value in self.projectors[0].items()}
+
+    def adapter_parameters(self) -> list[nn.Parameter]:
+        """What learns at the adapters' rate: the trained blocks and a method's own modules."""
+        return [*self.subspaces.trained(), *self.extra.parameters()]
+
+    def projector_parameters(self) -> list[Tensor]:
+        """What learns at the projector's rate."""
+        return [value for one in self.projectors for value in one.values() if value.requires_grad]
+
+    def features(self, images: Sequence[Path]) -> Tensor:
+        """Frozen vision features of image files: [batch, tokens, width], each computed once.
+
+        One image is encoded at a time, so that a feature never depends on its neighbours.
+        """
+        rows = []
+        for path in images:
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise FcitError(f"{path}: image cannot be read: {error.strerror}") from None
+            rows.append(self.cache.get(data, lambda d=data, p=path: self._encode(d, p)))
+        return torch.stack(rows).to(self.device)
+
+    def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
+        """Training samples as one right-padded batch; only the assistant's words carry loss."""
+        features = self.features(images)
+        rows = [self.encode_turns(sample, features.shape[1]) for sample in samples]
+        length = max(len(ids) for ids, _ in rows)
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.full((len(rows), length), pad)
+        mask = torch.zeros((len(rows), length), dtype=torch.long)
+        labels = torch.full((len(rows), length), -100)
+        for row, (tokens, answered) in enumerate(rows):
+            ids[row, : len(tokens)] = torch.tensor(tokens)
+            mask[row, : len(tokens)] = 1
+            labels[row, : len(tokens)] = torch.tensor(answered)
+        return Batch(*(part.to(self.device) for part in (ids, mask, labels)), features)
+
+    def encode_turns(self, sample: Sample, tokens: int) -> tuple[list[int], list[int]]:
+        """A sample's conversation as token ids, and the same with -100 outside the answers."""
+        turns = [(sample.prompt, sample.answers[0]), *sample.more]
+        messages, spans = [], []
+        for number, (question, answer) in enumerate(turns):
+            content = [{"type": "image"}] if number == 0 else []
+            messages.append(
+                {"role": "user", "content": [*content, {"type": "text", "text": question}]}
+            )
+            start = len(self._render(messages, True, tokens))
+            messages.append(
+                {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+            )
+            spans.append((start, len(self._render(messages, False, tokens))))
+        encoded = self.tokenizer(
+            self._render(messages, False, tokens),
+            return_offsets_mapping=True,
+            truncation=True,
+            max_length=self.max_length,
+        )
+        ids = list(encoded["input_ids"])
+        labels = [
+            token if any(a <= start and end <= b and end > start for a, b in spans) else -100
+            for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
+        ]
+        return ids, labels
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
+        ids, mask, labels, images = self._with_images(batch)
+        hidden = self.model.base_model(
+            input_ids=ids, attention_mask=mask, mm_encoder_outputs=images, use_cache=False
+        ).last_hidden_state
+        place = labels[:, 1:] != -100
+        head = self.model.get_output_embeddings()
+        return head(hidden[:, :-1][place]).float(), labels[:, 1:][place]
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy over the batch's answer tokens."""
+        return F.cross_entropy(*self.logits(batch))
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: Sequence[str], images: Sequence[Path], max_new_tokens: int = 128
+    ) -> list[str]:
+        """Greedy answers to one prompt about one image each, as one left-padded batch."""
+        features = self.features(images)
+        texts = [
+            self._render(
+                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}],
+                True,
+                features.shape[1],
+            )
+            for text in prompts
+        ]
+        encoded = self.tokenizer(
+            texts, padding=True, padding_side="left", return_tensors="pt"
+        ).to(self.device)
+        labels = torch.full_like(encoded["input_ids"], -100)
+        batch = Batch(encoded["input_ids"], encoded["attention_mask"], labels, features)
+        ids, mask, _, outputs = self._with_images(batch)
+        config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            eos_token_id=self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id,
+            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+        )
+        out = self.model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            mm_encoder_outputs=outputs,
+            generation_config=config,
+        )
+        texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
+
+    def _project(self, features: Tensor) -> Tensor:
+        """Image embeddings from frozen features; isolated projectors are mixed by the gate."""
+        parts = [functional_call(self.projector, one, (features.to(next(iter(one.values())).dtype),))
+                 for one in self.projectors]
+        if len(parts) == 1:
+            return parts[0]
+        gate = self.gate if isinstance(self.gate, Tensor) else None
+        if gate is None:
+            return torch.stack(parts).mean(0)
+        shares = gate / gate.sum(-1, keepdim=True)
+        return sum(shares[:, k, None, None] * part for k, part in enumerate(parts))
+
+    def _with_images(self, batch: Batch):  # noqa: ANN202
+        """Ids, mask, labels, and the image embeddings in the form transformers takes them."""
+        embeds = self._project(batch.features).to(self.model.dtype)
+        ids, mask, labels = batch.ids, batch.mask, batch.labels
+        if self.prompts is not None:
+            before = self.prompts(embeds)
+            embeds = torch.cat([before.to(embeds.dtype), embeds], dim=1)
+            ids, mask, labels = (
+                self._make_room(part, batch.ids, before.shape[1], value)
+                for part, value in ((ids, self.image_id), (mask, 1), (labels, -100))
+            )
+        outputs = {"image": BaseModelOutputWithPooling(pooler_output=list(embeds))}
+        return ids, mask, labels, outputs
+
+    def _make_room(self, rows: Tensor, ids: Tensor, count: int, value: int) -> Tensor:
+        """Insert `count` columns of `value` before each row's first image token."""
+        first = (ids == self.image_id).int().argmax(dim=1).tolist()
+        return torch.stack(
+            [
+                torch.cat([row[:at], row.new_full((count,), value), row[at:]])
+                for row, at in zip(rows, first, strict=True)
+            ]
+        )
+
+    def _render(self, messages: list, open_turn: bool, tokens: int) -> str:
+        text = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=open_turn
+        )
+        image = self.processor.image_token
+        return text.replace(image, image * tokens)
+
+    @torch.no_grad()
+    def _encode(self, data: bytes, path: Path) -> Tensor:
+        pixels = self.processor.image_processor(
+            open_image(io.BytesIO(data), path), return_tensors="pt"
+        )["pixel_values"]
+        seen: list[Tensor] = []
+        hook = self.projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            self.model.base_model.get_image_features(
+                pixel_values=pixels.to(self.device, self.model.dtype)
+            )
+        finally:
+            hook.remove()
+        return seen[0][0]
+
+    def _find_projector(self, decoder: nn.Module) -> nn.Module:
+        vision = self.model.get_encoder(modality="image")
+        for part in self.model.base_model.children():
+            if part not in (vision, decoder) and any(True for _ in part.parameters()):
+                return part
+        raise FcitError(f"no projector found in {type(self.model).__name__}")
+
+    def _fingerprint(self, folder: str | Path) -> str:
+        vision = self.model.get_encoder(modality="image")
+        digest = hashlib.sha256(repr(self.processor.image_processor.to_dict()).encode())
+        digest.update(repr(getattr(self.model.config, "vision_feature_layer", None)).encode())
+        digest.update(str(self.model.dtype).encode())
+        for name, value in vision.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

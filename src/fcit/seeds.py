@@ -1,0 +1,30 @@
+"""Named random streams: every random choice derives from (seed, purpose, stage, round, client)."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+
+def derive(seed: int, purpose: str, *place: int | str) -> int:
+    """A 63-bit seed for one purpose at one place (stage, round, client, ...), the same everywhere."""
+    text = "/".join([str(seed), purpose, *map(str, place)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def numpy_stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
+    """A NumPy generator of its own for one purpose at one place."""
+    import numpy as np
+
+    return np.random.Generator(np.random.PCG64(derive(seed, purpose, *place)))
+
+
+def torch_stream(seed: int, purpose: str, *place: int | str) -> torch.Generator:
+    """A CPU torch generator of its own for one purpose at one place."""
+    import torch
+
+    return torch.Generator().manual_seed(derive(seed, purpose, *place))

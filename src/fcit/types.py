@@ -1,0 +1,135 @@
+"""The few values that travel through fcit, and the one error a person can cause."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Weights = dict[str, Tensor]
+    """Flat and on the CPU: the only tensors that cross a wire."""
+else:
+    Weights = dict
+
+
+PROJECTOR = "projector."
+"""Prefix of a projector's tensors where they travel inside an adapter (isolated projectors)."""
+
+
+class FcitError(Exception):
+    """Something a person caused and can mend; the message names what and how."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image, one instruction, and what a right answer looks like.
+
+    `image` is a path relative to the data folder's `datasets/`. `prompt` is the first human turn with
+    its format line, without the image placeholder. `answers` holds one answer (several references for
+    a caption). `more` holds later (human, assistant) turns of a multi-turn training record.
+    """
+
+    id: str
+    dataset: str
+    image: str
+    prompt: str
+    answers: tuple[str, ...]
+    more: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one client learns in one stage: one dataset, or the datasets of a capability."""
+
+    name: str
+    datasets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The tasks a stage's clients learn: one task (homogeneous), or one per slot of a round."""
+
+    tasks: tuple[Task, ...]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The stage's datasets, in order of first appearance."""
+        return tuple(dict.fromkeys(name for task in self.tasks for name in task.datasets))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Stages, and how many clients meet them for how long."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    clients: int = 50
+    per_round: int = 5
+    rounds: int = 10
+    epochs: int = 1
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """All datasets of the setting, in order of first appearance."""
+        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.datasets))
+
+    def seen(self, stage: int) -> tuple[str, ...]:
+        """The datasets that any client has trained on once `stage` (from 0) has ended."""
+        return tuple(
+            dict.fromkeys(name for part in self.stages[: stage + 1] for name in part.datasets)
+        )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Who trains on what, and when: one client's place in one round (all counted from 0)."""
+
+    client: int
+    task: Task
+    stage: int
+    round: int
+
+
+@dataclass(frozen=True)
+class State:
+    """All the server remembers between rounds; saved, it is the checkpoint.
+
+    `adapters` are LoRA blocks by subspace name; `extras` is everything else by name: the projector,
+    identity tokens, a method's own tensors.
+    """
+
+    adapters: dict[str, Weights] = field(default_factory=dict)
+    extras: dict[str, Weights] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One client's work in one round: its turn, what the server sends it, and the local epochs."""
+
+    turn: Turn
+    received: State
+    epochs: int = 1
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client sends back; `samples` weighs it in the average."""
+
+    client: int
+    samples: int
+    adapters: dict[str, Weights]
+    extras: dict[str, Weights]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A client's identity token for a task (Guo et al. 2025, section 4): [d], and its sample count."""
+
+    client: int
+    task: str
+    token: Tensor
+    samples: int

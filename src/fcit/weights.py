@@ -1,0 +1,104 @@
+"""Arithmetic on Weights, and their one form on disk and on a wire (safetensors)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcit.files import written_aside
+from fcit.types import FcitError, State, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def mean(parts: Sequence[Weights], counts: Sequence[int]) -> Weights:
+    """The average of `parts` weighted by `counts`, summed in the order given.
+
+    Raises FcitError when the parts do not hold the same tensors.
+    """
+    for part in parts[1:]:
+        if part.keys() != parts[0].keys():
+            odd = sorted(part.keys() ^ parts[0].keys())[0]
+            raise FcitError(f"updates cannot be averaged: tensor {odd} is not in all of them")
+    total = sum(counts)
+    result: Weights = {}
+    for name in parts[0]:
+        value = parts[0][name] * (counts[0] / total)
+        for part, count in zip(parts[1:], counts[1:], strict=True):
+            value = value + part[name] * (count / total)
+        result[name] = value
+    return result
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Cosine similarities of the rows of `a` [n, d] and `b` [m, d]: [n, m]."""
+    from torch.nn.functional import normalize
+
+    return normalize(a, dim=-1) @ normalize(b, dim=-1).T
+
+
+def nbytes(weights: Weights) -> int:
+    """How many bytes the tensors take on a wire."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
+
+
+def state_bytes(parts: Mapping[str, Weights]) -> int:
+    """How many bytes several named Weights take on a wire."""
+    return sum(nbytes(weights) for weights in parts.values())
+
+
+def flatten(state: State) -> Weights:
+    """A State as one flat dict: `adapters/<name>/<tensor>` and `extras/<name>/<tensor>`."""
+    groups = {"adapters": state.adapters, "extras": state.extras}
+    return {
+        f"{kind}/{name}/{key}": tensor
+        for kind, parts in groups.items()
+        for name, weights in parts.items()
+        for key, tensor in weights.items()
+    }
+
+
+def unflatten(flat: Weights) -> State:
+    """The inverse of `flatten`."""
+    state = State()
+    for path, tensor in flat.items():
+        kind, name, key = path.split("/", 2)
+        parts = state.adapters if kind == "adapters" else state.extras
+        parts.setdefault(name, {})[key] = tensor
+    return state
+
+
+def to_bytes(weights: Weights) -> bytes:
+    """Weights in the safetensors format: the same tensors give the same bytes."""
+    from safetensors.torch import save
+
+    return save({name: weights[name].contiguous() for name in sorted(weights)})
+
+
+def from_bytes(data: bytes) -> Weights:
+    """The inverse of `to_bytes`. Raises FcitError when the bytes are not safetensors."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise FcitError(f"not a safetensors message: {error}") from None
+
+
+def save(path: Path, weights: Weights) -> None:
+    """Write a safetensors file, whole or not at all."""
+    with written_aside(path) as aside:
+        aside.write_bytes(to_bytes(weights))
+
+
+def load(path: Path) -> Weights:
+    """Read a safetensors file. Raises FcitError naming the file when it cannot be read."""
+    try:
+        return from_bytes(path.read_bytes())
+    except OSError as error:
+        raise FcitError(f"{path}: cannot be read: {error.strerror}") from None
+    except FcitError as error:
+        raise FcitError(f"{path}: {error}") from None
