@@ -1,9 +1,9 @@
 """fcit: Federated Continual Instruction Tuning of large multimodal models.
 
-    run = fcit.run("recipes/mini/task-hom.toml")     # or a table of the same form
-    run = fcit.load("runs/task-hom-disco-seed0")
-    run.results["last"]
-    run.generate("image.png", "What is the object in the image?")
+run = fcit.run("recipes/mini/task-hom.toml")     # or a table of the same form
+run = fcit.load("runs/task-hom-disco-seed0")
+run.results["last"]
+run.generate("image.png", "What is the object in the image?")
 """
 
 from typing import TYPE_CHECKING

@@ -79,7 +79,9 @@ def run(
 
 
 @app.command()
-def evaluate(folder: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")],
+) -> None:
     """Answer the test sets anew with a run's saved state, and rewrite its last row.
 
     The same state gives the same answers: use it to check a run, or after mending test data.
@@ -96,7 +98,9 @@ def evaluate(folder: Annotated[Path, typer.Argument(help="A run's folder.", meta
 
 @app.command()
 def report(
-    folders: Annotated[list[Path], typer.Argument(help="One or more runs' folders.", metavar="RUN...")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="One or more runs' folders.", metavar="RUN...")
+    ],
     out: Annotated[Path | None, typer.Option(help="The report's folder [RUN/report].")] = None,
 ) -> None:
     """Make one self-contained HTML page of one or more runs, with every figure and table beside it.
@@ -121,7 +125,9 @@ def doctor() -> None:
 
 @data.command()
 def mini(
-    folder: Annotated[Path, typer.Argument(help="Where to write it (new or empty).", metavar="DIR")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write it (new or empty).", metavar="DIR")
+    ],
     seed: Annotated[int, typer.Option(min=0, help="Of all its random choices.")] = 0,
     train: Annotated[int, typer.Option(min=1, help="Training samples per dataset.")] = 1000,
     test: Annotated[int, typer.Option(min=1, help="Test samples per dataset.")] = 200,
@@ -162,9 +168,7 @@ def check(
 def partition(
     recipe: Recipe,
     changes: Changes = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the picture goes (.png or .svg).")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the picture goes (.png or .svg).")] = None,
 ) -> None:
     """Show how many samples of each dataset every client holds, and draw them.
 
@@ -213,10 +217,25 @@ def _print_results(folders: list[Path]) -> None:
 
     from fcit.report import summary
 
-    table = Table("method", "setting", "Last", "Avg", "forgetting", "zero-shot", "chance", "routing")
+    table = Table(
+        "method", "setting", "Last", "Avg", "forgetting", "zero-shot", "chance", "routing"
+    )
     for row in summary(folders):
-        table.add_row(row.method, row.setting, *(_number(value) for value in (
-            row.last, row.avg, row.forgetting, row.zero_shot, row.chance, row.routing)))
+        table.add_row(
+            row.method,
+            row.setting,
+            *(
+                _number(value)
+                for value in (
+                    row.last,
+                    row.avg,
+                    row.forgetting,
+                    row.zero_shot,
+                    row.chance,
+                    row.routing,
+                )
+            ),
+        )
     Console().print(table)
 
 
@@ -232,5 +251,11 @@ def main() -> None:
         typer.echo(f"fcit: {error}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        typer.echo("fcit: stopped; nothing that was committed is lost (go on with --resume)", err=True)
+        typer.echo(
+            "fcit: stopped; nothing that was committed is lost (go on with --resume)", err=True
+        )
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

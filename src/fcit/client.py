@@ -95,9 +95,7 @@ def take_turn(
     order = numpy_stream(seed, "batches", *place)
     lengths = [len(sample.prompt) + len(sample.answers[0]) for sample in data.samples]
     plan = [
-        batch
-        for _ in range(job.epochs)
-        for batch in grouped(lengths, training.batch_size, order)
+        batch for _ in range(job.epochs) for batch in grouped(lengths, training.batch_size, order)
     ]
     losses: list[float] = []
     batches = []
@@ -129,7 +127,7 @@ def take_turn(
     return Update(turn.client, len(data.samples), adapters, extras, metrics), memory
 
 
-def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:  # noqa: ANN001
+def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:
     """Batches of alike lengths, in random order: every index exactly once."""
     order = rng.permutation(len(lengths)).tolist()
     batches: list[list[int]] = []

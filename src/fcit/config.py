@@ -110,7 +110,9 @@ class MethodSection(BaseModel):
             fields = {one.name for one in dataclasses.fields(find(self.name))}
             for key in self.model_extra or {}:
                 if key not in fields:
-                    raise ValueError(f"{self.name} has no {key!r}; it has {', '.join(sorted(fields))}")
+                    raise ValueError(
+                        f"{self.name} has no {key!r}; it has {', '.join(sorted(fields))}"
+                    )
             TypeAdapter(find(self.name), config=None).validate_python(self.model_extra or {})
         except FcitError as error:
             raise ValueError(str(error)) from None
@@ -189,7 +191,7 @@ def to_table(config: Config) -> dict[str, Any]:
     return table
 
 
-def build_method(config: Config):  # noqa: ANN201 - fcit.methods.Method
+def build_method(config: Config):
     """The method object with its hyper-parameters."""
     from fcit.methods import find
 

@@ -14,11 +14,11 @@ from fcit.benchmark import datasets, settings
 from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
 from fcit.evaluate import Answer, answer
+from fcit.models import CHECKPOINTS
 from fcit.partition import split
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Turn, Update, Weights
 
-CHECKPOINTS = Path(__file__).parent / "models" / "checkpoints"
 MINI_TRAIN, MINI_TEST = 1000, 200
 
 
@@ -85,7 +85,9 @@ class Experiment:
         key = (dataset, part)
         if key not in self._samples:
             data, limit = self.config.data, self.config.evaluation.limit
-            count = data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
+            count = (
+                data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
+            )
             found = datasets.read(self.root, dataset, part)
             self._samples[key] = found[:count] if count else found
         return self._samples[key]
@@ -140,7 +142,7 @@ class Site:
         self.placed: State = State()
 
     @cached_property
-    def model(self):  # noqa: ANN201 - fcit.models.lmm.LMM
+    def model(self):
         """The base model."""
         from fcit.models.device import choose
         from fcit.models.lmm import LMM
@@ -152,7 +154,7 @@ class Site:
         return LMM(path, device, dtype, cache, self.config.training.max_length)
 
     @cached_property
-    def encoder(self):  # noqa: ANN201 - fcit.models.identity.Encoder
+    def encoder(self):
         """The frozen identity encoder."""
         from fcit.models.device import choose
         from fcit.models.identity import Encoder
@@ -188,5 +190,5 @@ class Site:
         return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
 
-def _fields(value) -> dict:  # noqa: ANN001
+def _fields(value) -> dict:
     return {one.name: getattr(value, one.name) for one in fields(value)}

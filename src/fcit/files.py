@@ -59,11 +59,13 @@ def read_json(path: Path) -> Any:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines; an `FcitError` names the file and line at fault."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise FcitError(f"{path}: cannot be read: {error.strerror}") from None
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             rows.append(json.loads(line))
         except json.JSONDecodeError as error:

@@ -66,7 +66,9 @@ def federate(
             state = method.begin(state, stage)
         if not (resumed and done.ended):
             for index in range(done.rounds if resumed else 0, len(plan[number])):
-                state, report = take_round(plan[number][index], method, state, engine, setting.epochs)
+                state, report = take_round(
+                    plan[number][index], method, state, engine, setting.epochs
+                )
                 after_round(state, replace(report, position=Position(number, index + 1)))
             state = method.end(state, stage)
         after_stage(state, Position(number, len(plan[number]), True))

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fcit import config as configs
-from fcit.benchmark import metrics, scorers
 from fcit.config import Config
 from fcit.engines.local import LocalEngine
-from fcit.evaluate import chunks, routing
 from fcit.experiment import Experiment
-from fcit.files import read_json, read_lines, write_json, write_lines
+from fcit.files import read_json, write_json
+from fcit.results import Results, Row
 from fcit.runfolder import ZERO_SHOT, RunFolder
 from fcit.server import Position, Round, federate
 from fcit.types import FcitError, State
 from fcit.watch import Watch
-from fcit.weights import nbytes, state_bytes
 
 FREE_TO_CHANGE = (("federation", "workers"), ("federation", "engine"))
 """What a resumed run may set otherwise: it changes the speed, not the numbers."""
@@ -36,8 +34,7 @@ class Session:
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
-        self.homes: dict[str, set[str]] = {}
-        self.clock = time.monotonic()
+        self.results = Results(self.experiment, self.folder, watch)
 
     # -- the folder ------------------------------------------------------------------------------
 
@@ -74,7 +71,7 @@ class Session:
             for name in self.setting.datasets
             if self.stages
         }
-        write_json(self.folder.partition, {"datasets": counts})
+        write_json(self.folder.partition, {"data": str(self.experiment.root), "datasets": counts})
 
     # -- the run ---------------------------------------------------------------------------------
 
@@ -85,22 +82,33 @@ class Session:
         with LocalEngine(self.config, self._workers()) as engine:
             if position:
                 state, engine.memory = self.folder.state()
-                self.watch.say(f"going on after stage {position.stage + 1}, round {position.rounds}")
+                self.watch.say(
+                    f"going on after stage {position.stage + 1}, round {position.rounds}"
+                )
             else:
                 state = engine.start()
-            zero = self._zero_shot(engine)
-            rows: list[list[float | None]] = []
+            zero = self.results.zero_shot(engine)
+            rows: list[Row] = []
             if self.stages:
                 rows = self._known_rows(position)
                 self._federate(engine, state, position, zero, rows)
-            self._write_matrix(zero, rows)
+            self.results.write_matrix(zero, rows)
 
-    def _federate(self, engine, state, position, zero, rows) -> None:  # noqa: ANN001
+    def _federate(
+        self,
+        engine: LocalEngine,
+        state: State,
+        position: Position | None,
+        zero: Mapping[str, float],
+        rows: list[Row],
+    ) -> None:
         total = len(self.stages) * self.experiment.training_setting.rounds
         per_round = self.experiment.training_setting.per_round
         start = (position.stage * total // len(self.stages) + position.rounds) if position else 0
 
-        with self.watch.bar(f"{self.config.method.name}: clients' turns", total * per_round) as step:
+        with self.watch.bar(
+            f"{self.config.method.name}: clients' turns", total * per_round
+        ) as step:
             done = start * per_round
             step(done)
 
@@ -110,7 +118,7 @@ class Session:
                 step(done)
 
             def after_round(state: State, report: Round) -> None:
-                self._log(report)
+                self.results.log(report)
                 self.folder.commit(state, report.position, engine.memory)
 
             def after_stage(state: State, position: Position) -> None:
@@ -118,14 +126,16 @@ class Session:
                 last = position.stage == len(self.stages) - 1
                 if self.method.once and not last:
                     return
-                seen = self.setting.datasets if self.method.once else self.setting.seen(position.stage)
-                row = self._row(engine, state, str(self._stage_name(position.stage)), seen)
+                seen = (
+                    self.setting.datasets if self.method.once else self.setting.seen(position.stage)
+                )
+                row = self.results.row(engine, state, self._stage_name(position.stage), seen)
                 del rows[self._row_index(position.stage) :]
                 rows.append(row)
-                self._write_matrix(zero, rows)
+                self.results.write_matrix(zero, rows)
 
             engine.tick = tick
-            self.clock = time.monotonic()
+            self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,
                 self.experiment.plan,
@@ -137,166 +147,28 @@ class Session:
                 position,
             )
 
-    # -- evaluation ------------------------------------------------------------------------------
-
-    def evaluate(self) -> list[float | None]:
+    def evaluate(self) -> Row:
         """Answer the test sets anew with the run's last state; return the last row (percent)."""
         position = self.folder.position()
         with LocalEngine(self.config, self._workers()) as engine:
             if position is None or not self.stages:
                 for name in self.setting.datasets:
                     self.folder.predictions(ZERO_SHOT, name).unlink(missing_ok=True)
-                zero = self._zero_shot(engine)
-                self._write_matrix(zero, [])
+                zero = self.results.zero_shot(engine)
+                self.results.write_matrix(zero, [])
                 return [zero[name] for name in self.setting.datasets]
             state, _ = self.folder.state()
             seen = self.setting.datasets if self.method.once else self.setting.seen(position.stage)
             stage = self._stage_name(position.stage)
             for name in seen:
                 self.folder.predictions(stage, name).unlink(missing_ok=True)
-            row = self._row(engine, state, stage, seen)
+            row = self.results.row(engine, state, stage, seen)
             rows = self._known_rows(position)
             del rows[self._row_index(position.stage) :]
-            self._write_matrix(self._zero_shot(engine), [*rows, row])
+            self.results.write_matrix(self.results.zero_shot(engine), [*rows, row])
             return row
 
-    def _zero_shot(self, engine: LocalEngine) -> dict[str, float]:
-        names = self.setting.datasets
-        row = self._row(engine, State(), ZERO_SHOT, names)
-        return {name: value for name, value in zip(names, row, strict=True) if value is not None}
-
-    def _row(self, engine: LocalEngine, state: State, stage: str, seen) -> list[float | None]:  # noqa: ANN001
-        """The accuracies after a stage, in the setting's order of datasets; None where not seen."""
-        left = [name for name in seen if not self.folder.predictions(stage, name).is_file()]
-        if left:
-            engine.place(state)
-            parts = {name: self._chunks(name) for name in left}
-            label = "zero-shot answers" if stage == ZERO_SHOT else f"answers after stage {stage}"
-            with self.watch.bar(label, sum(map(len, parts.values()))) as step:
-                done = 0
-                for name, todo in parts.items():
-                    answers = {}
-                    for part, found in zip(todo, engine.answer(name, todo), strict=True):
-                        answers |= dict(zip(part, found, strict=True))
-                        done += 1
-                        step(done)
-                    self._keep(stage, name, answers)
-        return [self._percent(stage, name) if name in seen else None for name in self.setting.datasets]
-
-    def _chunks(self, name: str) -> list[list[int]]:
-        return chunks(self.experiment.samples(name, "test"), self.config.evaluation.batch_size)
-
-    def _keep(self, stage: str, name: str, answers: Mapping[int, Any]) -> None:
-        samples = self.experiment.samples(name, "test")
-        texts = [answers[i].text for i in range(len(samples))]
-        score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
-        rows = [
-            {
-                "question_id": sample.id,
-                "image": sample.image,
-                "prompt": sample.prompt,
-                "prediction": text,
-                "truth": sample.answers[0] if len(sample.answers) == 1 else list(sample.answers),
-                "score": round(each, 4),
-                "activation": {k: round(v, 6) for k, v in answers[i].activation.items()},
-            }
-            for i, (sample, text, each) in enumerate(zip(samples, texts, score.each, strict=True))
-        ]
-        write_lines(self.folder.predictions(stage, name), rows)
-
-    def _percent(self, stage: str, name: str) -> float:
-        rows = read_lines(self.folder.predictions(stage, name))
-        samples = self.experiment.samples(name, "test")
-        texts = [row["prediction"] for row in rows]
-        score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
-        return round(score.percent, 4)
-
-    # -- what is written down --------------------------------------------------------------------
-
-    def _log(self, report: Round) -> None:
-        tokens = {one.client: nbytes({"token": one.token}) for one in report.identities}
-        jobs, updates = report.jobs, report.updates
-        now = time.monotonic()
-        row = {
-            "stage": report.position.stage + 1,
-            "round": report.position.rounds,
-            "clients": [job.turn.client for job in jobs],
-            "tasks": [job.turn.task.name for job in jobs],
-            "samples": [update.samples for update in updates],
-            "losses": [round(update.metrics["loss"], 5) for update in updates],
-            "subspaces": [",".join(update.adapters) for update in updates],
-            "seconds": round(now - self.clock, 3),
-            "bytes_down": [
-                state_bytes(job.received.adapters) + state_bytes(job.received.extras) for job in jobs
-            ],
-            "bytes_up": [
-                state_bytes(update.adapters)
-                + state_bytes(update.extras)
-                + tokens.get(update.client, 0)
-                for update in updates
-            ],
-            "bytes_token": [tokens.get(update.client, 0) for update in updates],
-        }
-        self.clock = now
-        self.folder.append_log(row)
-
-    def _write_matrix(self, zero: Mapping[str, float], rows: list[list[float | None]]) -> None:
-        names = list(self.setting.datasets)
-        if rows:
-            last, avg = metrics.last(rows), metrics.avg(rows)
-        else:
-            last = avg = sum(zero.values()) / len(zero)
-        forgetting = metrics.forgetting(rows, names) if rows else dict.fromkeys(names, 0.0)
-        stages = [] if not self.stages else ["all"] if self.method.once else [
-            " + ".join(dict.fromkeys(task.name for task in stage.tasks)) for stage in self.stages
-        ]
-        value = {
-            "setting": self.setting.name,
-            "method": self.config.method.name,
-            "scoring": self.config.evaluation.scoring,
-            "beta": self.config.setting.beta,
-            "seed": self.config.seed,
-            "datasets": names,
-            "stages": stages,
-            "matrix": rows,
-            "last": round(last, 4),
-            "avg": round(avg, 4),
-            "forgetting": {name: round(points, 4) for name, points in forgetting.items()},
-            "zero_shot": dict(zero),
-            "chance": self._chance(),
-            "routing": self._routing(rows),
-        }
-        write_json(self.folder.matrix, value)
-
-    def _chance(self) -> dict[str, float]:
-        if not hasattr(self, "_chances"):
-            samples, mode = self.experiment.samples, self.config.evaluation.scoring
-            self._chances = {
-                name: round(
-                    scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
-                )
-                for name in self.setting.datasets
-            }
-        return self._chances
-
-    def _routing(self, rows: list[list[float | None]]) -> dict[str, float]:
-        """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
-        if not rows or not self.method.identity:
-            return {}
-        homes: dict[str, set[str]] = {}
-        tasks = {task.name: task.datasets for stage in self.stages for task in stage.tasks}
-        for row in read_lines(self.folder.log):
-            for task, subspace in zip(row["tasks"], row["subspaces"], strict=True):
-                for name in tasks[task]:
-                    homes.setdefault(name, set()).add(subspace)
-        stage = str(len(rows))
-        return {
-            name: round(routing(read_lines(self.folder.predictions(stage, name)), homes[name]), 4)
-            for name, value in zip(self.setting.datasets, rows[-1], strict=True)
-            if value is not None
-        }
-
-    # -- small things ----------------------------------------------------------------------------
+    # -- small things --------------------------------------------------------------------------------
 
     def _stage_name(self, stage: int) -> str:
         return "1" if self.method.once else str(stage + 1)
@@ -304,14 +176,12 @@ class Session:
     def _row_index(self, stage: int) -> int:
         return 0 if self.method.once else stage
 
-    def _known_rows(self, position: Position | None) -> list[list[float | None]]:
+    def _known_rows(self, position: Position | None) -> list[Row]:
         if position is None or not self.folder.matrix.is_file():
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
 
     def _workers(self) -> int:
-        import os
-
         federation = self.config.federation
         if federation.workers:
             return federation.workers
@@ -356,7 +226,9 @@ def _comparable(table: Mapping[str, Any]) -> dict[str, Any]:
     }
     flat |= {("", key): value for key, value in table.items() if not isinstance(value, Mapping)}
     return {
-        ".".join(filter(None, key)): value for key, value in flat.items() if key not in FREE_TO_CHANGE
+        ".".join(filter(None, key)): value
+        for key, value in flat.items()
+        if key not in FREE_TO_CHANGE
     }
 
 

@@ -101,8 +101,8 @@ class State:
     identity tokens, a method's own tensors.
     """
 
-    adapters: dict[str, Weights] = field(default_factory=dict)
-    extras: dict[str, Weights] = field(default_factory=dict)
+    adapters: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    extras: dict[str, Weights] = field(default_factory=dict[str, Weights])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ class Watch(Protocol):
         """One line of news."""
         ...
 
-    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[float], None]]:
         """While it is open: a function to call with the number of steps that are done."""
         ...
 
@@ -26,7 +26,7 @@ class Silent:
         """Say nothing."""
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
         """Draw nothing."""
         yield lambda done: None
 
@@ -44,7 +44,7 @@ class Terminal:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[int], None]]:
+    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
         """Draw a bar; where there is no terminal, a line at its start and at its end."""
         from rich.progress import (
             BarColumn,

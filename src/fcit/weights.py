@@ -83,7 +83,7 @@ def from_bytes(data: bytes) -> Weights:
     from safetensors.torch import load
 
     try:
-        return load(data)
+        return dict(sorted(load(data).items()))  # safetensors' own order differs from call to call
     except SafetensorError as error:
         raise FcitError(f"not a safetensors message: {error}") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import asdict
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from fcit.types import Identity, Job, State, Task, Turn, Update, Weights
 from fcit.weights import flatten, from_bytes, to_bytes, unflatten
@@ -14,7 +14,7 @@ Header = dict[str, Any]
 MEMORY = "memory/"
 
 
-def write_frame(stream: BinaryIO, header: Header, weights: Weights | None = None) -> None:
+def write_frame(stream: IO[bytes], header: Header, weights: Weights | None = None) -> None:
     """Send one message: two lengths, the header, the tensors."""
     head = json.dumps(header).encode()
     body = to_bytes(weights) if weights else b""
@@ -23,7 +23,7 @@ def write_frame(stream: BinaryIO, header: Header, weights: Weights | None = None
     stream.flush()
 
 
-def read_frame(stream: BinaryIO) -> tuple[Header, Weights] | None:
+def read_frame(stream: IO[bytes]) -> tuple[Header, Weights] | None:
     """Receive one message; None when the other side is gone."""
     lengths = stream.read(16)
     if len(lengths) < 16:

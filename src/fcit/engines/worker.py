@@ -10,7 +10,7 @@ import queue
 import sys
 import threading
 import traceback
-from typing import BinaryIO
+from typing import IO
 
 from fcit.client import Data
 from fcit.config import validate
@@ -20,7 +20,7 @@ from fcit.types import FcitError, Weights
 from fcit.weights import flatten, unflatten
 
 
-def serve(source: BinaryIO, sink: BinaryIO) -> None:
+def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     """Answer requests until the input ends."""
     inbox: queue.Queue[tuple[wire.Header, Weights]] = queue.Queue()
 

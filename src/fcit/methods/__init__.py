@@ -20,12 +20,16 @@ def names() -> list[str]:
 def find(name: str) -> type[Method]:
     """The class of a method. Raises FcitError when there is no file of that name."""
     if name not in names():
-        raise FcitError(f"method.name: there is no method {name!r}; choose from {', '.join(names())}")
+        raise FcitError(
+            f"method.name: there is no method {name!r}; choose from {', '.join(names())}"
+        )
     module = importlib.import_module(f"{__name__}.{name}")
     own = [
         value
         for value in vars(module).values()
-        if inspect.isclass(value) and issubclass(value, Method) and value.__module__ == module.__name__
+        if inspect.isclass(value)
+        and issubclass(value, Method)
+        and value.__module__ == module.__name__
     ]
     assert len(own) == 1, f"{module.__name__} must define exactly one Method"
     return own[0]

@@ -6,9 +6,9 @@ server's memory is a State, a client's memory is passed in and returned, so resu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from fcit.types import PROJECTOR, Identity, Setting, Stage, State, Turn, Update, Weights
 from fcit.weights import mean
@@ -20,15 +20,21 @@ if TYPE_CHECKING:
 class Model(Protocol):
     """What a method may touch of the model (see `models.lmm.LMM`)."""
 
-    gate: object
-    prompts: object
-    extra: object
+    gate: Any
+    prompts: Any
+    extra: Any
 
-    def logits(self, batch: object) -> tuple[Tensor, Tensor]: ...
+    def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Logits at a batch's answer tokens, and those tokens."""
+        ...
 
-    def loss(self, batch: object) -> Tensor: ...
+    def loss(self, batch: Any) -> Tensor:
+        """Mean cross-entropy over a batch's answer tokens."""
+        ...
 
-    def adapter_parameters(self) -> Sequence[Tensor]: ...
+    def adapter_parameters(self) -> Sequence[Tensor]:
+        """What learns."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -103,12 +109,14 @@ class Method:
     def equip(self, model: Model, received: State) -> None:
         """Prepare the client's model before it trains: gates, extra modules, prompts."""
 
-    def penalty(self, model: Model, received: State, memory: Weights, batch: object) -> Tensor | float:
+    def penalty(
+        self, model: Model, received: State, memory: Weights, batch: Any
+    ) -> Tensor | float:
         """What is added to the local loss of a batch."""
         return 0.0
 
     def report(
-        self, model: Model, received: State, memory: Weights, batches: Sequence[object]
+        self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
     ) -> tuple[dict[str, Weights], Weights]:
         """After training: named extras to send beside the weights, and the client's new memory."""
         return {}, memory
@@ -123,7 +131,9 @@ class Method:
         extras = dict(state.extras)
         who = [u for u in updates if "projector" in u.extras]
         if who:
-            extras["projector"] = mean([u.extras["projector"] for u in who], [u.samples for u in who])
+            extras["projector"] = mean(
+                [u.extras["projector"] for u in who], [u.samples for u in who]
+            )
         return State(state.adapters | averaged, extras)
 
     def end(self, state: State, stage: Stage) -> State:

@@ -162,7 +162,7 @@ def _cache(state: State) -> tuple[list[Tensor], list[int]]:
     held = state.extras.get("identity")
     if held is None:
         return [], []
-    return list(held["tokens"].unbind(0)), [int(count) for count in held["samples"].tolist()]
+    return list(held["tokens"].unbind(0)), [int(count) for count in held["samples"].unbind(0)]
 
 
 def _key(client: int, task: str) -> str:

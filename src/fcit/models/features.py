@@ -62,13 +62,17 @@ class FeatureCache:
     def _room(self, value: Tensor) -> bool:
         assert self.folder is not None
         if self._on_disk is None:
-            self._on_disk = sum(
-                entry.stat().st_size
-                for folder in os.scandir(self.folder.parent)
-                if folder.is_dir()
-                for inner in os.scandir(folder)
-                if inner.is_dir()
-                for entry in os.scandir(inner)
-            ) if self.folder.parent.is_dir() else 0
+            self._on_disk = (
+                sum(
+                    entry.stat().st_size
+                    for folder in os.scandir(self.folder.parent)
+                    if folder.is_dir()
+                    for inner in os.scandir(folder)
+                    if inner.is_dir()
+                    for entry in os.scandir(inner)
+                )
+                if self.folder.parent.is_dir()
+                else 0
+            )
         self._on_disk += nbytes({"": value})
         return self._on_disk <= self.disk_bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,14 +28,14 @@ class Encoder:
 
     def __init__(self, folder: str | Path, device: str = "cpu"):
         try:
-            self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+            model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32)
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.images = AutoImageProcessor.from_pretrained(folder, backend="pil")
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise FcitError(f"[model] identity: {folder} does not load as a CLIP: {line}") from None
         self.device = torch.device(device)
-        self.model.to(self.device).requires_grad_(False).eval()
+        self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.length = int(self.model.config.text_config.max_position_embeddings)
         self.seen: dict[str | Path, Tensor] = {}
 

@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
@@ -17,6 +17,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
+from fcit.models.chat import Chat
 from fcit.models.features import FeatureCache
 from fcit.models.images import open_image
 from fcit.models.subspace import Subspaces, projections
@@ -52,15 +53,16 @@ class LMM:
         cache: Path | None = None,
         max_length: int = 2048,
     ):
-        self.device, self.max_length = torch.device(device), max_length
+        self.device = torch.device(device)
         try:
             self.processor = AutoProcessor.from_pretrained(folder, backend="pil")
-            self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+            model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
-        self.model.to(self.device).requires_grad_(False).eval()
+        self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.tokenizer = self.processor.tokenizer
+        self.chat = Chat(self.processor, max_length)
         self.image_id = int(self.model.config.image_token_id)
         decoder, sizes = self.model.get_decoder(), self.model.config.get_text_config()
         root = next(name for name, part in self.model.named_modules() if part is decoder)
@@ -76,12 +78,12 @@ class LMM:
         self.cache = FeatureCache(self._fingerprint(folder), cache)
 
     @property
-    def gate(self):  # noqa: ANN201 - subspace.Gate
+    def gate(self):
         """How much each block gives (see `subspace.Gate`)."""
         return self.subspaces.control.gate
 
     @gate.setter
-    def gate(self, value) -> None:  # noqa: ANN001
+    def gate(self, value) -> None:
         self.subspaces.control.gate = value
 
     def receive(
@@ -104,7 +106,7 @@ class LMM:
         chosen = per_block or [state.extras.get("projector", self.base_projector)]
         dtype = torch.float32 if train_projector else self.model.dtype
         self.projectors = [
-            {name: value.to(self.device, dtype, copy=True) for name, value in one.items()}
+            {name: one[name].to(self.device, dtype, copy=True) for name in sorted(one)}
             for one in chosen
         ]
         if train_projector:
@@ -149,7 +151,7 @@ class LMM:
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""
         features = self.features(images)
-        rows = [self.encode_turns(sample, features.shape[1]) for sample in samples]
+        rows = [self.chat.turns(sample, features.shape[1]) for sample in samples]
         length = max(len(ids) for ids, _ in rows)
         pad = self.tokenizer.pad_token_id or 0
         ids = torch.full((len(rows), length), pad)
@@ -159,34 +161,8 @@ class LMM:
             ids[row, : len(tokens)] = torch.tensor(tokens)
             mask[row, : len(tokens)] = 1
             labels[row, : len(tokens)] = torch.tensor(answered)
-        return Batch(*(part.to(self.device) for part in (ids, mask, labels)), features)
-
-    def encode_turns(self, sample: Sample, tokens: int) -> tuple[list[int], list[int]]:
-        """A sample's conversation as token ids, and the same with -100 outside the answers."""
-        turns = [(sample.prompt, sample.answers[0]), *sample.more]
-        messages, spans = [], []
-        for number, (question, answer) in enumerate(turns):
-            content = [{"type": "image"}] if number == 0 else []
-            messages.append(
-                {"role": "user", "content": [*content, {"type": "text", "text": question}]}
-            )
-            start = len(self._render(messages, True, tokens))
-            messages.append(
-                {"role": "assistant", "content": [{"type": "text", "text": answer}]}
-            )
-            spans.append((start, len(self._render(messages, False, tokens))))
-        encoded = self.tokenizer(
-            self._render(messages, False, tokens),
-            return_offsets_mapping=True,
-            truncation=True,
-            max_length=self.max_length,
-        )
-        ids = list(encoded["input_ids"])
-        labels = [
-            token if any(a <= start and end <= b and end > start for a, b in spans) else -100
-            for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
-        ]
-        return ids, labels
+        device = self.device
+        return Batch(ids.to(device), mask.to(device), labels.to(device), features)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
@@ -208,17 +184,10 @@ class LMM:
     ) -> list[str]:
         """Greedy answers to one prompt about one image each, as one left-padded batch."""
         features = self.features(images)
-        texts = [
-            self._render(
-                [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]}],
-                True,
-                features.shape[1],
-            )
-            for text in prompts
-        ]
-        encoded = self.tokenizer(
-            texts, padding=True, padding_side="left", return_tensors="pt"
-        ).to(self.device)
+        texts = [self.chat.question(text, features.shape[1]) for text in prompts]
+        encoded = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(
+            self.device
+        )
         labels = torch.full_like(encoded["input_ids"], -100)
         batch = Batch(encoded["input_ids"], encoded["attention_mask"], labels, features)
         ids, mask, _, outputs = self._with_images(batch)
@@ -239,17 +208,19 @@ class LMM:
 
     def _project(self, features: Tensor) -> Tensor:
         """Image embeddings from frozen features; isolated projectors are mixed by the gate."""
-        parts = [functional_call(self.projector, one, (features.to(next(iter(one.values())).dtype),))
-                 for one in self.projectors]
+        parts = [
+            functional_call(self.projector, one, (features.to(next(iter(one.values())).dtype),))
+            for one in self.projectors
+        ]
         if len(parts) == 1:
             return parts[0]
         gate = self.gate if isinstance(self.gate, Tensor) else None
         if gate is None:
             return torch.stack(parts).mean(0)
         shares = gate / gate.sum(-1, keepdim=True)
-        return sum(shares[:, k, None, None] * part for k, part in enumerate(parts))
+        return torch.einsum("bk,kbtd->btd", shares.to(parts[0].dtype), torch.stack(parts))
 
-    def _with_images(self, batch: Batch):  # noqa: ANN202
+    def _with_images(self, batch: Batch):
         """Ids, mask, labels, and the image embeddings in the form transformers takes them."""
         embeds = self._project(batch.features).to(self.model.dtype)
         ids, mask, labels = batch.ids, batch.mask, batch.labels
@@ -260,7 +231,7 @@ class LMM:
                 self._make_room(part, batch.ids, before.shape[1], value)
                 for part, value in ((ids, self.image_id), (mask, 1), (labels, -100))
             )
-        outputs = {"image": BaseModelOutputWithPooling(pooler_output=list(embeds))}
+        outputs = {"image": BaseModelOutputWithPooling(pooler_output=tuple(embeds))}  # type: ignore
         return ids, mask, labels, outputs
 
     def _make_room(self, rows: Tensor, ids: Tensor, count: int, value: int) -> Tensor:
@@ -272,13 +243,6 @@ class LMM:
                 for row, at in zip(rows, first, strict=True)
             ]
         )
-
-    def _render(self, messages: list, open_turn: bool, tokens: int) -> str:
-        text = self.processor.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=open_turn
-        )
-        image = self.processor.image_token
-        return text.replace(image, image * tokens)
 
     @torch.no_grad()
     def _encode(self, data: bytes, path: Path) -> Tensor:

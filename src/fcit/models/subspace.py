@@ -131,19 +131,18 @@ class Subspaces:
         for path, layer in self.layers.items():
             a = torch.empty(rank, layer.base.in_features)
             block[f"{PEFT_PREFIX}{path}.lora_A.weight"] = a.normal_(0, std, generator=noise)
-            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = torch.zeros(
-                layer.base.out_features, rank
-            )
+            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = torch.zeros(layer.base.out_features, rank)
         return block
 
     def load(self, blocks: Mapping[str, Weights], scale: float, train: Sequence[str] = ()) -> None:
         """Put these blocks in place of the present ones; those named in `train` can learn.
 
         Gate columns follow `self.names`: the frozen blocks first, then the trained, each in the order
-        given. Raises FcitError when a block does not fit this model.
+        of their names. Raises FcitError when a block does not fit this model.
         """
-        frozen = [name for name in blocks if name not in train]
-        trained = [name for name in blocks if name in train]
+        order = sorted(blocks, key=lambda name: (len(name), name))  # float sums depend on it
+        frozen = [name for name in order if name not in train]
+        trained = [name for name in order if name in train]
         self.names = frozen + trained
         for path, layer in self.layers.items():
             layer.scale = scale

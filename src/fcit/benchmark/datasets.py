@@ -1,0 +1,193 @@
+"""The twelve datasets, one row each, and reading their official layout into samples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from fcit.benchmark import records
+from fcit.files import read_json
+from fcit.types import FcitError, Sample
+
+Split = Literal["train", "test"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where a dataset's records are, below `instructions/`, and how its answers are scored."""
+
+    name: str
+    folder: str
+    train_file: str
+    test_file: str
+    scorer: Literal["exact", "containment", "caption", "box"]
+    images: str
+    caption_file: str = ""
+
+
+DATASETS: dict[str, Dataset] = {
+    row.name: row
+    for row in (
+        Dataset("ArxivQA", "ArxivQA", "train_4w.json", "test_1w.json", "exact", "ArxivQA"),
+        Dataset("ImageNet-R", "ImageNet-R", "train.json", "test.json", "exact", "ImageNet-R"),
+        Dataset("IconQA", "IconQA", "train.json", "val.json", "exact", "IconQA"),
+        Dataset("CLEVR-Math", "CLEVR-Math", "train_4w.json", "test_1w.json", "exact", "CLEVR"),
+        Dataset("super-CLEVR", "super-CLEVR", "train.json", "test.json", "exact", "super-CLEVR"),
+        Dataset("OCR-VQA", "OCRVQA", "train_10w.json", "test_1w.json", "exact", "OCR-VQA"),
+        Dataset("TabMWP", "TabMWP", "train.json", "test.json", "exact", "TabMWP"),
+        Dataset("A-OKVQA", "AOKVQA", "train.json", "val.json", "exact", "COCO2014"),
+        Dataset("FigureQA", "FigureQA", "train.json", "test.json", "containment", "FigureQA"),
+        Dataset("DVQA", "DVQA", "train.json", "test.json", "containment", "DVQA"),
+        Dataset(
+            "Flickr30k",
+            "Flickr30k-cap",
+            "train_brief_4w.json",
+            "val_brief.json",
+            "caption",
+            "Flickr30k",
+            "val_coco_type.json",
+        ),
+        Dataset("Grounding", "Grounding", "train_11w.json", "test_6000.json", "box", "COCO2014"),
+    )
+}
+"""Rows by name; `images` is the first folder of the image paths, below `datasets/`."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a record of a file; records count from 1."""
+
+    file: Path
+    record: int
+    what: str
+
+
+def read(root: Path, name: str, split: Split) -> list[Sample]:
+    """The training or test samples of a dataset, in file order; no image is opened.
+
+    Raises FcitError naming the file, and the record (from 1) and field, at fault.
+    """
+    return _all_good(parse(root, name, split))
+
+
+def parse(root: Path, name: str, split: Split) -> Iterator[Sample | Fault]:
+    """Like `read`, but a malformed record becomes a Fault. Files still raise FcitError."""
+    row = find(name)
+    path = record_file(root, row, split)
+    rows = _rows(path)
+    image = partial(records.image, (root / "datasets").resolve(), {})
+    if split == "train":
+        return _parsed(path, rows, lambda record, at: records.training(record, at, name, image))
+    captions = _captions(path.with_name(row.caption_file), len(rows)) if row.caption_file else None
+
+    def reader(record: dict[str, Any], at: int) -> Sample:
+        if captions is None:
+            return records.test(record, at, name, image, box=row.scorer == "box")
+        if at + 1 not in captions:
+            raise records.RecordError(
+                f"{row.caption_file} has no annotation with image_id {at + 1}"
+            )
+        return records.test(record, at, name, image, answers=captions[at + 1])
+
+    return _parsed(path, rows, reader)
+
+
+def read_training_file(
+    root: Path, path: Path, tell: Callable[[dict[str, Any]], str]
+) -> list[Sample]:
+    """Samples of a file of training records; `tell` names a record's dataset (or raises RecordError).
+
+    Raises FcitError naming the file, record and field at fault.
+    """
+    image = partial(records.image, (root / "datasets").resolve(), {})
+    return _all_good(
+        _parsed(
+            path, _rows(path), lambda record, at: records.training(record, at, tell(record), image)
+        )
+    )
+
+
+def find(name: str) -> Dataset:
+    """The row of a dataset. Raises FcitError on a name that has none."""
+    if name not in DATASETS:
+        raise FcitError(f"no dataset {name!r}; there are {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def record_file(root: Path, row: Dataset, split: Split) -> Path:
+    """The file of a dataset's training or test records."""
+    file = {"train": row.train_file, "test": row.test_file}[split]
+    return root / "instructions" / row.folder / file
+
+
+def image_path(root: Path, sample: Sample) -> Path:
+    """Where a sample's image is."""
+    return root / "datasets" / sample.image
+
+
+def missing(root: Path, names: Sequence[str]) -> list[str]:
+    """Which files and folders these datasets need and `root` lacks, relative to it."""
+    absent: list[str] = []
+    for name in names:
+        row = find(name)
+        for file in filter(None, (row.train_file, row.test_file, row.caption_file)):
+            if not (root / "instructions" / row.folder / file).is_file():
+                absent.append(f"instructions/{row.folder}/{file}")
+        if not (root / "datasets" / row.images).is_dir():
+            absent.append(f"datasets/{row.images}")
+    return list(dict.fromkeys(absent))
+
+
+def _all_good(found: Iterator[Sample | Fault]) -> list[Sample]:
+    samples: list[Sample] = []
+    for one in found:
+        if isinstance(one, Fault):
+            raise FcitError(f"{one.file}, record {one.record}: {one.what}")
+        samples.append(one)
+    return samples
+
+
+def _rows(path: Path) -> list[Any]:
+    rows = read_json(path)
+    if not isinstance(rows, list):
+        raise FcitError(f"{path}: must hold a list of records, not {records.kind(rows)}")
+    if not rows:
+        raise FcitError(f"{path}: holds no records")
+    return rows
+
+
+def _parsed(
+    path: Path, rows: list[Any], reader: Callable[[dict[str, Any], int], Sample]
+) -> Iterator[Sample | Fault]:
+    for at, record in enumerate(rows):
+        try:
+            if not isinstance(record, dict):
+                raise records.RecordError(f"must be an object, not {records.kind(record)}")
+            yield reader(record, at)
+        except records.RecordError as error:
+            yield Fault(path, at + 1, str(error))
+
+
+def _captions(path: Path, count: int) -> dict[int, tuple[str, ...]]:
+    """References by the number of the test record (from 1) of a COCO caption file."""
+    value = read_json(path)
+    notes = value.get("annotations") if isinstance(value, dict) else None
+    if not isinstance(notes, list):
+        raise FcitError(f'{path}: must be an object with a list of "annotations"')
+    found: dict[int, tuple[str, ...]] = {}
+    for number, note in enumerate(notes, 1):
+        key = note.get("image_id") if isinstance(note, dict) else None
+        caption = note.get("caption") if isinstance(note, dict) else None
+        if not isinstance(caption, str) or type(key) is not int:
+            raise FcitError(
+                f'{path}, annotation {number}: needs a whole number "image_id" and a text "caption"'
+            )
+        if not 1 <= key <= count:
+            raise FcitError(
+                f"{path}, annotation {number}: image_id {key}, but the test file has {count} records"
+            )
+        found[key] = (*found.get(key, ()), caption)
+    return found

@@ -1,0 +1,37 @@
+"""ImageNet-R in miniature: name one object drawn in varying renditions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fcit.benchmark import draw
+from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick
+
+NAME = "ImageNet-R"
+
+OBJECTS = (
+    "house", "tree", "fish", "cup", "plane", "boat", "cat", "dog", "flower", "hat", "key", "bird",
+    "umbrella", "apple", "clock", "lamp", "mushroom", "chair",
+)  # fmt: skip
+_QUESTIONS = (
+    "What is the object in the image?",
+    "Which object does this picture show?",
+    "What is the name of the object in this rendition?",
+    "What object is depicted here?",
+)
+
+
+def sample(rng: np.random.Generator) -> Drawn:
+    """One object, 24 to 42 pixels, in one of five styles, sometimes noisy or as a negative."""
+    name, style, hue = pick(rng, OBJECTS), pick(rng, draw.STYLES), pick(rng, draw.HUES)
+    if style != "filled" and hue in ("yellow", "cyan", "pink"):
+        hue = "black"  # thin light lines vanish on a light ground
+    size = between(rng, 24 if style == "filled" else 32, 42)
+    image = draw.ground(rng)
+    item = draw.sprite(name, size, hue, style, flip=bool(rng.integers(2)))
+    draw.put(image, item, draw.place(rng, [size])[0])
+    if rng.random() < 0.25:
+        image = draw.inverted(image)
+    if rng.random() < 0.3:
+        image = draw.noise(rng, image, 30.0)
+    return Drawn(image, ask(rng, _QUESTIONS, WORD), (name,))

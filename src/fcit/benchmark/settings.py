@@ -1,0 +1,129 @@
+"""The benchmark's four settings as data: task order, capability groups, heterogeneous tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fcit.benchmark.datasets import DATASETS
+from fcit.types import FcitError, Setting, Stage, Task
+
+TASK_ORDER = (
+    "ImageNet-R",
+    "ArxivQA",
+    "IconQA",
+    "CLEVR-Math",
+    "OCR-VQA",
+    "Flickr30k",
+    "FigureQA",
+    "super-CLEVR",
+)
+"""The stages of task-hom, and what the table of task-het counts from 0."""
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "General": ("A-OKVQA", "IconQA", "Grounding", "ImageNet-R"),
+    "Chart": ("ArxivQA", "FigureQA", "DVQA"),
+    "Math": ("CLEVR-Math", "super-CLEVR", "TabMWP"),
+    "Other": ("Flickr30k", "OCR-VQA"),
+}
+"""Capability groups in the reference partition's order, which is the default stage order."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A setting: what its stages choose from, and for each stage the index of every slot's task."""
+
+    order: tuple[str, ...]
+    table: tuple[tuple[int, ...], ...]
+
+    @property
+    def slots(self) -> int:
+        """How many tasks a round has; 1 where all of its clients learn the same."""
+        return len(self.table[0])
+
+
+SETTINGS: dict[str, Row] = {
+    "task-hom": Row(TASK_ORDER, tuple((index,) for index in range(len(TASK_ORDER)))),
+    "task-het": Row(
+        TASK_ORDER,
+        (
+            (1, 2, 4, 5, 6),
+            (3, 4, 5, 7, 7),
+            (0, 2, 3, 4, 5),
+            (0, 0, 1, 3, 7),
+            (1, 2, 4, 4, 5),
+            (0, 3, 5, 7, 7),
+            (2, 2, 5, 7, 7),
+            (5, 5, 5, 6, 6),
+        ),
+    ),
+    "cap-hom": Row(tuple(GROUPS), tuple((index,) for index in range(len(GROUPS)))),
+    "cap-het": Row(
+        tuple(GROUPS),
+        ((0, 1, 1, 3, 3), (0, 2, 2, 2, 3), (1, 2, 2, 3, 3), (0, 0, 0, 1, 1)),
+    ),
+}
+"""Guo et al. 2025, section 3; the heterogeneous tables are the reference implementation's."""
+
+
+def task(name: str) -> Task:
+    """The task of a dataset or of a capability group. Raises FcitError on another name."""
+    if name in GROUPS:
+        return Task(name, GROUPS[name])
+    if name in DATASETS:
+        return Task(name, (name,))
+    raise FcitError(
+        f"no dataset or capability group {name!r}; there are {', '.join([*DATASETS, *GROUPS])}"
+    )
+
+
+def setting(
+    name: str,
+    clients: int = 50,
+    per_round: int = 5,
+    rounds: int = 10,
+    order: Sequence[str] | None = None,
+) -> Setting:
+    """One of the four settings, its stages spelled out.
+
+    `order` replaces the default order: dataset names for task-*, group names for cap-*. In a
+    homogeneous setting it may name any number of them, one stage each; a heterogeneous table needs
+    as many as it counts. Raises FcitError on unknown names, repeats and numbers that do not fit.
+    """
+    if name not in SETTINGS:
+        raise FcitError(f"setting.name: no setting {name!r}; there are {', '.join(SETTINGS)}")
+    for key, value in (("clients", clients), ("per_round", per_round), ("rounds", rounds)):
+        if value < 1:
+            raise FcitError(f"federation.{key} = {value}; it must be at least 1")
+    if per_round > clients:
+        raise FcitError(f"federation.per_round = {per_round} exceeds the {clients} clients")
+    row = SETTINGS[name]
+    tasks = _tasks(name, row, order)
+    if row.slots == 1:
+        stages = tuple(Stage((one,)) for one in tasks)
+    else:
+        if per_round != row.slots:
+            raise FcitError(
+                f"federation.per_round = {per_round}, but every round of {name} has {row.slots} "
+                f"slots; set it to {row.slots}"
+            )
+        stages = tuple(Stage(tuple(tasks[index] for index in slots)) for slots in row.table)
+    return Setting(name, stages, clients, per_round, rounds)
+
+
+def _tasks(name: str, row: Row, order: Sequence[str] | None) -> list[Task]:
+    names = row.order if order is None else tuple(order)
+    known = GROUPS if name.startswith("cap-") else DATASETS
+    for one in names:
+        if one not in known:
+            kind = "capability group" if known is GROUPS else "dataset"
+            raise FcitError(f"setting.order: no {kind} {one!r}; there are {', '.join(known)}")
+    if len(set(names)) != len(names):
+        raise FcitError(f"setting.order: names a task twice: {', '.join(names)}")
+    if row.slots > 1 and len(names) != len(row.order):
+        raise FcitError(
+            f"setting.order: {name} needs {len(row.order)} names, as its table does; got {len(names)}"
+        )
+    if not names:
+        raise FcitError("setting.order: names nothing; leave it out for the default order")
+    return [task(one) for one in names]

@@ -1,0 +1,53 @@
+"""Conversations as token ids, in the model's own chat template; only the assistant's words are learnt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fcit.types import Sample
+
+
+class Chat:
+    """A processor's chat template and tokenizer. `tokens`: how many image tokens an image takes."""
+
+    def __init__(self, processor: Any, max_length: int):
+        self.processor, self.tokenizer, self.max_length = processor, processor.tokenizer, max_length
+
+    def question(self, prompt: str, tokens: int) -> str:
+        """The text up to where the assistant answers one prompt about one image."""
+        return self._render([_human(prompt, image=True)], True, tokens)
+
+    def turns(self, sample: Sample, tokens: int) -> tuple[list[int], list[int]]:
+        """A sample's conversation as ids, and the same with -100 outside the assistant's answers."""
+        messages: list[dict[str, Any]] = []
+        spans: list[tuple[int, int]] = []
+        text = ""
+        for number, (question, answer) in enumerate(
+            [(sample.prompt, sample.answers[0]), *sample.more]
+        ):
+            messages.append(_human(question, image=number == 0))
+            start = len(self._render(messages, True, tokens))
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            text = self._render(messages, False, tokens)
+            spans.append((start, len(text)))
+        encoded = self.tokenizer(
+            text, return_offsets_mapping=True, truncation=True, max_length=self.max_length
+        )
+        ids = list(encoded["input_ids"])
+        labels = [
+            token if end > start and any(a <= start and end <= b for a, b in spans) else -100
+            for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
+        ]
+        return ids, labels
+
+    def _render(self, messages: list[dict[str, Any]], open_turn: bool, tokens: int) -> str:
+        text = self.processor.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=open_turn
+        )
+        image = self.processor.image_token
+        return text.replace(image, image * tokens)
+
+
+def _human(text: str, image: bool) -> dict[str, Any]:
+    content: list[dict[str, Any]] = [{"type": "image"}] if image else []
+    return {"role": "user", "content": [*content, {"type": "text", "text": text}]}

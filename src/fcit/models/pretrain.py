@@ -1,0 +1,333 @@
+"""The two training loops of the mini model: answers about images, and images beside their texts.
+
+Both get their data passed in as a function from a step to a batch, so that an interrupted run goes
+on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from fcit.files import read_json, write_json
+from fcit.models import mini
+from fcit.weights import Weights, load, save
+
+PLAIN = "fcit-plain"
+"""Attention as plain matrix products: at this size faster on a CPU than torch's fused one."""
+
+
+def _plain(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    scores = (query * scaling) @ key.transpose(2, 3)
+    if mask is not None:
+        scores = scores + mask
+    return (scores.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(PLAIN, _plain)
+
+
+@dataclass(frozen=True)
+class LmmBatch:
+    """Images with several short conversations each, packed behind one image prefix.
+
+    `images` uint8 [n, 48, 48, 3]; `ids` [n, t]; `part` [n, t], which conversation a token belongs
+    to (0 = padding); `weight` [n, t], how much predicting this token counts; `kinds` and `colours`
+    [n, 36], what each patch shows (-1 = not said).
+    """
+
+    images: Any
+    ids: Any
+    part: Any
+    weight: Any
+    kinds: Any
+    colours: Any
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """Images with a caption each, and pairs of instructions of the same kind.
+
+    `images` uint8 [n, 48, 48, 3]; `captions` [n, t]; `first` and `second` [m, t]; `group` [m],
+    equal for pairs of one kind. Texts are token ids, padded on the right.
+    """
+
+    images: Any
+    captions: Any
+    first: Any
+    second: Any
+    group: Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train; `minutes` between saved states."""
+
+    steps: int
+    rate: float
+    warm: int = 200
+    decay: float = 0.05
+    minutes: float = 1.0
+
+
+class Patches(nn.Module):
+    """Training aid, not kept: what each patch shows, read linearly from its vision feature."""
+
+    def __init__(self, width: int, kinds: int, colours: int):
+        super().__init__()
+        self.kinds = nn.Linear(width, kinds)
+        self.colours = nn.Linear(width, colours)
+
+    def forward(self, features: Tensor, kinds: Tensor, colours: Tensor) -> Tensor:
+        """The mean cross-entropy of both readings; features [n, 36, width]."""
+        return _cross(self.kinds(features), kinds) + _cross(self.colours(features), colours)
+
+
+def _cross(logits: Tensor, target: Tensor) -> Tensor:
+    return functional.cross_entropy(logits.flatten(0, 1).float(), target.flatten(), ignore_index=-1)
+
+
+def _tensor(array: Any) -> Tensor:
+    return torch.from_numpy(array).long()
+
+
+def lmm_loss(model: Any, aid: Patches, opening: Tensor, batch: LmmBatch) -> Tensor:
+    """The weighted cross-entropy of all answers of a batch, plus the patches' readings."""
+    features, last = _seen(model, batch)
+    hidden, ids, _ = lmm_hidden(model, opening, batch, features)
+    weights = torch.from_numpy(batch.weight).float()
+    wanted = weights > 0
+    logits = model.lm_head(hidden[wanted]).float()
+    losses = functional.cross_entropy(logits, ids[wanted], reduction="none")
+    weights = weights[wanted]
+    loss = (losses * weights).sum() / weights.sum()
+    return loss + 0.3 * aid(last, _tensor(batch.kinds), _tensor(batch.colours))
+
+
+def _seen(model: Any, batch: LmmBatch) -> tuple[Tensor, Tensor]:
+    """Projected image tokens [n, 36, d], and the vision features before the projector."""
+    seen = model.model.get_image_features(
+        pixel_values=mini.normalise(batch.images),
+        vision_feature_layer=-1,
+        vision_feature_select_strategy="default",
+    )
+    return torch.stack(list(seen.pooler_output)), seen.last_hidden_state[:, 1:]
+
+
+def lmm_hidden(
+    model: Any, opening: Tensor, batch: LmmBatch, features: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The state from which each text token is predicted [n, t, d], the tokens, and their parts.
+
+    Each conversation sees the image and itself alone, at the positions it would have alone, so
+    several share one pass over the image and train what a single one would. (A conversation's first
+    token has no right state here; it is never an answer.)
+    """
+    if features is None:
+        features, _ = _seen(model, batch)
+    embed = model.get_input_embeddings()
+    ids, part = _tensor(batch.ids), _tensor(batch.part)
+    head = embed(opening).to(features.dtype).expand(len(ids), -1, -1)
+    start = int((opening == mini.IMAGE).nonzero()[0])
+    end = start + mini.PATCHES
+    text = embed(ids).to(features.dtype)
+    embedded = torch.cat([head[:, :start], features, head[:, end:], text], dim=1)
+    place, seen = layout(part, len(opening))
+    # Added to the scores, so that every attention implementation takes it.
+    mask = torch.zeros(seen.shape, dtype=features.dtype)
+    mask = mask.masked_fill(~seen, torch.finfo(features.dtype).min)
+    hidden = model.model.language_model(
+        inputs_embeds=embedded, attention_mask=mask, position_ids=place, use_cache=False
+    ).last_hidden_state
+    return hidden[:, len(opening) - 1 : -1], ids, part
+
+
+def layout(part: Tensor, opening: int) -> tuple[Tensor, Tensor]:
+    """Positions [n, L] and attention mask [n, 1, L, L] of conversations packed behind an opening."""
+    rows, width = part.shape
+    index = torch.arange(width).expand(rows, -1)
+    starts = torch.ones_like(part, dtype=torch.bool)
+    starts[:, 1:] = part[:, 1:] != part[:, :-1]
+    begun = torch.where(starts, index, 0).cummax(dim=1).values
+    place = torch.cat([torch.arange(opening).expand(rows, -1), opening + index - begun], dim=1)
+    whole = torch.cat([torch.zeros(rows, opening, dtype=part.dtype), part], dim=1)
+    length = opening + width
+    causal = torch.ones(length, length, dtype=torch.bool).tril()
+    same = whole[:, :, None] == whole[:, None, :]
+    shared = (torch.arange(length) < opening)[None, None, :]
+    return place, ((same | shared) & causal)[:, None]
+
+
+def clip_loss(model: Any, batch: ClipBatch, temperature: float = 0.1) -> Tensor:
+    """InfoNCE of images and captions, plus a contrast of instructions by kind on pooled text.
+
+    The second term works on the pooled output itself, because identity tokens are made of it.
+    """
+    seen = model.vision_model(pixel_values=mini.normalise(batch.images)).pooler_output
+    image = functional.normalize(model.visual_projection(seen).float(), dim=-1)
+    told = pooled(model, _tensor(batch.captions))
+    text = functional.normalize(model.text_projection(told).float(), dim=-1)
+    logits = image @ text.T * model.logit_scale.float().clamp(max=math.log(100)).exp()
+    target = torch.arange(len(logits))
+    loss = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
+    one, two = _tensor(batch.first), _tensor(batch.second)
+    features = functional.normalize(pooled(model, torch.cat([one, two])).float(), dim=-1)
+    group = _tensor(batch.group).repeat(2)
+    near = features @ features.T / temperature
+    near = near.masked_fill(torch.eye(len(near), dtype=torch.bool), -1e4)
+    same = (group[:, None] == group[None, :]).float().fill_diagonal_(0)
+    likely = near.log_softmax(dim=-1)
+    return loss / 2 - ((likely * same).sum(-1) / same.sum(-1)).mean()
+
+
+def pooled(model: Any, ids: Tensor) -> Tensor:
+    """The text tower's pooled output [n, d], taken at each text's `</s>`."""
+    ids = ids[:, : int((ids != mini.PAD).sum(1).max())]
+    return model.text_model(input_ids=ids).pooler_output
+
+
+def train(
+    modules: Mapping[str, nn.Module],
+    loss: Callable[[int], Tensor],
+    plan: Plan,
+    state: Path | None = None,
+    told: Callable[[int, float], None] | None = None,
+    pause: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Minimise `loss(step)` over `modules` with AdamW, warm-up and a cosine; the losses in order.
+
+    With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when called
+    again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was saved.
+    """
+    named = {
+        f"{title}.{name}": tensor
+        for title, module in modules.items()
+        for name, tensor in module.named_parameters()
+    }
+    thick = [tensor for tensor in named.values() if tensor.ndim > 1]
+    thin = [tensor for tensor in named.values() if tensor.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": thick, "weight_decay": plan.decay}, {"params": thin, "weight_decay": 0.0}],
+        lr=plan.rate,
+        betas=(0.9, 0.98),
+    )
+    losses = _resume(named, optimiser, state)
+    saved = time.monotonic()
+    for step in range(len(losses), plan.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate * share(step, plan)
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(step)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        optimiser.step()
+        losses.append(float(value.detach()))
+        if told is not None:
+            told(step, losses[-1])
+        if state is not None and time.monotonic() - saved > 60 * plan.minutes:
+            _keep(named, optimiser, state, losses)
+            saved = time.monotonic()
+            if pause is not None:
+                pause(step)
+    if state is not None:
+        _keep(named, optimiser, state, losses)
+    return losses
+
+
+def share(step: int, plan: Plan) -> float:
+    """The part of the full learning rate at a step: linear warm-up, then a cosine to zero."""
+    warm = min(plan.warm, plan.steps // 5)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
+
+
+def _keep(named: Mapping[str, Tensor], optimiser: Any, folder: Path, losses: list[float]) -> None:
+    """One file of tensors, then the JSON that names it: a crash between the two loses nothing."""
+    flat: Weights = {f"weight/{name}": tensor.detach() for name, tensor in named.items()}
+    for index, slots in optimiser.state_dict()["state"].items():
+        flat.update({f"slot/{index}/{name}": tensor for name, tensor in slots.items()})
+    file = f"at-{len(losses)}.safetensors"
+    save(folder / file, flat)
+    write_json(folder / "state.json", {"file": file, "losses": losses}, indent=None)
+    for old in folder.glob("at-*.safetensors"):
+        if old.name != file:
+            old.unlink()
+
+
+def _resume(named: Mapping[str, Tensor], optimiser: Any, folder: Path | None) -> list[float]:
+    if folder is None or not (folder / "state.json").is_file():
+        return []
+    kept = read_json(folder / "state.json")
+    flat = load(folder / kept["file"])
+    slots: dict[int, dict[str, Tensor]] = {}
+    with torch.no_grad():
+        for name, tensor in flat.items():
+            kind, rest = name.split("/", 1)
+            if kind == "weight":
+                named[rest].copy_(tensor)
+            else:
+                index, slot = rest.split("/")
+                slots.setdefault(int(index), {})[slot] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
+    return list(kept["losses"])
+
+
+@torch.no_grad()
+def answered(model: Any, opening: Tensor, batch: LmmBatch) -> Any:
+    """Which conversations are answered right, word for word, by greedy decoding: bool [n, parts].
+
+    Every token being the likeliest given the right ones before it is the same as greedy decoding
+    giving exactly the right answer, in one pass.
+    """
+    model.eval()
+    hidden, ids, part = lmm_hidden(model, opening, batch)
+    weights = torch.from_numpy(batch.weight)
+    wanted = weights > 0
+    best = model.lm_head(hidden[wanted]).argmax(-1)
+    wrong = torch.zeros_like(wanted)
+    wrong[wanted] = best != ids[wanted]
+    parts = int(part.max())
+    return torch.stack([~(wrong & (part == one)).any(1) for one in range(1, parts + 1)], 1).numpy()
+
+
+@torch.no_grad()
+def clip_scores(model: Any, batch: ClipBatch) -> dict[str, float]:
+    """How often the right caption among 64, and the right kind of instruction, comes first."""
+    model.eval()
+    found: list[Tensor] = []
+    for start in range(0, len(batch.images) - len(batch.images) % 64 or 1, 64):
+        rows = slice(start, start + 64)
+        seen = model.vision_model(pixel_values=mini.normalise(batch.images[rows])).pooler_output
+        told = pooled(model, _tensor(batch.captions[rows]))
+        image = functional.normalize(model.visual_projection(seen), dim=-1)
+        text = functional.normalize(model.text_projection(told), dim=-1)
+        found.append((image @ text.T).argmax(1) == torch.arange(len(image)))
+    one, two = (
+        functional.normalize(pooled(model, _tensor(ids)), dim=-1)
+        for ids in (batch.first, batch.second)
+    )
+    group = _tensor(batch.group)
+    kind = group[(one @ two.T).argmax(1)] == group
+    return {
+        "caption of 64": float(torch.cat(found).float().mean()),
+        "instruction kind": float(kind.float().mean()),
+    }

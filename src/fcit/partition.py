@@ -1,0 +1,66 @@
+"""Deal a dataset's samples to clients: Dirichlet quantity skew, seeded, losing no sample.
+
+The published split, where a data folder has one, is read by `benchmark.datasets.published`.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fcit.seeds import numpy_stream
+from fcit.types import FcitError
+
+
+def split(
+    count: int, clients: int, beta: float, rng_seed: int, name: str, minimum: int = 1
+) -> list[list[int]]:
+    """Which of `count` samples of the dataset `name` each client holds, ascending indices.
+
+    The clients' shares are one draw from a symmetric Dirichlet(beta) (Guo et al. 2025, section 3),
+    rounded by largest remainder, over a random permutation of the samples. A client below `minimum`
+    is filled up from whoever then holds most. Every sample is dealt exactly once.
+
+    Raises FcitError when beta is not positive or the samples do not suffice.
+    """
+    if not (beta > 0 and math.isfinite(beta)):
+        raise FcitError(f"setting.beta = {beta}; it must be a positive number")
+    if clients < 1 or minimum < 0:
+        raise FcitError(
+            f"federation.clients = {clients}, federation.minimum = {minimum}; "
+            "at least one client and no negative minimum"
+        )
+    if count < clients * minimum:
+        raise FcitError(
+            f"{name}: {count} training samples are too few for {clients} clients of at least "
+            f"{minimum}; lower federation.clients or federation.minimum"
+        )
+    rng = numpy_stream(rng_seed, "partition", name)
+    order = [int(index) for index in rng.permutation(count)]
+    shares = [float(share) for share in rng.dirichlet([beta] * clients)]
+    sizes = _filled(_rounded(shares, count), minimum)
+    parts: list[list[int]] = []
+    start = 0
+    for size in sizes:
+        parts.append(sorted(order[start : start + size]))
+        start += size
+    return parts
+
+
+def _rounded(shares: list[float], count: int) -> list[int]:
+    """Whole numbers that sum to `count`, by largest remainder; ties go to the smaller client id."""
+    sizes = [math.floor(share * count) for share in shares]
+    by_remainder = sorted(range(len(shares)), key=lambda i: sizes[i] - shares[i] * count)
+    left = count - sum(sizes)
+    for step in range(abs(left)):
+        sizes[by_remainder[step]] += 1 if left > 0 else -1
+    return sizes
+
+
+def _filled(sizes: list[int], minimum: int) -> list[int]:
+    """No size below `minimum`; what is missing is taken, one by one, from the largest."""
+    sizes = list(sizes)
+    for client, size in enumerate(sizes):
+        for _ in range(minimum - size):
+            sizes[sizes.index(max(sizes))] -= 1
+            sizes[client] += 1
+    return sizes

@@ -1,0 +1,274 @@
+"""Reads run folders into frozen values, for reports; everything a report says comes from here."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fcit.files import read_json, read_lines
+from fcit.types import FcitError
+
+REFERENCES = ("zeroshot", "individual", "multitask")
+"""Methods that only give points of reference: no federated stages, one matrix row or none."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One line of the log: parallel tuples over the round's clients; stage and round from 1."""
+
+    stage: int
+    round: int
+    clients: tuple[int, ...]
+    tasks: tuple[str, ...]
+    samples: tuple[int, ...]
+    losses: tuple[float, ...]
+    subspaces: tuple[str, ...]
+    seconds: float
+    bytes_down: tuple[int, ...]
+    bytes_up: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One answer of the model to one test sample; `score` is in percent."""
+
+    question_id: str
+    image: str
+    prompt: str
+    prediction: str
+    truth: tuple[str, ...]
+    score: float
+    activation: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Global identity tokens, one per subspace in order: `values` [K][d], `samples` [K]."""
+
+    values: tuple[tuple[float, ...], ...]
+    samples: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder: `matrix[stage][dataset]` in percent, None where nothing was measured."""
+
+    path: Path
+    setting: str
+    method: str
+    scoring: str
+    beta: float | None
+    seed: int
+    datasets: tuple[str, ...]
+    stages: tuple[str, ...]
+    matrix: tuple[tuple[float | None, ...], ...]
+    last: float | None
+    avg: float | None
+    forgetting: Mapping[str, float] = field(default_factory=dict)
+    zero_shot: Mapping[str, float] = field(default_factory=dict)
+    chance: Mapping[str, float] = field(default_factory=dict)
+    routing: Mapping[str, float] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    rounds: tuple[Round, ...] = ()
+    partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tokens: Tokens | None = None
+    data: str = ""
+
+    @property
+    def reference(self) -> bool:
+        """Whether this is a point of reference and not a federated continual method."""
+        return self.method in REFERENCES
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether stages are still to be run."""
+        expected = 1 if self.method in ("individual", "multitask") else len(self.stages)
+        return self.method != "zeroshot" and len(self.matrix) < expected
+
+    def setting_of(self, section: str, key: str, default: Any = None) -> Any:
+        """A value of the run's configuration."""
+        part = self.config.get(section, {})
+        return part.get(key, default) if isinstance(part, Mapping) else default
+
+
+def read_run(path: Path) -> Run:
+    """Read a run folder. Raises FcitError naming the file (and field) that is missing or broken."""
+    path = Path(path)
+    file = path / "matrix.json"
+    if not file.is_file():
+        what = "holds no matrix.json" if path.is_dir() else "is not a folder"
+        raise FcitError(f"{path}: {what}; give the folder of a run (made by `fcit run`)")
+    data = read_json(file)
+    if not isinstance(data, dict):
+        raise FcitError(
+            f"{file}: must hold one JSON object; run `fcit evaluate {path}` to rewrite it"
+        )
+    beta = data.get("beta")
+    try:
+        run = Run(
+            path=path,
+            setting=str(data["setting"]),
+            method=str(data["method"]),
+            scoring=str(data["scoring"]),
+            beta=None if beta is None else float(beta),
+            seed=int(data["seed"]),
+            datasets=tuple(map(str, data["datasets"])),
+            stages=tuple(map(str, data["stages"])),
+            matrix=tuple(tuple(_number(cell) for cell in row) for row in data["matrix"]),
+            last=_number(data.get("last")),
+            avg=_number(data.get("avg")),
+            **{key: _percents(data.get(key)) for key in _MAPS},
+            config=_config(path / "config.toml"),
+            rounds=_rounds(path / "log.jsonl"),
+            partition=_partition(path / "partition.json"),
+            data=_data(path / "partition.json"),
+            tokens=_tokens(path / "state"),
+        )
+    except KeyError as error:
+        raise FcitError(f"{file}: the field {error} is missing") from None
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FcitError(f"{file}: a field has a value of the wrong kind: {error}") from None
+    for row in run.matrix:
+        if len(row) != len(run.datasets):
+            raise FcitError(
+                f"{file}: matrix: a row of {len(row)} cells for {len(run.datasets)} datasets"
+            )
+    return run
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """Read several run folders, each once. Raises FcitError when none is given."""
+    if not paths:
+        raise FcitError("no run folder given; name at least one made by `fcit run`")
+    unique = {Path(path).resolve(): Path(path) for path in paths}
+    return [read_run(path) for path in unique.values()]
+
+
+def predictions(run: Run, dataset: str) -> list[Prediction]:
+    """The final stage's predictions on a dataset, or [] when the run keeps none."""
+    folder = _final(run)
+    file = folder / f"{dataset}.jsonl" if folder else None
+    if file is None or file.parent != folder or not file.is_file():
+        return []
+    return list(_predictions(file))
+
+
+def _predictions(file: Path) -> Iterator[Prediction]:
+    for number, row in enumerate(read_lines(file), 1):
+        try:
+            truth = row["truth"]
+            yield Prediction(
+                question_id=str(row["question_id"]),
+                image=str(row.get("image") or ""),
+                prompt=str(row["prompt"]),
+                prediction=str(row["prediction"]),
+                truth=tuple(map(str, truth)) if isinstance(truth, list) else (str(truth),),
+                score=float(row["score"]),
+                activation={str(k): float(v) for k, v in (row.get("activation") or {}).items()},
+            )
+        except KeyError as error:
+            raise FcitError(f"{file}, line {number}: the field {error} is missing") from None
+        except (TypeError, ValueError, AttributeError) as error:
+            raise FcitError(f"{file}, line {number}: a value of the wrong kind: {error}") from None
+
+
+def _final(run: Run) -> Path | None:
+    """The folder of the last stage that has a matrix row (the base model's where there is none)."""
+    folder = run.path / "predictions"
+    names = [part.name for part in folder.iterdir() if part.is_dir()] if folder.is_dir() else []
+    done = sorted(int(name) for name in names if name.isascii() and name.isdigit())
+    if not run.matrix:
+        return folder / "zero-shot" if "zero-shot" in names else None
+    if not done:
+        return None
+    measured = [stage for stage in done if stage <= len(run.matrix)]
+    return folder / str((measured or done)[-1])
+
+
+_MAPS = ("forgetting", "zero_shot", "chance", "routing")
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _percents(value: Any) -> dict[str, float]:
+    return {str(name): float(x) for name, x in (value or {}).items() if x is not None}
+
+
+def _config(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise FcitError(f"{file}: not valid TOML: {error}") from None
+
+
+def _rounds(file: Path) -> tuple[Round, ...]:
+    rounds: list[Round] = []
+    for number, row in enumerate(read_lines(file) if file.is_file() else [], 1):
+        try:
+            one = Round(
+                stage=int(row["stage"]),
+                round=int(row["round"]),
+                clients=tuple(map(int, row["clients"])),
+                tasks=tuple(map(str, row["tasks"])),
+                samples=tuple(map(int, row["samples"])),
+                losses=tuple(map(float, row["losses"])),
+                subspaces=tuple(map(str, row["subspaces"])),
+                seconds=float(row["seconds"]),
+                bytes_down=tuple(map(int, row["bytes_down"])),
+                bytes_up=tuple(map(int, row["bytes_up"])),
+            )
+        except KeyError as error:
+            raise FcitError(f"{file}, line {number}: the field {error} is missing") from None
+        except (TypeError, ValueError) as error:
+            raise FcitError(f"{file}, line {number}: a value of the wrong kind: {error}") from None
+        rounds.append(one)
+    return tuple(rounds)
+
+
+def _partition(file: Path) -> dict[str, tuple[int, ...]]:
+    if not file.is_file():
+        return {}
+    data = read_json(file)
+    try:
+        return {str(name): tuple(map(int, counts)) for name, counts in data["datasets"].items()}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise FcitError(
+            f"{file}: must hold {{dataset: [samples per client]}} as datasets"
+        ) from None
+
+
+def _data(file: Path) -> str:
+    """The data folder the run was made on."""
+    data = read_json(file) if file.is_file() else {}
+    return str(data.get("data", "")) if isinstance(data, dict) else ""
+
+
+def _tokens(state: Path) -> Tokens | None:
+    index = state / "state.json"
+    if not index.is_file():
+        return None
+    data = read_json(index)
+    extras = data.get("extras") if isinstance(data, dict) else None
+    if not isinstance(extras, dict) or "identity" not in extras:
+        return None
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    file = state / str(extras["identity"])
+    if not file.resolve().is_relative_to(state.resolve()):
+        raise FcitError(f"{index}: extras.identity: {extras['identity']} leaves the run's folder")
+    try:
+        held = load(file.read_bytes())
+        values = tuple(tuple(map(float, row)) for row in held["tokens"])
+        return Tokens(values, tuple(int(count) for count in held["samples"]))
+    except OSError as error:
+        raise FcitError(f"{file}: cannot be read: {error.strerror}") from None
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise FcitError(f"{file}: not a file of identity tokens: {error}") from None

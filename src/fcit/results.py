@@ -1,0 +1,189 @@
+"""A run's results: answers scored into matrix rows, and the files that hold them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Protocol
+
+from fcit.benchmark import metrics, scorers
+from fcit.evaluate import Answer, chunks, routing
+from fcit.experiment import Experiment
+from fcit.files import read_lines, write_json, write_lines
+from fcit.runfolder import ZERO_SHOT, RunFolder
+from fcit.server import Round
+from fcit.types import State
+from fcit.watch import Watch
+from fcit.weights import nbytes, state_bytes
+
+Row = list[float | None]
+
+
+class Answering(Protocol):
+    """An engine's other half: whatever answers test samples with a state."""
+
+    def place(self, state: State) -> None:
+        """Put a state in place."""
+        ...
+
+    def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
+        """Answers to chunks of a dataset's test samples, in order."""
+        ...
+
+
+class Results:
+    """Measures accuracies and writes predictions, log and matrix of one run."""
+
+    def __init__(self, experiment: Experiment, folder: RunFolder, watch: Watch):
+        self.experiment, self.folder, self.watch = experiment, folder, watch
+        self.config, self.method = experiment.config, experiment.method
+        self.setting = experiment.setting
+        self.stages = experiment.training_setting.stages
+        self.clock = time.monotonic()
+
+    def zero_shot(self, engine: Answering) -> dict[str, float]:
+        """The base model's accuracy on every dataset (percent)."""
+        names = self.setting.datasets
+        row = self.row(engine, State(), ZERO_SHOT, names)
+        return {name: value for name, value in zip(names, row, strict=True) if value is not None}
+
+    def row(self, engine: Answering, state: State, stage: str, seen: Collection[str]) -> Row:
+        """The accuracies after a stage, in the setting's order of datasets; None where not seen."""
+        left = [name for name in seen if not self.folder.predictions(stage, name).is_file()]
+        if left:
+            engine.place(state)
+            parts = {name: self._chunks(name) for name in left}
+            label = "zero-shot answers" if stage == ZERO_SHOT else f"answers after stage {stage}"
+            with self.watch.bar(label, sum(map(len, parts.values()))) as step:
+                done = 0
+                for name, todo in parts.items():
+                    answers: dict[int, Answer] = {}
+                    for part, found in zip(todo, engine.answer(name, todo), strict=True):
+                        answers |= dict(zip(part, found, strict=True))
+                        done += 1
+                        step(done)
+                    self._keep(stage, name, answers)
+        return [
+            self._percent(stage, name) if name in seen else None for name in self.setting.datasets
+        ]
+
+    def _chunks(self, name: str) -> list[list[int]]:
+        return chunks(self.experiment.samples(name, "test"), self.config.evaluation.batch_size)
+
+    def _keep(self, stage: str, name: str, answers: Mapping[int, Answer]) -> None:
+        samples = self.experiment.samples(name, "test")
+        texts = [answers[i].text for i in range(len(samples))]
+        score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
+        rows = [
+            {
+                "question_id": sample.id,
+                "image": sample.image,
+                "prompt": sample.prompt,
+                "prediction": text,
+                "truth": sample.answers[0] if len(sample.answers) == 1 else list(sample.answers),
+                "score": round(each, 4),
+                "activation": {k: round(v, 6) for k, v in answers[i].activation.items()},
+            }
+            for i, (sample, text, each) in enumerate(zip(samples, texts, score.each, strict=True))
+        ]
+        write_lines(self.folder.predictions(stage, name), rows)
+
+    def _percent(self, stage: str, name: str) -> float:
+        rows = read_lines(self.folder.predictions(stage, name))
+        samples = self.experiment.samples(name, "test")
+        texts = [row["prediction"] for row in rows]
+        score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
+        return round(score.percent, 4)
+
+    def log(self, report: Round) -> None:
+        """Add a round's line to the log."""
+        tokens = {one.client: nbytes({"token": one.token}) for one in report.identities}
+        jobs, updates = report.jobs, report.updates
+        now = time.monotonic()
+        row = {
+            "stage": report.position.stage + 1,
+            "round": report.position.rounds,
+            "clients": [job.turn.client for job in jobs],
+            "tasks": [job.turn.task.name for job in jobs],
+            "samples": [update.samples for update in updates],
+            "losses": [round(update.metrics["loss"], 5) for update in updates],
+            "subspaces": [",".join(update.adapters) for update in updates],
+            "seconds": round(now - self.clock, 3),
+            "bytes_down": [
+                state_bytes(job.received.adapters) + state_bytes(job.received.extras)
+                for job in jobs
+            ],
+            "bytes_up": [
+                state_bytes(update.adapters)
+                + state_bytes(update.extras)
+                + tokens.get(update.client, 0)
+                for update in updates
+            ],
+            "bytes_token": [tokens.get(update.client, 0) for update in updates],
+        }
+        self.clock = now
+        self.folder.append_log(row)
+
+    def write_matrix(self, zero: Mapping[str, float], rows: Sequence[Row]) -> None:
+        """Write `matrix.json` with the rows there are."""
+        names = list(self.setting.datasets)
+        if rows:
+            last, avg = metrics.last(rows), metrics.avg(rows)
+        else:
+            last = avg = sum(zero.values()) / len(zero)
+        forgetting = metrics.forgetting(rows, names) if rows else dict.fromkeys(names, 0.0)
+        stages = (
+            []
+            if not self.stages
+            else ["all"]
+            if self.method.once
+            else [
+                " + ".join(dict.fromkeys(task.name for task in stage.tasks))
+                for stage in self.stages
+            ]
+        )
+        value = {
+            "setting": self.setting.name,
+            "method": self.config.method.name,
+            "scoring": self.config.evaluation.scoring,
+            "beta": self.config.setting.beta,
+            "seed": self.config.seed,
+            "datasets": names,
+            "stages": stages,
+            "matrix": list(rows),
+            "last": round(last, 4),
+            "avg": round(avg, 4),
+            "forgetting": {name: round(points, 4) for name, points in forgetting.items()},
+            "zero_shot": dict(zero),
+            "chance": self._chance,
+            "routing": self._routing(rows),
+        }
+        write_json(self.folder.matrix, value)
+
+    @cached_property
+    def _chance(self) -> dict[str, float]:
+        samples, mode = self.experiment.samples, self.config.evaluation.scoring
+        return {
+            name: round(
+                scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
+            )
+            for name in self.setting.datasets
+        }
+
+    def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
+        if not rows or not self.method.identity:
+            return {}
+        homes: dict[str, set[str]] = {}
+        tasks = {task.name: task.datasets for stage in self.stages for task in stage.tasks}
+        for row in read_lines(self.folder.log):
+            for task, subspace in zip(row["tasks"], row["subspaces"], strict=True):
+                for name in tasks[task]:
+                    homes.setdefault(name, set()).add(subspace)
+        stage = str(len(rows))
+        return {
+            name: round(routing(read_lines(self.folder.predictions(stage, name)), homes[name]), 4)
+            for name, value in zip(self.setting.datasets, rows[-1], strict=True)
+            if value is not None
+        }

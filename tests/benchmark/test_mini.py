@@ -1,0 +1,314 @@
+"""The mini suite: one seed, one set of bytes; disjoint splits, official layout, fair answers."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fcit.benchmark import draw, mini
+from fcit.benchmark.datasets import DATASETS, read
+from fcit.benchmark.mini import drawn as drawing
+from fcit.seeds import numpy_stream
+from fcit.types import FcitError
+
+TRAIN, TEST = 12, 6
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("suite") / "mini"
+    mini.write(root, seed=3, train=TRAIN, test=TEST)
+    return root
+
+
+def digests(root: Path) -> dict[str, str]:
+    files = (path for path in sorted(root.rglob("*")) if path.is_file())
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def records(root: Path, name: str, split: str) -> list[dict[str, Any]]:
+    row = DATASETS[name]
+    file = row.train_file if split == "train" else row.test_file
+    return json.loads((root / "instructions" / row.folder / file).read_text(encoding="utf-8"))
+
+
+def test_suite_has_the_same_bytes_for_one_seed_and_others_for_another(suite, tmp_path):
+    mini.write(tmp_path / "again", seed=3, train=TRAIN, test=TEST)
+    mini.write(tmp_path / "other", seed=4, train=TRAIN, test=TEST)
+    first, again, other = (
+        digests(root) for root in (suite, tmp_path / "again", tmp_path / "other")
+    )
+    assert first == again
+    assert first.keys() == other.keys()
+    pictures = [path for path in first if path.endswith(".png")]
+    changed = sum(first[path] != other[path] for path in pictures)
+    assert changed == len(pictures) == 12 * (TRAIN + TEST)
+
+
+def test_larger_suite_extends_a_smaller_one(suite, tmp_path):
+    mini.write(tmp_path / "more", seed=3, train=2 * TRAIN, test=2 * TEST)
+    small, large = digests(suite), digests(tmp_path / "more")
+    pictures = [path for path in small if path.endswith(".png")]
+    assert all(large[path] == small[path] for path in pictures)
+    for name in mini.GENERATORS:
+        for split, count in (("train", TRAIN), ("test", TEST)):
+            assert records(tmp_path / "more", name, split)[:count] == records(suite, name, split)
+
+
+def test_a_chosen_dataset_is_the_same_as_in_the_whole_suite(suite, tmp_path):
+    heard: list[tuple[int, int]] = []
+    mini.write(
+        tmp_path / "one",
+        seed=3,
+        train=TRAIN,
+        test=TEST,
+        names=["DVQA"],
+        progress=lambda *at: heard.append(at),
+    )
+    assert digests(tmp_path / "one").items() <= digests(suite).items()
+    assert [path.name for path in (tmp_path / "one" / "instructions").iterdir()] == ["DVQA"]
+    assert heard == [(done, TRAIN + TEST) for done in range(1, TRAIN + TEST + 1)]
+
+
+@pytest.mark.parametrize("name", mini.GENERATORS)
+def test_records_have_the_official_form_and_their_images_decode(suite, name):
+    ids: set[str] = set()
+    for record in records(suite, name, "train"):
+        assert record.keys() == {"id", "image", "conversations"}
+        turns = record["conversations"]
+        speakers = [turn["from"] for turn in turns]
+        assert speakers == ["human", "gpt"] * (len(turns) // 2)
+        assert turns[0]["value"].startswith("<image>\n")
+        assert sum(turn["value"].count("<image>") for turn in turns) == 1
+        ids.add(record["id"])
+        check_image(suite, record["image"])
+    box = DATASETS[name].scorer == "box"
+    answer = {"answer_bbox", "size"} if box else {"answer"}
+    for record in records(suite, name, "test"):
+        assert record.keys() == {"question_id", "image", "text"} | answer
+        assert "<image>" not in record["text"]
+        ids.add(record["question_id"])
+        check_image(suite, record["image"])
+    assert len(ids) == TRAIN + TEST
+
+
+def check_image(root: Path, path: str) -> None:
+    with Image.open(root / "datasets" / path) as image:
+        image.load()
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (draw.SIZE, draw.SIZE))
+
+
+@pytest.mark.parametrize("name", mini.GENERATORS)
+def test_no_image_and_prompt_occur_twice_in_or_across_splits(name):
+    seen = [
+        (sample.image.tobytes(), sample.prompt)
+        for split, count in (("train", 150), ("test", 60))
+        for sample in mini.draws(0, name, split, count)
+    ]
+    assert len(set(seen)) == len(seen) == 210
+
+
+@pytest.mark.parametrize("name", mini.GENERATORS)
+def test_no_answer_is_much_more_frequent_than_the_form_asks(name):
+    answers = Counter(sample.answers[0] for sample in mini.draws(1, name, "train", 400))
+    most = answers.most_common(1)[0][1] / 400
+    bound = {"FigureQA": 0.58, "ArxivQA": 0.32}.get(name, 0.25)
+    assert most <= bound
+    expected = {"FigureQA": {"yes", "no"}, "ArxivQA": set("ABCD")}
+    if name in expected:
+        assert set(answers) == expected[name]
+
+
+@pytest.mark.parametrize("name", mini.GENERATORS)
+def test_prompts_come_in_several_wordings_and_end_with_their_format_line(name):
+    prompts = [sample.prompt for sample in mini.draws(2, name, "train", 80)]
+    assert len({prompt.split()[0] for prompt in prompts} | set(prompts)) >= 3
+    last = {prompt.rsplit("\n", 1)[-1] for prompt in prompts}
+    if name == "Grounding":
+        assert all("bounding box coordinates" in prompt for prompt in prompts)
+    else:
+        form = {"ArxivQA": drawing.LETTER, "Flickr30k": drawing.CAPTION}.get(name, drawing.WORD)
+        assert last == {form}
+
+
+def test_prompts_of_two_datasets_are_never_the_same():
+    owner: dict[str, str] = {}
+    for name in mini.GENERATORS:
+        for sample in mini.draws(0, name, "train", 150):
+            assert owner.setdefault(sample.prompt, name) == name
+
+
+def test_boxes_are_ordered_and_cover_something_drawn_there(suite):
+    for record in records(suite, "Grounding", "test"):
+        assert record["size"] == [draw.SIZE, draw.SIZE]
+        text = record["answer_bbox"]
+        assert text.startswith("[") and text.endswith("]")
+        left, top, right, bottom = (float(part) for part in text[1:-1].split(","))
+        assert 0 <= left < right <= 1 and 0 <= top < bottom <= 1
+        with Image.open(suite / "datasets" / record["image"]) as image:
+            pixels = np.asarray(image).astype(int)
+        x1, y1, x2, y2 = (round(value * draw.SIZE) for value in (left, top, right, bottom))
+        # The ground has one colour: the box is tight when each of its edges leaves it.
+        drawn = (pixels != ground_of(pixels)).any(axis=2)
+        inside = drawn[y1:y2, x1:x2]
+        assert inside[0].any() and inside[-1].any()
+        assert inside[:, 0].any() and inside[:, -1].any()
+
+
+def ground_of(pixels: np.ndarray) -> np.ndarray:
+    colours, counts = np.unique(pixels.reshape(-1, 3), axis=0, return_counts=True)
+    return colours[counts.argmax()]
+
+
+def test_some_grounding_conversations_have_two_turns():
+    turns = Counter(len(sample.more) for sample in mini.draws(0, "Grounding", "train", 100))
+    assert set(turns) == {0, 1}
+    assert 20 <= turns[1] <= 60
+
+
+def test_captions_have_five_references_numbered_in_file_order(suite):
+    row = DATASETS["Flickr30k"]
+    text = (suite / "instructions" / row.folder / row.caption_file).read_text(encoding="utf-8")
+    coco = json.loads(text)
+    test = records(suite, "Flickr30k", "test")
+    assert [image["id"] for image in coco["images"]] == list(range(1, TEST + 1))
+    assert [image["file_name"] for image in coco["images"]] == [row["image"] for row in test]
+    assert len({row["id"] for row in coco["annotations"]}) == 5 * TEST
+    for number, record in enumerate(test, 1):
+        mine = [row["caption"] for row in coco["annotations"] if row["image_id"] == number]
+        assert len(set(mine)) == 5
+        assert record["answer"] in mine
+        shared = set.intersection(*(set(one.lower().strip(".").split()) for one in mine))
+        assert len(shared) >= 3
+
+
+def test_numbers_stay_small_and_letters_name_the_right_option():
+    for name in ("CLEVR-Math", "TabMWP", "IconQA", "DVQA", "super-CLEVR"):
+        numbers = {
+            int(sample.answers[0])
+            for sample in mini.draws(5, name, "train", 300)
+            if sample.answers[0].isdigit()
+        }
+        assert min(numbers) >= 0 and max(numbers) <= 12 and len(numbers) >= 4
+    for sample in mini.draws(5, "ArxivQA", "train", 50):
+        assert (
+            sum(line[:3] in ("A) ", "B) ", "C) ", "D) ") for line in sample.prompt.split("\n")) == 4
+        )
+
+
+def test_subtraction_leaves_the_objects_of_the_other_group():
+    """The pixels agree with the answer: taking all of a colour away leaves the other colour."""
+    checked = 0
+    for sample in mini.draws(6, "CLEVR-Math", "train", 60):
+        if "ubtract" not in sample.prompt:
+            continue
+        pixels = np.asarray(sample.image).reshape(-1, 3)
+        mains = [
+            hue
+            for hue in ("red", "green", "blue", "yellow", "purple", "cyan", "gray")
+            if (pixels == draw.rgb(hue)).all(axis=1).sum() >= 12
+        ]
+        assert len(mains) == (1 if sample.answers[0] == "0" else 2)
+        checked += 1
+    assert checked > 20
+
+
+def test_root_that_holds_something_is_refused_and_left_alone(tmp_path):
+    root = tmp_path / "mine"
+    root.mkdir()
+    (root / "thesis.txt").write_text("years of work")
+    with pytest.raises(FcitError, match=r"mine.*not empty"):
+        mini.write(root, train=1, test=1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "thesis.txt"]
+    with pytest.raises(FcitError, match="not empty"):
+        mini.write(root / "thesis.txt", train=1, test=1)
+
+
+def test_empty_folder_is_filled(tmp_path):
+    root = tmp_path / "deep" / "empty"
+    root.mkdir(parents=True)
+    mini.write(root, train=1, test=1, names=["TabMWP"])
+    assert {path.name for path in root.iterdir()} == {"datasets", "instructions"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"train": 0}, "train = 0"), ({"test": -1}, "test = -1"), ({"names": ["MNIST"]}, "'MNIST'")],
+)
+def test_wrong_arguments_are_named(tmp_path, wrong, named):
+    with pytest.raises(FcitError, match=named):
+        mini.write(tmp_path / "new", **{"train": 1, "test": 1, **wrong})
+    assert not list(tmp_path.iterdir())
+
+
+def test_interrupt_leaves_nothing_behind(tmp_path):
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mini.write(tmp_path / "new", train=5, test=5, progress=stop)
+    assert not list(tmp_path.iterdir())
+
+
+def test_exhausted_generator_says_which_dataset_and_how_far(monkeypatch):
+    class Blank:
+        @staticmethod
+        def sample(rng: np.random.Generator) -> drawing.Drawn:
+            return drawing.Drawn(draw.canvas(), f"shade {rng.integers(4)}?", ("white",))
+
+    monkeypatch.setitem(mini.GENERATORS, "ImageNet-R", Blank)
+    with pytest.raises(FcitError, match=r"ImageNet-R: no new (train|test) sample"):
+        for split in ("train", "test"):
+            list(mini.draws(0, "ImageNet-R", split, 5))
+
+
+@pytest.mark.parametrize("style", draw.STYLES)
+@pytest.mark.parametrize("name", draw.PARTS)
+def test_every_sprite_shows_in_every_style(name, style):
+    item = draw.sprite(name, 24, "red", style)
+    assert item.size == (24, 24)
+    assert (np.asarray(item)[..., 3] > 128).sum() >= 40
+
+
+def test_places_never_touch_and_stay_inside():
+    rng = numpy_stream(0, "test")
+    for _ in range(50):
+        sizes = [int(size) for size in rng.integers(8, 15, size=4)]
+        spots = draw.place(rng, sizes, within=(2, 2, 46, 46))
+        covered = np.zeros((48, 48), dtype=int)
+        for (x, y), size in zip(spots, sizes, strict=True):
+            assert x >= 2 and y >= 2 and x + size <= 46 and y + size <= 46
+            covered[y : y + size, x : x + size] += 1
+        assert covered.max() == 1
+
+
+def test_every_letter_and_digit_looks_different():
+    seen = {}
+    for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789":
+        image = draw.canvas()
+        where = draw.text(image, (2, 2), letter, scale=2)
+        assert where[3] - where[1] == 10
+        seen[image.tobytes()] = letter
+    assert len(seen) == 36
+
+
+@pytest.mark.parametrize("name", mini.GENERATORS)
+def test_the_official_loader_reads_what_was_drawn(suite, name):
+    for split, count in (("train", TRAIN), ("test", TEST)):
+        samples = read(suite, name, split)
+        made = list(mini.draws(3, name, split, count))
+        assert [sample.prompt for sample in samples] == [sample.prompt for sample in made]
+        assert [sample.answers[0] for sample in samples] == [sample.answers[0] for sample in made]
+        if split == "train":
+            assert [sample.more for sample in samples] == [sample.more for sample in made]

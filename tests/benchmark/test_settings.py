@@ -1,0 +1,99 @@
+"""Settings: the stages of all four, spelled out, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcit.benchmark.datasets import DATASETS
+from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, setting, task
+from fcit.types import FcitError
+
+
+def names(name: str) -> list[list[str]]:
+    return [[one.name for one in stage.tasks] for stage in setting(name).stages]
+
+
+def test_task_hom_is_the_eight_datasets_in_order():
+    assert names("task-hom") == [
+        ["ImageNet-R"], ["ArxivQA"], ["IconQA"], ["CLEVR-Math"],
+        ["OCR-VQA"], ["Flickr30k"], ["FigureQA"], ["super-CLEVR"],
+    ]  # fmt: skip
+
+
+def test_task_het_follows_its_table():
+    stages = names("task-het")
+    assert len(stages) == 8
+    assert stages[0] == ["ArxivQA", "IconQA", "OCR-VQA", "Flickr30k", "FigureQA"]
+    assert stages[1] == ["CLEVR-Math", "OCR-VQA", "Flickr30k", "super-CLEVR", "super-CLEVR"]
+    assert stages[7] == ["Flickr30k", "Flickr30k", "Flickr30k", "FigureQA", "FigureQA"]
+
+
+def test_cap_hom_and_cap_het_follow_the_groups():
+    assert names("cap-hom") == [["General"], ["Chart"], ["Math"], ["Other"]]
+    assert names("cap-het") == [
+        ["General", "Chart", "Chart", "Other", "Other"],
+        ["General", "Math", "Math", "Math", "Other"],
+        ["Chart", "Math", "Math", "Other", "Other"],
+        ["General", "General", "General", "Chart", "Chart"],
+    ]
+    stage = setting("cap-hom").stages[2]
+    assert stage.tasks[0].datasets == ("CLEVR-Math", "super-CLEVR", "TabMWP")
+
+
+def test_groups_hold_every_dataset_once():
+    grouped = [name for group in GROUPS.values() for name in group]
+    assert sorted(grouped) == sorted(DATASETS)
+    assert set(TASK_ORDER) <= set(DATASETS)
+
+
+def test_every_dataset_is_seen_when_it_should_be():
+    het = setting("cap-het")
+    assert set(het.seen(0)) == {name for g in ("General", "Chart", "Other") for name in GROUPS[g]}
+    assert set(het.seen(3)) == set(DATASETS) == set(het.datasets)
+    assert setting("task-hom").seen(1) == ("ImageNet-R", "ArxivQA")
+
+
+def test_defaults_are_the_published_ones():
+    one = setting("task-hom")
+    assert (one.clients, one.per_round, one.rounds) == (50, 5, 10)
+    assert {name: row.slots for name, row in SETTINGS.items()} == {
+        "task-hom": 1, "task-het": 5, "cap-hom": 1, "cap-het": 5,
+    }  # fmt: skip
+
+
+def test_order_can_be_chosen():
+    few = setting("task-hom", 4, 2, 1, order=["DVQA", "IconQA"])
+    assert [stage.datasets for stage in few.stages] == [("DVQA",), ("IconQA",)]
+    caps = setting("cap-hom", order=("General", "Other", "Math", "Chart"))
+    assert [stage.tasks[0].name for stage in caps.stages] == ["General", "Other", "Math", "Chart"]
+    turned = setting("cap-het", order=("Other", "Math", "Chart", "General"))
+    assert [one.name for one in turned.stages[0].tasks] == [
+        "Other", "Math", "Math", "General", "General",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"name": "task"}, "setting.name: no setting 'task'"),
+        ({"name": "task-hom", "order": ["Chart"]}, "no dataset 'Chart'"),
+        ({"name": "cap-hom", "order": ["DVQA"]}, "no capability group 'DVQA'"),
+        ({"name": "task-hom", "order": ["DVQA", "DVQA"]}, "names a task twice"),
+        ({"name": "task-hom", "order": []}, "names nothing"),
+        ({"name": "task-het", "order": ["DVQA"]}, "needs 8 names"),
+        ({"name": "cap-het", "per_round": 4}, "cap-het has 5 slots"),
+        ({"name": "task-hom", "per_round": 0}, "federation.per_round = 0"),
+        ({"name": "task-hom", "clients": 3, "per_round": 5}, "exceeds the 3 clients"),
+        ({"name": "task-hom", "rounds": -1}, "federation.rounds = -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, said):
+    with pytest.raises(FcitError, match=said):
+        setting(**arguments)
+
+
+def test_task_of_a_name():
+    assert task("DVQA").datasets == ("DVQA",)
+    assert task("Other").datasets == ("Flickr30k", "OCR-VQA")
+    with pytest.raises(FcitError, match="'Nothing'"):
+        task("Nothing")

@@ -1,0 +1,160 @@
+"""DKO and SSA (Guo et al. 2025): who shares a subspace, and what a test instruction opens."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from fcit.methods.base import Query
+from fcit.methods.disco import Disco
+from fcit.types import FcitError, Identity, Stage, State, Task, Turn, Update
+
+BLANK = {"a": torch.ones(2, 3)}
+TASK = Task("t", ("t",))
+
+
+def at(degrees: float, length: float = 1.0) -> torch.Tensor:
+    angle = math.radians(degrees)
+    return torch.tensor([length * math.cos(angle), length * math.sin(angle)])
+
+
+def meet(method: Disco, state: State, *clients: tuple[int, float, int]) -> State:
+    return method.organise(
+        state, [Identity(client, "t", at(angle), count) for client, angle, count in clients]
+    )
+
+
+def homes(state: State) -> dict[str, int]:
+    return {key: int(value) for key, value in state.extras["members"].items()}
+
+
+def fresh(method: Disco) -> State:
+    return method.begin(method.start(BLANK, {"w": torch.zeros(1)}), Stage((TASK,)))
+
+
+def test_like_tokens_share_a_subspace_and_unlike_ones_open_their_own() -> None:
+    method = Disco(tau=math.cos(math.radians(20)))
+    state = meet(method, fresh(method), (4, 0, 10), (2, 90, 10), (7, 5, 30))
+    assert homes(state) == {"2/t": 0, "4/t": 1, "7/t": 1}  # in the order of smallest client ids
+    assert list(state.adapters) == ["0", "1"]
+    assert all(torch.equal(one["a"], BLANK["a"]) for one in state.adapters.values())
+
+
+def test_the_token_is_the_mean_weighted_by_samples_over_all_rounds() -> None:
+    method = Disco(tau=0.5)
+    state = meet(method, fresh(method), (0, 0, 300), (1, 20, 1))
+    state = meet(method, state, (2, 10, 700))
+    want = (300 * at(0) + 1 * at(20) + 700 * at(10)) / 1001
+    torch.testing.assert_close(state.extras["identity"]["tokens"][0], want)
+    assert state.extras["identity"]["samples"].tolist() == [1001]
+    assert state.extras["identity"]["samples"].dtype == torch.int64
+
+
+def test_a_chain_of_likeness_is_one_group() -> None:
+    method = Disco(tau=math.cos(math.radians(20)))
+    state = meet(method, fresh(method), (0, 0, 1), (1, 30, 1), (2, 15, 1))
+    assert set(homes(state).values()) == {0}
+
+
+def test_the_order_of_arrival_changes_nothing() -> None:
+    method = Disco(tau=math.cos(math.radians(20)))
+    clients = [(3, 0, 5), (1, 50, 7), (2, 15, 2), (0, 65, 9), (4, 160, 1)]
+    want = meet(method, fresh(method), *clients)
+    for order in itertools.permutations(clients):
+        got = meet(method, fresh(method), *order)
+        assert homes(got) == homes(want)
+        assert torch.equal(got.extras["identity"]["tokens"], want.extras["identity"]["tokens"])
+
+
+def test_tau_is_inclusive_and_the_best_match_wins() -> None:
+    method = Disco(tau=1.0)
+    state = meet(method, fresh(method), (0, 0, 1))
+    assert homes(meet(method, state, (1, 0, 1)))["1/t"] == 0
+    method = Disco(tau=0.5)
+    state = meet(Disco(tau=0.9), fresh(method), (0, 0, 1), (1, 50, 1))
+    assert homes(meet(method, state, (2, 40, 1)))["2/t"] == 1
+
+
+def test_a_client_is_asked_once_per_task_and_counts_once() -> None:
+    method = Disco()
+    turns = [Turn(0, TASK, 0, 0), Turn(1, TASK, 0, 0)]
+    state = fresh(method)
+    assert method.unknown(state, turns) == turns
+    state = meet(method, state, (0, 0, 10))
+    assert method.unknown(state, turns) == turns[1:]
+    other = Turn(0, Task("u", ("u",)), 1, 0)
+    assert method.unknown(state, [other]) == [other]
+
+
+def test_a_cap_is_an_error_and_never_silent_reuse() -> None:
+    method = Disco(subspaces=1)
+    state = meet(method, fresh(method), (0, 0, 1))
+    with pytest.raises(FcitError, match="method.subspaces"):
+        meet(method, state, (1, 90, 1))
+
+
+def test_a_client_gets_its_one_subspace_and_the_projector_alone() -> None:
+    method = Disco()
+    state = meet(method, fresh(method), (0, 0, 1), (1, 90, 1))
+    sent = method.send(state, Turn(1, TASK, 0, 0))
+    assert list(sent.adapters) == ["1"]
+    assert list(sent.extras) == ["projector"]
+
+
+def test_only_clients_of_one_subspace_are_averaged_by_samples() -> None:
+    method = Disco()
+    state = meet(method, fresh(method), (0, 0, 1), (1, 90, 1))
+    full = torch.full
+
+    def update(client: int, name: str, value: float, samples: int) -> Update:
+        projector = {"w": full((1,), value)}
+        return Update(
+            client, samples, {name: {"a": full((2, 3), value)}}, {"projector": projector}, {}
+        )
+
+    after = method.aggregate(
+        state, [update(0, "0", 1.0, 1), update(1, "1", 5.0, 2), update(2, "0", 4.0, 2)]
+    )
+    assert torch.allclose(after.adapters["0"]["a"], full((2, 3), 3.0))
+    assert torch.allclose(after.adapters["1"]["a"], full((2, 3), 5.0))
+    assert torch.allclose(after.extras["projector"]["w"], full((1,), (1 + 10 + 8) / 5))
+    assert torch.equal(state.adapters["0"]["a"], BLANK["a"])  # the state before is untouched
+
+
+def routed(method: Disco, feature: torch.Tensor, *angles: float) -> list[float]:
+    opener = Disco(tau=1.0, token=method.token)
+    state = fresh(opener)
+    tokens = [at(a) if method.token != "both" else torch.cat([at(a), at(-a)]) for a in angles]
+    state = opener.organise(state, [Identity(i, "t", t, 1) for i, t in enumerate(tokens)])
+    return list(method.route(state, Query("t", feature)).values())
+
+
+def test_ssa_is_a_softmax_of_cosines_over_the_temperature() -> None:
+    got = routed(Disco(temperature=0.05), at(10, length=7.0), 0, 60)
+    s = [math.cos(math.radians(10)) / 0.05, math.cos(math.radians(50)) / 0.05]
+    want = torch.tensor(s).softmax(0).tolist()
+    assert got == pytest.approx(want, rel=1e-4)
+    assert sum(got) == pytest.approx(1.0)
+
+
+def test_the_ablations_gates() -> None:
+    assert routed(Disco(gate="argmax"), at(10), 0, 60) == [1.0, 0.0]
+    assert routed(Disco(gate="concat"), at(10), 0, 60) == [1.0, 1.0]
+    cosines = [math.cos(math.radians(10)), math.cos(math.radians(50))]
+    assert routed(Disco(gate="cosine"), at(10), 0, 60) == pytest.approx(cosines, rel=1e-5)
+
+
+def test_tokens_of_both_average_the_two_similarities() -> None:
+    method = Disco(token="both", gate="cosine")
+    feature = torch.cat([at(0, 3.0), at(-60, 0.1)])  # text like the first token, image the second
+    got = routed(method, feature, 0, 60)
+    assert got == pytest.approx([(1 + 0.5) / 2, (0.5 + 1) / 2], rel=1e-5)
+
+
+@pytest.mark.parametrize("wrong", [{"tau": 2.0}, {"temperature": 0.0}, {"subspaces": -1}])
+def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
+    with pytest.raises(FcitError, match=next(iter(wrong))):
+        Disco(**wrong)

@@ -1,0 +1,179 @@
+"""LoRA in rank blocks: the mathematics of one layer, blocks in and out, and PEFT's own reading."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from fcit.models.subspace import (
+    PEFT_PREFIX,
+    SubspaceLinear,
+    Subspaces,
+    load_peft,
+    projections,
+    save_peft,
+)
+from fcit.seeds import torch_stream
+from fcit.types import FcitError
+
+
+def toy() -> tuple[nn.Module, Subspaces]:
+    torch_seeded = torch_stream(0, "toy")
+    model = nn.ModuleDict({"up": nn.Linear(6, 10), "down": nn.Linear(10, 6)})
+    for value in model.parameters():
+        value.requires_grad_(False).normal_(generator=torch_seeded)
+    return model, Subspaces(model, ["up", "down"])
+
+
+def block(spaces: Subspaces, seed: int) -> dict[str, torch.Tensor]:
+    noise = torch_stream(seed, "block")
+    return {k: torch.randn(v.shape, generator=noise) for k, v in spaces.blank(2, 1, noise).items()}
+
+
+def delta(part: dict[str, torch.Tensor], path: str, scale: float) -> torch.Tensor:
+    a = part[f"{PEFT_PREFIX}{path}.lora_A.weight"]
+    return scale * part[f"{PEFT_PREFIX}{path}.lora_B.weight"] @ a
+
+
+def test_a_gate_scales_every_block_per_sample() -> None:
+    model, spaces = toy()
+    blocks = {name: block(spaces, i) for i, name in enumerate("xyz")}
+    spaces.load(blocks, 2.0)
+    gate = torch.tensor([[0.2, 0.5, 0.3], [1.0, 0.0, 0.0]])
+    spaces.control.gate = gate
+    x = torch.randn(2, 4, 6, generator=torch_stream(1, "x"))
+    layer = model["up"]
+    for row in range(2):
+        want = layer.base(x[row])
+        for k, name in enumerate("xyz"):
+            want = want + gate[row, k] * x[row] @ delta(blocks[name], "up", 2.0).T
+        torch.testing.assert_close(layer(x)[row], want)
+
+
+def test_no_gate_is_a_gate_of_ones() -> None:
+    model, spaces = toy()
+    spaces.load({name: block(spaces, i) for i, name in enumerate("xy")}, 1.0)
+    x = torch.randn(3, 2, 6, generator=torch_stream(2, "x"))
+    open_all = model["up"](x)
+    spaces.control.gate = torch.ones(3, 2)
+    torch.testing.assert_close(model["up"](x), open_all)
+
+
+def test_a_gate_may_differ_per_layer_and_follow_the_activations() -> None:
+    model, spaces = toy()
+    spaces.load({name: block(spaces, i) for i, name in enumerate("xy")}, 1.0)
+    x = torch.randn(2, 3, 6, generator=torch_stream(3, "x"))
+    table = {"up": torch.tensor([[1.0, 0.0]] * 2), "down": torch.tensor([[0.0, 1.0]] * 2)}
+    spaces.control.gate = table
+    by_table = model["down"](model["up"](x))
+    spaces.control.gate = lambda layer, _: table[layer]
+    torch.testing.assert_close(model["down"](model["up"](x)), by_table)
+    router = torch.randn(6, 2, generator=torch_stream(4, "router"))
+    spaces.control.gate = lambda _, h: (h @ router).softmax(-1)  # per token, as MoELoRA's
+    got = model["up"](x)
+    shares = (x @ router).softmax(-1)
+    deltas = [delta(spaces.block(name), "up", 1.0) for name in "xy"]
+    want = model["up"].base(x) + sum(
+        shares[..., k : k + 1] * (x @ d.T) for k, d in enumerate(deltas)
+    )
+    torch.testing.assert_close(got, want)
+
+
+def test_only_the_named_block_learns_and_blocks_come_back_as_they_went_in() -> None:
+    model, spaces = toy()
+    blocks = {name: block(spaces, i) for i, name in enumerate("xyz")}
+    spaces.load(blocks, 1.0, train=["y"])
+    assert spaces.names == ["x", "z", "y"]
+    assert len(spaces.trained()) == 4  # A and B of two layers
+    x = torch.randn(2, 3, 6, generator=torch_stream(5, "x"))
+    model["down"](model["up"](x)).square().sum().backward()
+    torch.optim.SGD(spaces.trained(), lr=1e-3).step()
+    for name in "xz":
+        for key, value in spaces.block(name).items():
+            assert torch.equal(value, blocks[name][key])
+    assert any(not torch.equal(v, blocks["y"][k]) for k, v in spaces.block("y").items())
+
+
+def test_a_fresh_block_changes_nothing() -> None:
+    model, spaces = toy()
+    x = torch.randn(2, 3, 6, generator=torch_stream(6, "x"))
+    before = model["up"](x)
+    fresh = spaces.blank(4, 0.01, torch_stream(7, "init"))
+    spaces.load({"0": fresh}, 2.0)
+    assert torch.equal(model["up"](x), before)
+    a = fresh[f"{PEFT_PREFIX}up.lora_A.weight"]
+    assert a.std() == pytest.approx(0.01, rel=0.5)
+
+
+def test_dropout_comes_from_its_own_stream() -> None:
+    model, spaces = toy()
+    spaces.load({"0": block(spaces, 0)}, 1.0)
+    x = torch.ones(4, 50, 6)
+    plain = model["up"](x)
+    outs = []
+    for _ in range(2):
+        spaces.control.dropout, spaces.control.noise = 0.5, torch_stream(8, "dropout")
+        outs.append(model["up"](x))
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], plain)
+    base = model["up"].base(x)
+    torch.testing.assert_close(
+        (outs[0] - base).mean((0, 1)), (plain - base).mean((0, 1)), rtol=0.6, atol=0.6
+    )
+
+
+def test_a_block_of_another_model_is_refused_by_name() -> None:
+    _, spaces = toy()
+    with pytest.raises(FcitError, match="made for another model"):
+        spaces.load({"0": {"something.else": torch.zeros(2, 2)}}, 1.0)
+    wrong = {key: torch.zeros(3, 3) for key in block(spaces, 0)}
+    with pytest.raises(FcitError, match="another shape"):
+        spaces.load({"0": wrong}, 1.0)
+
+
+def test_projections_are_found_by_their_shapes_whatever_they_are_called() -> None:
+    layer = nn.ModuleDict(
+        {
+            "attention": nn.ModuleDict({"q": nn.Linear(8, 8), "k": nn.Linear(8, 4)}),
+            "mlp": nn.ModuleDict({"wide": nn.Linear(8, 20), "narrow": nn.Linear(20, 8)}),
+        }
+    )
+    decoder = nn.ModuleDict({"blocks": nn.ModuleList([layer]), "head": nn.Linear(8, 20)})
+    assert projections(decoder, 8, 20) == ["blocks.0.mlp.wide", "blocks.0.mlp.narrow"]
+    with pytest.raises(FcitError, match="no MLP projections"):
+        projections(nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 3)])}), 8, 20)
+
+
+def test_the_mini_model_has_three_projections_a_layer(lmm) -> None:
+    layers = lmm.model.config.get_text_config().num_hidden_layers
+    assert len(lmm.subspaces.layers) == 3 * layers
+    assert all(isinstance(one, SubspaceLinear) for one in lmm.subspaces.layers.values())
+
+
+def test_peft_reads_a_saved_block_and_gives_the_same_logits(lmm, tmp_path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    from fcit.models import CHECKPOINTS
+    from fcit.types import State
+
+    noise = torch_stream(9, "peft")
+    fresh = lmm.subspaces.blank(4, 0.05, noise)
+    trained = {k: torch.randn(v.shape, generator=noise) * 0.05 for k, v in fresh.items()}
+    lmm.receive(State({"0": trained}), 2.0)
+    ids = torch.arange(20, 60)[None]
+    with torch.no_grad():
+        ours = lmm.model(input_ids=ids).logits
+    save_peft(tmp_path / "adapter", lmm.adapter("0"), 2.0, "mini")
+    base = AutoModelForImageTextToText.from_pretrained(
+        CHECKPOINTS / "mini-lmm", dtype=torch.float32
+    )
+    with torch.no_grad():
+        plain = base(input_ids=ids).logits
+        theirs = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))(input_ids=ids).logits
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    assert (theirs - plain).abs().max() > 0.1
+    again, scale = load_peft(tmp_path / "adapter")
+    assert scale == 2.0
+    assert all(torch.equal(again[key], trained[key]) for key in trained)

@@ -1,0 +1,141 @@
+"""Figures show the runs' numbers, with labels and units."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from matplotlib.figure import Figure
+
+from fcit.files import write_text
+from fcit.report import figures, inside, paint, partition_figure, save_partition
+from fcit.report.group import group_runs
+from fcit.report.read import read_run, read_runs
+from fcit.types import FcitError
+
+Build = Callable[..., Path]
+
+
+def texts(figure: Figure) -> set[str]:
+    from matplotlib.text import Text
+
+    return {part.get_text() for part in figure.findobj(Text)} - {""}
+
+
+def test_mean_heat_map_is_the_mean_of_the_cells(build: Build) -> None:
+    parts = [[[40.0, None], [20.0, 60.0]], [[60.0, None], [30.0, 70.0]]]
+    runs = [build(f"d{at}", "disco", at, ["a", "b"], matrix=m) for at, m in enumerate(parts)]
+    (group,) = group_runs(read_runs(runs))
+    assert group.entries[0].matrix == [[50.0, None], [25.0, 65.0]]
+    shown = texts(figures.accuracy_heat_map(group.entries[0]))
+    assert {"50.0", "25.0", "65.0", "a", "b", "1 a", "accuracy, %"} <= shown
+
+
+def test_curves_follow_the_mean_over_seen_datasets(build: Build) -> None:
+    matrix = [[80.0, None], [50.0, 70.0]]
+    runs = [
+        build("d", "disco", datasets=["a", "b"], matrix=matrix),
+        build("m", "multitask", datasets=["a", "b"], matrix=[[90.0, 60.0]]),
+    ]
+    (group,) = group_runs(read_runs(runs))
+    axes = figures.curves(group).axes[0]
+    lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines["disco"] == [80.0, 60.0] and lines["multitask"] == [90.0, 75.0]
+    assert lines["chance"] == [5.0, 5.5] and lines["base model, untrained"] == [12.0, 13.5]
+    assert "%" in axes.get_ylabel() and axes.get_xlabel() == "after stage"
+
+
+def test_forgetting_bars_are_as_high_as_the_numbers(build: Build) -> None:
+    values = {"a": 30.0, "b": 0.0}
+    runs = [build("d", "disco", datasets=["a", "b"], forgetting=values)]
+    axes = figures.forgetting(group_runs(read_runs(runs))[0]).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [30.0, 0.0]
+    assert "points" in axes.get_ylabel() and {"a", "b"} <= texts(axes.figure)
+
+
+def test_final_accuracy_marks_every_method_and_chance(build: Build) -> None:
+    runs = [build("d", "disco"), build("z", "zeroshot")]
+    axes = figures.final_accuracy(group_runs(read_runs(runs))[0]).axes[0]
+    labels = {part.get_label(): part for part in axes.collections}
+    assert [x for x, _ in labels["zeroshot"].get_offsets()] == [12.0, 15.0, 18.0]
+    assert [x for x, _ in labels["chance"].get_offsets()] == [5.0, 6.0, 7.0]
+    assert len(labels["disco"].get_offsets()) == 3
+
+
+def test_similarity_is_of_cosines_labelled_with_what_trained_them(build: Build) -> None:
+    run = read_run(build("d", "disco"))
+    shown = texts(inside.similarity(run))
+    assert {"1.00", "0 ImageNet-R", "2 IconQA", "cosine"} <= shown
+    assert run.tokens is not None and run.tokens.samples == (300, 300, 300)
+
+
+def test_tokens_of_both_kinds_average_their_two_cosines(build: Build) -> None:
+    from dataclasses import replace
+
+    from fcit.report.read import Tokens
+
+    run = read_run(build("d", "disco"))
+    tokens = Tokens(((1.0, 0.0, 9.0, 0.0), (0.0, 1.0, 3.0, 0.0)), (1, 1))
+    both = replace(run, tokens=tokens, config={"method": {"token": "both"}})
+    assert "0.50" in texts(inside.similarity(both))
+    assert "0.50" not in texts(inside.similarity(replace(both, config={})))
+
+
+def test_activation_is_the_final_stages_mean(build: Build) -> None:
+    folder = build("d", "disco")
+    file = folder / "predictions/3/ArxivQA.jsonl"
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for at, row in enumerate(rows):
+        row["activation"] = {"0": 0.2, "1": 0.8} if at % 2 else {"0": 0.4, "1": 0.6}
+    write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
+    run = read_run(folder)
+    means = inside.activation_means(run)
+    assert means["ArxivQA"] == pytest.approx({"0": 0.3, "1": 0.7})
+    shown = texts(inside.activation(run, means))
+    assert {"0.30", "0.70", "0.90", "ArxivQA", "1 ArxivQA"} <= shown
+
+
+def test_partition_shows_every_count_of_few_clients_and_labels_many() -> None:
+    few = partition_figure({"A": [1, 20, 300], "B": [4, 5]})
+    assert {"300", "20", "5", "A", "B", "client"} <= texts(few)
+    many = partition_figure({"A": list(range(50))})
+    assert {"0", "45", "training samples"} <= texts(many)
+    assert partition_figure({}).axes
+
+
+def test_traffic_shows_a_clients_share_in_megabytes(build: Build) -> None:
+    runs = [build("d", "disco"), build("f", "finetune")]
+    figure = inside.traffic(group_runs(read_runs(runs))[0])
+    down, up, time = figure.axes[:3]
+    lines = {line.get_label(): list(line.get_ydata()) for line in up.get_lines()}
+    assert lines["disco"] == [0.3] * 6 and lines["finetune"] == [0.9] * 6
+    assert list(time.get_lines()[0].get_ydata()) == [4.0, 5.0] * 3
+    assert down.get_ylabel() == "MB" and time.get_ylabel() == "seconds a round"
+
+
+def test_figures_leave_global_state_alone(build: Build) -> None:
+    import matplotlib
+    from matplotlib import _pylab_helpers
+
+    before = dict(matplotlib.rcParams)
+    figures.curves(group_runs(read_runs([build("d", "disco")]))[0])
+    assert dict(matplotlib.rcParams) == before
+    assert not _pylab_helpers.Gcf.get_all_fig_managers()
+
+
+def test_dark_svg_changes_ink_and_paper_but_no_data() -> None:
+    svg = paint.to_svg(partition_figure({"A": [1, 2]}))
+    dark = paint.to_dark(svg)
+    assert paint.PAPER in svg and paint.PAPER not in dark and paint.DARK[paint.PAPER] in dark
+    assert svg.count(paint.COUNT[-1]) == dark.count(paint.COUNT[-1]) > 0
+
+
+def test_a_partition_is_saved_as_its_name_says(tmp_path: Path) -> None:
+    save_partition({"A": [1, 2]}, tmp_path / "p.png")
+    save_partition({"A": [1, 2]}, tmp_path / "p.svg")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "p.svg").read_text(encoding="utf-8")
+    with pytest.raises(FcitError, match=r"p\.pdf: a picture ends with"):
+        save_partition({"A": [1, 2]}, tmp_path / "p.pdf")

@@ -1,0 +1,82 @@
+"""Run folders are read whole, and what is broken in them is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fcit.files import read_json, write_json, write_text
+from fcit.report import summary, write
+from fcit.report.read import predictions, read_run
+from fcit.types import FcitError
+
+Build = Callable[..., Path]
+
+
+def test_predictions_are_those_of_the_final_measured_stage(build: Build) -> None:
+    folder = build("d", "disco")
+    (folder / "predictions" / "9").mkdir()
+    assert predictions(read_run(folder), "IconQA")[0].question_id == "IconQA-0"
+    assert len(predictions(read_run(folder), "IconQA")[0].activation) == 3
+    assert predictions(read_run(folder), "../1/IconQA") == []
+
+
+def test_folders_that_are_no_runs_are_named(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FcitError, match="empty: holds no matrix.json"):
+        write([tmp_path / "empty"], tmp_path / "out")
+    with pytest.raises(FcitError, match="nowhere: is not a folder"):
+        summary([tmp_path / "nowhere"])
+    with pytest.raises(FcitError, match="no run folder given"):
+        write([], tmp_path / "out")
+    write_text(tmp_path / "file", "x")
+    with pytest.raises(FcitError, match="file: is a file"):
+        write([build("d", "finetune")], tmp_path / "file")
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("matrix.json", "{", r"matrix\.json: not valid JSON"),
+        ("matrix.json", "[]", r"matrix\.json: must hold one JSON object"),
+        ("matrix.json", '{"setting": "x"}', r"matrix\.json: the field 'method' is missing"),
+        ("config.toml", "a = = 1", r"config\.toml: not valid TOML"),
+        ("log.jsonl", '{"stage": 1}\n', r"log\.jsonl, line 1: the field 'round' is missing"),
+        ("log.jsonl", "[1]\n", r"log\.jsonl, line 1: a value of the wrong kind"),
+        ("partition.json", "[]", r"partition\.json: must hold"),
+        ("state/state.json", "{", r"state\.json: not valid JSON"),
+        ("state/identity.safetensors", "x", r"identity\.safetensors: not a file of identity"),
+        ("predictions/3/IconQA.jsonl", "{}\n", r"IconQA\.jsonl, line 1: the field 'truth'"),
+        ("predictions/3/IconQA.jsonl", "{\n", r"IconQA\.jsonl, line 1: not valid JSON"),
+    ],
+)
+def test_broken_files_are_named(
+    build: Build, tmp_path: Path, file: str, text: str, message: str
+) -> None:
+    folder = build("d", "disco")
+    write_text(folder / file, text)
+    with pytest.raises(FcitError, match=message):
+        write([folder], tmp_path / "out")
+
+
+def test_fields_of_the_wrong_kind_are_named(build: Build) -> None:
+    folder = build("d", "disco")
+    data = read_json(folder / "matrix.json")
+    for change, message in (
+        ({"seed": "x"}, "wrong kind"),
+        ({"matrix": [[1.0]]}, "a row of 1 cells for 3 datasets"),
+        ({"forgetting": [1]}, "wrong kind"),
+    ):
+        write_json(folder / "matrix.json", data | change)
+        with pytest.raises(FcitError, match=message):
+            read_run(folder)
+
+
+def test_tokens_outside_the_run_are_refused(build: Build) -> None:
+    folder = build("d", "disco")
+    write_json(folder / "state/state.json", {"extras": {"identity": "../../secret"}})
+    with pytest.raises(FcitError, match="leaves the run's folder"):
+        read_run(folder)

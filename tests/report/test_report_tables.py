@@ -1,0 +1,126 @@
+"""Tables hold the runs' numbers and put together only what may be compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from fcit.files import read_json, write_text
+from fcit.report import summary, tables, write
+from fcit.report.group import COLOURS, group_runs
+from fcit.report.read import read_runs
+
+Build = Callable[..., Path]
+
+
+def rows_of(runs: list[Path]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(tables.to_csv(group_runs(read_runs(runs))))))
+
+
+def markdown(runs: list[Path]) -> str:
+    return tables.markdown(group_runs(read_runs(runs)))
+
+
+def test_tables_hold_the_runs_numbers(build: Build, tmp_path: Path) -> None:
+    folder = build("d", "disco")
+    other = build("f", "finetune")
+    write([folder, other], tmp_path / "out")
+    data = read_json(folder / "matrix.json")
+    disco, finetune = rows_of([folder, other])
+    written = (tmp_path / "out/table.csv").read_text(encoding="utf-8")
+    assert written == tables.to_csv(group_runs(read_runs([folder, other])))
+    assert (disco["method"], finetune["method"]) == ("disco", "finetune")
+    assert float(disco["last"]) == pytest.approx(data["last"], abs=1e-4)
+    assert float(disco["avg"]) == pytest.approx(data["avg"], abs=1e-4)
+    assert float(disco["forgetting"]) == pytest.approx(fmean(data["forgetting"].values()), abs=1e-4)
+    assert float(disco["zero_shot"]) == pytest.approx(15.0) and disco["chance"] == "6.0000"
+    assert disco["last_sd"] == "" and finetune["routing"] == ""
+    last = f"{data['last']:.2f}"
+    assert f"| disco | **{last}** |" in (tmp_path / "out/table.md").read_text(encoding="utf-8")
+    assert f"disco & \\textbf{{{last}}} &" in (tmp_path / "out/table.tex").read_text("utf-8")
+    assert f'<td class="best">{last}</td>' in (tmp_path / "out/index.html").read_text("utf-8")
+
+
+def test_backward_transfer_leaves_the_last_stage_out(build: Build) -> None:
+    matrix = [[80.0, None], [50.0, 70.0]]
+    (line,) = summary([build("d", datasets=["a", "b"], matrix=matrix)])
+    assert line.backward == pytest.approx(-30.0)
+
+
+def test_best_is_bold_and_less_forgetting_is_better(build: Build) -> None:
+    runs = [
+        build("d", "disco", last=60.0, avg=50.0, forgetting={"ImageNet-R": 5.0}),
+        build("f", "finetune", last=40.0, avg=70.0, forgetting={"ImageNet-R": 9.0}),
+        build("m", "multitask", last=99.0, avg=99.0),
+    ]
+    text = markdown(runs)
+    assert "| disco | **60.00** | 50.00 | **5.00** |" in text
+    assert "| finetune | 40.00 | **70.00** | 9.00 |" in text
+    assert "| multitask | 99.00 | 99.00 | – |" in text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"beta": 0.5},
+        {"setting": "task-het"},
+        {"scoring": "reference"},
+        {"datasets": ["x", "y", "z"]},
+    ],
+)
+def test_incomparable_runs_get_sections_of_their_own(
+    build: Build, change: dict[str, object]
+) -> None:
+    names = change.get("datasets") or ["a", "b", "c"]
+    rest = {key: value for key, value in change.items() if key != "datasets"}
+    runs = [build("one", datasets=["a", "b", "c"]), build("two", seed=1, datasets=names, **rest)]
+    groups = group_runs(read_runs(runs))
+    assert len(groups) == 2 and groups[0].slug != groups[1].slug
+    assert groups[0].title != groups[1].title
+    assert markdown(runs).count("## task-") == len(rows_of(runs)) == 2
+
+
+def test_variants_of_a_method_are_told_apart(build: Build) -> None:
+    runs = [build("soft", "disco"), build("hard", "disco", 1)]
+    text = (runs[1] / "config.toml").read_text(encoding="utf-8")
+    write_text(runs[1] / "config.toml", text.replace("rank = 8", 'rank = 8\ngate = "argmax"'))
+    (group,) = group_runs(read_runs(runs))
+    labels = [entry.label for entry in group.entries]
+    assert len(labels) == 2 and "disco (gate=argmax)" in labels
+    assert group.entries[0].colour == COLOURS["disco"] != group.entries[1].colour
+
+
+def test_a_repeated_seed_is_never_averaged_and_one_folder_counts_once(build: Build) -> None:
+    one, two = build("one", "disco"), build("two", "disco")
+    (group,) = group_runs(read_runs([one, two, one]))
+    assert [entry.label for entry in group.entries] == ["disco (one)", "disco (two)"]
+
+
+def test_settings_that_differ_are_said(build: Build) -> None:
+    runs = [build("d", "disco"), build("f", "finetune", federation={"rounds": 9})]
+    (group,) = group_runs(read_runs(runs))
+    assert group.differences == ("federation.rounds: disco 2, finetune 9",)
+
+
+def test_an_unfinished_seed_is_not_averaged_with_finished_ones(build: Build) -> None:
+    runs = [build("a", "disco", 0, done=2), build("b", "disco", 1), build("c", "disco", 2)]
+    (group,) = group_runs(read_runs(runs))
+    assert sorted(len(entry.runs) for entry in group.entries) == [1, 2]
+
+
+def test_summary_is_a_line_a_run(build: Build) -> None:
+    one, two = summary([build("d", "disco", 4), build("z", "zeroshot")])
+    assert (one.method, one.setting, one.beta, one.seed, one.scoring) == (
+        "disco",
+        "task-hom",
+        1.0,
+        4,
+        "strict",
+    )
+    assert one.routing == 99.0 and one.chance == 6.0 and one.zero_shot == 15.0
+    assert two.last == two.avg == 15.0 and two.routing is None

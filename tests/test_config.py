@@ -1,0 +1,98 @@
+"""Recipes: every key reachable, every mistake named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcit import config
+from fcit.methods import find, names
+from fcit.types import FcitError
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "r.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert config.load(path).setting.name
+
+
+def test_an_empty_recipe_has_the_papers_federation(tmp_path) -> None:
+    got = config.load(recipe(tmp_path, ""))
+    federation = got.federation
+    assert (federation.clients, federation.per_round, federation.rounds) == (50, 5, 10)
+    assert got.method.name == "disco"
+
+
+def test_set_reaches_any_key(tmp_path) -> None:
+    changes = ["federation.rounds=2", "seed=7", "method.tau=0.5", "setting.name=cap-hom"]
+    got = config.load(recipe(tmp_path, "[federation]\nrounds = 9\n"), changes)
+    assert (got.federation.rounds, got.seed, got.setting.name) == (2, 7, "cap-hom")
+    assert config.build_method(got).tau == 0.5
+
+
+def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
+    path = recipe(tmp_path, '[method]\nname = "disco"\nrank = 4\ntau = 0.8\n')
+    got = config.load(path, method="finetune")
+    assert (got.method.name, config.build_method(got).rank) == ("finetune", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("sed = 1", "sed: unknown key"),
+        ("[federation]\nround = 1", "federation.round: unknown key"),
+        ('[federation]\nrounds = "2"', "federation.rounds"),
+        ("[federation]\nrounds = 0", "federation.rounds"),
+        ("[federation]\nclients = 3\nper_round = 5", "per_round"),
+        ("[setting]\nbeta = -1.0", "setting.beta"),
+        ('[setting]\nname = "task"', "setting.name"),
+        ('[method]\nname = "disko"', "disko"),
+        ('[method]\nname = "disco"\ntao = 1', "tao"),
+        ('[method]\nname = "disco"\ntau = "high"', "tau"),
+        ('[method]\nname = "disco"\ntau = 3.0', "method.tau"),
+        ('[method]\nname = "disco"\ngate = "hard"', "gate"),
+        ("[federation\n", "not valid TOML"),
+        ("data = 3", "data"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path, text: str, named: str) -> None:
+    with pytest.raises(FcitError) as caught:
+        config.load(recipe(tmp_path, text))
+    assert named in str(caught.value)
+    assert "r.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["federation.rounds", "=3", "seed.deeper.still=1"])
+def test_a_malformed_set_is_an_error(tmp_path, change: str) -> None:
+    with pytest.raises(FcitError):
+        config.load(recipe(tmp_path, ""), [change])
+
+
+def test_relative_paths_start_at_the_recipe(tmp_path) -> None:
+    got = config.load(recipe(tmp_path, '[data]\nroot = "here"\n[model]\npath = "org/name"\n'))
+    assert got.data.root == str(tmp_path / "here")
+    assert got.model.path == "org/name"  # a hub id stays one
+
+
+def test_a_resolved_config_reads_back_the_same(tmp_path) -> None:
+    got = config.load(recipe(tmp_path, '[setting]\norder = ["IconQA"]\n'), ["method.tau=0.7"])
+    table = config.to_table(got)
+    assert table["method"]["temperature"] == 0.05  # defaults are written out
+    config.write(tmp_path / "resolved.toml", table | {"versions": {"fcit": "0"}})
+    again = config.load(tmp_path / "resolved.toml")
+    assert config.to_table(again) == table
+
+
+def test_a_methods_file_name_is_its_name() -> None:
+    assert {"finetune", "disco", "zeroshot", "individual", "multitask"} <= set(names())
+    for name in names():
+        assert find(name).__name__.lower() == name

@@ -1,0 +1,171 @@
+"""What every method must do, on the mini model: train, learn, answer, and come back the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+import fcit
+from fcit import methods
+from fcit.config import validate
+from fcit.files import read_json, read_lines
+from fcit.runfolder import RunFolder
+from fcit.weights import flatten, nbytes, to_bytes
+
+TRAINED = [name for name in methods.names() if name != "zeroshot"]
+
+
+def config(table: dict, method: str, **changes: dict) -> fcit.api.Config:  # type: ignore[name-defined]
+    table = copy.deepcopy(table) | {"method": {"name": method}}
+    for section, values in changes.items():
+        table[section] = table.get(section, {}) | values
+    return validate(table)
+
+
+@pytest.fixture(scope="session")
+def runs(table: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("contract")
+    return {
+        name: fcit.run(config(table, name), folder / name).folder for name in methods.names()
+    }
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_a_run_folder_explains_itself(method: str, runs: dict[str, Path], table: dict) -> None:
+    folder = runs[method]
+    matrix = read_json(folder / "matrix.json")
+    names = table["setting"]["order"]
+    assert (matrix["method"], matrix["setting"], matrix["seed"]) == (method, "task-hom", 3)
+    assert matrix["datasets"] == names
+    assert set(matrix["zero_shot"]) == set(matrix["chance"]) == set(matrix["forgetting"]) == set(names)
+    assert all(0 <= matrix[key] <= 100 for key in ("last", "avg"))
+    rows = {"zeroshot": 0, "individual": 1, "multitask": 1}.get(method, 2)
+    assert len(matrix["matrix"]) == rows
+    if rows == 2:
+        assert matrix["matrix"][0][1] is None
+        assert None not in matrix["matrix"][1]
+    else:
+        assert matrix["last"] == matrix["avg"]
+    stage = "zero-shot" if method == "zeroshot" else str(rows)
+    answers = read_lines(folder / "predictions" / stage / f"{names[0]}.jsonl")
+    keys = {"question_id", "image", "prompt", "prediction", "truth", "score", "activation"}
+    assert len(answers) == 12
+    assert all(set(row) == keys for row in answers)
+    assert "versions" in (folder / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_training_changes_the_adapters_and_logs_every_round(method: str, runs: dict[str, Path]) -> None:
+    folder = RunFolder(runs[method])
+    state, _ = folder.state()
+    blank = state.extras["blank"]
+    assert state.adapters
+    for weights in state.adapters.values():
+        assert weights.keys() == blank.keys()
+        moved = [key for key in blank if not weights[key].equal(blank[key])]
+        assert {key for key in blank if ".lora_B." in key} <= set(moved)
+    rounds = read_lines(folder.log)
+    assert len(rounds) == {"multitask": 1}.get(method, 4)
+    for row in rounds:
+        columns = ("clients", "tasks", "samples", "losses", "subspaces", "bytes_down", "bytes_up")
+        assert {len(row[key]) for key in columns} == {len(row["clients"])}
+        assert row["clients"] == sorted(row["clients"])
+        assert row["seconds"] > 0
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_the_same_run_gives_the_same_bits(
+    method: str, runs: dict[str, Path], table: dict, tmp_path: Path
+) -> None:
+    again = fcit.run(config(table, method), tmp_path / "again").folder
+    assert (again / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
+    assert states(again) == states(runs[method])
+
+
+def states(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((folder / "state").glob("*.safetensors"))}
+
+
+@pytest.mark.parametrize("method", ["finetune", "disco"])
+def test_any_number_of_workers_gives_the_same_bits(
+    method: str, runs: dict[str, Path], table: dict, tmp_path: Path
+) -> None:
+    two = fcit.run(config(table, method, federation={"workers": 2}), tmp_path / "two").folder
+    assert (two / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
+    assert states(two) == states(runs[method])
+
+
+def test_discos_clients_send_one_block_the_projector_and_once_their_token(
+    runs: dict[str, Path],
+) -> None:
+    folder = RunFolder(runs["disco"])
+    state, _ = folder.state()
+    one = nbytes(state.adapters["0"]) + nbytes(state.extras["projector"])
+    token = nbytes({"token": state.extras["identity"]["tokens"][0]})
+    met: set[tuple[int, str]] = set()
+    for row in read_lines(folder.log):
+        for client, task, up, down in zip(
+            row["clients"], row["tasks"], row["bytes_up"], row["bytes_down"], strict=True
+        ):
+            assert up == one + (0 if (client, task) in met else token)
+            assert down == one
+            met.add((client, task))
+
+
+def test_disco_gives_every_dataset_its_own_subspace_and_leaves_the_old_alone(
+    runs: dict[str, Path],
+) -> None:
+    rounds = read_lines(runs["disco"] / "log.jsonl")
+    by_task = {task: set() for row in rounds for task in row["tasks"]}
+    for row in rounds:
+        for task, subspace in zip(row["tasks"], row["subspaces"], strict=True):
+            by_task[task].add(subspace)
+    assert len(set.union(*by_task.values())) == sum(len(part) for part in by_task.values())
+    matrix = read_json(runs["disco"] / "matrix.json")
+    assert min(matrix["routing"].values()) >= 90
+
+
+@pytest.mark.parametrize("projector", ["isolated", "frozen"])
+def test_projectors_may_be_isolated_or_frozen(projector: str, table: dict, tmp_path: Path) -> None:
+    changed = config(table, "disco", method={"projector": projector})
+    run = fcit.run(changed, tmp_path / projector)
+    state, _ = RunFolder(run.folder).state()
+    own = {name.split(".")[0] for name in state.adapters["0"]}
+    assert ("projector" in own) == (projector == "isolated")
+    assert "projector" not in state.extras
+    if projector == "isolated":
+        first, second = (
+            {k: v for k, v in state.adapters[name].items() if k.startswith("projector.")}
+            for name in ("0", "1")
+        )
+        assert any(not first[key].equal(second[key]) for key in first)
+
+
+@pytest.mark.parametrize("change", [{"gate": "argmax"}, {"gate": "concat"}, {"token": "both"}])
+def test_the_ablations_run(change: dict, table: dict, tmp_path: Path) -> None:
+    run = fcit.run(config(table, "disco", method=change), tmp_path / "run")
+    rows = read_lines(run.folder / "predictions" / "2" / "IconQA.jsonl")
+    shares = [sorted(row["activation"].values()) for row in rows]
+    if "gate" in change:
+        want = {"argmax": [0.0, 1.0], "concat": [1.0, 1.0]}[change["gate"]]
+        assert all(row == want for row in shares)
+    else:
+        assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in shares)
+
+
+def test_a_loaded_run_answers_as_it_did_in_evaluation(runs: dict[str, Path], suite: Path) -> None:
+    rows = read_lines(runs["disco"] / "predictions" / "2" / "FigureQA.jsonl")
+    run = fcit.load(runs["disco"])
+    for row in rows[:3]:
+        assert run.generate(suite / "datasets" / row["image"], row["prompt"]) == row["prediction"]
+
+
+def test_the_state_on_disk_is_the_state(runs: dict[str, Path]) -> None:
+    folder = RunFolder(runs["disco"])
+    state, memory = folder.state()
+    files = {file.name for file in folder.states.iterdir()}
+    folder.commit(state, folder.position(), memory)
+    assert {file.name for file in folder.states.iterdir()} == files
+    assert to_bytes(flatten(folder.state()[0])) == to_bytes(flatten(state))

@@ -1,0 +1,48 @@
+"""Whole files or none."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcit.files import read_json, read_lines, sweep_aside, write_json, write_lines, written_aside
+from fcit.types import FcitError
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+    with pytest.raises(KeyboardInterrupt), written_aside(path) as aside:
+        aside.write_text("half")
+        raise KeyboardInterrupt
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_temporary_names_never_look_like_results(tmp_path) -> None:
+    with written_aside(tmp_path / "a.safetensors") as aside:
+        assert aside.suffix != ".safetensors"
+        aside.write_text("x")
+
+
+def test_what_a_killed_writer_left_is_swept(tmp_path) -> None:
+    left = tmp_path / "deep" / ".aside-1-a.json.part"
+    left.parent.mkdir()
+    left.write_text("half")
+    (tmp_path / "kept.part").write_text("a person's own")
+    sweep_aside(tmp_path)
+    assert not left.exists()
+    assert (tmp_path / "kept.part").exists()
+
+
+def test_unreadable_json_is_named_with_its_place(tmp_path) -> None:
+    path = tmp_path / "a.jsonl"
+    write_lines(path, [{"a": 1}, {"b": "ü"}])
+    assert read_lines(path) == [{"a": 1}, {"b": "ü"}]
+    path.write_text('{"a": 1}\n{"b": \n')
+    with pytest.raises(FcitError, match=r"a\.jsonl, line 2"):
+        read_lines(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(FcitError, match=r"a\.jsonl"):
+        read_json(path)
+    with pytest.raises(FcitError, match="no such file"):
+        read_json(tmp_path / "gone.json")

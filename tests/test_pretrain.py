@@ -1,0 +1,113 @@
+"""Pretraining: batches as promised, the same result after an interruption, errors that say what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fcit import pretrain
+from fcit.models import mini
+from fcit.models.pretrain import Plan, share, train
+from fcit.pretrain import chunks
+from fcit.types import FcitError
+
+
+def test_a_chunk_holds_whole_conversations_that_end_in_an_answer():
+    drawn = chunks.lmm_chunk(0, "test", 0, 16)
+    words = chunks.tokenizer(0)
+    for row in range(16):
+        part, ids = drawn.fields["part"][row], drawn.fields["ids"][row]
+        weight = drawn.fields["weight"][row]
+        assert part.max() == len(drawn.skills[row]) >= 1
+        for number in range(1, part.max() + 1):
+            one = ids[part == number].tolist()
+            assert one[-1] == mini.EOS
+            assert mini.ASSISTANT in one
+            assert weight[part == number][-1] > 0
+            assert weight[part == number][0] == 0
+            assert words.decode(one)
+    again = chunks.lmm_chunk(0, "test", 0, 16)
+    assert all((drawn.fields[name] == again.fields[name]).all() for name in drawn.fields)
+
+
+def test_clip_chunks_pair_instructions_of_one_kind():
+    drawn = chunks.clip_chunk(0, "test", 0, 32)
+    for name in ("captions", "first", "second"):
+        assert ((drawn.fields[name] == mini.EOS).sum(1) == 1).all()
+    assert drawn.fields["group"].shape == (32,)
+    rng = np.random.default_rng(0)
+    assert all(one != "" and two != "" for _, one, two in map(
+        lambda _: chunks.instruction_pair(rng), range(20)
+    ))  # fmt: skip
+
+
+def _toy(state: Path | None, stop: int | None = None) -> torch.nn.Linear:
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    inputs = torch.randn(20, 4, 3, generator=torch.Generator().manual_seed(1))
+
+    def loss(step: int) -> torch.Tensor:
+        if step == stop:
+            raise KeyboardInterrupt
+        return (model(inputs[step]).float() - 1).pow(2).mean()
+
+    train({"toy": model}, loss, Plan(20, rate=0.1, warm=2, minutes=0.0), state)
+    return model
+
+
+def test_an_interrupted_training_ends_as_an_undisturbed_one(tmp_path):
+    whole = _toy(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        _toy(tmp_path / "cut", stop=11)
+    assert (tmp_path / "cut" / "at-11.safetensors").is_file()
+    resumed = _toy(tmp_path / "cut")
+    assert torch.equal(whole.weight, resumed.weight)
+    assert torch.equal(whole.bias, resumed.bias)
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero():
+    plan = Plan(100, rate=1.0, warm=10)
+    shares = [share(step, plan) for step in range(100)]
+    assert shares[:2] == [0.1, 0.2]
+    assert max(shares) == 1.0
+    assert shares[-1] < 0.01
+
+
+@pytest.fixture
+def small(monkeypatch):
+    for module in (pretrain, chunks):
+        monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(chunks, "CHUNK", 8)
+
+
+def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_path):
+    from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
+
+    heard: list[tuple[str, int, int]] = []
+    scores = pretrain.pretrain(
+        tmp_path, 3, 2, 2, progress=lambda model, step, steps, _: heard.append((model, step, steps)),
+        test=8,
+    )  # fmt: skip
+    assert heard == [
+        ("mini-clip", 1, 2),
+        ("mini-clip", 2, 2),
+        ("mini-lmm", 1, 2),
+        ("mini-lmm", 2, 2),
+    ]
+    assert 0 <= scores["mini-lmm"]["all"] <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-clip", "mini-lmm"]
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mini-lmm")
+    assert model.dtype == torch.float16
+    assert AutoProcessor.from_pretrained(tmp_path / "mini-lmm").image_token == "<image>"
+    assert CLIPModel.from_pretrained(tmp_path / "mini-clip").config.projection_dim == 128
+
+
+def test_a_state_of_another_plan_is_refused_by_name(tmp_path):
+    pretrain._begin(tmp_path / ".pretrain", {"seed": 0, "lmm_steps": 5, "clip_steps": 5}, True)
+    with pytest.raises(FcitError, match=r"\.pretrain"):
+        pretrain.pretrain(tmp_path, seed=1, lmm_steps=5, clip_steps=5)
+    with pytest.raises(FcitError, match="at least 1"):
+        pretrain.pretrain(tmp_path, lmm_steps=0)

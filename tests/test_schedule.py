@@ -1,0 +1,89 @@
+"""Schedule: who meets what, by golden draws; clients ascend and take the slots' tasks."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcit.benchmark.settings import setting
+from fcit.schedule import plan, sample
+from fcit.types import FcitError, Setting, Stage, Task
+
+
+def test_reference_sampling_repeats_the_reference_draws():
+    # RandomState(10 * stage + round).choice(50, 5, replace=False), a frozen stream
+    rounds = plan(setting("task-hom"), seed=123, sampling="reference")
+    assert [turn.client for turn in rounds[0][0]] == [2, 10, 11, 28, 41]
+    assert [[turn.client for turn in one] for one in (rounds[0][9], rounds[1][0], rounds[7][9])] == (
+        REFERENCE
+    )
+
+
+REFERENCE: list[list[int]] = []
+DERIVED: list[list[int]] = []
+
+
+def test_derived_sampling_golden():
+    rounds = plan(setting("task-hom", clients=10, per_round=3, rounds=2), seed=0)
+    assert [[turn.client for turn in one] for one in (*rounds[0], *rounds[1])] == DERIVED
+
+
+def test_plan_has_every_stage_round_and_slot():
+    for name, stages in (("task-hom", 8), ("task-het", 8), ("cap-hom", 4), ("cap-het", 4)):
+        for sampling in ("derived", "reference"):
+            found = plan(setting(name, rounds=3), 5, sampling)
+            assert [len(stage) for stage in found] == [3] * stages
+            for stage, rounds in enumerate(found):
+                for number, turns in enumerate(rounds):
+                    clients = [turn.client for turn in turns]
+                    assert clients == sorted(set(clients))
+                    assert len(clients) == 5
+                    assert all(0 <= client < 50 for client in clients)
+                    assert {(turn.stage, turn.round) for turn in turns} == {(stage, number)}
+
+
+def test_heterogeneous_slots_take_their_tasks_in_order_of_client_ids():
+    rounds = plan(setting("cap-het"), 0)
+    assert [turn.task.name for turn in rounds[0][0]] == [
+        "General", "Chart", "Chart", "Other", "Other",
+    ]  # fmt: skip
+    assert [turn.task.name for turn in rounds[3][9]] == ["General"] * 3 + ["Chart"] * 2
+    assert rounds[1][0][4].task.datasets == ("Flickr30k", "OCR-VQA")
+
+
+def test_every_client_of_a_homogeneous_stage_has_its_task():
+    rounds = plan(setting("task-hom"), 0)
+    assert {turn.task.name for one in rounds[4] for turn in one} == {"OCR-VQA"}
+
+
+def test_plan_depends_on_the_seed_only_where_it_should():
+    one = setting("task-hom")
+    assert plan(one, 0) == plan(one, 0) != plan(one, 1)
+    assert plan(one, 0, "reference") == plan(one, 1, "reference")
+
+
+def test_derived_sampling_reaches_every_client_alike():
+    one = setting("task-hom", clients=10, per_round=5)
+    counts = [0] * 10
+    for seed in range(20):
+        for stage in plan(one, seed):
+            for turns in stage:
+                for turn in turns:
+                    counts[turn.client] += 1
+    assert sum(counts) == 20 * 8 * 10 * 5
+    assert all(700 < count < 900 for count in counts)
+
+
+def test_no_stages_make_no_plan_and_one_client_is_always_drawn():
+    assert plan(Setting("zeroshot", ()), 0) == []
+    alone = Setting("multitask", (Stage((Task("all", ("DVQA",)),)),), 1, 1, 2)
+    assert [[turn.client for turn in one] for one in plan(alone, 0)[0]] == [[0], [0]]
+
+
+def test_what_does_not_fit_is_refused():
+    tasks = tuple(Task(name, (name,)) for name in ("a", "b"))
+    with pytest.raises(FcitError, match="stage 1: 2 tasks for 3 clients a round"):
+        plan(Setting("odd", (Stage(tasks),), 10, 3, 1), 0)
+    with pytest.raises(FcitError, match="per_round = 5"):
+        sample(Setting("few", (), 4, 5), 0, "derived", 0, 0)
+    with pytest.raises(FcitError, match="setting.sampling"):
+        sample(Setting("few", (), 9, 5), 0, "random", 0, 0)  # type: ignore[arg-type]
