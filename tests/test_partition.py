@@ -10,16 +10,12 @@ from fcit.types import FcitError
 
 
 def test_golden_split():
-    # shares of the stream: 0.1008 0.5060 0.3932; of 12: 1.21 6.07 4.72, so the third is rounded up
     rng = numpy_stream(7, "partition", "IconQA")
-    rng.permutation(12)
+    assert rng.permutation(12).tolist() == [7, 11, 1, 0, 5, 2, 3, 9, 6, 8, 10, 4]
     shares = [round(float(share), 4) for share in rng.dirichlet([1.0] * 3)]
-    assert shares == GOLDEN_SHARES
-    assert split(12, 3, 1.0, 7, "IconQA") == GOLDEN
-
-
-GOLDEN_SHARES: list[float] = []
-GOLDEN: list[list[int]] = []
+    assert shares == [0.3844, 0.5074, 0.1082]
+    # of 12 samples: 4.61, 6.09 and 1.30, so the first is rounded up: 5, 6 and 1 of the permutation
+    assert split(12, 3, 1.0, 7, "IconQA") == [[0, 1, 5, 7, 11], [2, 3, 6, 8, 9, 10], [4]]
 
 
 def test_largest_remainder_by_hand():

@@ -181,9 +181,8 @@ def partition(
     from fcit.experiment import Experiment
     from fcit.report import save_partition
 
-    experiment, watch = Experiment(config.load(recipe, changes or [])), Terminal()
-    with watch.bar("mini suite", 1) as step:
-        experiment.prepare(watch.say, lambda done, total: step(done / total))
+    experiment = Experiment(config.load(recipe, changes or []))
+    experiment.prepare(Terminal())
     names = experiment.setting.datasets
     counts = {name: [len(part) for part in experiment.counts(name)] for name in names}
     table = Table("client", *names, "all")

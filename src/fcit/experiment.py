@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from fcit.models import CHECKPOINTS
 from fcit.partition import split
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Turn, Update, Weights
+from fcit.watch import Watch
 
 MINI_TRAIN, MINI_TEST = 1000, 200
 
@@ -62,20 +63,17 @@ class Experiment:
         train, test = self.config.data.train or MINI_TRAIN, self.config.data.test or MINI_TEST
         return cache_folder() / f"mini-1-seed{self.config.seed}-{train}x{test}"
 
-    def prepare(self, say: Callable[[str], None], progress: Callable[[int, int], None]) -> None:
+    def prepare(self, watch: Watch) -> None:
         """Make the mini suite where it is needed; report missing data before anything starts."""
         if not self.config.data.root and not self.root.is_dir():
             from fcit.benchmark import mini
 
-            say(f"making the mini suite in {self.root}")
             data = self.config.data
-            mini.write(
-                self.root,
-                self.config.seed,
-                data.train or MINI_TRAIN,
-                data.test or MINI_TEST,
-                progress=progress,
-            )
+            train, test = data.train or MINI_TRAIN, data.test or MINI_TEST
+            watch.say(f"making the mini suite in {self.root}")
+            with watch.bar("mini suite", 12 * (train + test)) as step:
+                seed = self.config.seed
+                mini.write(self.root, seed, train, test, progress=lambda done, _: step(done))
         missing = datasets.missing(self.root, self.setting.datasets)
         if missing:
             raise FcitError(f"data.root: {self.root} lacks {', '.join(missing)}")

@@ -64,8 +64,7 @@ class Session:
 
     def prepare(self) -> None:
         """Make or check the data; write down who holds how much of it."""
-        with self.watch.bar("mini suite", 1) as step:
-            self.experiment.prepare(self.watch.say, lambda done, total: step(done / total))
+        self.experiment.prepare(self.watch)
         counts = {
             name: [len(part) for part in self.experiment.counts(name)]
             for name in self.setting.datasets

@@ -36,16 +36,6 @@ class Terminal:
 
     def __init__(self) -> None:
         from rich.console import Console
-
-        self.console = Console(stderr=True)
-
-    def say(self, text: str) -> None:
-        """Print one line of news."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
-
-    @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
-        """Draw a bar; where there is no terminal, a line at its start and at its end."""
         from rich.progress import (
             BarColumn,
             MofNCompleteColumn,
@@ -55,13 +45,32 @@ class Terminal:
             TimeRemainingColumn,
         )
 
-        columns = (
-            TextColumn("{task.description:<34}"),
+        self.open = 0
+        self.progress = Progress(
+            TextColumn("{task.description:<30}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
         )
-        with Progress(*columns, console=self.console) as progress:
-            task = progress.add_task(label, total=total)
-            yield lambda done: progress.update(task, completed=done)
+
+    def say(self, text: str) -> None:
+        """Print one line of news."""
+        self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
+        """Draw a bar; bars opened inside one another stand together and are drawn once they end."""
+        if not self.open:
+            self.progress.start()
+        self.open += 1
+        task = self.progress.add_task(label, total=total)
+        try:
+            yield lambda done: self.progress.update(task, completed=done)
+        finally:
+            self.open -= 1
+            if not self.open:
+                self.progress.stop()
+                for old in self.progress.task_ids:
+                    self.progress.remove_task(old)

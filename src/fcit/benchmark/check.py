@@ -78,7 +78,7 @@ def check(
     if (root / "datasets").is_dir():
         contents = _contents(root, places, problems, progress)
         problems.extend(_leaks(places, contents))
-    else:
+    elif here:
         problems.append(Problem("datasets", "", "no such folder; the images belong there"))
     return Report(problems, counts, [name for name in wanted if name not in here])
 

@@ -169,7 +169,7 @@ def _best_box(answers: list[str], truths: list[str], mode: Mode) -> str:
     import numpy as np
 
     read = _strict_box if mode == "strict" else _reference_box
-    known = np.array([box for box in map(numbers, truths) if box], dtype=float).reshape(-1, 4)
+    known: Any = np.array([box for box in map(numbers, truths) if box], dtype=float).reshape(-1, 4)
     areas = _area(known.T)
     best, most = answers[0], -1
     for answer in answers:

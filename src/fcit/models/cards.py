@@ -13,7 +13,7 @@ library_name: transformers
 
 {what}
 
-* Made by `fcit data pretrain` of this repository (seed {seed}, {steps} steps of 64 pictures,
+* Made by `fcit data pretrain` of this repository (seed {seed}, {steps} steps of 32 pictures,
   AdamW, warm-up and cosine, bf16 autocast on a CPU) on the generic mixture of
   `fcit.benchmark.generic`: random drawings with captions and short questions. No outside data, and
   none of the mini suite's questions.

@@ -118,7 +118,7 @@ def lmm_loss(model: Any, aid: Patches, opening: Tensor, batch: LmmBatch) -> Tens
     losses = functional.cross_entropy(logits, ids[wanted], reduction="none")
     weights = weights[wanted]
     loss = (losses * weights).sum() / weights.sum()
-    return loss + 0.3 * aid(last, _tensor(batch.kinds), _tensor(batch.colours))
+    return loss + 0.5 * aid(last, _tensor(batch.kinds), _tensor(batch.colours))
 
 
 def _seen(model: Any, batch: LmmBatch) -> tuple[Tensor, Tensor]:

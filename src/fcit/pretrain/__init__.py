@@ -18,7 +18,7 @@ from fcit.pretrain.chunks import BATCH, batches_of, clip_chunk, lmm_chunk, token
 from fcit.seeds import derive
 from fcit.types import FcitError
 
-LMM_STEPS, CLIP_STEPS = 2400, 900
+LMM_STEPS, CLIP_STEPS = 3000, 1500
 
 Progress = Callable[[str, int, int, float], None]
 """Hears of (model, step, steps, loss) after every step."""
@@ -40,65 +40,72 @@ def pretrain(
     scenes are held out. Raises FcitError for step counts below one, and for a state left by another
     seed or length.
     """
+    if min(lmm_steps, clip_steps, test) < 1:
+        raise FcitError("lmm_steps, clip_steps and test must be at least 1")
+    state = out / ".pretrain"
+    _begin(state, {"seed": seed, "lmm_steps": lmm_steps, "clip_steps": clip_steps}, resume)
+    _keep_memory()
+    tell = progress or (lambda *_: None)
+    scores = {
+        "mini-lmm": _pretrain_lmm(out, seed, lmm_steps, tell, test),
+        "mini-clip": _pretrain_clip(out, seed, clip_steps, tell, test),
+    }
+    _end(state)
+    return scores
+
+
+def _pretrain_lmm(out: Path, seed: int, steps: int, tell: Progress, test: int) -> dict[str, float]:
     import torch
 
     from fcit.models import mini
     from fcit.models import pretrain as loops
-    from fcit.models.cards import clip_card, lmm_card
+    from fcit.models.cards import lmm_card
 
-    if min(lmm_steps, clip_steps, test) < 1:
-        raise FcitError("lmm_steps, clip_steps and test must be at least 1")
-    state = out / ".pretrain"
-    plan = {"seed": seed, "lmm_steps": lmm_steps, "clip_steps": clip_steps}
-    _begin(state, plan, resume)
     words = tokenizer(seed)
-    _keep_memory()
-    tell = progress or (lambda *_: None)
-    size = words.get_vocab_size()
-
-    with _seeded(seed, "pretrain-clip"):
-        clip = mini.clip(size)
-    with batches_of(clip_chunk, seed, "pretrain-clip") as batches:
-
-        def clip_loss(step: int) -> Any:
-            return loops.clip_loss(clip, loops.ClipBatch(**batches(step)))
-
-        loops.train(
-            {"clip": clip},
-            clip_loss,
-            loops.Plan(clip_steps, rate=1e-3),
-            state / "clip",
-            lambda step, loss: tell("mini-clip", step + 1, clip_steps, loss),
-        )
-    clip_scores = loops.clip_scores(
-        clip, loops.ClipBatch(**clip_chunk(seed, "held-out", 0, test).fields)
-    )
-    mini.save_clip(out / "mini-clip", clip, words, clip_card(seed, clip_steps, clip, clip_scores))
-
     with _seeded(seed, "pretrain-lmm"):
-        lmm = mini.lmm(size)
-        lmm.set_attn_implementation(loops.PLAIN)
-        aid = loops.Patches(128, len(generic.KINDS), len(generic.TONES))
+        model = mini.lmm(words.get_vocab_size())
+        model.set_attn_implementation(loops.PLAIN)
+        width = model.config.vision_config.hidden_size
+        aid = loops.Patches(width, len(generic.KINDS), len(generic.TONES))
     opening = torch.tensor(mini.prefix(words))
+
+    def keep(step: int, scores: dict[str, float]) -> None:
+        mini.save_lmm(out / "mini-lmm", model, words, lmm_card(seed, step, model, scores))
+
     with batches_of(lmm_chunk, seed, "pretrain-lmm") as batches:
-
-        def lmm_loss(step: int) -> Any:
-            return loops.lmm_loss(lmm, aid, opening, loops.LmmBatch(**batches(step)))
-
         loops.train(
-            {"lmm": lmm, "aid": aid},
-            lmm_loss,
-            loops.Plan(lmm_steps, rate=2e-3),
-            state / "lmm",
-            lambda step, loss: tell("mini-lmm", step + 1, lmm_steps, loss),
-            lambda step: mini.save_lmm(
-                out / "mini-lmm", lmm, words, lmm_card(seed, step + 1, lmm, {})
-            ),
+            {"lmm": model, "aid": aid},
+            lambda step: loops.lmm_loss(model, aid, opening, loops.LmmBatch(**batches(step))),
+            loops.Plan(steps, rate=1.5e-3, warm=300),
+            out / ".pretrain" / "lmm",
+            lambda step, loss: tell("mini-lmm", step + 1, steps, loss),
+            lambda step: keep(step + 1, {}),
         )
-    scores = skills(lmm, seed, test)
-    mini.save_lmm(out / "mini-lmm", lmm, words, lmm_card(seed, lmm_steps, lmm, scores))
-    _end(state)
-    return {"mini-lmm": scores, "mini-clip": clip_scores}
+    scores = skills(model, seed, test)
+    keep(steps, scores)
+    return scores
+
+
+def _pretrain_clip(out: Path, seed: int, steps: int, tell: Progress, test: int) -> dict[str, float]:
+    from fcit.models import mini
+    from fcit.models import pretrain as loops
+    from fcit.models.cards import clip_card
+
+    words = tokenizer(seed)
+    with _seeded(seed, "pretrain-clip"):
+        model = mini.clip(words.get_vocab_size())
+    with batches_of(clip_chunk, seed, "pretrain-clip") as batches:
+        loops.train(
+            {"clip": model},
+            lambda step: loops.clip_loss(model, loops.ClipBatch(**batches(step))),
+            loops.Plan(steps, rate=1e-3),
+            out / ".pretrain" / "clip",
+            lambda step, loss: tell("mini-clip", step + 1, steps, loss),
+        )
+    held_out = clip_chunk(seed, "held-out", 0, test)
+    scores = loops.clip_scores(model, loops.ClipBatch(**held_out.fields))
+    mini.save_clip(out / "mini-clip", model, words, clip_card(seed, steps, model, scores))
+    return scores
 
 
 @contextmanager

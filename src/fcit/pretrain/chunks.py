@@ -19,7 +19,7 @@ from fcit.seeds import numpy_stream
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BATCH = 64
+BATCH = 32
 TEXT = 104
 """Text tokens behind each image: as many conversations as fit."""
 CAPTION = 64
@@ -213,7 +213,7 @@ def batches_of(
                 ready.clear()
                 for ahead in (number, number + 1):
                     if ahead not in waiting:
-                        waiting[ahead] = pool.submit(make, seed, purpose, ahead)
+                        waiting[ahead] = pool.submit(make, seed, purpose, ahead, CHUNK)
                 ready[number] = waiting.pop(number).result()
             return ready[number].rows(step % per * BATCH)
 
