@@ -27,9 +27,7 @@ def config(table: dict, method: str, **changes: dict) -> fcit.api.Config:  # typ
 @pytest.fixture(scope="session")
 def runs(table: dict, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("contract")
-    return {
-        name: fcit.run(config(table, name), folder / name).folder for name in methods.names()
-    }
+    return {name: fcit.run(config(table, name), folder / name).folder for name in methods.names()}
 
 
 @pytest.mark.parametrize("method", methods.names())
@@ -39,7 +37,9 @@ def test_a_run_folder_explains_itself(method: str, runs: dict[str, Path], table:
     names = table["setting"]["order"]
     assert (matrix["method"], matrix["setting"], matrix["seed"]) == (method, "task-hom", 3)
     assert matrix["datasets"] == names
-    assert set(matrix["zero_shot"]) == set(matrix["chance"]) == set(matrix["forgetting"]) == set(names)
+    assert (
+        set(matrix["zero_shot"]) == set(matrix["chance"]) == set(matrix["forgetting"]) == set(names)
+    )
     assert all(0 <= matrix[key] <= 100 for key in ("last", "avg"))
     rows = {"zeroshot": 0, "individual": 1, "multitask": 1}.get(method, 2)
     assert len(matrix["matrix"]) == rows
@@ -57,7 +57,9 @@ def test_a_run_folder_explains_itself(method: str, runs: dict[str, Path], table:
 
 
 @pytest.mark.parametrize("method", TRAINED)
-def test_training_changes_the_adapters_and_logs_every_round(method: str, runs: dict[str, Path]) -> None:
+def test_training_changes_the_adapters_and_logs_every_round(
+    method: str, runs: dict[str, Path]
+) -> None:
     folder = RunFolder(runs[method])
     state, _ = folder.state()
     blank = state.extras["blank"]
@@ -85,7 +87,9 @@ def test_the_same_run_gives_the_same_bits(
 
 
 def states(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((folder / "state").glob("*.safetensors"))}
+    return {
+        file.name: file.read_bytes() for file in sorted((folder / "state").glob("*.safetensors"))
+    }
 
 
 @pytest.mark.parametrize("method", ["finetune", "disco"])

@@ -157,8 +157,10 @@ def check(
         found = checks.check(folder, progress=lambda done, total: step(done / max(total, 1)))
     for name, parts in found.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in parts.items()))
+    if found.absent:
+        typer.echo(f"not here: {', '.join(found.absent)}")
     for problem in found.problems:
-        typer.echo(f"{problem.file}: {problem.record}: {problem.what}")
+        typer.echo(": ".join(filter(None, (problem.file, problem.record, problem.what))))
     if found.problems:
         raise FcitError(f"{folder}: {len(found.problems)} problems, listed above")
     typer.echo("nothing wrong")
@@ -183,9 +185,8 @@ def partition(
 
     experiment = Experiment(config.load(recipe, changes or []))
     experiment.prepare(Terminal())
-    names = experiment.setting.datasets
-    counts = {name: [len(part) for part in experiment.counts(name)] for name in names}
-    table = Table("client", *names, "all")
+    counts = experiment.counts()
+    table = Table("client", *counts, "all")
     for client, row in enumerate(zip(*counts.values(), strict=True)):
         table.add_row(str(client), *map(str, row), str(sum(row)))
     table.add_section()

@@ -46,7 +46,9 @@ def _versions() -> list[Finding]:
 
 
 def _machine() -> list[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     few = "" if cores > 1 else "clients train one after another"
     found = [Finding("cores", str(cores), few)]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -64,7 +66,9 @@ def _accelerator() -> Finding:
         return Finding("GPU", f"{card.name}, {card.total_memory / GB:.0f} GB")
     if torch.backends.mps.is_available():
         return Finding("GPU", "Apple MPS")
-    return Finding("GPU", "none", "models of billions of parameters are out of reach; mini runs well")
+    return Finding(
+        "GPU", "none", "models of billions of parameters are out of reach; mini runs well"
+    )
 
 
 def _java() -> Finding:

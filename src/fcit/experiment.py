@@ -11,13 +11,14 @@ from pathlib import Path
 
 from fcit import schedule
 from fcit.benchmark import datasets, settings
+from fcit.benchmark.published import published
 from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
 from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
 from fcit.partition import split
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Turn, Update, Weights
+from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
 from fcit.watch import Watch
 
 MINI_TRAIN, MINI_TEST = 1000, 200
@@ -51,6 +52,7 @@ class Experiment:
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
         self._samples: dict[tuple[str, str], list[Sample]] = {}
+        self._shares: dict[str, list[list[Sample]]] = {}
 
     @cached_property
     def root(self) -> Path:
@@ -76,7 +78,10 @@ class Experiment:
                 mini.write(self.root, seed, train, test, progress=lambda done, _: step(done))
         missing = datasets.missing(self.root, self.setting.datasets)
         if missing:
-            raise FcitError(f"data.root: {self.root} lacks {', '.join(missing)}")
+            raise FcitError(
+                f"data.root: {self.root} lacks {', '.join(missing)}; "
+                f"it has the datasets {', '.join(datasets.present(self.root)) or '(none)'}"
+            )
 
     def samples(self, dataset: str, part: str) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
@@ -95,25 +100,37 @@ class Experiment:
         samples = self.samples(dataset, "test")
         return self._data([samples[i] for i in indices])
 
-    def counts(self, dataset: str) -> list[list[int]]:
-        """Which training samples of a dataset each client holds (indices)."""
-        return split(
-            len(self.samples(dataset, "train")),
-            self.training_setting.clients,
-            self.config.setting.beta,
-            self.config.seed,
-            dataset,
-            minimum=self.config.federation.minimum,
-        )
+    def shares(self, task: Task) -> list[list[Sample]]:
+        """Every client's training samples of a task: the published split where the data folder has
+        it, else a seeded one of each of the task's datasets."""
+        if task.name not in self._shares:
+            part, clients = self.config.setting, self.training_setting.clients
+            found = published(self.root, task, part.beta, clients)
+            self._shares[task.name] = found or self._split(task, clients)
+        return self._shares[task.name]
+
+    def _split(self, task: Task, clients: int) -> list[list[Sample]]:
+        shares: list[list[Sample]] = [[] for _ in range(clients)]
+        beta, minimum = self.config.setting.beta, self.config.federation.minimum
+        for name in task.datasets:
+            samples = self.samples(name, "train")
+            parts = split(len(samples), clients, beta, self.config.seed, name, minimum=minimum)
+            for share, part in zip(shares, parts, strict=True):
+                share += [samples[i] for i in part]
+        return shares
+
+    def counts(self) -> dict[str, list[int]]:
+        """How many training samples of each dataset every client holds."""
+        tasks = [task for stage in self.training_setting.stages for task in stage.tasks]
+        shares = {name: self.shares(task) for task in tasks for name in task.datasets}
+        return {
+            name: [sum(sample.dataset == name for sample in share) for share in shares[name]]
+            for name in shares
+        }
 
     def data(self, turn: Turn) -> Data:
         """A client's own training samples of its turn's task."""
-        chosen = [
-            self.samples(name, "train")[i]
-            for name in turn.task.datasets
-            for i in self.counts(name)[turn.client]
-        ]
-        return self._data(chosen)
+        return self._data(self.shares(turn.task)[turn.client])
 
     def _data(self, samples: Sequence[Sample]) -> Data:
         return Data(samples, [datasets.image_path(self.root, sample) for sample in samples])

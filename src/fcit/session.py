@@ -65,12 +65,10 @@ class Session:
     def prepare(self) -> None:
         """Make or check the data; write down who holds how much of it."""
         self.experiment.prepare(self.watch)
-        counts = {
-            name: [len(part) for part in self.experiment.counts(name)]
-            for name in self.setting.datasets
-            if self.stages
-        }
-        write_json(self.folder.partition, {"data": str(self.experiment.root), "datasets": counts})
+        write_json(
+            self.folder.partition,
+            {"data": str(self.experiment.root), "datasets": self.experiment.counts()},
+        )
 
     # -- the run ---------------------------------------------------------------------------------
 

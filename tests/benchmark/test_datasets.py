@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fcit.benchmark import datasets
-from fcit.benchmark.datasets import DATASETS, image_path, missing, read
+from fcit.benchmark.datasets import DATASETS, find, image_path, missing, present, read
 from fcit.benchmark.records import numbers
 from fcit.types import FcitError, Sample
 
@@ -227,9 +227,23 @@ def test_datasets_folder_may_itself_be_a_link(tmp_path):
     assert image_path(root, sample) == root / "datasets" / "DVQA" / "a.png"
 
 
-def test_unknown_dataset_is_refused(tmp_path):
-    with pytest.raises(FcitError, match="no dataset 'VQA'; there are ArxivQA"):
-        read(tmp_path, "VQA", "train")
+def test_a_dataset_without_a_row_is_a_folder_of_its_name_scored_exactly(tmp_path):
+    row = find("My-VQA")
+    assert (row.folder, row.train_file, row.test_file) == ("My-VQA", "train.json", "test.json")
+    assert row.scorer == "exact"
+    (tmp_path / "instructions" / "My-VQA").mkdir(parents=True)
+    (tmp_path / "instructions" / "OCRVQA").mkdir()
+    assert present(tmp_path) == ["OCR-VQA", "My-VQA"]
+    assert missing(tmp_path, ["My-VQA"]) == [
+        "instructions/My-VQA/train.json",
+        "instructions/My-VQA/test.json",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden"])
+def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
+    with pytest.raises(FcitError, match="must be that of a folder"):
+        read(tmp_path, name, "train")
 
 
 def test_missing_names_every_absent_file(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fcit.benchmark.datasets import DATASETS
-from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, setting, task
+from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, setting
 from fcit.types import FcitError
 
 
@@ -76,7 +76,7 @@ def test_order_can_be_chosen():
     ("arguments", "said"),
     [
         ({"name": "task"}, "setting.name: no setting 'task'"),
-        ({"name": "task-hom", "order": ["Chart"]}, "no dataset 'Chart'"),
+        ({"name": "task-hom", "order": ["a/b"]}, "must be that of a folder"),
         ({"name": "cap-hom", "order": ["DVQA"]}, "no capability group 'DVQA'"),
         ({"name": "task-hom", "order": ["DVQA", "DVQA"]}, "names a task twice"),
         ({"name": "task-hom", "order": []}, "names nothing"),
@@ -90,10 +90,3 @@ def test_order_can_be_chosen():
 def test_what_does_not_fit_is_refused(arguments, said):
     with pytest.raises(FcitError, match=said):
         setting(**arguments)
-
-
-def test_task_of_a_name():
-    assert task("DVQA").datasets == ("DVQA",)
-    assert task("Other").datasets == ("Flickr30k", "OCR-VQA")
-    with pytest.raises(FcitError, match="'Nothing'"):
-        task("Nothing")

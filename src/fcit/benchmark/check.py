@@ -61,8 +61,9 @@ def check(
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
-    wanted = [datasets.find(name).name for name in (DATASETS if names is None else names)]
-    here = [name for name in wanted if (root / "instructions" / DATASETS[name].folder).is_dir()]
+    found = datasets.present(root)
+    wanted = list(dict.fromkeys([*DATASETS, *found])) if names is None else list(names)
+    here = [name for name in wanted if name in found]
     problems: list[Problem] = []
     counts: dict[str, dict[str, int]] = {}
     places: list[_Place] = []
@@ -85,7 +86,7 @@ def check(
 
 def _read(root: Path, name: str, split: Split, problems: list[Problem]) -> list[_Place]:
     """The readable records of a file; what is wrong with the others goes to `problems`."""
-    path = datasets.record_file(root, DATASETS[name], split)
+    path = datasets.record_file(root, datasets.find(name), split)
     file = path.relative_to(root).as_posix()
     found: list[_Place] = []
     try:
@@ -95,7 +96,7 @@ def _read(root: Path, name: str, split: Split, problems: list[Problem]) -> list[
             else:
                 found.append(_Place(file, number, split, one))
     except FcitError as error:
-        beside = path.with_name(DATASETS[name].caption_file or path.name)
+        beside = path.with_name(datasets.find(name).caption_file or path.name)
         wrong = path if str(error).startswith(str(path)) else beside
         what = str(error).removeprefix(str(wrong)).lstrip(":, ")
         problems.append(Problem(wrong.relative_to(root).as_posix(), "", what))

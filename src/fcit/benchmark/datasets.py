@@ -111,10 +111,26 @@ def read_training_file(
 
 
 def find(name: str) -> Dataset:
-    """The row of a dataset. Raises FcitError on a name that has none."""
-    if name not in DATASETS:
-        raise FcitError(f"no dataset {name!r}; there are {', '.join(DATASETS)}")
-    return DATASETS[name]
+    """The row of a dataset; one that has none is a folder of its own name, scored exactly.
+
+    So a dataset of your own is `instructions/<name>/train.json` and `test.json`. Raises FcitError on
+    a name that is no folder's.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if not name or name != Path(name).name or name.startswith("."):
+        raise FcitError(f"{name!r} cannot be a dataset: its name must be that of a folder")
+    return Dataset(name, name, "train.json", "test.json", "exact", "")
+
+
+def present(root: Path) -> list[str]:
+    """The datasets that have a folder below `instructions/`: the known ones first, then your own."""
+    instructions = root / "instructions"
+    folders = sorted(path.name for path in instructions.iterdir()) if instructions.is_dir() else []
+    known = {row.folder: row.name for row in DATASETS.values()}
+    own = [name for name in folders if name not in known and not name.startswith(".")]
+    here = [row.name for row in DATASETS.values() if row.folder in folders]
+    return here + [name for name in own if (instructions / name).is_dir()]
 
 
 def record_file(root: Path, row: Dataset, split: Split) -> Path:
@@ -136,7 +152,7 @@ def missing(root: Path, names: Sequence[str]) -> list[str]:
         for file in filter(None, (row.train_file, row.test_file, row.caption_file)):
             if not (root / "instructions" / row.folder / file).is_file():
                 absent.append(f"instructions/{row.folder}/{file}")
-        if not (root / "datasets" / row.images).is_dir():
+        if row.images and not (root / "datasets" / row.images).is_dir():
             absent.append(f"datasets/{row.images}")
     return list(dict.fromkeys(absent))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fcit.benchmark.datasets import DATASETS
+from fcit.benchmark.datasets import find
 from fcit.types import FcitError, Setting, Stage, Task
 
 TASK_ORDER = (
@@ -66,17 +66,6 @@ SETTINGS: dict[str, Row] = {
 """Guo et al. 2025, section 3; the heterogeneous tables are the reference implementation's."""
 
 
-def task(name: str) -> Task:
-    """The task of a dataset or of a capability group. Raises FcitError on another name."""
-    if name in GROUPS:
-        return Task(name, GROUPS[name])
-    if name in DATASETS:
-        return Task(name, (name,))
-    raise FcitError(
-        f"no dataset or capability group {name!r}; there are {', '.join([*DATASETS, *GROUPS])}"
-    )
-
-
 def setting(
     name: str,
     clients: int = 50,
@@ -88,7 +77,7 @@ def setting(
 
     `order` replaces the default order: dataset names for task-*, group names for cap-*. In a
     homogeneous setting it may name any number of them, one stage each; a heterogeneous table needs
-    as many as it counts. Raises FcitError on unknown names, repeats and numbers that do not fit.
+    as many as it counts. Raises FcitError on unknown groups, repeats and numbers that do not fit.
     """
     if name not in SETTINGS:
         raise FcitError(f"setting.name: no setting {name!r}; there are {', '.join(SETTINGS)}")
@@ -113,11 +102,11 @@ def setting(
 
 def _tasks(name: str, row: Row, order: Sequence[str] | None) -> list[Task]:
     names = row.order if order is None else tuple(order)
-    known = GROUPS if name.startswith("cap-") else DATASETS
     for one in names:
-        if one not in known:
-            kind = "capability group" if known is GROUPS else "dataset"
-            raise FcitError(f"setting.order: no {kind} {one!r}; there are {', '.join(known)}")
+        if name.startswith("cap-") and one not in GROUPS:
+            raise FcitError(
+                f"setting.order: no capability group {one!r}; there are {', '.join(GROUPS)}"
+            )
     if len(set(names)) != len(names):
         raise FcitError(f"setting.order: names a task twice: {', '.join(names)}")
     if row.slots > 1 and len(names) != len(row.order):
@@ -126,4 +115,6 @@ def _tasks(name: str, row: Row, order: Sequence[str] | None) -> list[Task]:
         )
     if not names:
         raise FcitError("setting.order: names nothing; leave it out for the default order")
-    return [task(one) for one in names]
+    if name.startswith("cap-"):
+        return [Task(one, GROUPS[one]) for one in names]
+    return [Task(one, (find(one).name,)) for one in names]

@@ -109,9 +109,7 @@ class Method:
     def equip(self, model: Model, received: State) -> None:
         """Prepare the client's model before it trains: gates, extra modules, prompts."""
 
-    def penalty(
-        self, model: Model, received: State, memory: Weights, batch: Any
-    ) -> Tensor | float:
+    def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """What is added to the local loss of a batch."""
         return 0.0
 

@@ -65,8 +65,8 @@ class LmmBatch:
 class ClipBatch:
     """Images with a caption each, and pairs of instructions of the same kind.
 
-    `images` uint8 [n, 48, 48, 3]; `captions` [n, t]; `first` and `second` [m, t]; `group` [m],
-    equal for pairs of one kind. Texts are token ids, padded on the right.
+    `images` uint8 [n, 48, 48, 3]; `captions` [n, t]; `first` and `second` [n, pairs, t];
+    `group` [n, pairs], equal for pairs of one kind. Texts are token ids, padded on the right.
     """
 
     images: Any
@@ -187,9 +187,9 @@ def clip_loss(model: Any, batch: ClipBatch, temperature: float = 0.1) -> Tensor:
     logits = image @ text.T * model.logit_scale.float().clamp(max=math.log(100)).exp()
     target = torch.arange(len(logits))
     loss = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
-    one, two = _tensor(batch.first), _tensor(batch.second)
+    one, two = _tensor(batch.first).flatten(0, 1), _tensor(batch.second).flatten(0, 1)
     features = functional.normalize(pooled(model, torch.cat([one, two])).float(), dim=-1)
-    group = _tensor(batch.group).repeat(2)
+    group = _tensor(batch.group).flatten().repeat(2)
     near = features @ features.T / temperature
     near = near.masked_fill(torch.eye(len(near), dtype=torch.bool), -1e4)
     same = (group[:, None] == group[None, :]).float().fill_diagonal_(0)
@@ -322,10 +322,10 @@ def clip_scores(model: Any, batch: ClipBatch) -> dict[str, float]:
         text = functional.normalize(model.text_projection(told), dim=-1)
         found.append((image @ text.T).argmax(1) == torch.arange(len(image)))
     one, two = (
-        functional.normalize(pooled(model, _tensor(ids)), dim=-1)
+        functional.normalize(pooled(model, _tensor(ids).flatten(0, 1)), dim=-1)
         for ids in (batch.first, batch.second)
     )
-    group = _tensor(batch.group)
+    group = _tensor(batch.group).flatten()
     kind = group[(one @ two.T).argmax(1)] == group
     return {
         "caption of 64": float(torch.cat(found).float().mean()),

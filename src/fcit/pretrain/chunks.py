@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fcit.benchmark import generic
+from fcit.benchmark.generic.scene import pick
 from fcit.seeds import numpy_stream
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ TEXT = 104
 """Text tokens behind each image: as many conversations as fit."""
 CAPTION = 64
 QUESTION = 40
+PAIRS = 4
+"""Pairs of instructions beside each image of the CLIP: texts are cheap, and contrast needs many."""
 CHUNK = 1024
 """Scenes a side process prepares at a time."""
 VOCABULARY = 1500
@@ -120,7 +123,7 @@ def worded(rng: np.random.Generator, prompt: str) -> str:
         prompt = _NAMES.sub(lambda found: found[0].capitalize(), prompt)
     if rng.random() < 0.3:
         joint = "\n" if rng.random() < 0.6 else " "
-        tail = _TAILS[int(rng.integers(len(_TAILS)))]
+        tail = pick(rng, _TAILS)
         if rng.random() < 0.5:
             tail = " ".join(_word(rng) for _ in range(int(rng.integers(3, 11)))).capitalize() + "."
         prompt = f"{prompt}{joint}{tail}"
@@ -128,66 +131,80 @@ def worded(rng: np.random.Generator, prompt: str) -> str:
 
 
 def clip_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """`size` scenes with a caption, and as many pairs of instructions of one kind."""
+    """`size` scenes with a caption each, and `PAIRS` pairs of instructions of one kind beside it."""
     from fcit.models import mini
 
     words = tokenizer(seed)
     fields = {
         "images": np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8),
         "captions": np.zeros((size, CAPTION), np.int16),
-        "first": np.zeros((size, QUESTION), np.int16),
-        "second": np.zeros((size, QUESTION), np.int16),
-        "group": np.zeros(size, np.int64),
+        "first": np.zeros((size, PAIRS, QUESTION), np.int16),
+        "second": np.zeros((size, PAIRS, QUESTION), np.int16),
+        "group": np.zeros((size, PAIRS), np.int64),
     }
     groups: dict[str, int] = {}
     for row in range(size):
         rng = numpy_stream(seed, purpose, number, row)
         scene = generic.sample(rng)
         fields["images"][row] = np.asarray(scene.image)
-        saying = scene.sayings[int(rng.integers(len(scene.sayings)))]
+        saying = pick(rng, scene.sayings)
         told = scene.caption if rng.random() < 0.7 else f"{saying.prompt} {saying.answer}"
         fields["captions"][row] = _padded(words, told, CAPTION)
-        family, one, two = instruction_pair(rng)
-        fields["first"][row] = _padded(words, one, QUESTION)
-        fields["second"][row] = _padded(words, two, QUESTION)
-        fields["group"][row] = groups.setdefault(family, len(groups)) if family else -1 - row
+        for pair in range(PAIRS):
+            kind, one, two = instruction_pair(rng, scene if pair == 0 else None)
+            fields["first"][row, pair] = _padded(words, one, QUESTION)
+            fields["second"][row, pair] = _padded(words, two, QUESTION)
+            name = kind or f"{row}/{pair}"
+            fields["group"][row, pair] = groups.setdefault(name, len(groups))
     return Drawn(fields)
 
 
-def instruction_pair(rng: np.random.Generator) -> tuple[str, str, str]:
+def instruction_pair(
+    rng: np.random.Generator, scene: generic.Scene | None = None
+) -> tuple[str, str, str]:
     """Two instructions of one kind, and the kind's name ("" for a kind made up on the spot).
 
-    Two in five are questions about scenes of one family. The others are made-up jargons: a handful
-    of words that recur, others that vary, and a closing line that other kinds share, so that the
-    encoder learns to tell apart wordings it never met.
+    With a scene it is a question of the scene's, worded twice. Else it is made-up jargon: sentences of
+    little words, which all kinds share, and of a few words of the kind's own, with one or two places
+    where anything of a list may stand, and a closing line that other kinds share too. So the encoder
+    learns to tell apart wordings it never met.
     """
-    if rng.random() < 0.4:
-        names = list(generic.FAMILIES)
-        family = names[int(rng.integers(len(names)))]
-        texts: list[str] = []
-        for _ in range(2):
-            sayings = generic.sample(rng, family).sayings
-            texts.append(worded(rng, sayings[int(rng.integers(len(sayings)))].prompt))
-        return family, texts[0], texts[1]
-    jargon = [_word(rng) for _ in range(int(rng.integers(5, 11)))]
-    tail = _TAILS[int(rng.integers(len(_TAILS)))] if rng.random() < 0.7 else ""
-    made: list[str] = []
-    for _ in range(2):
-        kept = [word for word in jargon if rng.random() < 0.7] or jargon[:1]
-        if rng.random() < 0.4:
-            kept = [kept[int(index)] for index in rng.permutation(len(kept))]
-        for _ in range(int(rng.integers(0, 4))):
-            kept.insert(int(rng.integers(len(kept) + 1)), _word(rng))
-        made.append(f"{' '.join(kept).capitalize()}? {tail}".strip())
-    return "", made[0], made[1]
+    if scene is not None:
+        saying = pick(rng, scene.sayings)
+        return saying.skill, worded(rng, saying.prompt), worded(rng, saying.prompt)
+    own = [pick(rng, generic.WORDS) for _ in range(int(rng.integers(3, 7)))]
+    lists = [[pick(rng, generic.WORDS) for _ in range(6)] for _ in range(int(rng.integers(1, 3)))]
+    tail = pick(rng, (*_TAILS, "", ""))
+    form = _form(rng, own, lists)
+    other = form if rng.random() < 0.6 else _form(rng, own, lists)
+    texts: list[str] = []
+    for parts in (form, other):
+        sentence = " ".join(pick(rng, part) for part in parts).capitalize()
+        texts.append(f"{sentence}{pick(rng, ('?', '.'))} {tail}".strip())
+    return "", texts[0], texts[1]
 
 
-_LITTLE = ("the", "a", "is", "of", "in", "what", "which", "how", "many", "this", "are", "to")
+def _form(
+    rng: np.random.Generator, own: Sequence[str], lists: Sequence[Sequence[str]]
+) -> list[Sequence[str]]:
+    """A sentence as the words that may stand at each place."""
+    parts: list[Sequence[str]] = [
+        (pick(rng, _LITTLE if rng.random() < 0.5 else own),)
+        for _ in range(int(rng.integers(4, 12)))
+    ]
+    for choices in lists:
+        parts.insert(int(rng.integers(len(parts) + 1)), choices)
+    return parts
+
+
+_LITTLE = (
+    "the", "the", "a", "is", "is", "of", "in", "what", "which", "how", "many", "this", "are", "to",
+    "there", "does", "image", "picture", "number", "color", "name", "and", "it", "what", "count",
+)  # fmt: skip
 
 
 def _word(rng: np.random.Generator) -> str:
-    pool: Sequence[str] = _LITTLE if rng.random() < 0.35 else generic.WORDS
-    return pool[int(rng.integers(len(pool)))]
+    return pick(rng, _LITTLE if rng.random() < 0.35 else generic.WORDS)
 
 
 def _padded(words: Tokenizer, text: str, width: int) -> Any:

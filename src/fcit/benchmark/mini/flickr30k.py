@@ -11,22 +11,23 @@ from fcit.benchmark.mini.drawn import CAPTION, Drawn, ask, between, pick
 NAME = "Flickr30k"
 
 _AGENTS = ("person", "dog", "cat", "bird")
+# Few words recur from one deed or place to another: a constant caption should score low.
 _DOING = {
-    "ball": "plays with a ball",
-    "flower": "smells a flower",
-    "bike": "stands beside a bike",
-    "fish": "looks at a fish",
-    "umbrella": "waits with an umbrella",
-    "apple": "eats an apple",
-    "car": "sits near a car",
-    "boat": "watches a boat",
+    "ball": "plays ball",
+    "flower": "smells flowers",
+    "bike": "rides a bike",
+    "fish": "watches some fish",
+    "umbrella": "carries an umbrella",
+    "apple": "eats apples",
+    "car": "waits near that car",
+    "boat": "sails one boat",
 }
 _PLACES = {
     "beach": ("on the beach", "cyan", "yellow", None),
-    "snow": ("in the snow", "gray", "white", None),
-    "park": ("in the park", "cyan", "green", "tree"),
-    "street": ("on the street", "white", "gray", "house"),
-    "room": ("in a room", "orange", "brown", "lamp"),
+    "snow": ("in deep snow", "gray", "white", None),
+    "park": ("inside a park", "cyan", "green", "tree"),
+    "street": ("down a street", "white", "gray", "house"),
+    "room": ("at home", "orange", "brown", "lamp"),
 }
 _HUES = ("red", "blue", "purple", "pink", "black")
 _FORMS = (
