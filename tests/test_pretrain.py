@@ -10,7 +10,7 @@ import torch
 
 from fcit import pretrain
 from fcit.models import mini
-from fcit.models.pretrain import Plan, share, train
+from fcit.models.loop import Plan, share, train
 from fcit.pretrain import chunks
 from fcit.types import FcitError
 
@@ -36,8 +36,9 @@ def test_a_chunk_holds_whole_conversations_that_end_in_an_answer():
 def test_clip_chunks_pair_instructions_of_one_kind():
     drawn = chunks.clip_chunk(0, "test", 0, 32)
     for name in ("captions", "first", "second"):
-        assert ((drawn.fields[name] == mini.EOS).sum(1) == 1).all()
-    assert drawn.fields["group"].shape == (32,)
+        assert ((drawn.fields[name] == mini.EOS).sum(-1) == 1).all()
+    assert drawn.fields["first"].shape == (32, chunks.PAIRS, chunks.QUESTION)
+    assert drawn.fields["group"].shape == (32, chunks.PAIRS)
     rng = np.random.default_rng(0)
     assert all(one != "" and two != "" for _, one, two in map(
         lambda _: chunks.instruction_pair(rng), range(20)
@@ -78,8 +79,8 @@ def test_the_learning_rate_warms_up_and_falls_to_zero():
 
 @pytest.fixture
 def small(monkeypatch):
-    for module in (pretrain, chunks):
-        monkeypatch.setattr(module, "BATCH", 8)
+    monkeypatch.setattr(pretrain, "BATCH", 8)
+    monkeypatch.setattr(pretrain, "SIGHT_BATCH", 8)
     monkeypatch.setattr(chunks, "CHUNK", 8)
 
 
@@ -88,15 +89,11 @@ def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_pa
 
     heard: list[tuple[str, int, int]] = []
     scores = pretrain.pretrain(
-        tmp_path, 3, 2, 2, progress=lambda model, step, steps, _: heard.append((model, step, steps)),
+        tmp_path, 3, 2, 2, 2, progress=lambda model, step, steps, _: heard.append((model, step, steps)),
         test=8,
     )  # fmt: skip
-    assert heard == [
-        ("mini-clip", 1, 2),
-        ("mini-clip", 2, 2),
-        ("mini-lmm", 1, 2),
-        ("mini-lmm", 2, 2),
-    ]
+    names = ("mini-lmm's sight", "mini-lmm", "mini-clip")
+    assert heard == [(name, step, 2) for name in names for step in (1, 2)]
     assert 0 <= scores["mini-lmm"]["all"] <= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-clip", "mini-lmm"]
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mini-lmm")
@@ -106,8 +103,8 @@ def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_pa
 
 
 def test_a_state_of_another_plan_is_refused_by_name(tmp_path):
-    pretrain._begin(tmp_path / ".pretrain", {"seed": 0, "lmm_steps": 5, "clip_steps": 5}, True)
+    pretrain._begin(tmp_path / ".pretrain", {"seed": 0}, True)
     with pytest.raises(FcitError, match=r"\.pretrain"):
-        pretrain.pretrain(tmp_path, seed=1, lmm_steps=5, clip_steps=5)
+        pretrain.pretrain(tmp_path, seed=1)
     with pytest.raises(FcitError, match="at least 1"):
         pretrain.pretrain(tmp_path, lmm_steps=0)

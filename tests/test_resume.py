@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import tomli_w
 
+from fcit.files import read_lines
+
 FCIT = [sys.executable, "-m", "fcit.cli"]
 
 
@@ -82,9 +84,7 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(undisturbed)
     assert not list(folder.rglob("*.part"))
-    rounds = [
-        (row["stage"], row["round"]) for row in map(json.loads, (folder / "log.jsonl").open())
-    ]
+    rounds = [(row["stage"], row["round"]) for row in read_lines(folder / "log.jsonl")]
     assert rounds == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 

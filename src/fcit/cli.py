@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +75,8 @@ def run(
 
     extra = [f"federation.engine={engine}"] if engine else []
     loaded = config.load(recipe, [*(changes or []), *extra], method)
-    done = api.run(loaded, out, resume, Terminal())
+    with _stoppable("go on with --resume"):
+        done = api.run(loaded, out, resume, Terminal())
     _print_results([done.folder])
     typer.echo(f"run folder: {done.folder}")
 
@@ -91,8 +94,9 @@ def evaluate(
 
     found = api.load(folder)
     session = Session(found.config, folder, Terminal())
-    session.prepare()
-    session.evaluate()
+    with _stoppable("run the same command again"):
+        session.prepare()
+        session.evaluate()
     _print_results([folder])
 
 
@@ -208,7 +212,18 @@ def pretrain(
     """
     from fcit.pretrain import pretrain as make
 
-    make(folder, seed=seed)
+    with _stoppable("the same command goes on from there"):
+        make(folder, seed=seed)
+
+
+@contextmanager
+def _stoppable(then: str) -> Iterator[None]:
+    """Ctrl-C ends in one line that says how to go on, and exit status 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"fcit: stopped; what was finished is kept; {then}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _print_results(folders: list[Path]) -> None:
@@ -250,11 +265,6 @@ def main() -> None:
     except FcitError as error:
         typer.echo(f"fcit: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo(
-            "fcit: stopped; nothing that was committed is lost (go on with --resume)", err=True
-        )
-        sys.exit(130)
 
 
 if __name__ == "__main__":

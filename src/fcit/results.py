@@ -57,6 +57,7 @@ class Results:
             label = "zero-shot answers" if stage == ZERO_SHOT else f"answers after stage {stage}"
             with self.watch.bar(label, sum(map(len, parts.values()))) as step:
                 done = 0
+                step(done)
                 for name, todo in parts.items():
                     answers: dict[int, Answer] = {}
                     for part, found in zip(todo, engine.answer(name, todo), strict=True):

@@ -37,6 +37,12 @@ class RunFolder:
         self.config, self.matrix = path / "config.toml", path / "matrix.json"
         self.log, self.partition = path / "log.jsonl", path / "partition.json"
 
+    def begun(self) -> bool:
+        """Whether there is anything of a run to lose: answers or a state."""
+        return self.config.is_file() and (
+            self.position() is not None or (self.path / "predictions").is_dir()
+        )
+
     def commit(
         self, state: State, position: Position, memory: Mapping[int, Weights] | None = None
     ) -> None:

@@ -31,6 +31,11 @@ class Session:
 
     def __init__(self, config: Config, folder: Path, watch: Watch):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
+        if config.federation.engine != "local":
+            raise FcitError(
+                f"federation.engine: {config.federation.engine!r} is not in this version of fcit; "
+                "use local"
+            )
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
@@ -46,7 +51,7 @@ class Session:
         if path.is_dir() and any(path.iterdir()) and not folder.config.is_file():
             raise FcitError(f"{path}: not a run folder and not empty; choose another --out")
         table = configs.to_table(self.config)
-        if folder.config.is_file():
+        if folder.begun():
             theirs = configs.to_table(configs.load(folder.config))
             key = _first_difference(_comparable(theirs), _comparable(table))
             if key:
@@ -59,7 +64,7 @@ class Session:
                 )
         path.mkdir(parents=True, exist_ok=True)
         folder.tidy()
-        if not folder.config.is_file():
+        if not folder.begun():
             configs.write(folder.config, _plain(table) | {"versions": versions()})
 
     def prepare(self) -> None:

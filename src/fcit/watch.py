@@ -62,12 +62,15 @@ class Terminal:
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
         """Draw a bar; bars opened inside one another stand together and are drawn once they end."""
-        if not self.open:
-            self.progress.start()
-        self.open += 1
         task = self.progress.add_task(label, total=total)
+        self.open += 1
+
+        def step(done: float) -> None:
+            self.progress.start()  # at the first step: what fails before it fails in one line
+            self.progress.update(task, completed=done)
+
         try:
-            yield lambda done: self.progress.update(task, completed=done)
+            yield step
         finally:
             self.open -= 1
             if not self.open:

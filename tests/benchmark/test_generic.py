@@ -85,10 +85,11 @@ def test_letters_of_an_option_point_at_the_right_one():
 
 
 def test_patches_name_what_covers_them():
-    blank, _ = generic.patches(None)
+    blank, _, _ = generic.patches(None)
     assert (blank == -1).all()
     things = [Thing("star", "red", (0, 0, 16, 16)), Thing("cat", "blue", (40, 40, 48, 48))]
-    kinds, tones = generic.patches(things)
+    kinds, tones, extents = generic.patches(things)
+    assert extents[0].tolist() == [0.5, 0.5, 1.5, 1.5]
     assert kinds.shape == (36,)
     assert [generic.KINDS[kind] for kind in kinds[[0, 1, 2, 6, 7, 35]]] == [
         "star", "star", "empty", "star", "star", "cat",

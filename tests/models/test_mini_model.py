@@ -128,7 +128,7 @@ def test_packed_conversations_are_scored_as_if_each_were_alone(tokenizer):
     for number, one in enumerate(parts, 1):
         ids[0, at : at + len(one)], part[0, at : at + len(one)] = one, number
         at += len(one)
-    batch = LmmBatch(images, ids, part, None, None, None)
+    batch = LmmBatch(images, ids, part, None, None, None, None)
     with torch.no_grad():
         hidden, _, _ = lmm_hidden(model, opening, batch)
         start = 0

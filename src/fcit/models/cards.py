@@ -21,15 +21,17 @@ library_name: transformers
 """
 
 
-def lmm_card(seed: int, steps: int, model: Any, scores: Mapping[str, float]) -> str:
-    """The card of the tiny LLaVA; `scores` are held-out shares of exact answers by skill."""
+def lmm_card(seed: int, steps: tuple[int, int], model: Any, scores: Mapping[str, float]) -> str:
+    """The card of the tiny LLaVA: `steps` of sight alone and of answering, held-out `scores`."""
     what = (
         "A LLaVA small enough to be tuned on a laptop in minutes: a ViT of 4 layers, a two-layer\n"
         "projector and a Llama of 4 layers. It stands in for a real LMM where a benchmark has to\n"
         "run anywhere; it loads with `AutoModelForImageTextToText` and `AutoProcessor`."
     )
-    text = _HEAD.format(title="mini-lmm", what=what, seed=seed, steps=steps, size=_size(model))
+    text = _HEAD.format(title="mini-lmm", what=what, seed=seed, steps=steps[1], size=_size(model))
     text += (
+        f"* Before that its vision tower alone learnt what each patch shows, {steps[0]} steps of 64\n"
+        "  pictures.\n"
         "\n## Limits\nIt knows small drawings and about a thousand English words, nothing of the\n"
         "world. It compares and counts by exclusion badly, and answers in a few words. Not for any\n"
         "use but testing and teaching.\n"

@@ -24,6 +24,8 @@ SIZE = 48
 PATCH = 8
 PATCHES = (SIZE // PATCH) ** 2
 """Image tokens the language model sees."""
+VISION_WIDTH = 128
+"""How wide the tiny LLaVA's vision features are."""
 MAX_POSITIONS = 512
 CLIP_POSITIONS = 77
 
@@ -116,7 +118,7 @@ def lmm(vocabulary: int) -> LlavaForConditionalGeneration:
     )
 
     vision = CLIPVisionConfig(
-        hidden_size=128,
+        hidden_size=VISION_WIDTH,
         intermediate_size=512,
         num_hidden_layers=4,
         num_attention_heads=4,

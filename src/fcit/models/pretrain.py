@@ -1,16 +1,12 @@
-"""The two training loops of the mini model: answers about images, and images beside their texts.
+"""What the mini models learn from: answers about images, and images beside their texts.
 
-Both get their data passed in as a function from a step to a batch, so that an interrupted run goes
-on exactly where it was.
+The losses and held-out figures of both pretrainings, on batches that are passed in.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,9 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from fcit.files import read_json, write_json
 from fcit.models import mini
-from fcit.weights import Weights, load, save
 
 PLAIN = "fcit-plain"
 """Attention as plain matrix products: at this size faster on a CPU than torch's fused one."""
@@ -45,12 +39,24 @@ AttentionInterface.register(PLAIN, _plain)
 
 
 @dataclass(frozen=True)
+class SightBatch:
+    """Images uint8 [n, 48, 48, 3], and what each patch shows: `kinds` and `colours` [n, 36] (-1 =
+    not said), `extents` [n, 36, 4], how far the thing there reaches, in patches.
+    """
+
+    images: Any
+    kinds: Any
+    colours: Any
+    extents: Any
+
+
+@dataclass(frozen=True)
 class LmmBatch:
     """Images with several short conversations each, packed behind one image prefix.
 
     `images` uint8 [n, 48, 48, 3]; `ids` [n, t]; `part` [n, t], which conversation a token belongs
-    to (0 = padding); `weight` [n, t], how much predicting this token counts; `kinds` and `colours`
-    [n, 36], what each patch shows (-1 = not said).
+    to (0 = padding); `weight` [n, t], how much predicting this token counts; `kinds`, `colours` and
+    `extents` as in SightBatch.
     """
 
     images: Any
@@ -59,6 +65,7 @@ class LmmBatch:
     weight: Any
     kinds: Any
     colours: Any
+    extents: Any
 
 
 @dataclass(frozen=True)
@@ -76,17 +83,6 @@ class ClipBatch:
     group: Any
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast to train; `minutes` between saved states."""
-
-    steps: int
-    rate: float
-    warm: int = 200
-    decay: float = 0.05
-    minutes: float = 1.0
-
-
 class Patches(nn.Module):
     """Training aid, not kept: what each patch shows, read linearly from its vision feature."""
 
@@ -94,10 +90,16 @@ class Patches(nn.Module):
         super().__init__()
         self.kinds = nn.Linear(width, kinds)
         self.colours = nn.Linear(width, colours)
+        self.extents = nn.Linear(width, 4)
 
-    def forward(self, features: Tensor, kinds: Tensor, colours: Tensor) -> Tensor:
-        """The mean cross-entropy of both readings; features [n, 36, width]."""
-        return _cross(self.kinds(features), kinds) + _cross(self.colours(features), colours)
+    def forward(self, features: Tensor, batch: SightBatch | LmmBatch) -> Tensor:
+        """Cross-entropy of kinds and colours plus the extents' mean error; features [n, 36, w]."""
+        kinds = _tensor(batch.kinds)
+        loss = _cross(self.kinds(features), kinds)
+        loss = loss + _cross(self.colours(features), _tensor(batch.colours))
+        covered = kinds > 0
+        off = self.extents(features)[covered].float() - torch.from_numpy(batch.extents)[covered]
+        return loss + 0.5 * functional.smooth_l1_loss(off, torch.zeros_like(off))
 
 
 def _cross(logits: Tensor, target: Tensor) -> Tensor:
@@ -106,6 +108,12 @@ def _cross(logits: Tensor, target: Tensor) -> Tensor:
 
 def _tensor(array: Any) -> Tensor:
     return torch.from_numpy(array).long()
+
+
+def sight_loss(model: Any, aid: Patches, batch: SightBatch) -> Tensor:
+    """The patches' readings alone: an image costs a tenth of what it costs with its words."""
+    seen = model.model.vision_tower(pixel_values=mini.normalise(batch.images))
+    return aid(seen.last_hidden_state[:, 1:], batch)
 
 
 def lmm_loss(model: Any, aid: Patches, opening: Tensor, batch: LmmBatch) -> Tensor:
@@ -118,7 +126,7 @@ def lmm_loss(model: Any, aid: Patches, opening: Tensor, batch: LmmBatch) -> Tens
     losses = functional.cross_entropy(logits, ids[wanted], reduction="none")
     weights = weights[wanted]
     loss = (losses * weights).sum() / weights.sum()
-    return loss + 0.5 * aid(last, _tensor(batch.kinds), _tensor(batch.colours))
+    return loss + 0.3 * aid(last, batch)
 
 
 def _seen(model: Any, batch: LmmBatch) -> tuple[Tensor, Tensor]:
@@ -175,7 +183,7 @@ def layout(part: Tensor, opening: int) -> tuple[Tensor, Tensor]:
     return place, ((same | shared) & causal)[:, None]
 
 
-def clip_loss(model: Any, batch: ClipBatch, temperature: float = 0.1) -> Tensor:
+def clip_loss(model: Any, batch: ClipBatch, temperature: float = 0.15) -> Tensor:
     """InfoNCE of images and captions, plus a contrast of instructions by kind on pooled text.
 
     The second term works on the pooled output itself, because identity tokens are made of it.
@@ -201,94 +209,6 @@ def pooled(model: Any, ids: Tensor) -> Tensor:
     """The text tower's pooled output [n, d], taken at each text's `</s>`."""
     ids = ids[:, : int((ids != mini.PAD).sum(1).max())]
     return model.text_model(input_ids=ids).pooler_output
-
-
-def train(
-    modules: Mapping[str, nn.Module],
-    loss: Callable[[int], Tensor],
-    plan: Plan,
-    state: Path | None = None,
-    told: Callable[[int, float], None] | None = None,
-    pause: Callable[[int], None] | None = None,
-) -> list[float]:
-    """Minimise `loss(step)` over `modules` with AdamW, warm-up and a cosine; the losses in order.
-
-    With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when called
-    again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was saved.
-    """
-    named = {
-        f"{title}.{name}": tensor
-        for title, module in modules.items()
-        for name, tensor in module.named_parameters()
-    }
-    thick = [tensor for tensor in named.values() if tensor.ndim > 1]
-    thin = [tensor for tensor in named.values() if tensor.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": thick, "weight_decay": plan.decay}, {"params": thin, "weight_decay": 0.0}],
-        lr=plan.rate,
-        betas=(0.9, 0.98),
-    )
-    losses = _resume(named, optimiser, state)
-    saved = time.monotonic()
-    for step in range(len(losses), plan.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate * share(step, plan)
-        with torch.autocast("cpu", torch.bfloat16):
-            value = loss(step)
-        optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        nn.utils.clip_grad_norm_(list(named.values()), 1.0)
-        optimiser.step()
-        losses.append(float(value.detach()))
-        if told is not None:
-            told(step, losses[-1])
-        if state is not None and time.monotonic() - saved > 60 * plan.minutes:
-            _keep(named, optimiser, state, losses)
-            saved = time.monotonic()
-            if pause is not None:
-                pause(step)
-    if state is not None:
-        _keep(named, optimiser, state, losses)
-    return losses
-
-
-def share(step: int, plan: Plan) -> float:
-    """The part of the full learning rate at a step: linear warm-up, then a cosine to zero."""
-    warm = min(plan.warm, plan.steps // 5)
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
-
-
-def _keep(named: Mapping[str, Tensor], optimiser: Any, folder: Path, losses: list[float]) -> None:
-    """One file of tensors, then the JSON that names it: a crash between the two loses nothing."""
-    flat: Weights = {f"weight/{name}": tensor.detach() for name, tensor in named.items()}
-    for index, slots in optimiser.state_dict()["state"].items():
-        flat.update({f"slot/{index}/{name}": tensor for name, tensor in slots.items()})
-    file = f"at-{len(losses)}.safetensors"
-    save(folder / file, flat)
-    write_json(folder / "state.json", {"file": file, "losses": losses}, indent=None)
-    for old in folder.glob("at-*.safetensors"):
-        if old.name != file:
-            old.unlink()
-
-
-def _resume(named: Mapping[str, Tensor], optimiser: Any, folder: Path | None) -> list[float]:
-    if folder is None or not (folder / "state.json").is_file():
-        return []
-    kept = read_json(folder / "state.json")
-    flat = load(folder / kept["file"])
-    slots: dict[int, dict[str, Tensor]] = {}
-    with torch.no_grad():
-        for name, tensor in flat.items():
-            kind, rest = name.split("/", 1)
-            if kind == "weight":
-                named[rest].copy_(tensor)
-            else:
-                index, slot = rest.split("/")
-                slots.setdefault(int(index), {})[slot] = tensor
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
-    return list(kept["losses"])
 
 
 @torch.no_grad()

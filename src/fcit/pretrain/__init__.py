@@ -14,11 +14,12 @@ import numpy as np
 
 from fcit.benchmark import generic
 from fcit.files import read_json, write_json
-from fcit.pretrain.chunks import BATCH, batches_of, clip_chunk, lmm_chunk, tokenizer
+from fcit.pretrain.chunks import BATCH, batches_of, clip_chunk, lmm_chunk, sight_chunk, tokenizer
 from fcit.seeds import derive
 from fcit.types import FcitError
 
-LMM_STEPS, CLIP_STEPS = 3000, 1500
+SIGHT_STEPS, LMM_STEPS, CLIP_STEPS = 3000, 2200, 1000
+SIGHT_BATCH = 64
 
 Progress = Callable[[str, int, int, float], None]
 """Hears of (model, step, steps, loss) after every step."""
@@ -27,6 +28,7 @@ Progress = Callable[[str, int, int, float], None]
 def pretrain(
     out: Path,
     seed: int = 0,
+    sight_steps: int = SIGHT_STEPS,
     lmm_steps: int = LMM_STEPS,
     clip_steps: int = CLIP_STEPS,
     resume: bool = True,
@@ -35,48 +37,64 @@ def pretrain(
 ) -> dict[str, dict[str, float]]:
     """Train both models and write `out/mini-lmm` and `out/mini-clip`; returns held-out figures.
 
+    The LMM's vision tower first learns alone what patches show (`sight_steps`), which is cheap and
+    without which it stays blind for long; then the whole learns to answer (`lmm_steps`).
     `out/mini-lmm` is written every minute, to be tried early. What is needed to go on after an
-    interruption is kept in `out/.pretrain` until the end. `test`
-    scenes are held out. Raises FcitError for step counts below one, and for a state left by another
-    seed or length.
+    interruption is kept in `out/.pretrain` until the end. `test` scenes are held out. Raises
+    FcitError for step counts below one, and for a state left by another seed or length.
     """
-    if min(lmm_steps, clip_steps, test) < 1:
-        raise FcitError("lmm_steps, clip_steps and test must be at least 1")
+    plan = {
+        "seed": seed, "sight_steps": sight_steps, "lmm_steps": lmm_steps, "clip_steps": clip_steps,
+    }  # fmt: skip
+    if min(sight_steps, lmm_steps, clip_steps, test) < 1:
+        raise FcitError("sight_steps, lmm_steps, clip_steps and test must be at least 1")
     state = out / ".pretrain"
-    _begin(state, {"seed": seed, "lmm_steps": lmm_steps, "clip_steps": clip_steps}, resume)
+    _begin(state, plan, resume)
     _keep_memory()
     tell = progress or (lambda *_: None)
     scores = {
-        "mini-lmm": _pretrain_lmm(out, seed, lmm_steps, tell, test),
+        "mini-lmm": _pretrain_lmm(out, seed, sight_steps, lmm_steps, tell, test),
         "mini-clip": _pretrain_clip(out, seed, clip_steps, tell, test),
     }
     _end(state)
     return scores
 
 
-def _pretrain_lmm(out: Path, seed: int, steps: int, tell: Progress, test: int) -> dict[str, float]:
+def _pretrain_lmm(
+    out: Path, seed: int, sight_steps: int, steps: int, tell: Progress, test: int
+) -> dict[str, float]:
     import torch
 
     from fcit.models import mini
-    from fcit.models import pretrain as loops
+    from fcit.models import pretrain as losses
     from fcit.models.cards import lmm_card
+    from fcit.models.loop import Plan, train
 
     words = tokenizer(seed)
     with _seeded(seed, "pretrain-lmm"):
         model = mini.lmm(words.get_vocab_size())
-        model.set_attn_implementation(loops.PLAIN)
-        width = model.config.vision_config.hidden_size
-        aid = loops.Patches(width, len(generic.KINDS), len(generic.TONES))
+        model.set_attn_implementation(losses.PLAIN)
+        aid = losses.Patches(mini.VISION_WIDTH, len(generic.KINDS), len(generic.TONES))
     opening = torch.tensor(mini.prefix(words))
 
     def keep(step: int, scores: dict[str, float]) -> None:
-        mini.save_lmm(out / "mini-lmm", model, words, lmm_card(seed, step, model, scores))
+        mini.save_lmm(
+            out / "mini-lmm", model, words, lmm_card(seed, (sight_steps, step), model, scores)
+        )
 
-    with batches_of(lmm_chunk, seed, "pretrain-lmm") as batches:
-        loops.train(
+    with batches_of(sight_chunk, seed, "pretrain-sight", SIGHT_BATCH) as batches:
+        train(
+            {"tower": model.model.vision_tower, "aid": aid},
+            lambda step: losses.sight_loss(model, aid, losses.SightBatch(**batches(step))),
+            Plan(sight_steps, rate=2e-3, warm=150),
+            out / ".pretrain" / "sight",
+            lambda step, loss: tell("mini-lmm's sight", step + 1, sight_steps, loss),
+        )
+    with batches_of(lmm_chunk, seed, "pretrain-lmm", BATCH) as batches:
+        train(
             {"lmm": model, "aid": aid},
-            lambda step: loops.lmm_loss(model, aid, opening, loops.LmmBatch(**batches(step))),
-            loops.Plan(steps, rate=1.5e-3, warm=300),
+            lambda step: losses.lmm_loss(model, aid, opening, losses.LmmBatch(**batches(step))),
+            Plan(steps, rate=1.5e-3, warm=300),
             out / ".pretrain" / "lmm",
             lambda step, loss: tell("mini-lmm", step + 1, steps, loss),
             lambda step: keep(step + 1, {}),
@@ -88,22 +106,23 @@ def _pretrain_lmm(out: Path, seed: int, steps: int, tell: Progress, test: int) -
 
 def _pretrain_clip(out: Path, seed: int, steps: int, tell: Progress, test: int) -> dict[str, float]:
     from fcit.models import mini
-    from fcit.models import pretrain as loops
+    from fcit.models import pretrain as losses
     from fcit.models.cards import clip_card
+    from fcit.models.loop import Plan, train
 
     words = tokenizer(seed)
     with _seeded(seed, "pretrain-clip"):
         model = mini.clip(words.get_vocab_size())
-    with batches_of(clip_chunk, seed, "pretrain-clip") as batches:
-        loops.train(
+    with batches_of(clip_chunk, seed, "pretrain-clip", BATCH) as batches:
+        train(
             {"clip": model},
-            lambda step: loops.clip_loss(model, loops.ClipBatch(**batches(step))),
-            loops.Plan(steps, rate=1e-3),
+            lambda step: losses.clip_loss(model, losses.ClipBatch(**batches(step))),
+            Plan(steps, rate=1e-3),
             out / ".pretrain" / "clip",
             lambda step, loss: tell("mini-clip", step + 1, steps, loss),
         )
     held_out = clip_chunk(seed, "held-out", 0, test)
-    scores = loops.clip_scores(model, loops.ClipBatch(**held_out.fields))
+    scores = losses.clip_scores(model, losses.ClipBatch(**held_out.fields))
     mini.save_clip(out / "mini-clip", model, words, clip_card(seed, steps, model, scores))
     return scores
 

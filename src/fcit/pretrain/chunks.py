@@ -39,9 +39,9 @@ class Drawn:
     fields: dict[str, Any]
     skills: tuple[tuple[str, ...], ...] = ()
 
-    def rows(self, start: int) -> dict[str, Any]:
+    def rows(self, start: int, count: int) -> dict[str, Any]:
         """One batch of rows."""
-        return {name: array[start : start + BATCH] for name, array in self.fields.items()}
+        return {name: array[start : start + count] for name, array in self.fields.items()}
 
 
 @lru_cache(maxsize=4)
@@ -59,6 +59,36 @@ def tokenizer(seed: int) -> Tokenizer:
     return mini.build_tokenizer([*texts, *openings], [*generic.WORDS, *names], VOCABULARY)
 
 
+PATCHES = ("kinds", "colours", "extents")
+
+
+def _blank_patches(size: int) -> dict[str, Any]:
+    from fcit.models import mini
+
+    return {
+        "kinds": np.zeros((size, mini.PATCHES), np.int16),
+        "colours": np.zeros((size, mini.PATCHES), np.int16),
+        "extents": np.zeros((size, mini.PATCHES, 4), np.float32),
+    }
+
+
+def sight_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
+    """`size` pictures of which it is known what each patch shows, without words."""
+    from fcit.models import mini
+
+    images = np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8)
+    fields = {"images": images, **_blank_patches(size)}
+    for row in range(size):
+        rng = numpy_stream(seed, purpose, number, row)
+        scene = generic.sample(rng)
+        while scene.things is None:
+            scene = generic.sample(rng)
+        images[row] = np.asarray(scene.image)
+        for name, value in zip(PATCHES, generic.patches(scene.things), strict=True):
+            fields[name][row] = value
+    return Drawn(fields)
+
+
 def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
     """`size` scenes with as many of their questions, in random order, as fit."""
     from fcit.models import mini
@@ -69,15 +99,15 @@ def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
         "ids": np.zeros((size, TEXT), np.int16),
         "part": np.zeros((size, TEXT), np.int16),
         "weight": np.zeros((size, TEXT), np.float32),
-        "kinds": np.zeros((size, mini.PATCHES), np.int16),
-        "colours": np.zeros((size, mini.PATCHES), np.int16),
+        **_blank_patches(size),
     }
     skills: list[tuple[str, ...]] = []
     for row in range(size):
         rng = numpy_stream(seed, purpose, number, row)
         scene = generic.sample(rng)
         fields["images"][row] = np.asarray(scene.image)
-        fields["kinds"][row], fields["colours"][row] = generic.patches(scene.things)
+        for name, value in zip(PATCHES, generic.patches(scene.things), strict=True):
+            fields[name][row] = value
         at, part = 0, 0
         asked: list[str] = []
         for skill, turns in conversations(rng, scene):
@@ -176,7 +206,7 @@ def instruction_pair(
     lists = [[pick(rng, generic.WORDS) for _ in range(6)] for _ in range(int(rng.integers(1, 3)))]
     tail = pick(rng, (*_TAILS, "", ""))
     form = _form(rng, own, lists)
-    other = form if rng.random() < 0.6 else _form(rng, own, lists)
+    other = form if rng.random() < 0.5 else _form(rng, own, lists)
     texts: list[str] = []
     for parts in (form, other):
         sentence = " ".join(pick(rng, part) for part in parts).capitalize()
@@ -216,10 +246,10 @@ def _padded(words: Tokenizer, text: str, width: int) -> Any:
 
 @contextmanager
 def batches_of(
-    make: Callable[..., Drawn], seed: int, purpose: str
+    make: Callable[..., Drawn], seed: int, purpose: str, size: int
 ) -> Iterator[Callable[[int], dict[str, Any]]]:
-    """A function from a step to its batch's fields; a side process draws one chunk ahead."""
-    per = CHUNK // BATCH
+    """A function from a step to the fields of `size` rows; a side process draws a chunk ahead."""
+    per = CHUNK // size
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         waiting: dict[int, Future[Drawn]] = {}
         ready: dict[int, Drawn] = {}
@@ -232,6 +262,6 @@ def batches_of(
                     if ahead not in waiting:
                         waiting[ahead] = pool.submit(make, seed, purpose, ahead, CHUNK)
                 ready[number] = waiting.pop(number).result()
-            return ready[number].rows(step % per * BATCH)
+            return ready[number].rows(step % per * size, size)
 
         yield batch

@@ -19,7 +19,7 @@ from fcit.benchmark.generic.scene import (
 )
 from fcit.benchmark.generic.writing import write
 
-COLOURS = (*draw.HUES, "brown", "black", "gray")
+COLOURS: tuple[str, ...] = (*draw.HUES, "brown", "black", "gray")
 TYPES = ("bar chart", "line plot", "scatter plot", "pie chart", "heat map")
 TRENDS = {
     "rising": (0.1, 0.3, 0.5, 0.7, 0.9),

@@ -115,13 +115,19 @@ def region(box: Box) -> str:
     return f"{high} {wide}"
 
 
-def patches(things: Sequence[Thing] | None) -> tuple[np.ndarray, np.ndarray]:
-    """Kind and colour numbers of the 36 patches, row by row; -1 where nothing is said."""
+def patches(things: Sequence[Thing] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What the 36 patches show, row by row: kinds [36], colours [36] and extents [36, 4].
+
+    Kinds and colours are numbers of KINDS and TONES, -1 where nothing is said. An extent is how far
+    a thing reaches left, up, right and down of the middle of a patch it covers, in patches.
+    """
     side = SIZE // PATCH
     kinds = np.full((side, side), -1 if things is None else 0, dtype=np.int16)
     tones = kinds.copy()
     best = np.full((side, side), 0.15 * PATCH * PATCH)
+    spans = np.zeros((side, side, 4), dtype=np.float32)
     edge = np.arange(side) * PATCH
+    middle = edge + PATCH / 2
     for thing in things or ():
         left, top, right, bottom = thing.box
         wide = np.clip(np.minimum(edge + PATCH, right) - np.maximum(edge, left), 0, None)
@@ -131,7 +137,11 @@ def patches(things: Sequence[Thing] | None) -> tuple[np.ndarray, np.ndarray]:
         best[won] = cover[won]
         kinds[won] = _KIND[thing.kind]
         tones[won] = _TONE[thing.colour]
-    return kinds.ravel(), tones.ravel()
+        reach = np.zeros_like(spans)
+        reach[..., 0], reach[..., 2] = middle[None, :] - left, right - middle[None, :]
+        reach[..., 1], reach[..., 3] = middle[:, None] - top, bottom - middle[:, None]
+        spans[won] = reach[won] / PATCH
+    return kinds.ravel(), tones.ravel(), spans.reshape(-1, 4)
 
 
 _KIND: Mapping[str, int] = {name: number for number, name in enumerate(KINDS)}

@@ -1,0 +1,115 @@
+"""One training loop that an interruption cannot hurt: AdamW, warm-up, cosine, saved as it goes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fcit.files import read_json, write_json
+from fcit.weights import Weights, load, save
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train; `minutes` between saved states."""
+
+    steps: int
+    rate: float
+    warm: int = 200
+    decay: float = 0.05
+    minutes: float = 1.0
+
+
+def train(
+    modules: Mapping[str, nn.Module],
+    loss: Callable[[int], Tensor],
+    plan: Plan,
+    state: Path | None = None,
+    told: Callable[[int, float], None] | None = None,
+    pause: Callable[[int], None] | None = None,
+) -> list[float]:
+    """Minimise `loss(step)` over `modules` with AdamW, warm-up and a cosine; the losses in order.
+
+    With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when called
+    again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was saved.
+    """
+    named = {
+        f"{title}.{name}": tensor
+        for title, module in modules.items()
+        for name, tensor in module.named_parameters()
+    }
+    thick = [tensor for tensor in named.values() if tensor.ndim > 1]
+    thin = [tensor for tensor in named.values() if tensor.ndim <= 1]
+    optimiser = torch.optim.AdamW(
+        [{"params": thick, "weight_decay": plan.decay}, {"params": thin, "weight_decay": 0.0}],
+        lr=plan.rate,
+        betas=(0.9, 0.98),
+    )
+    losses = _resume(named, optimiser, state)
+    saved = time.monotonic()
+    for step in range(len(losses), plan.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = plan.rate * share(step, plan)
+        with torch.autocast("cpu", torch.bfloat16):
+            value = loss(step)
+        optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        nn.utils.clip_grad_norm_(list(named.values()), 1.0)
+        optimiser.step()
+        losses.append(float(value.detach()))
+        if told is not None:
+            told(step, losses[-1])
+        if state is not None and time.monotonic() - saved > 60 * plan.minutes:
+            _keep(named, optimiser, state, losses)
+            saved = time.monotonic()
+            if pause is not None:
+                pause(step)
+    if state is not None:
+        _keep(named, optimiser, state, losses)
+    return losses
+
+
+def share(step: int, plan: Plan) -> float:
+    """The part of the full learning rate at a step: linear warm-up, then a cosine to zero."""
+    warm = min(plan.warm, plan.steps // 5)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
+
+
+def _keep(named: Mapping[str, Tensor], optimiser: Any, folder: Path, losses: list[float]) -> None:
+    """One file of tensors, then the JSON that names it: a crash between the two loses nothing."""
+    flat: Weights = {f"weight/{name}": tensor.detach() for name, tensor in named.items()}
+    for index, slots in optimiser.state_dict()["state"].items():
+        flat.update({f"slot/{index}/{name}": tensor for name, tensor in slots.items()})
+    file = f"at-{len(losses)}.safetensors"
+    save(folder / file, flat)
+    write_json(folder / "state.json", {"file": file, "losses": losses}, indent=None)
+    for old in folder.glob("at-*.safetensors"):
+        if old.name != file:
+            old.unlink()
+
+
+def _resume(named: Mapping[str, Tensor], optimiser: Any, folder: Path | None) -> list[float]:
+    if folder is None or not (folder / "state.json").is_file():
+        return []
+    kept = read_json(folder / "state.json")
+    flat = load(folder / kept["file"])
+    slots: dict[int, dict[str, Tensor]] = {}
+    with torch.no_grad():
+        for name, tensor in flat.items():
+            kind, rest = name.split("/", 1)
+            if kind == "weight":
+                named[rest].copy_(tensor)
+            else:
+                index, slot = rest.split("/")
+                slots.setdefault(int(index), {})[slot] = tensor
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
+    return list(kept["losses"])
