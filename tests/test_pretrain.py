@@ -33,16 +33,22 @@ def test_a_chunk_holds_whole_conversations_that_end_in_an_answer():
     assert all((drawn.fields[name] == again.fields[name]).all() for name in drawn.fields)
 
 
-def test_clip_chunks_pair_instructions_of_one_kind():
-    drawn = chunks.clip_chunk(0, "test", 0, 32)
-    for name in ("captions", "first", "second"):
+def test_clip_chunks_hold_ended_texts_and_aims_that_follow_shared_words():
+    drawn = chunks.clip_chunk(0, "test", 0, 16)
+    for name in ("captions", "texts"):
         assert ((drawn.fields[name] == mini.EOS).sum(-1) == 1).all()
-    assert drawn.fields["first"].shape == (32, chunks.PAIRS, chunks.QUESTION)
-    assert drawn.fields["group"].shape == (32, chunks.PAIRS)
-    rng = np.random.default_rng(0)
-    assert all(one != "" and two != "" for _, one, two in map(
-        lambda _: chunks.instruction_pair(rng), range(20)
-    ))  # fmt: skip
+    assert drawn.fields["aims"].shape == (16, chunks.TEXTS, mini.CLIP_WIDTH)
+    words, aims = chunks.tokenizer(0), chunks.directions(0)
+    near, same, far = (
+        aims[words.encode(text).ids].sum(axis=0)
+        for text in (
+            "Wolf river guitar. One word.",
+            "Guitar of the river?",
+            "Sugar kite. One word.",
+        )
+    )
+    cosine = [one @ near / np.linalg.norm(one) / np.linalg.norm(near) for one in (same, far)]
+    assert cosine[0] > cosine[1] + 0.1
 
 
 def _toy(state: Path | None, stop: int | None = None) -> torch.nn.Linear:

@@ -41,7 +41,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | quiet,
-            start_new_session=True,  # Ctrl-C reaches the server alone, which ends its workers
+            process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
         self.ask({"do": "config", "config": config.model_dump(mode="json")})
 

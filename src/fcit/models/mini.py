@@ -27,7 +27,7 @@ PATCHES = (SIZE // PATCH) ** 2
 VISION_WIDTH = 128
 """How wide the tiny LLaVA's vision features are."""
 MAX_POSITIONS = 512
-CLIP_POSITIONS = 77
+CLIP_POSITIONS, CLIP_WIDTH = 77, 128
 
 # Id 2 is left to <unk>: transformers' CLIP treats an eos id of 2 as a historic mistake.
 PAD, BOS, UNK, EOS, IMAGE, USER, ASSISTANT = range(7)
@@ -162,12 +162,12 @@ def clip(vocabulary: int) -> CLIPModel:
 
     text = CLIPTextConfig(
         vocab_size=vocabulary,
-        hidden_size=128,
+        hidden_size=CLIP_WIDTH,
         intermediate_size=256,
         num_hidden_layers=2,
         num_attention_heads=4,
         max_position_embeddings=CLIP_POSITIONS,
-        projection_dim=128,
+        projection_dim=CLIP_WIDTH,
         pad_token_id=PAD,
         bos_token_id=BOS,
         eos_token_id=EOS,

@@ -70,17 +70,16 @@ class LmmBatch:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Images with a caption each, and pairs of instructions of the same kind.
+    """Images with a caption each, and instructions with the directions they shall point in.
 
-    `images` uint8 [n, 48, 48, 3]; `captions` [n, t]; `first` and `second` [n, pairs, t];
-    `group` [n, pairs], equal for pairs of one kind. Texts are token ids, padded on the right.
+    `images` uint8 [n, 48, 48, 3]; `captions` [n, t]; `texts` [n, m, t]; `aims` [n, m, d]. Texts are
+    token ids, padded on the right.
     """
 
     images: Any
     captions: Any
-    first: Any
-    second: Any
-    group: Any
+    texts: Any
+    aims: Any
 
 
 class Patches(nn.Module):
@@ -183,10 +182,10 @@ def layout(part: Tensor, opening: int) -> tuple[Tensor, Tensor]:
     return place, ((same | shared) & causal)[:, None]
 
 
-def clip_loss(model: Any, batch: ClipBatch, temperature: float = 0.15) -> Tensor:
-    """InfoNCE of images and captions, plus a contrast of instructions by kind on pooled text.
+def clip_loss(model: Any, batch: ClipBatch) -> Tensor:
+    """InfoNCE of images and captions, and the distance of instructions from their aims.
 
-    The second term works on the pooled output itself, because identity tokens are made of it.
+    The second term works on the pooled text output itself, because identity tokens are made of it.
     """
     seen = model.vision_model(pixel_values=mini.normalise(batch.images)).pooler_output
     image = functional.normalize(model.visual_projection(seen).float(), dim=-1)
@@ -195,14 +194,13 @@ def clip_loss(model: Any, batch: ClipBatch, temperature: float = 0.15) -> Tensor
     logits = image @ text.T * model.logit_scale.float().clamp(max=math.log(100)).exp()
     target = torch.arange(len(logits))
     loss = functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
-    one, two = _tensor(batch.first).flatten(0, 1), _tensor(batch.second).flatten(0, 1)
-    features = functional.normalize(pooled(model, torch.cat([one, two])).float(), dim=-1)
-    group = _tensor(batch.group).flatten().repeat(2)
-    near = features @ features.T / temperature
-    near = near.masked_fill(torch.eye(len(near), dtype=torch.bool), -1e4)
-    same = (group[:, None] == group[None, :]).float().fill_diagonal_(0)
-    likely = near.log_softmax(dim=-1)
-    return loss / 2 - ((likely * same).sum(-1) / same.sum(-1)).mean()
+    return loss / 2 + 4 * (1 - _aimed(model, batch).mean())
+
+
+def _aimed(model: Any, batch: ClipBatch) -> Tensor:
+    """Cosines of the instructions' pooled outputs with their aims: [n * m]."""
+    features = pooled(model, _tensor(batch.texts).flatten(0, 1)).float()
+    return functional.cosine_similarity(features, torch.from_numpy(batch.aims).flatten(0, 1))
 
 
 def pooled(model: Any, ids: Tensor) -> Tensor:
@@ -231,7 +229,7 @@ def answered(model: Any, opening: Tensor, batch: LmmBatch) -> Any:
 
 @torch.no_grad()
 def clip_scores(model: Any, batch: ClipBatch) -> dict[str, float]:
-    """How often the right caption among 64, and the right kind of instruction, comes first."""
+    """How often the right caption among 64 comes first, and how near instructions get to their aim."""
     model.eval()
     found: list[Tensor] = []
     for start in range(0, len(batch.images) - len(batch.images) % 64 or 1, 64):
@@ -241,13 +239,7 @@ def clip_scores(model: Any, batch: ClipBatch) -> dict[str, float]:
         image = functional.normalize(model.visual_projection(seen), dim=-1)
         text = functional.normalize(model.text_projection(told), dim=-1)
         found.append((image @ text.T).argmax(1) == torch.arange(len(image)))
-    one, two = (
-        functional.normalize(pooled(model, _tensor(ids).flatten(0, 1)), dim=-1)
-        for ids in (batch.first, batch.second)
-    )
-    group = _tensor(batch.group).flatten()
-    kind = group[(one @ two.T).argmax(1)] == group
     return {
         "caption of 64": float(torch.cat(found).float().mean()),
-        "instruction kind": float(kind.float().mean()),
+        "cosine with the aim": float(_aimed(model, batch).mean()),
     }

@@ -18,7 +18,7 @@ from fcit.pretrain.chunks import BATCH, batches_of, clip_chunk, lmm_chunk, sight
 from fcit.seeds import derive
 from fcit.types import FcitError
 
-SIGHT_STEPS, LMM_STEPS, CLIP_STEPS = 3000, 2200, 1000
+SIGHT_STEPS, LMM_STEPS, CLIP_STEPS = 3500, 2200, 1000
 SIGHT_BATCH = 64
 
 Progress = Callable[[str, int, int, float], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +24,8 @@ BATCH = 32
 TEXT = 104
 """Text tokens behind each image: as many conversations as fit."""
 CAPTION = 64
-QUESTION = 40
-PAIRS = 4
-"""Pairs of instructions beside each image of the CLIP: texts are cheap, and contrast needs many."""
+TEXTS = 6
+"""Instructions beside each image of the CLIP: two about the image, the others made up."""
 CHUNK = 1024
 """Scenes a side process prepares at a time."""
 VOCABULARY = 1500
@@ -161,18 +160,16 @@ def worded(rng: np.random.Generator, prompt: str) -> str:
 
 
 def clip_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """`size` scenes with a caption each, and `PAIRS` pairs of instructions of one kind beside it."""
+    """`size` scenes with a caption each, and `TEXTS` instructions beside it with their aims."""
     from fcit.models import mini
 
-    words = tokenizer(seed)
+    words, aims = tokenizer(seed), directions(seed)
     fields = {
         "images": np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8),
         "captions": np.zeros((size, CAPTION), np.int16),
-        "first": np.zeros((size, PAIRS, QUESTION), np.int16),
-        "second": np.zeros((size, PAIRS, QUESTION), np.int16),
-        "group": np.zeros((size, PAIRS), np.int64),
+        "texts": np.zeros((size, TEXTS, mini.CLIP_POSITIONS), np.int16),
+        "aims": np.zeros((size, TEXTS, aims.shape[1]), np.float32),
     }
-    groups: dict[str, int] = {}
     for row in range(size):
         rng = numpy_stream(seed, purpose, number, row)
         scene = generic.sample(rng)
@@ -180,51 +177,61 @@ def clip_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn
         saying = pick(rng, scene.sayings)
         told = scene.caption if rng.random() < 0.7 else f"{saying.prompt} {saying.answer}"
         fields["captions"][row] = _padded(words, told, CAPTION)
-        for pair in range(PAIRS):
-            kind, one, two = instruction_pair(rng, scene if pair == 0 else None)
-            fields["first"][row, pair] = _padded(words, one, QUESTION)
-            fields["second"][row, pair] = _padded(words, two, QUESTION)
-            name = kind or f"{row}/{pair}"
-            fields["group"][row, pair] = groups.setdefault(name, len(groups))
+        for place in range(TEXTS):
+            text = worded(rng, pick(rng, scene.sayings).prompt) if place < 2 else jargon(rng)
+            ids = _padded(words, text, mini.CLIP_POSITIONS)
+            fields["texts"][row, place] = ids
+            fields["aims"][row, place] = aims[ids].sum(axis=0)
     return Drawn(fields)
 
 
-def instruction_pair(
-    rng: np.random.Generator, scene: generic.Scene | None = None
-) -> tuple[str, str, str]:
-    """Two instructions of one kind, and the kind's name ("" for a kind made up on the spot).
+@lru_cache(maxsize=4)
+def directions(seed: int) -> np.ndarray:
+    """Where each token pulls a text's feature: a random direction, longer for a rarer token.
 
-    With a scene it is a question of the scene's, worded twice. Else it is made-up jargon: sentences of
-    little words, which all kinds share, and of a few words of the kind's own, with one or two places
-    where anything of a list may stand, and a closing line that other kinds share too. So the encoder
-    learns to tell apart wordings it never met.
+    A text's aim is the sum over its tokens: texts are near each other as far as they share words,
+    and words of every instruction (little words, lines on the form of the answer) count less.
     """
-    if scene is not None:
-        saying = pick(rng, scene.sayings)
-        return saying.skill, worded(rng, saying.prompt), worded(rng, saying.prompt)
-    own = [pick(rng, generic.WORDS) for _ in range(int(rng.integers(3, 7)))]
-    lists = [[pick(rng, generic.WORDS) for _ in range(6)] for _ in range(int(rng.integers(1, 3)))]
-    tail = pick(rng, (*_TAILS, "", ""))
-    form = _form(rng, own, lists)
-    other = form if rng.random() < 0.5 else _form(rng, own, lists)
-    texts: list[str] = []
-    for parts in (form, other):
-        sentence = " ".join(pick(rng, part) for part in parts).capitalize()
-        texts.append(f"{sentence}{pick(rng, ('?', '.'))} {tail}".strip())
-    return "", texts[0], texts[1]
+    from fcit.models import mini
+
+    words = tokenizer(seed)
+    seen, texts = np.ones(words.get_vocab_size()), 1
+    for index in range(600):
+        rng = numpy_stream(seed, "pretrain-rarity", index)
+        for saying in generic.sample(rng).sayings:
+            prompt = worded(rng, saying.prompt)
+            seen[list({*words.encode(prompt).ids, *words.encode(pick(rng, FORMS)).ids})] += 1
+            texts += 1
+    length = np.clip(np.log(texts / seen), 0.3, 5.0)
+    length[: len(mini.SPECIALS)] = 0.0
+    rng = numpy_stream(seed, "pretrain-directions")
+    drawn = rng.normal(size=(len(length), mini.CLIP_WIDTH)) / np.sqrt(mini.CLIP_WIDTH)
+    return (drawn * length[:, None]).astype(np.float32)
 
 
-def _form(
-    rng: np.random.Generator, own: Sequence[str], lists: Sequence[Sequence[str]]
-) -> list[Sequence[str]]:
-    """A sentence as the words that may stand at each place."""
-    parts: list[Sequence[str]] = [
-        (pick(rng, _LITTLE if rng.random() < 0.5 else own),)
-        for _ in range(int(rng.integers(4, 12)))
-    ]
-    for choices in lists:
-        parts.insert(int(rng.integers(len(parts) + 1)), choices)
-    return parts
+FORMS = (
+    "Answer with one word or phrase.",
+    "Answer the question using few words.",
+    "A single word or phrase.",
+    "Answer with a letter from the choices.",
+    "Answer directly with the given option's letter.",
+    "Generate a caption.",
+    "A brief caption for the image.",
+    "Give the answer directly.",
+)
+"""Lines on the form of an answer, which tell little of what is asked."""
+
+
+def jargon(rng: np.random.Generator) -> str:
+    """A made-up instruction of one to four sentences, so that any wording can be told apart."""
+    sentences: list[str] = []
+    for _ in range(1 if rng.random() < 0.6 else int(rng.integers(2, 5))):
+        length = int(rng.integers(3, 13))
+        text = " ".join(_word(rng) for _ in range(length)).capitalize()
+        sentences.append(text + pick(rng, ("?", ".", ":", "")))
+    if rng.random() < 0.5:
+        sentences.append(pick(rng, (*_TAILS, *FORMS)))
+    return pick(rng, (" ", "\n")).join(sentences)
 
 
 _LITTLE = (

@@ -12,15 +12,15 @@ NAME = "IconQA"
 _COUNTED = ("star", "heart", "flower", "apple", "ball", "fish", "circle", "square", "triangle")
 _SHOWN = (*_COUNTED, "moon", "diamond", "hat", "house", "key", "cup")
 _HOW_MANY = (
-    "How many {icons} are there?",
-    "How many {icons} do you count?",
-    "Count the {icons}. How many are there?",
+    "Look at the icons. How many {icons} are there?",
+    "Look at the icons. How many {icons} do you count?",
+    "Look at the icons. Count the {icons}. How many are there?",
 )
 _SIDES = (("left", (1, 12)), ("right", (25, 12)), ("top", (12, 1)), ("bottom", (12, 25)))
 _WHICH = (
-    "Which icon is at the {side}?",
+    "Look at the icons. Which icon is at the {side}?",
     "Look at the icons. Which one is at the {side}?",
-    "What is the icon at the {side} called?",
+    "Look at the icons. What is the icon at the {side} called?",
 )
 
 

@@ -14,19 +14,19 @@ NAME = "super-CLEVR"
 
 VEHICLES = ("car", "bus", "truck", "bike", "plane")
 _COLOUR = (
-    "What is the color of the {kind}?",
-    "The {kind} has what color?",
-    "There is a {kind}; what is its color?",
+    "What is the color of the {kind} in the scene?",
+    "The {kind} in the scene has what color?",
+    "There is a {kind} in the scene; what is its color?",
 )
 _KIND = (
-    "What vehicle is {colour}?",
-    "There is a {colour} vehicle; what is it?",
-    "The {colour} vehicle is of what type?",
+    "What vehicle in the scene is {colour}?",
+    "There is a {colour} vehicle in the scene; what is it?",
+    "The {colour} vehicle in the scene is of what type?",
 )
 _COUNT = (
     "What number of {kinds} are in the scene?",
-    "How many vehicles are {kinds}?",
-    "What is the number of {kinds}?",
+    "How many vehicles in the scene are {kinds}?",
+    "What is the number of {kinds} in the scene?",
 )
 
 
