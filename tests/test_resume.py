@@ -44,7 +44,7 @@ def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def killed(recipe: Path, folder: Path, when) -> int:  # noqa: ANN001
+def killed(recipe: Path, folder: Path, when) -> int:
     """Start a run, kill -9 it as soon as `when()` holds, and return its process id."""
     process = subprocess.Popen(
         [*FCIT, "run", str(recipe), "--out", str(folder)],

@@ -232,9 +232,7 @@ def _print_results(folders: list[Path]) -> None:
 
     from fcit.report import summary
 
-    table = Table(
-        "method", "setting", "Last", "Avg", "forgetting", "zero-shot", "chance", "routing"
-    )
+    table = Table("method", "setting", "Last", "Avg", "forgot", "zero-shot", "chance", "routing")
     for row in summary(folders):
         table.add_row(
             row.method,

@@ -63,8 +63,9 @@ class SettingSection(Section):
 
 
 class FederationSection(Section):
-    """clients in all, of whom per_round train in each of a stage's rounds. workers: parallel
-    processes of the local engine (0: one a core on a CPU, one on a GPU)."""
+    """clients in all, of whom per_round train in each of a stage's rounds. minimum: training samples
+    of each dataset that every client gets at least. workers: parallel processes of the local engine
+    (0: one a core on a CPU, one on a GPU)."""
 
     clients: Positive = 50
     per_round: Positive = 5
@@ -127,7 +128,6 @@ class EvaluationSection(Section):
     batch_size: Positive = 50
     max_new_tokens: Positive = 128
     limit: Annotated[int, Field(ge=0)] = 0
-    zero_shot: bool = True
 
 
 class Config(Section):

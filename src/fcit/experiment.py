@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fcit import schedule
 from fcit.benchmark import datasets, settings
+from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
 from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
@@ -51,7 +52,7 @@ class Experiment:
         self.setting = Setting(**{**_fields(self.setting), "epochs": epochs})
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
-        self._samples: dict[tuple[str, str], list[Sample]] = {}
+        self._samples: dict[tuple[str, Split], list[Sample]] = {}
         self._shares: dict[str, list[list[Sample]]] = {}
 
     @cached_property
@@ -83,7 +84,7 @@ class Experiment:
                 f"it has the datasets {', '.join(datasets.present(self.root)) or '(none)'}"
             )
 
-    def samples(self, dataset: str, part: str) -> list[Sample]:
+    def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
         key = (dataset, part)
         if key not in self._samples:

@@ -116,3 +116,21 @@ def test_the_mixture_never_asks_a_question_of_the_mini_suite():
     assert len(theirs) > 100
     ours = {saying.prompt for scene in _scenes(800) for saying in scene.sayings}
     assert not ours & theirs
+
+
+def test_drills_can_be_answered_from_their_words():
+    right = 0
+    for index in range(200):
+        saying = generic.drill(numpy_stream(0, "test-drills", index))
+        if saying.skill == "drill join":
+            joined = saying.prompt.removeprefix("Join ").removesuffix(".").replace(" ", "")
+            right += joined.lower() == saying.answer
+        elif saying.skill == "drill among":
+            asked, listed = saying.prompt.removeprefix("Is ").removesuffix("?").split(" in ")
+            right += (asked in listed.split(", ")) == (saying.answer == "yes")
+        elif saying.skill == "drill add":
+            one, _, two = saying.prompt.removesuffix("?").split(" ")
+            right += int(one) + int(two) == int(saying.answer)
+        else:
+            right += saying.answer != ""
+    assert right == 200

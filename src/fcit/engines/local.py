@@ -143,8 +143,7 @@ class LocalEngine:
             asks.append((header | {"do": "train"}, weights))
         for reply in self._as_completed(asks):
             update, memory = wire.unpack_update(*reply)
-            if memory:
-                self.memory[update.client] = memory
+            self.memory[update.client] = memory
             self.tick()
             yield update
 

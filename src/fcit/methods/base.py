@@ -32,8 +32,8 @@ class Model(Protocol):
         """Mean cross-entropy over a batch's answer tokens."""
         ...
 
-    def adapter_parameters(self) -> Sequence[Tensor]:
-        """What learns."""
+    def live(self, name: str) -> Weights:
+        """An adapter's tensors in place, by the names they have in a State."""
         ...
 
 

@@ -34,7 +34,7 @@ def lmm_card(seed: int, steps: tuple[int, int], model: Any, scores: Mapping[str,
         "  pictures.\n"
         "\n## Limits\nIt knows small drawings and about a thousand English words, nothing of the\n"
         "world. It compares and counts by exclusion badly, and answers in a few words. Not for any\n"
-        "use but testing and teaching.\n"
+        "use but testing and teaching. The figures below show what it fails at.\n"
         "\n## Held-out questions answered exactly right\n\n| skill | percent |\n|---|---|\n"
     )
     return text + "".join(f"| {name} | {100 * value:.1f} |\n" for name, value in scores.items())

@@ -116,11 +116,19 @@ class LMM:
 
     def adapter(self, name: str) -> Weights:
         """One adapter as it now stands: its block, and its projector where it has its own."""
-        weights = self.subspaces.block(name)
-        if self.isolated:
-            own = self.projectors[self.subspaces.names.index(name)]
-            weights |= {PROJECTOR + key: value.detach().cpu().float() for key, value in own.items()}
-        return weights
+        return self.subspaces.block(name) | {
+            key: value.detach().cpu().float() for key, value in self._own_projector(name).items()
+        }
+
+    def live(self, name: str) -> Weights:
+        """The tensors of `adapter` in place, gradients and all: what a penalty pulls at."""
+        return self.subspaces.live(name) | self._own_projector(name)
+
+    def _own_projector(self, name: str) -> Weights:
+        if not self.isolated:
+            return {}
+        own = self.projectors[self.subspaces.names.index(name)]
+        return {PROJECTOR + key: value for key, value in own.items()}
 
     def shared_projector(self) -> Weights:
         """The projector as it now stands, on the CPU."""

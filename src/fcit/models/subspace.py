@@ -159,22 +159,27 @@ class Subspaces:
         pairs = [(layer.A, layer.B) for layer in self.layers.values()]
         return [part for pair in pairs for part in pair if part is not None]
 
-    def block(self, name: str) -> Weights:
-        """One block as it now stands, copied to the CPU under PEFT's names."""
-        frozen = self.names.index(name)
+    def live(self, name: str) -> Weights:
+        """One block's tensors in place, gradients and all, under PEFT's names."""
+        first = self.names.index(name)
         block: Weights = {}
         for path, layer in self.layers.items():
-            start, pair = frozen * layer.rank, layer.frozen
+            start, pair = first * layer.rank, layer.frozen
             held = pair[0].shape[0] if pair else 0
             if start >= held:
                 assert layer.A is not None and layer.B is not None
                 start, pair = start - held, (layer.A, layer.B)
             assert pair is not None
-            a, b = pair
             rows = slice(start, start + layer.rank)
-            block[f"{PEFT_PREFIX}{path}.lora_A.weight"] = a.detach()[rows].cpu().clone()
-            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = b.detach()[:, rows].cpu().contiguous()
-        return {key: value.clone() for key, value in block.items()}
+            block[f"{PEFT_PREFIX}{path}.lora_A.weight"] = pair[0][rows]
+            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = pair[1][:, rows]
+        return block
+
+    def block(self, name: str) -> Weights:
+        """One block as it now stands, copied to the CPU."""
+        return {
+            key: value.detach().cpu().clone().contiguous() for key, value in self.live(name).items()
+        }
 
 
 def _stack(

@@ -90,6 +90,24 @@ def sight_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Draw
 
 def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
     """`size` scenes with as many of their questions, in random order, as fit."""
+    return _conversing(seed, purpose, number, size, None)
+
+
+def drilled_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
+    """The same with more of what is hard to learn, and a drill in words beside every scene."""
+    return _conversing(seed, purpose, number, size, HARD)
+
+
+HARD = {
+    "portrait": 0.1, "crowd": 0.24, "view": 0.06, "lettering": 0.2, "glyphs": 0.05, "numbers": 0.07,
+    "table": 0.1, "bars": 0.12, "curves": 0.03, "slices": 0.01, "series": 0.02,
+}  # fmt: skip
+"""Shares of the families once the easy ones are learnt."""
+
+
+def _conversing(
+    seed: int, purpose: str, number: int, size: int, shares: dict[str, float] | None
+) -> Drawn:
     from fcit.models import mini
 
     words = tokenizer(seed)
@@ -103,13 +121,15 @@ def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
     skills: list[tuple[str, ...]] = []
     for row in range(size):
         rng = numpy_stream(seed, purpose, number, row)
-        scene = generic.sample(rng)
+        family = str(rng.choice(list(shares), p=list(shares.values()))) if shares else None
+        scene = generic.sample(rng, family)
         fields["images"][row] = np.asarray(scene.image)
         for name, value in zip(PATCHES, generic.patches(scene.things), strict=True):
             fields[name][row] = value
         at, part = 0, 0
         asked: list[str] = []
-        for skill, turns in conversations(rng, scene):
+        drills = [generic.drill(rng)] if shares else []
+        for skill, turns in (*spoken(drills), *conversations(rng, scene)):
             ids, learnt = mini.segment(words, turns)
             end = at + len(ids)
             if end > TEXT:
@@ -125,6 +145,11 @@ def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
                 break
         skills.append(tuple(asked))
     return Drawn(fields, tuple(skills))
+
+
+def spoken(sayings: list[generic.Saying]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    """Each saying as a conversation of its own, worded as it is."""
+    return ((saying.skill, [(saying.prompt, saying.answer)]) for saying in sayings)
 
 
 def conversations(
@@ -202,7 +227,8 @@ def directions(seed: int) -> np.ndarray:
             prompt = worded(rng, saying.prompt)
             seen[list({*words.encode(prompt).ids, *words.encode(pick(rng, FORMS)).ids})] += 1
             texts += 1
-    length = np.clip(np.log(texts / seen), 0.3, 5.0)
+    # Bounded, so that the means of a dozen instructions of one kind agree whatever things they name.
+    length = np.clip(np.log(texts / seen), 0.5, 3.5)
     length[: len(mini.SPECIALS)] = 0.0
     rng = numpy_stream(seed, "pretrain-directions")
     drawn = rng.normal(size=(len(length), mini.CLIP_WIDTH)) / np.sqrt(mini.CLIP_WIDTH)
@@ -225,7 +251,7 @@ FORMS = (
 def jargon(rng: np.random.Generator) -> str:
     """A made-up instruction of one to four sentences, so that any wording can be told apart."""
     sentences: list[str] = []
-    for _ in range(1 if rng.random() < 0.6 else int(rng.integers(2, 5))):
+    for _ in range(1 if rng.random() < 0.75 else int(rng.integers(2, 5))):
         length = int(rng.integers(3, 13))
         text = " ".join(_word(rng) for _ in range(length)).capitalize()
         sentences.append(text + pick(rng, ("?", ".", ":", "")))

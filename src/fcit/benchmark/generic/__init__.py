@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fcit.benchmark.generic import objects, places, plots, writing
+from fcit.benchmark.generic.drills import drill
 from fcit.benchmark.generic.facts import OPENINGS, WORDS
 from fcit.benchmark.generic.scene import KINDS, TONES, Saying, Scene, Thing, patches, pick
 
@@ -23,6 +24,7 @@ __all__ = [
     "Saying",
     "Scene",
     "Thing",
+    "drill",
     "patches",
     "sample",
 ]

@@ -1,0 +1,176 @@
+"""The model: transformers' own loss, answers free of their batch, and room for methods to come."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from fcit.benchmark import datasets
+from fcit.models.features import FeatureCache
+from fcit.models.images import open_image
+from fcit.seeds import torch_stream
+from fcit.types import FcitError, Sample, State
+
+
+@pytest.fixture
+def data(suite: Path) -> tuple[list[Sample], list[Path]]:
+    samples = datasets.read(suite, "IconQA", "train")[:6]
+    samples += datasets.read(suite, "Grounding", "train")[:6]  # with multi-turn records
+    return samples, [datasets.image_path(suite, sample) for sample in samples]
+
+
+def blocks(lmm, count: int) -> dict:
+    noise = torch_stream(0, "blocks")
+    return {
+        str(k): {
+            key: torch.randn(value.shape, generator=noise) * 0.05
+            for key, value in lmm.subspaces.blank(4, 1.0, noise).items()
+        }
+        for k in range(count)
+    }
+
+
+def test_the_loss_is_transformers_own(lmm, data) -> None:
+    samples, images = data
+    lmm.receive(State(), 2.0)
+    batch = lmm.batch(samples, images)
+    pixels = lmm.processor.image_processor(
+        [Image.open(path) for path in images], return_tensors="pt"
+    )["pixel_values"]
+    with torch.no_grad():
+        theirs = lmm.model(
+            input_ids=batch.ids, attention_mask=batch.mask, labels=batch.labels, pixel_values=pixels
+        ).loss
+        torch.testing.assert_close(lmm.loss(batch), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_assistants_words_carry_loss(lmm, data) -> None:
+    sample = next(sample for sample in data[0] if sample.more)
+    ids, labels = lmm.chat.turns(sample, 4)
+    learnt = lmm.tokenizer.decode([token for token in labels if token != -100])
+    answers = [sample.answers[0], *(answer for _, answer in sample.more)]
+    assert learnt.replace(lmm.tokenizer.eos_token, "|").replace(" ", "").split("|")[:-1] == [
+        answer.replace(" ", "") for answer in answers
+    ]
+    assert ids.count(lmm.image_id) == 4
+
+
+@pytest.mark.parametrize("text", ["naïve Zürich 中文 🎈 \t x", "", "<image> USER: </s>"])
+def test_no_text_is_unknown_to_the_tokenizer(lmm, text: str) -> None:
+    ids = lmm.tokenizer(text)["input_ids"]
+    assert lmm.tokenizer.unk_token_id is None or lmm.tokenizer.unk_token_id not in ids
+    assert lmm.tokenizer.decode(ids) == text
+
+
+def test_answers_do_not_depend_on_the_batch(lmm, data) -> None:
+    samples, images = data
+    prompts = [sample.prompt for sample in samples]
+    lmm.receive(State(blocks(lmm, 2)), 2.0)
+    gate = torch.rand((len(prompts), 2), generator=torch_stream(1, "gate"))
+    lmm.gate = gate
+    together = lmm.generate(prompts, images, 8)
+    alone = []
+    for row, (prompt, image) in enumerate(zip(prompts, images, strict=True)):
+        lmm.gate = gate[row : row + 1]
+        alone += lmm.generate([prompt], [image], 8)
+    assert together == alone
+
+
+def test_features_are_computed_once_and_come_back_the_same(lmm, data, tmp_path) -> None:
+    _, images = data
+    cache, lmm.cache = lmm.cache, FeatureCache("model", tmp_path)
+    try:
+        first = lmm.features(images)
+        computed = lmm.cache.computed
+        assert computed == len({path.read_bytes() for path in images})
+        assert torch.equal(lmm.features(images[::-1]), first.flip(0))
+        assert lmm.cache.computed == computed
+        lmm.cache = FeatureCache("model", tmp_path)  # another process with the same disk
+        assert torch.equal(lmm.features(images), first)
+        assert lmm.cache.computed == 0
+        lmm.cache = FeatureCache("another", tmp_path)
+        lmm.features(images)
+        assert lmm.cache.computed == computed
+    finally:
+        lmm.cache = cache
+
+
+def test_the_feature_caches_are_bounded(tmp_path) -> None:
+    cache = FeatureCache("m", tmp_path, memory_bytes=4096, disk_bytes=8192)
+    for number in range(20):
+        cache.get(str(number).encode(), lambda: torch.zeros(256))  # 1 KiB each
+    assert cache.held <= 4096
+    assert len(cache.memory) == 4
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 12000
+    assert cache.computed == 20
+
+
+def test_a_method_may_put_prompts_before_the_image(lmm, data) -> None:
+    samples, images = data
+    lmm.receive(State(), 2.0)
+    plain = lmm.loss(lmm.batch(samples, images))
+    pool = torch.nn.Parameter(torch.randn((5, lmm.model.config.get_text_config().hidden_size)))
+    lmm.extra["pool"] = torch.nn.ParameterList([pool])
+    lmm.prompts = lambda embeds: pool.expand(len(embeds), -1, -1)
+    loss = lmm.loss(lmm.batch(samples, images))
+    loss.backward()
+    assert pool.grad is not None and pool.grad.abs().sum() > 0
+    assert any(value is pool for value in lmm.adapter_parameters())
+    assert float(loss.detach()) != pytest.approx(float(plain))
+    assert len(lmm.generate([samples[0].prompt], images[:1], 4)) == 1
+    lmm.receive(State(), 2.0)
+    assert lmm.prompts is None
+    assert not list(lmm.extra)
+    torch.testing.assert_close(lmm.loss(lmm.batch(samples, images)), plain)
+
+
+def test_a_penalty_can_pull_at_the_tensors_by_their_names(lmm, data) -> None:
+    sent = blocks(lmm, 2)
+    lmm.receive(State(sent, {"projector": lmm.base_projector}), 2.0, ["1"], True)
+    live = lmm.live("1")
+    assert live.keys() == sent["1"].keys()
+    pull = sum((live[key] - 2 * sent["1"][key]).square().sum() for key in live)
+    pull.backward()
+    grads = [value.grad for value in lmm.subspaces.trained()]
+    assert all(grad is not None and grad.abs().sum() > 0 for grad in grads)
+
+
+def test_isolated_projectors_are_mixed_by_the_gate(lmm, data) -> None:
+    _, images = data
+    made = blocks(lmm, 2)
+    other = {key: value * 1.5 for key, value in lmm.base_projector.items()}
+    for name, projector in (("0", lmm.base_projector), ("1", other)):
+        made[name] |= {f"projector.{key}": value for key, value in projector.items()}
+    features = lmm.features(images[:2])
+    lmm.receive(State(made), 2.0)
+    lmm.gate = torch.tensor([[1.0, 0.0], [0.25, 0.75]])
+    mixed = lmm._project(features)
+    parts = []
+    for name in "01":
+        lmm.receive(State({name: made[name]}), 2.0)
+        parts.append(lmm._project(features))
+    torch.testing.assert_close(mixed[0], parts[0][0])
+    torch.testing.assert_close(mixed[1], 0.25 * parts[0][1] + 0.75 * parts[1][1])
+
+
+def test_images_are_padded_to_a_square_and_broken_ones_named(tmp_path) -> None:
+    Image.new("RGB", (10, 4), "red").save(tmp_path / "wide.png")
+    square = open_image(tmp_path / "wide.png", tmp_path / "wide.png")
+    assert square.size == (10, 10)
+    assert square.getpixel((5, 5)) == (255, 0, 0)
+    assert square.getpixel((5, 0)) == (122, 116, 104)
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    with pytest.raises(FcitError, match="broken.png: image cannot be decoded"):
+        open_image(tmp_path / "broken.png", tmp_path / "broken.png")
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path) -> None:
+    from fcit.models.identity import Encoder
+    from fcit.models.lmm import LMM
+
+    for kind in (LMM, Encoder):
+        with pytest.raises(FcitError, match="does not load"):
+            kind(tmp_path)

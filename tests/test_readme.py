@@ -1,0 +1,251 @@
+"""What the documents say is so: commands parse, paths exist, tables and examples agree with the code."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import json
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image
+from pydantic import BaseModel
+
+import fcit
+from fcit import config, methods
+from fcit.api import Run
+from fcit.benchmark import datasets, scorers
+from fcit.cli import app
+from test_floors import FLOORS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+DOCUMENTS = [
+    README,
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+MINE = re.compile(r"(runs/|my-|data$|photo|partition\.png)")
+"""Paths in examples that a reader makes, as against those that are here."""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def blocks(path: Path, language: str) -> list[str]:
+    """The fenced blocks of a language in a document."""
+    found = re.finditer(r"^```(\w*)\n(.*?)^```$", path.read_text("utf-8"), re.S | re.M)
+    return [one[2] for one in found if one[1] == language]
+
+
+def commands(path: Path) -> Iterator[list[str]]:
+    """The words of every shell line of a document, comments left out."""
+    for block in blocks(path, "sh"):
+        for line in block.splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def fcit_commands() -> list[list[str]]:
+    found = [words for path in DOCUMENTS for words in commands(path)]
+    return [words[1:] for words in found if Path(words[0]).name == "fcit"]
+
+
+def rows(path: Path, header: str) -> list[list[str]]:
+    """The cells of the table under a header line."""
+    _, found, rest = path.read_text("utf-8").partition(header + "\n")
+    assert found, f"{name(path)} has no table {header}"
+    lines = rest.split("\n\n")[0].splitlines()[1:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def recipe_keys() -> dict[str, Any]:
+    """Every key of a recipe with its default; a method's hyper-parameters too."""
+    found: dict[str, Any] = {}
+    for key, field in config.Config.model_fields.items():
+        part = field.default
+        if not isinstance(part, BaseModel):
+            found[key] = part
+            continue
+        found |= {f"{key}.{inner}": getattr(part, inner) for inner in type(part).model_fields}
+    for method in methods.names():
+        for one in dataclasses.fields(methods.find(method)):
+            found[f"method.{one.name}"] = one.default
+    return found
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", fcit_commands(), ids=" ".join)
+def test_every_fcit_command_parses(words: list[str]) -> None:
+    command, rest = typer.main.get_command(app), list(words)
+    while hasattr(command, "commands"):
+        command = command.commands[rest.pop(0)]
+    given = command.make_context(" ".join(words), rest).params
+    if recipe := given.get("recipe"):
+        if MINE.match(str(recipe)):
+            return
+        assert (ROOT / recipe).is_file(), recipe
+        if given.get("method") == "lookback":
+            return  # the example of add-a-method.md, tested below
+        config.load(ROOT / recipe, given["changes"] or [], given.get("method"))
+
+
+def test_every_command_is_shown() -> None:
+    shown = {tuple(words[: 2 if words[0] == "data" else 1]) for words in fcit_commands()}
+    top = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = {(one,) for one in top if one != "data"} | {
+        ("data", one) for one in top["data"].commands
+    }
+    assert known - {("data", "pretrain")} <= shown
+    assert "`fcit data pretrain`" in README.read_text("utf-8")
+
+
+def test_make_targets_and_scripts_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([\w-]+):", makefile, re.M))
+    for path in DOCUMENTS:
+        text = path.read_text("utf-8")
+        named = re.findall(r"^make ([a-z-]+)|`make (?:\w+=\S+ )?([a-z-]+)`", text, re.M)
+        assert {one or other for one, other in named} <= targets, name(path)
+        for words in commands(path):
+            assert Path(words[0]).name in ("fcit", "python", "make"), words
+            if Path(words[0]).name == "python":
+                assert (ROOT / words[1]).is_file(), words[1]
+
+
+# -- paths -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=name)
+def test_every_link_and_path_exists(path: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.S | re.M)
+    links = [one for one in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in one]
+    lost = [one for one in links if not (path.parent / one).exists()]
+    inside = r"`((?:src|tests|docs|recipes|examples|benchmarks)/[\w./-]+)`"
+    own = {"src/fcit/methods/lookback.py"}  # the example of add-a-method.md
+    lost += [
+        one for one in re.findall(inside, text) if one not in own and not (ROOT / one).exists()
+    ]
+    assert not lost
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def test_the_recipe_table_names_every_key_with_its_default() -> None:
+    table = rows(README, "| key | default | what it does |")
+    said = {key.strip("`"): tomllib.loads(f"v = {text.strip('`')}")["v"] for key, text, _ in table}
+    known = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe_keys().items()}
+    assert said == known
+    assert len(table) == len(said)
+
+
+def test_the_hook_table_names_every_hook() -> None:
+    table = rows(ROOT / "docs" / "add-a-method.md", "| hook | where | default |")
+    hooks = {
+        key
+        for key, value in vars(methods.Method).items()
+        if not key.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+    }
+    assert {hook.strip("`") for hook, *_ in table} == hooks
+    plan = (ROOT / "docs" / "design.md").read_text("utf-8")
+    assert all(re.search(rf"\b{hook}\b", plan) for hook in hooks - {"identity", "open"})
+
+
+def test_the_plan_has_the_floors_of_the_code() -> None:
+    table = rows(ROOT / "docs" / "design.md", "| floor | rooms |")
+    assert {int(floor): tuple(re.findall(r"`(\w+)`", rooms)) for floor, rooms in table} == FLOORS
+
+
+def test_the_scorer_table_names_every_scorer() -> None:
+    table = rows(
+        ROOT / "docs" / "add-a-dataset.md", "| scorer | an answer is right if it | test record |"
+    )
+    known = {scorer for scorer, _ in scorers._RULES} | {"caption"}
+    assert {scorer.strip("`") for scorer, *_ in table} == known
+
+
+# -- examples --------------------------------------------------------------------------------------
+
+
+def test_the_python_example_uses_what_there_is() -> None:
+    for block in blocks(README, "python"):
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                owner = {"fcit": fcit, "run": Run}[node.value.id]
+                assert hasattr(owner, node.attr), node.attr
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                owner = {"fcit": fcit, "run": Run}[ast.unparse(node.func.value)]
+                given = [None] * (len(node.args) + (owner is Run))
+                keys = {one.arg: None for one in node.keywords if one.arg}
+                inspect.signature(getattr(owner, node.func.attr)).bind(*given, **keys)
+
+
+def test_the_example_method_is_found_and_goes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from fcit.types import Stage, State, Task
+
+    (source,) = blocks(ROOT / "docs" / "add-a-method.md", "python")
+    (tmp_path / "lookback.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    table = {"method": {"name": "lookback", "share": 0.25}}
+    method = config.build_method(config.validate(table))
+    with pytest.raises(fcit.FcitError, match=r"method\.share"):
+        config.validate({"method": {"name": "lookback", "share": 2.0}})
+    stage = Stage((Task("A", ("A",)),))
+    state = method.begin(method.start({"w": torch.tensor([4.0])}, {}), stage)
+    assert method.end(state, stage) is state
+    state = method.begin(state, stage)
+    trained = State({"0": {"w": torch.tensor([8.0])}}, state.extras)
+    assert method.end(trained, stage).adapters["0"]["w"].tolist() == [7.0]
+
+
+def test_the_example_records_are_read(tmp_path: Path) -> None:
+    document = ROOT / "docs" / "add-a-dataset.md"
+    train, test = blocks(document, "json")
+    folder = tmp_path / "data" / "instructions" / "My-Plants"
+    (tmp_path / "data" / "datasets" / "plants").mkdir(parents=True)
+    folder.mkdir(parents=True)
+    for split, text in (("train", train), ("test", test)):
+        json.loads(text)
+        (folder / f"{split}.json").write_text(text, encoding="utf-8")
+    for number, colour in (("0001", "green"), ("0002", "grey")):
+        place = tmp_path / "data" / "datasets" / "plants" / f"{number}.png"
+        Image.new("RGB", (8, 8), colour).save(place)
+    from fcit.benchmark.check import check
+
+    assert check(tmp_path / "data").problems == []
+    (learnt,) = datasets.read(tmp_path / "data", "My-Plants", "train")
+    assert (learnt.id, learnt.answers) == ("a1", ("fern",))
+    assert learnt.prompt == "Which plant is this?\nAnswer with one word."
+    (recipe,) = blocks(document, "toml")
+    assert config.validate(tomllib.loads(recipe)).setting.order == ("My-Plants", "My-Rocks")
+    (row,) = blocks(document, "python")
+    assert eval(row, {"Dataset": datasets.Dataset}).images == "plants"
+
+
+def test_the_tree_of_a_run_names_its_files() -> None:
+    from fcit.runfolder import RunFolder
+
+    (tree,) = (one for one in blocks(README, "") if one.startswith("runs/"))
+    folder = RunFolder(Path("runs/first"))
+    for path in (folder.config, folder.matrix, folder.log, folder.partition):
+        assert path.name in tree
+    assert str(folder.predictions("STAGE", "DATASET").relative_to(folder.path)) in tree
+    assert "state/state.json" in tree
