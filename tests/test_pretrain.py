@@ -94,10 +94,11 @@ def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_pa
     from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
     heard: list[tuple[str, int, int]] = []
-    scores = pretrain.pretrain(
-        tmp_path, 3, 2, 1, 1, 2, progress=lambda model, step, steps, _: heard.append((model, step, steps)),
-        test=8,
-    )  # fmt: skip
+
+    def hear(model: str, step: int, steps: int, _loss: float) -> None:
+        heard.append((model, step, steps))
+
+    scores = pretrain.pretrain(tmp_path, 3, 2, 1, 1, 2, progress=hear, test=8)
     names = ("mini-lmm's sight", "mini-lmm", "mini-clip")
     assert heard == [(name, step, 2) for name in names for step in (1, 2)]
     assert 0 <= scores["mini-lmm"]["all"] <= 1

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 MEGABATCH = 50
 """Length grouping sorts within runs of this many batches of a shuffled order."""
 
+ALIKE = 64
+"""Texts whose lengths differ by fewer characters count as alike: grouped to the letter, "yes" and "no"
+would never share a batch, and a batch of one answer teaches nothing."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -93,7 +97,9 @@ def take_turn(
     parameters = [value for group in groups for value in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=training.weight_decay)
     order = numpy_stream(seed, "batches", *place)
-    lengths = [len(sample.prompt) + len(sample.answers[0]) for sample in data.samples]
+    lengths = [
+        (len(sample.prompt) + len(sample.answers[0])) // ALIKE for sample in data.samples
+    ]
     plan = [
         batch for _ in range(job.epochs) for batch in grouped(lengths, training.batch_size, order)
     ]

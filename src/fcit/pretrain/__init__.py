@@ -29,7 +29,7 @@ from fcit.types import FcitError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-SIGHT_STEPS, LMM_STEPS, DRILL_STEPS, CLIP_STEPS = 3500, 2200, 0, 900
+SIGHT_STEPS, LMM_STEPS, DRILL_STEPS, CLIP_STEPS = 3500, 2200, 0, 600
 """What made the checkpoints in the package."""
 SIGHT_BATCH = 64
 Progress = Callable[[str, int, int, float], None]

@@ -227,8 +227,8 @@ def directions(seed: int) -> np.ndarray:
             prompt = worded(rng, saying.prompt)
             seen[list({*words.encode(prompt).ids, *words.encode(pick(rng, FORMS)).ids})] += 1
             texts += 1
-    # Bounded, so that the means of a dozen instructions of one kind agree whatever things they name.
-    length = np.clip(np.log(texts / seen), 0.5, 3.5)
+    # Bounded: a rare name shall not outweigh the wording around it.
+    length = np.clip(np.log(texts / seen), 0.3, 5.0)
     length[: len(mini.SPECIALS)] = 0.0
     rng = numpy_stream(seed, "pretrain-directions")
     drawn = rng.normal(size=(len(length), mini.CLIP_WIDTH)) / np.sqrt(mini.CLIP_WIDTH)
@@ -251,7 +251,7 @@ FORMS = (
 def jargon(rng: np.random.Generator) -> str:
     """A made-up instruction of one to four sentences, so that any wording can be told apart."""
     sentences: list[str] = []
-    for _ in range(1 if rng.random() < 0.75 else int(rng.integers(2, 5))):
+    for _ in range(1 if rng.random() < 0.6 else int(rng.integers(2, 5))):
         length = int(rng.integers(3, 13))
         text = " ".join(_word(rng) for _ in range(length)).capitalize()
         sentences.append(text + pick(rng, ("?", ".", ":", "")))

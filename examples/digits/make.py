@@ -1,0 +1,128 @@
+"""Turn scikit-learn's handwritten digits into a data folder for fcit: three datasets of one's own.
+
+A data folder is `datasets/`, which holds the images, and `instructions/<Name>/` with a train.json
+and a test.json whose image paths start at `datasets/`. Put what you have in place of `scans` and
+`QUESTIONS`, and the rest can stay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fcit.files import write_json
+from fcit.seeds import numpy_stream
+from fcit.types import FcitError
+
+SIDE = 48  # pixels, of 8 in a scan: what the mini model takes unscaled
+TEST_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a dataset asks about a digit: its wordings, how to answer, and the answers by digit."""
+
+    wordings: tuple[str, ...]
+    format_line: str
+    answers: tuple[str, ...]
+
+
+QUESTIONS = {
+    "Digit-Read": Question(
+        (
+            "Which digit is written here?",
+            "What is the handwritten digit?",
+            "Read the handwritten digit.",
+        ),
+        "Answer with a numeral.",
+        tuple("0123456789"),
+    ),
+    "Digit-Parity": Question(
+        (
+            "Is the written number even or odd?",
+            "Tell whether this number is even or odd.",
+            "Is this an even number or an odd one?",
+        ),
+        "Reply even or odd.",
+        ("even", "odd") * 5,
+    ),
+    "Digit-Size": Question(
+        (
+            "Is the written value five or more?",
+            "Does the value reach five?",
+            "Is the value at least five?",
+        ),
+        "Choose between yes and no.",
+        ("no",) * 5 + ("yes",) * 5,
+    ),
+}
+
+
+def scans() -> tuple[list[Image.Image], list[int]]:
+    """The 1,797 scans as 48 x 48 images, dark ink on white, and the digit on each."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise FcitError("the digits come with scikit-learn: pip install scikit-learn") from None
+    ink, digits = load_digits(return_X_y=True)  # [1797, 64], 0 (paper) to 16 (ink)
+    pixels = np.round(255 * (1 - ink.reshape(-1, 8, 8) / 16)).astype(np.uint8)
+    images = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pixels]
+    return images, [int(digit) for digit in digits]
+
+
+def write(folder: Path, seed: int = 0) -> None:
+    """Write the data folder, whole or not at all, the same for one seed.
+
+    A scan is a training or a test image in all three datasets alike: no stage shows what another
+    tests. Raises FcitError when the folder exists or cannot be written.
+    """
+    if folder.exists():
+        raise FcitError(f"{folder}: exists already; remove it or name another folder")
+    images, digits = scans()
+    order = numpy_stream(seed, "digits split").permutation(len(images))
+    tested = {int(at) for at in order[: round(TEST_SHARE * len(images))]}
+    aside = folder.with_name(f".{folder.name}-{os.getpid()}.unfinished")
+    try:
+        (aside / "datasets" / "digits").mkdir(parents=True)
+        for at, image in enumerate(images):
+            image.save(aside / "datasets" / f"digits/{at:04d}.png")
+        for name, question in QUESTIONS.items():
+            wording = numpy_stream(seed, "digits wording", name)
+            train, test = [], []
+            for at, digit in enumerate(digits):
+                prompt = f"{wording.choice(question.wordings)}\n{question.format_line}"
+                shown, said = {"image": f"digits/{at:04d}.png"}, question.answers[digit]
+                human = {"from": "human", "value": f"<image>\n{prompt}"}
+                turns = [human, {"from": "gpt", "value": said}]
+                if at in tested:
+                    test.append({"question_id": at, **shown, "text": prompt, "answer": said})
+                else:
+                    train.append({"id": at, **shown, "conversations": turns})
+            write_json(aside / "instructions" / name / "train.json", train)
+            write_json(aside / "instructions" / name / "test.json", test)
+        aside.rename(folder)
+    except OSError as error:
+        raise FcitError(f"{folder}: cannot be written: {error.strerror}") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Make the handwritten digits a data folder.")
+    beside = Path(__file__).resolve().parent / "data"
+    parser.add_argument("folder", nargs="?", type=Path, default=beside, help="what to write")
+    parser.add_argument("--seed", type=int, default=0, help="of the split and the wordings")
+    chosen = parser.parse_args()
+    try:
+        write(chosen.folder, chosen.seed)
+    except FcitError as error:
+        print(f"make.py: {error}", file=sys.stderr)
+        sys.exit(2)
+    print(f"wrote {chosen.folder}; look it over with: fcit data check {chosen.folder}")
