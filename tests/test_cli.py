@@ -99,11 +99,13 @@ def test_a_loss_that_is_not_finite_names_client_stage_and_round(lmm, table: dict
 
     experiment, method = Experiment(validate(table)), Finetune()
     turn = experiment.plan[0][1][0]
-    blank = lmm.subspaces.blank(8, float("nan"), torch_stream(0, "x"))
+    blank = lmm.subspaces.blank(8, 0.01, torch_stream(0, "x"))
     blank = {key: torch.full_like(value, float("nan")) for key, value in blank.items()}
     state = method.begin(method.start(blank, lmm.base_projector), experiment.setting.stages[0])
     job = Job(turn, method.send(state, turn))
-    with pytest.raises(FcitError, match=rf"client {turn.client}, stage 1, round 2: the loss is nan"):
+    with pytest.raises(
+        FcitError, match=rf"client {turn.client}, stage 1, round 2: the loss is nan"
+    ):
         take_turn(job, method, lmm, experiment.data(turn), Training(batch_size=8), 0, {})
     with pytest.raises(FcitError, match="has no samples"):
         take_turn(job, method, lmm, Data([], []), Training(), 0, {})

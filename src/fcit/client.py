@@ -97,9 +97,7 @@ def take_turn(
     parameters = [value for group in groups for value in group["params"]]
     optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=training.weight_decay)
     order = numpy_stream(seed, "batches", *place)
-    lengths = [
-        (len(sample.prompt) + len(sample.answers[0])) // ALIKE for sample in data.samples
-    ]
+    lengths = [(len(sample.prompt) + len(sample.answers[0])) // ALIKE for sample in data.samples]
     plan = [
         batch for _ in range(job.epochs) for batch in grouped(lengths, training.batch_size, order)
     ]
