@@ -87,7 +87,7 @@ def evaluate(
 ) -> None:
     """Answer the test sets anew with a run's saved state, and rewrite its last row.
 
-    The same state gives the same answers: use it to check a run, or after mending test data.
+    The same state gives the same answers: use it to check a finished run.
     """
     from fcit import api
     from fcit.session import Session
@@ -189,7 +189,7 @@ def partition(
 
     experiment = Experiment(config.load(recipe, changes or []))
     experiment.prepare(Terminal())
-    counts = experiment.counts()
+    counts = experiment.counts(experiment.setting)
     table = Table("client", *counts, "all")
     for client, row in enumerate(zip(*counts.values(), strict=True)):
         table.add_row(str(client), *map(str, row), str(sum(row)))
@@ -232,23 +232,13 @@ def _print_results(folders: list[Path]) -> None:
 
     from fcit.report import summary
 
-    table = Table("method", "setting", "Last", "Avg", "forgot", "zero-shot", "chance", "routing")
-    for row in summary(folders):
-        table.add_row(
-            row.method,
-            row.setting,
-            *(
-                _number(value)
-                for value in (
-                    row.last,
-                    row.avg,
-                    row.forgetting,
-                    row.zero_shot,
-                    row.chance,
-                    row.routing,
-                )
-            ),
-        )
+    rows = summary(folders)
+    names = dict.fromkeys(f"{row.setting}, {row.scoring} scoring" for row in rows)
+    columns = ("Last", "Avg", "forgetting", "zero-shot", "chance", "routing")
+    table = Table("method", *columns, title="; ".join(names))
+    for row in rows:
+        values = (row.last, row.avg, row.forgetting, row.zero_shot, row.chance, row.routing)
+        table.add_row(row.method, *map(_number, values))
     Console().print(table)
 
 
@@ -262,6 +252,9 @@ def main() -> None:
         app(standalone_mode=True)
     except FcitError as error:
         typer.echo(f"fcit: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        typer.echo(f"fcit: {error.filename or 'cannot go on'}: {error.strerror or error}", err=True)
         sys.exit(2)
 
 

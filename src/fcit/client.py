@@ -115,7 +115,9 @@ def take_turn(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm))
+        if not math.isfinite(norm):
+            raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
         optimizer.step()
         losses.append(float(loss.detach()))
     control.noise = None

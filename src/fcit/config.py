@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ Positive = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -96,6 +97,12 @@ class TrainingSection(Section):
     threads: Positive = 1
 
 
+def _fields(method: str) -> set[str]:
+    from fcit.methods import find
+
+    return {one.name for one in dataclasses.fields(find(method))}
+
+
 class MethodSection(BaseModel):
     """name: a method; its hyper-parameters stand beside it (`fcit run --help` lists methods)."""
 
@@ -108,13 +115,15 @@ class MethodSection(BaseModel):
         from fcit.methods import find
 
         try:
-            fields = {one.name for one in dataclasses.fields(find(self.name))}
+            fields = _fields(self.name)
             for key in self.model_extra or {}:
                 if key not in fields:
                     raise ValueError(
                         f"{self.name} has no {key!r}; it has {', '.join(sorted(fields))}"
                     )
-            TypeAdapter(find(self.name), config=None).validate_python(self.model_extra or {})
+            TypeAdapter(find(self.name)).validate_json(
+                json.dumps(self.model_extra or {}), strict=True
+            )
         except FcitError as error:
             raise ValueError(str(error)) from None
         return self
@@ -122,7 +131,8 @@ class MethodSection(BaseModel):
 
 class EvaluationSection(Section):
     """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
-    Java). batch_size changes speed, not answers. limit: test samples per dataset (0: all)."""
+    Java). batch_size: answered at once (float
+    sums, and so a rare answer, depend on it). limit: test samples per dataset (0: all)."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
@@ -159,25 +169,37 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
         raise FcitError(f"{path}: not valid TOML: {error}") from None
     table.pop("versions", None)
     _anchor(table, path.parent)
+    if method:
+        _switch(table, method, str(path))
     for change in changes:
         _change(table, change)
-    if method and method != table.get("method", {}).get("name"):
-        from fcit.methods import find
-
-        fields = {one.name for one in dataclasses.fields(find(method))}
-        kept = {key: value for key, value in table.get("method", {}).items() if key in fields}
-        table["method"] = kept | {"name": method}
     return validate(table, str(path))
 
 
 def validate(table: Mapping[str, Any], source: str = "config") -> Config:
-    """A Config from a plain table. Raises FcitError naming the source and the key at fault."""
+    """A Config from a plain table; relative paths start at the current folder.
+
+    Raises FcitError naming the source and the key at fault.
+    """
+    own = {key: dict(part) if isinstance(part, Mapping) else part for key, part in table.items()}
+    _anchor(own, Path.cwd())
     try:
-        return Config.model_validate(dict(table))
+        return Config.model_validate(own)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "recipe"
         raise FcitError(f"{source}: {key}: {_plain(first)}") from None
+
+
+def _switch(table: dict[str, Any], method: str, source: str) -> None:
+    """Name another method; what only the recipe's own method has is left out."""
+    part = table.get("method", {})
+    if not isinstance(part, dict):
+        raise FcitError(f"{source}: method: must be a section, [method]")
+    named = part.get("name", MethodSection.model_fields["name"].default)
+    mine, theirs = _fields(method), _fields(str(named))
+    kept = {key: value for key, value in part.items() if key in mine or key not in theirs}
+    table["method"] = kept | {"name": method}
 
 
 def to_table(config: Config) -> dict[str, Any]:

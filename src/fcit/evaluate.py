@@ -47,11 +47,9 @@ def answer(
         for sample, feature in zip(data.samples, features, strict=True)
     ]
     names = model.subspaces.names
-    model.gate = (
-        torch.tensor([[row[name] for name in names] for row in shares], device=model.device)
-        if names
-        else None
-    )
+    if names:
+        table = [[row[name] for name in names] for row in shares]
+        method.activate(model, torch.tensor(table, device=model.device))
     texts = model.generate(prompts, data.images, max_new_tokens)
     return [Answer(text, row) for text, row in zip(texts, shares, strict=True)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections.abc import Sequence
@@ -34,6 +35,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
 
 
+def _made_by() -> str:
+    """A digest of the mini suite's generators: another version of them never reads an old suite."""
+    digest = hashlib.sha256()
+    room = Path(datasets.__file__).parent
+    for file in sorted(
+        [*(room / "mini").glob("*.py"), *room.glob("*.py"), room.parent / "seeds.py"]
+    ):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]
+
+
 class Experiment:
     """What a configuration stands for, built on first use; no model is loaded here."""
 
@@ -53,7 +65,7 @@ class Experiment:
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
-        self._shares: dict[str, list[list[Sample]]] = {}
+        self._shares: dict[tuple[Task, int], list[list[Sample]]] = {}
 
     @cached_property
     def root(self) -> Path:
@@ -64,7 +76,7 @@ class Experiment:
                 raise FcitError(f"data.root: {root}: no such folder")
             return root
         train, test = self.config.data.train or MINI_TRAIN, self.config.data.test or MINI_TEST
-        return cache_folder() / f"mini-1-seed{self.config.seed}-{train}x{test}"
+        return cache_folder() / f"mini-{_made_by()}-seed{self.config.seed}-{train}x{test}"
 
     def prepare(self, watch: Watch) -> None:
         """Make the mini suite where it is needed; report missing data before anything starts."""
@@ -76,7 +88,11 @@ class Experiment:
             watch.say(f"making the mini suite in {self.root}")
             with watch.bar("mini suite", 12 * (train + test)) as step:
                 seed = self.config.seed
-                mini.write(self.root, seed, train, test, progress=lambda done, _: step(done))
+                try:
+                    mini.write(self.root, seed, train, test, progress=lambda done, _: step(done))
+                except FcitError:
+                    if not self.root.is_dir():  # else another run has just made it
+                        raise
         missing = datasets.missing(self.root, self.setting.datasets)
         if missing:
             raise FcitError(
@@ -104,11 +120,13 @@ class Experiment:
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split where the data folder has
         it, else a seeded one of each of the task's datasets."""
-        if task.name not in self._shares:
-            part, clients = self.config.setting, self.training_setting.clients
-            found = published(self.root, task, part.beta, clients)
-            self._shares[task.name] = found or self._split(task, clients)
-        return self._shares[task.name]
+        return self._shares_of(task, self.training_setting.clients)
+
+    def _shares_of(self, task: Task, clients: int) -> list[list[Sample]]:
+        if (task, clients) not in self._shares:
+            found = published(self.root, task, self.config.setting.beta, clients)
+            self._shares[task, clients] = found or self._split(task, clients)
+        return self._shares[task, clients]
 
     def _split(self, task: Task, clients: int) -> list[list[Sample]]:
         shares: list[list[Sample]] = [[] for _ in range(clients)]
@@ -120,13 +138,15 @@ class Experiment:
                 share += [samples[i] for i in part]
         return shares
 
-    def counts(self) -> dict[str, list[int]]:
-        """How many training samples of each dataset every client holds."""
-        tasks = [task for stage in self.training_setting.stages for task in stage.tasks]
-        shares = {name: self.shares(task) for task in tasks for name in task.datasets}
+    def counts(self, setting: Setting) -> dict[str, list[int]]:
+        """How many training samples of each dataset every client of a setting holds."""
+        tasks = [task for stage in setting.stages for task in stage.tasks]
+        found = {
+            name: self._shares_of(task, setting.clients) for task in tasks for name in task.datasets
+        }
         return {
-            name: [sum(sample.dataset == name for sample in share) for share in shares[name]]
-            for name in shares
+            name: [sum(sample.dataset == name for sample in share) for share in shares]
+            for name, shares in found.items()
         }
 
     def data(self, turn: Turn) -> Data:
@@ -198,6 +218,7 @@ class Site:
         """Put a state in place, to answer with."""
         self.placed = state
         self.model.receive(state, self.method.scale)
+        self.method.equip(self.model, state)
 
     def answer(self, data: Data) -> list[Answer]:
         """Answers of the state in place."""

@@ -129,10 +129,12 @@ class Results:
     def write_matrix(self, zero: Mapping[str, float], rows: Sequence[Row]) -> None:
         """Write `matrix.json` with the rows there are."""
         names = list(self.setting.datasets)
+        last: float | None = None
+        avg: float | None = None
         if rows:
-            last, avg = metrics.last(rows), metrics.avg(rows)
-        else:
-            last = avg = sum(zero.values()) / len(zero)
+            last, avg = round(metrics.last(rows), 4), round(metrics.avg(rows), 4)
+        elif not self.stages:
+            last = avg = round(sum(zero.values()) / len(zero), 4)
         forgetting = metrics.forgetting(rows, names) if rows else dict.fromkeys(names, 0.0)
         stages = (
             []
@@ -153,8 +155,8 @@ class Results:
             "datasets": names,
             "stages": stages,
             "matrix": list(rows),
-            "last": round(last, 4),
-            "avg": round(avg, 4),
+            "last": last,
+            "avg": avg,
             "forgetting": {name: round(points, 4) for name, points in forgetting.items()},
             "zero_shot": dict(zero),
             "chance": self._chance,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import subprocess
 import time
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from fcit import config as configs
 from fcit.config import Config
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment
-from fcit.files import read_json, write_json
+from fcit.files import ASIDE, read_json, write_json
+from fcit.models import CHECKPOINTS
 from fcit.results import Results, Row
 from fcit.runfolder import ZERO_SHOT, RunFolder
 from fcit.server import Position, Round, federate
@@ -48,11 +51,17 @@ class Session:
         folder, path = self.folder, self.folder.path
         if resume and not path.is_dir():
             raise FcitError(f"{path}: no such run folder to resume; run without --resume")
-        if path.is_dir() and any(path.iterdir()) and not folder.config.is_file():
+        strangers = (
+            [one for one in path.iterdir() if not one.name.startswith(ASIDE)]
+            if path.is_dir()
+            else []
+        )
+        if strangers and not folder.config.is_file():
             raise FcitError(f"{path}: not a run folder and not empty; choose another --out")
         table = configs.to_table(self.config)
         if folder.begun():
             theirs = configs.to_table(configs.load(folder.config))
+            self._same_base()
             key = _first_difference(_comparable(theirs), _comparable(table))
             if key:
                 raise FcitError(
@@ -63,25 +72,37 @@ class Session:
                     f"{path}: this run is already there; go on with --resume or choose another --out"
                 )
         path.mkdir(parents=True, exist_ok=True)
-        folder.tidy()
         if not folder.begun():
             configs.write(folder.config, _plain(table) | {"versions": versions()})
+
+    def _same_base(self) -> None:
+        """Raise FcitError when the mini model is not the one the run was begun with."""
+        made = tomllib.loads(self.folder.config.read_text(encoding="utf-8")).get("versions", {})
+        if made.get("base", base()) != base():
+            raise FcitError(
+                f"{self.folder.path}: was made with another version of the mini model; "
+                "choose another --out"
+            )
 
     def prepare(self) -> None:
         """Make or check the data; write down who holds how much of it."""
         self.experiment.prepare(self.watch)
         write_json(
             self.folder.partition,
-            {"data": str(self.experiment.root), "datasets": self.experiment.counts()},
+            {
+                "data": str(self.experiment.root),
+                "datasets": self.experiment.counts(self.experiment.training_setting),
+            },
         )
 
     # -- the run ---------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Do what is left of the run."""
-        position = self.folder.position()
-        self.folder.keep_log(position)
-        with LocalEngine(self.config, self._workers()) as engine:
+        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+            position = self.folder.position()
+            self.folder.tidy()
+            self.folder.keep_log(position)
             if position:
                 state, engine.memory = self.folder.state()
                 self.watch.say(
@@ -90,9 +111,9 @@ class Session:
             else:
                 state = engine.start()
             zero = self.results.zero_shot(engine)
-            rows: list[Row] = []
+            rows = self._known_rows(position)
+            self.results.write_matrix(zero, rows)
             if self.stages:
-                rows = self._known_rows(position)
                 self._federate(engine, state, position, zero, rows)
             self.results.write_matrix(zero, rows)
 
@@ -135,6 +156,7 @@ class Session:
                 del rows[self._row_index(position.stage) :]
                 rows.append(row)
                 self.results.write_matrix(zero, rows)
+                self.results.clock = time.monotonic()
 
             engine.tick = tick
             self.results.clock = time.monotonic()
@@ -150,25 +172,26 @@ class Session:
             )
 
     def evaluate(self) -> Row:
-        """Answer the test sets anew with the run's last state; return the last row (percent)."""
-        position = self.folder.position()
-        with LocalEngine(self.config, self._workers()) as engine:
-            if position is None or not self.stages:
-                for name in self.setting.datasets:
-                    self.folder.predictions(ZERO_SHOT, name).unlink(missing_ok=True)
-                zero = self.results.zero_shot(engine)
-                self.results.write_matrix(zero, [])
-                return [zero[name] for name in self.setting.datasets]
-            state, _ = self.folder.state()
-            seen = self.setting.datasets if self.method.once else self.setting.seen(position.stage)
-            stage = self._stage_name(position.stage)
-            for name in seen:
+        """Answer the test sets anew with the run's last state; return its row (percent).
+
+        Raises FcitError on a run that is not finished: its state is between two rows.
+        """
+        position, last = self.folder.position(), len(self.stages) - 1
+        if self.stages and (position is None or not position.ended or position.stage < last):
+            raise FcitError(
+                f"{self.folder.path}: this run is not finished; finish it with fcit run --resume"
+            )
+        names = self.setting.datasets
+        stage = self._stage_name(last) if self.stages else ZERO_SHOT
+        state = self.folder.state()[0] if self.stages else State()
+        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+            rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
+            for name in names:
                 self.folder.predictions(stage, name).unlink(missing_ok=True)
-            row = self.results.row(engine, state, stage, seen)
-            rows = self._known_rows(position)
-            del rows[self._row_index(position.stage) :]
-            self.results.write_matrix(self.results.zero_shot(engine), [*rows, row])
-            return row
+            row = self.results.row(engine, state, stage, names)
+            zero = self.results.zero_shot(engine)
+            self.results.write_matrix(zero, [*rows, row] if self.stages else [])
+        return row
 
     # -- small things --------------------------------------------------------------------------------
 
@@ -195,18 +218,30 @@ class Session:
             if choose("auto", "auto")[0] != "cpu":
                 return 1
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        return max(1, (cores or 1) // self.config.training.threads)
+        useful = max(federation.per_round, 4)
+        return max(1, min(useful, (cores or 1) // self.config.training.threads))
+
+
+def base() -> str:
+    """A digest of the mini model and the mini CLIP that are shipped with the package."""
+    digest = hashlib.sha256()
+    for name in ("mini-lmm", "mini-clip"):
+        digest.update((CHECKPOINTS / name / "model.safetensors").read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def versions() -> dict[str, str]:
     """What the numbers were made with."""
     packages = ("fcit", "torch", "transformers", "numpy", "pillow")
     found = {name: importlib.metadata.version(name) for name in packages}
-    return found | {"python": platform.python_version(), "commit": _commit()}
+    return found | {"python": platform.python_version(), "commit": _commit(), "base": base()}
 
 
 def _commit() -> str:
+    """The commit of fcit's own checkout; "unknown" where it was installed without one."""
     here = Path(__file__).parent
+    if not (here.parents[1] / ".git").exists():
+        return "unknown"
     try:
         done = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],

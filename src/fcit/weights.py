@@ -88,9 +88,9 @@ def from_bytes(data: bytes) -> Weights:
         raise FcitError(f"not a safetensors message: {error}") from None
 
 
-def save(path: Path, weights: Weights) -> None:
+def save(path: Path, weights: Weights, durable: bool = True) -> None:
     """Write a safetensors file, whole or not at all."""
-    with written_aside(path) as aside:
+    with written_aside(path, durable) as aside:
         aside.write_bytes(to_bytes(weights))
 
 

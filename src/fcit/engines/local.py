@@ -37,7 +37,7 @@ class Worker:
             "FCIT_SERVER": str(os.getpid()),
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fcit.engines.worker"],
+            [sys.executable, "-P", "-m", "fcit.engines.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | quiet,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from fcit.types import PROJECTOR, Identity, Setting, Stage, State, Turn, Update, Weights
+from fcit.types import PROJECTOR, FcitError, Identity, Setting, Stage, State, Turn, Update, Weights
 from fcit.weights import mean
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ class Method:
     scale: float = 2.0
     init_std: float = 0.01
     projector: Literal["shared", "isolated", "frozen"] = "shared"
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise FcitError(f"method.rank: {self.rank} must be at least 1")
+        for name in ("scale", "init_std"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise FcitError(f"method.{name}: {value} must be above 0")
 
     once: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
@@ -107,7 +115,7 @@ class Method:
         return list(received.adapters)
 
     def equip(self, model: Model, received: State) -> None:
-        """Prepare the client's model before it trains: gates, extra modules, prompts."""
+        """Prepare a model for what was received, to train or to answer: extra modules, prompts."""
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """What is added to the local loss of a batch."""
@@ -121,22 +129,18 @@ class Method:
 
     def aggregate(self, state: State, updates: Sequence[Update]) -> State:
         """The round's updates (by client id) averaged by sample count, name by name (FedAvg)."""
-        adapters = {name: [u for u in updates if name in u.adapters] for name in _names(updates)}
-        averaged = {
-            name: mean([u.adapters[name] for u in who], [u.samples for u in who])
-            for name, who in adapters.items()
-        }
-        extras = dict(state.extras)
-        who = [u for u in updates if "projector" in u.extras]
-        if who:
-            extras["projector"] = mean(
-                [u.extras["projector"] for u in who], [u.samples for u in who]
-            )
-        return State(state.adapters | averaged, extras)
+        adapters = _averages([(update.adapters, update.samples) for update in updates])
+        extras = _averages([(update.extras, update.samples) for update in updates])
+        return State(state.adapters | adapters, state.extras | extras)
 
     def end(self, state: State, stage: Stage) -> State:
         """A stage has ended."""
         return state
+
+    def activate(self, model: Model, shares: Tensor) -> None:
+        """Open the model's adapters for a batch that is to be answered: `shares` [batch, K] are the
+        routes of its samples. A method with gates of its own (a router per layer) sets them here."""
+        model.gate = shares
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
         """How much each adapter gives for a test instruction (all that are opened, by name)."""
@@ -148,5 +152,10 @@ def with_projector(block: Weights, projector: Weights) -> Weights:
     return block | {PROJECTOR + name: value for name, value in projector.items()}
 
 
-def _names(updates: Sequence[Update]) -> list[str]:
-    return list(dict.fromkeys(name for update in updates for name in update.adapters))
+def _averages(sent: Sequence[tuple[dict[str, Weights], int]]) -> dict[str, Weights]:
+    """For every name, the mean over those who sent it, weighted by their samples."""
+    result: dict[str, Weights] = {}
+    for name in dict.fromkeys(name for parts, _ in sent for name in parts):
+        who = [(parts[name], samples) for parts, samples in sent if name in parts]
+        result[name] = mean([part for part, _ in who], [samples for _, samples in who])
+    return result

@@ -35,9 +35,10 @@ class Disco(Method):
     token: Literal["text", "image", "both"] = "text"
 
     def __post_init__(self) -> None:
+        Method.__post_init__(self)
         if not -1 <= self.tau <= 1:
             raise FcitError(f"method.tau: {self.tau} is not a cosine; use a value from -1 to 1")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < float("inf"):
             raise FcitError(f"method.temperature: {self.temperature} must be above 0")
         if self.subspaces < 0:
             raise FcitError(f"method.subspaces: {self.subspaces} must be 0 (no cap) or more")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fcit.methods.base import Method, Query, with_projector
-from fcit.types import Setting, Stage, State, Task, Turn, Weights
+from fcit.types import FcitError, Setting, Stage, State, Task, Turn, Weights
 
 
 @dataclass(frozen=True)
@@ -31,4 +31,6 @@ class Individual(Method):
         return turn.task.name
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
+        if query.dataset not in state.adapters:
+            raise FcitError("individual answers questions of its datasets only; it cannot be asked")
         return {name: float(name == query.dataset) for name in state.adapters}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fcit.types import Sample
+from fcit.types import FcitError, Sample
 
 
 class Chat:
@@ -12,10 +12,11 @@ class Chat:
 
     def __init__(self, processor: Any, max_length: int):
         self.processor, self.tokenizer, self.max_length = processor, processor.tokenizer, max_length
+        self.image_id = self.tokenizer.convert_tokens_to_ids(processor.image_token)
 
     def question(self, prompt: str, tokens: int) -> str:
         """The text up to where the assistant answers one prompt about one image."""
-        return self._render([_human(prompt, image=True)], True, tokens)
+        return self._render([_human(self._plain(prompt), image=True)], True, tokens)
 
     def turns(self, sample: Sample, tokens: int) -> tuple[list[int], list[int]]:
         """A sample's conversation as ids, and the same with -100 outside the assistant's answers."""
@@ -25,9 +26,11 @@ class Chat:
         for number, (question, answer) in enumerate(
             [(sample.prompt, sample.answers[0]), *sample.more]
         ):
-            messages.append(_human(question, image=number == 0))
+            messages.append(_human(self._plain(question), image=number == 0))
             start = len(self._render(messages, True, tokens))
-            messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
+            messages.append(
+                {"role": "assistant", "content": [{"type": "text", "text": self._plain(answer)}]}
+            )
             text = self._render(messages, False, tokens)
             spans.append((start, len(text)))
         encoded = self.tokenizer(
@@ -38,7 +41,16 @@ class Chat:
             token if end > start and any(a <= start and end <= b for a, b in spans) else -100
             for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
         ]
+        if ids.count(self.image_id) < tokens or all(label == -100 for label in labels):
+            raise FcitError(
+                f"training.max_length: {self.max_length} tokens cut off the image or the whole answer "
+                f"of {sample.dataset} sample {sample.id}; raise it"
+            )
         return ids, labels
+
+    def _plain(self, text: str) -> str:
+        """A person's text without image placeholders: the template sets the one there is."""
+        return text.replace(self.processor.image_token, "").strip("\n")
 
     def _render(self, messages: list[dict[str, Any]], open_turn: bool, tokens: int) -> str:
         text = self.processor.apply_chat_template(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +48,7 @@ class FeatureCache:
             value = compute().cpu()
             self.computed += 1
             if path and self._room(value):
-                save(path, {"features": value})
+                save(path, {"features": value}, durable=False)
         self._remember(key, value)
         return value
 
@@ -62,17 +62,9 @@ class FeatureCache:
     def _room(self, value: Tensor) -> bool:
         assert self.folder is not None
         if self._on_disk is None:
-            self._on_disk = (
-                sum(
-                    entry.stat().st_size
-                    for folder in os.scandir(self.folder.parent)
-                    if folder.is_dir()
-                    for inner in os.scandir(folder)
-                    if inner.is_dir()
-                    for entry in os.scandir(inner)
-                )
-                if self.folder.parent.is_dir()
-                else 0
-            )
+            self._on_disk = 0
+            for file in self.folder.parent.rglob("*.safetensors"):
+                with contextlib.suppress(FileNotFoundError):  # another process may be renaming
+                    self._on_disk += file.stat().st_size
         self._on_disk += nbytes({"": value})
         return self._on_disk <= self.disk_bytes

@@ -28,7 +28,9 @@ class Encoder:
 
     def __init__(self, folder: str | Path, device: str = "cpu"):
         try:
-            model: Any = CLIPModel.from_pretrained(folder, dtype=torch.float32)
+            model: Any = CLIPModel.from_pretrained(
+                folder, dtype=torch.float32, use_safetensors=True
+            )
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
             self.images = AutoImageProcessor.from_pretrained(folder, backend="pil")
         except (OSError, ValueError, KeyError) as error:

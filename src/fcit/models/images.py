@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from fcit.types import FcitError
 
@@ -19,7 +19,7 @@ def open_image(source: Path | io.BytesIO, name: Path) -> Image.Image:
         with Image.open(source) as image:
             image.load()
             rgb = image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # Pillow raises nearly anything on a broken file
         raise FcitError(f"{name}: image cannot be decoded: {error}") from None
     side = max(rgb.size)
     if rgb.size == (side, side):

@@ -56,7 +56,9 @@ class LMM:
         self.device = torch.device(device)
         try:
             self.processor = AutoProcessor.from_pretrained(folder, backend="pil")
-            model: Any = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+            model: Any = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True
+            )
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
@@ -113,6 +115,7 @@ class LMM:
             for value in self.projectors[-1].values():
                 value.requires_grad_(True)
         self.gate, self.prompts, self.extra = None, None, nn.ModuleDict()
+        self.subspaces.control.noise = None
 
     def adapter(self, name: str) -> Weights:
         """One adapter as it now stands: its block, and its projector where it has its own."""

@@ -1,0 +1,119 @@
+"""The frozen encoder: features that know no batch, and a mini CLIP that tells the datasets apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcit.benchmark.datasets import DATASETS, image_path, read
+from fcit.benchmark.settings import TASK_ORDER
+from fcit.models import CHECKPOINTS
+from fcit.models.identity import Encoder, token
+from fcit.types import FcitError
+from fcit.weights import cosine
+
+PROMPTS = ["What is it?", "How many red stars are there?\nAnswer with a number.", "a " * 300]
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    torch.set_num_threads(1)
+    return Encoder(CHECKPOINTS / "mini-clip")
+
+
+@pytest.fixture(scope="module")
+def features(encoder: Encoder, suite: Path) -> dict[str, torch.Tensor]:
+    """Text features of every dataset's 40 training and 12 test prompts, training first."""
+    return {
+        name: encoder.text(
+            [one.prompt for part in ("train", "test") for one in read(suite, name, part)]
+        )
+        for name in DATASETS
+    }
+
+
+@pytest.fixture(scope="module")
+def images(suite: Path) -> list[Path]:
+    return [image_path(suite, one) for one in read(suite, "IconQA", "train")[:3]]
+
+
+def fresh(encoder: Encoder) -> Encoder:
+    """The same encoder with nothing remembered."""
+    encoder.seen.clear()
+    return encoder
+
+
+def test_a_text_feature_does_not_depend_on_its_batch(encoder: Encoder) -> None:
+    together = fresh(encoder).text(PROMPTS)
+    assert together.shape[0] == 3
+    for prompt, row in zip(PROMPTS, together, strict=True):
+        assert torch.equal(fresh(encoder).text([prompt])[0], row)
+    backwards = fresh(encoder).text([*PROMPTS[::-1], PROMPTS[0]])
+    assert torch.equal(backwards[:3].flip(0), together)
+    assert torch.equal(backwards[3], together[0])
+
+
+def test_a_text_longer_than_the_encoder_is_cut(encoder: Encoder) -> None:
+    long, longer = encoder.text(["star " * 500, "star " * 900])
+    assert torch.equal(long, longer)
+    assert long.isfinite().all()
+
+
+def test_an_image_feature_does_not_depend_on_its_batch(
+    encoder: Encoder, images: list[Path]
+) -> None:
+    together = fresh(encoder).image(images)
+    for path, row in zip(images, together, strict=True):
+        assert torch.equal(fresh(encoder).image([path])[0], row)
+    assert not torch.equal(together[0], together[1])
+
+
+def test_both_has_two_halves_of_unit_length(encoder: Encoder, images: list[Path]) -> None:
+    text, image = encoder.text(PROMPTS), encoder.image(images)
+    rows = encoder.embed("both", PROMPTS, images)
+    width = text.shape[1]
+    assert rows.shape == (3, width + image.shape[1])
+    halves = rows.split([width, image.shape[1]], dim=1)
+    for half, of in zip(halves, (text, image), strict=True):
+        torch.testing.assert_close(half.norm(dim=1), torch.ones(3))
+        torch.testing.assert_close(cosine(half, of).diagonal(), torch.ones(3))
+    for half in token(rows, "both").chunk(2):
+        assert float(half.norm()) == pytest.approx(1.0)
+
+
+def test_a_token_of_one_kind_is_the_plain_mean(encoder: Encoder, images: list[Path]) -> None:
+    assert torch.equal(encoder.embed("text", PROMPTS, images), encoder.text(PROMPTS))
+    assert torch.equal(encoder.embed("image", PROMPTS, images), encoder.image(images))
+    rows = encoder.text(PROMPTS)
+    assert torch.equal(token(rows, "text"), rows.mean(dim=0))
+
+
+def test_the_datasets_tokens_lie_further_apart_than_tau(features) -> None:
+    tokens = torch.stack([token(rows[:40], "text") for rows in features.values()])
+    assert len(tokens) == 12
+    likeness = cosine(tokens, tokens).fill_diagonal_(-1)
+    worst = divmod(int(likeness.argmax()), 12)
+    names = list(features)
+    assert float(likeness.max()) < 0.9, f"{names[worst[0]]} and {names[worst[1]]} are alike"
+
+
+def test_clients_of_one_dataset_lie_nearer_than_tau(features) -> None:
+    for name, rows in features.items():
+        halves = torch.stack([token(rows[:20], "text"), token(rows[20:40], "text")])
+        assert float(cosine(halves, halves)[0, 1]) >= 0.9, name
+
+
+def test_single_prompts_are_nearest_their_own_dataset(features) -> None:
+    tokens = torch.stack([token(features[name][:40], "text") for name in TASK_ORDER])
+    hits = [
+        cosine(features[name][40:], tokens).argmax(dim=1) == at
+        for at, name in enumerate(TASK_ORDER)
+    ]
+    assert float(torch.cat(hits).float().mean()) >= 0.98, [int(hit.sum()) for hit in hits]
+
+
+def test_a_folder_that_is_no_clip_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FcitError, match=str(tmp_path)):
+        Encoder(tmp_path)
