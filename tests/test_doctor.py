@@ -11,9 +11,8 @@ import pytest
 from fcit import doctor
 from fcit.doctor import Finding, findings
 
-PARTS = (
-    "python fcit torch transformers safetensors numpy pillow cores memory GPU Java Flower PEFT"
-).split()
+PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
+PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT")
 
 
 def found() -> dict[str, Finding]:

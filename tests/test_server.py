@@ -143,7 +143,7 @@ def test_a_client_is_asked_for_a_token_only_where_it_meets_a_task_first(whole) -
 
 
 def test_a_client_is_sent_its_own_subspace_and_that_alone_is_averaged(whole) -> None:
-    engine, ledger, _ = whole
+    _, ledger, _ = whole
     before = dict(zip(EVERY[1:], ledger.commits, strict=False))  # what stood before each commit
     for report in ledger.rounds[1:]:
         _, stood = before[report.position]
@@ -193,7 +193,7 @@ def test_going_on_from_every_commit_ends_in_the_same_bits(place: int, whole) -> 
 
 def test_a_stage_that_was_ended_is_handed_out_again_as_it_was(whole) -> None:
     """Its evaluation may be unfinished; it must not end, or begin, twice."""
-    _, ledger, final = whole
+    final = whole[2]
     engine, anew = Scripted(), Ledger()
     assert same(go(engine, anew, final, Position(1, 2, True)), final)
     assert anew.stages == [Position(1, 2, True)]

@@ -10,7 +10,7 @@ import torch
 from fcit.benchmark.datasets import DATASETS, image_path, read
 from fcit.benchmark.settings import TASK_ORDER
 from fcit.models import CHECKPOINTS
-from fcit.models.identity import Encoder, token
+from fcit.models.identity import Encoder
 from fcit.types import FcitError
 from fcit.weights import cosine
 
@@ -70,28 +70,17 @@ def test_an_image_feature_does_not_depend_on_its_batch(
     assert not torch.equal(together[0], together[1])
 
 
-def test_both_has_two_halves_of_unit_length(encoder: Encoder, images: list[Path]) -> None:
+def test_both_is_text_and_image_side_by_side(encoder: Encoder, images: list[Path]) -> None:
     text, image = encoder.text(PROMPTS), encoder.image(images)
-    rows = encoder.embed("both", PROMPTS, images)
-    width = text.shape[1]
-    assert rows.shape == (3, width + image.shape[1])
-    halves = rows.split([width, image.shape[1]], dim=1)
-    for half, of in zip(halves, (text, image), strict=True):
-        torch.testing.assert_close(half.norm(dim=1), torch.ones(3))
-        torch.testing.assert_close(cosine(half, of).diagonal(), torch.ones(3))
-    for half in token(rows, "both").chunk(2):
-        assert float(half.norm()) == pytest.approx(1.0)
-
-
-def test_a_token_of_one_kind_is_the_plain_mean(encoder: Encoder, images: list[Path]) -> None:
-    assert torch.equal(encoder.embed("text", PROMPTS, images), encoder.text(PROMPTS))
-    assert torch.equal(encoder.embed("image", PROMPTS, images), encoder.image(images))
-    rows = encoder.text(PROMPTS)
-    assert torch.equal(token(rows, "text"), rows.mean(dim=0))
+    assert torch.equal(encoder.embed("text", PROMPTS, images), text)
+    assert torch.equal(encoder.embed("image", PROMPTS, images), image)
+    both = encoder.embed("both", PROMPTS, images)
+    assert torch.equal(both, torch.cat([text, image], dim=1))
+    assert text.shape == image.shape  # halves of equal width: DISCO compares them one by one
 
 
 def test_the_datasets_tokens_lie_further_apart_than_tau(features) -> None:
-    tokens = torch.stack([token(rows[:40], "text") for rows in features.values()])
+    tokens = torch.stack([rows[:40].mean(dim=0) for rows in features.values()])
     assert len(tokens) == 12
     likeness = cosine(tokens, tokens).fill_diagonal_(-1)
     worst = divmod(int(likeness.argmax()), 12)
@@ -101,12 +90,12 @@ def test_the_datasets_tokens_lie_further_apart_than_tau(features) -> None:
 
 def test_clients_of_one_dataset_lie_nearer_than_tau(features) -> None:
     for name, rows in features.items():
-        halves = torch.stack([token(rows[:20], "text"), token(rows[20:40], "text")])
+        halves = torch.stack([rows[:20].mean(dim=0), rows[20:40].mean(dim=0)])
         assert float(cosine(halves, halves)[0, 1]) >= 0.9, name
 
 
 def test_single_prompts_are_nearest_their_own_dataset(features) -> None:
-    tokens = torch.stack([token(features[name][:40], "text") for name in TASK_ORDER])
+    tokens = torch.stack([features[name][:40].mean(dim=0) for name in TASK_ORDER])
     hits = [
         cosine(features[name][40:], tokens).argmax(dim=1) == at
         for at, name in enumerate(TASK_ORDER)

@@ -11,8 +11,8 @@ from fcit.types import Setting, Stage, Task
 
 @dataclass(frozen=True)
 class Multitask(Method):
-    """One client holds everything and trains once, for as many epochs as a federated client's data
-    is expected to be seen in a stage (rounds x per_round / clients, at least 1)."""
+    """One client holds everything and trains once, for as many epochs as a client's data is expected to
+    be seen in a homogeneous stage (rounds x per_round / clients, at least 1)."""
 
     once: ClassVar[bool] = True
 

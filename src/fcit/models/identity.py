@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
@@ -42,12 +41,12 @@ class Encoder:
         self.seen: dict[str | Path, Tensor] = {}
 
     def embed(self, kind: Kind, prompts: Sequence[str], images: Sequence[Path]) -> Tensor:
-        """One row a sample: text features [n, d], image features [n, d], or both, normalised, [n, 2d]."""
+        """One row a sample: text features [n, d], image features [n, d], or both [n, 2d]."""
         if kind == "text":
             return self.text(prompts)
         if kind == "image":
             return self.image(images)
-        return torch.cat([normalize(self.text(prompts)), normalize(self.image(images))], dim=1)
+        return torch.cat([self.text(prompts), self.image(images)], dim=1)
 
     def text(self, prompts: Sequence[str]) -> Tensor:
         """Pooled text features [n, d] of instructions, cut at the encoder's length."""
@@ -78,12 +77,3 @@ class Encoder:
         pixels = self.images(open_image(path, path), return_tensors="pt")["pixel_values"]
         out = self.model.vision_model(pixel_values=pixels.to(self.device))
         return self.model.visual_projection(out.pooler_output)[0].float().cpu()
-
-
-def token(rows: Tensor, kind: Kind) -> Tensor:
-    """A client's identity token from its samples' features: their mean, each half of unit length
-    when the token is made of both (so that its cosine averages the two similarities)."""
-    mean = rows.mean(dim=0)
-    if kind != "both":
-        return mean
-    return torch.cat([normalize(half, dim=0) for half in mean.chunk(2)])

@@ -1,0 +1,174 @@
+"""The local engine: the same bits for any number of workers, and an end to every failure."""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcit.config import Config, validate
+from fcit.engines.local import LocalEngine, Worker
+from fcit.experiment import Experiment
+from fcit.methods.finetune import Finetune
+from fcit.types import FcitError, Job, State, Turn
+from fcit.weights import flatten
+
+CHUNKS = [[0, 3, 5], [1], [2, 4]]
+
+
+@pytest.fixture(scope="module")
+def broken(suite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the suite to do damage to."""
+    root = tmp_path_factory.mktemp("broken") / "mini"
+    shutil.copytree(suite, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def config(table: dict, broken: Path) -> Config:
+    changed = copy.deepcopy(table)
+    changed["data"]["root"] = str(broken)
+    changed["data"]["train"] = 24
+    return validate(changed)
+
+
+@pytest.fixture(scope="module")
+def spoilt(config: Config, broken: Path) -> tuple[Turn, Path]:
+    """A turn (of the second stage), and the one image of its client that was cut short."""
+    experiment = Experiment(config)
+    turn = experiment.plan[1][0][1]
+    image = Path(experiment.data(turn).images[0])
+    assert image.is_relative_to(broken)
+    image.write_bytes(image.read_bytes()[:60])
+    return turn, image
+
+
+@pytest.fixture(scope="module")
+def two(config: Config, spoilt) -> Iterator[LocalEngine]:
+    with LocalEngine(config, 2) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def one(config: Config, spoilt) -> Iterator[LocalEngine]:
+    with LocalEngine(config, 1) as engine:
+        yield engine
+
+
+def jobs(engine: LocalEngine, turns: list[Turn]) -> list[Job]:
+    method = Finetune()
+    state = method.open(engine.start(), "0")
+    return [Job(turn, method.send(state, turn)) for turn in turns]
+
+
+def same(a: State, b: State) -> bool:
+    mine, theirs = flatten(a), flatten(b)
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def processes(engine: LocalEngine) -> list:
+    return [worker.process for worker in engine.all if isinstance(worker, Worker)]
+
+
+def test_one_worker_is_this_process_and_two_are_two_others(
+    one: LocalEngine, two: LocalEngine
+) -> None:
+    assert not processes(one)
+    assert len({process.pid for process in processes(two)} - {os.getpid()}) == 2
+
+
+def test_tokens_and_updates_have_the_same_bits(
+    one: LocalEngine, two: LocalEngine, config: Config
+) -> None:
+    turns = Experiment(config).plan[0][0]
+    assert same(one.start(), two.start())
+    tokens = [
+        {got.client: (got.token, got.samples) for got in engine.identify(turns)}
+        for engine in (one, two)
+    ]
+    assert tokens[0].keys() == tokens[1].keys() == {turn.client for turn in turns}
+    for client, (token, samples) in tokens[0].items():
+        assert torch.equal(token, tokens[1][client][0])
+        assert samples == tokens[1][client][1]
+    ticks: list[int] = []
+    two.tick = lambda: ticks.append(1)
+    updates = [
+        {update.client: update for update in engine.run(jobs(engine, turns))}
+        for engine in (one, two)
+    ]
+    assert len(ticks) == len(turns) == len(updates[0])
+    for client, update in updates[0].items():
+        other = updates[1][client]
+        assert same(State(update.adapters, update.extras), State(other.adapters, other.extras))
+        assert (update.samples, update.metrics) == (other.samples, other.metrics)
+    assert one.memory.keys() == two.memory.keys() == updates[0].keys()
+    trained = updates[0][turns[0].client].adapters["0"]
+    blank = one.start().extras["blank"]
+    assert any(not torch.equal(trained[key], blank[key]) for key in blank)
+
+
+def test_answers_are_the_same_and_in_the_order_of_the_chunks(
+    one: LocalEngine, two: LocalEngine
+) -> None:
+    found = []
+    for engine in (one, two):
+        engine.place(State())
+        found.append(list(engine.answer("IconQA", CHUNKS)))
+    assert found[0] == found[1]
+    assert [len(part) for part in found[0]] == [3, 1, 2]
+    (alone,) = two.answer("IconQA", [CHUNKS[2]])
+    assert alone == found[1][2]
+
+
+def test_a_clients_spoilt_image_is_named_and_the_engine_goes_on(
+    two: LocalEngine, one: LocalEngine, spoilt: tuple[Turn, Path], config: Config
+) -> None:
+    turn, image = spoilt
+    for engine in (two, one):
+        with pytest.raises(FcitError, match=image.name):
+            list(engine.run(jobs(engine, [turn])))
+    good = Experiment(config).plan[0][1]
+    assert len(list(two.run(jobs(two, good)))) == len(good)
+
+
+def test_a_killed_worker_is_an_error_and_no_other_one_remains(config: Config, spoilt) -> None:
+    turns = Experiment(config).plan[0][0]
+    raised: list[BaseException] = []
+
+    def train(engine: LocalEngine, work: list[Job]) -> None:
+        try:
+            list(engine.run(work))
+        except BaseException as error:
+            raised.append(error)
+
+    with LocalEngine(config, 2) as engine:
+        crew = processes(engine)
+        assert [process.poll() for process in crew] == [None, None]
+        training = threading.Thread(target=train, args=(engine, jobs(engine, turns * 4)))
+        training.start()
+        time.sleep(0.3)
+        os.kill(crew[0].pid, signal.SIGKILL)
+        training.join(timeout=30)
+        assert not training.is_alive(), "the engine waits for a worker that is gone"
+        assert crew[1].poll() is None
+    assert [type(error) for error in raised] == [FcitError]
+    assert "status -9" in str(raised[0])
+    assert "--resume" in str(raised[0])
+    assert all(process.poll() is not None for process in crew)
+
+
+def test_closing_an_engine_ends_its_workers(config: Config) -> None:
+    engine = LocalEngine(config, 2)
+    crew = processes(engine)
+    engine.close()
+    assert len(crew) == 2
+    assert all(process.poll() is not None for process in crew)
+    engine.close()
