@@ -15,7 +15,7 @@ from fcit.evaluate import answer, chunks, routing
 from fcit.methods.base import Method
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
-from fcit.models.identity import Encoder, token
+from fcit.models.identity import Encoder
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Sample, Stage, State, Task
 
@@ -133,7 +133,7 @@ def test_a_batch_of_mixed_datasets_is_routed_as_its_samples_alone(lmm, suite: Pa
     noise = torch_stream(0, "test")
     state = method.start(lmm.subspaces.blank(method.rank, 0.01, noise), lmm.base_projector)
     train = {name: [one.prompt for one in read(suite, name, "train")[:20]] for name in names}
-    tokens = [token(encoder.text(train[name]), "text") for name in names]
+    tokens = [encoder.text(train[name]).mean(dim=0) for name in names]
     state = method.organise(
         state,
         [Identity(i, name, tokens[i], 20) for i, name in enumerate(names)],

@@ -83,7 +83,7 @@ def test_what_is_no_longer_named_is_removed(folder: RunFolder) -> None:
     assert len(files(folder)) == 1 + 1 + 2  # the manifest, one adapter, two extras
 
 
-def test_two_names_of_one_content_are_kept_apart(folder: RunFolder) -> None:
+def test_two_names_of_one_content_both_come_back(folder: RunFolder) -> None:
     block = {"a": torch.ones(2)}
     twins = State({"a b": dict(block), "a_b": dict(block)}, {})
     folder.commit(twins, FIRST)
