@@ -139,7 +139,8 @@ def test_the_recipe_spreads_every_training_scan_over_ten_clients(root: Path) -> 
     config = load(DIGITS / "digits.toml", [f"data.root={root}"])
     assert config.setting.order == STAGES
     assert Path(load(DIGITS / "digits.toml").data.root) == (DIGITS / "data").resolve()
-    counts = Experiment(config).counts()
+    experiment = Experiment(config)
+    counts = experiment.counts(experiment.setting)
     assert list(counts) == list(STAGES)
     for held in counts.values():
         assert (len(held), sum(held)) == (10, 1438)
