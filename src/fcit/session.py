@@ -73,12 +73,13 @@ class Session:
                 )
         path.mkdir(parents=True, exist_ok=True)
         if not folder.begun():
-            configs.write(folder.config, _plain(table) | {"versions": versions()})
+            configs.write(folder.config, _plain(table) | {"versions": versions(self.config)})
 
     def _same_base(self) -> None:
         """Raise FcitError when the mini model is not the one the run was begun with."""
         made = tomllib.loads(self.folder.config.read_text(encoding="utf-8")).get("versions", {})
-        if made.get("base", base()) != base():
+        now = base(self.config)
+        if made.get("base", now) != now:
             raise FcitError(
                 f"{self.folder.path}: was made with another version of the mini model; "
                 "choose another --out"
@@ -181,6 +182,7 @@ class Session:
             raise FcitError(
                 f"{self.folder.path}: this run is not finished; finish it with fcit run --resume"
             )
+        self._same_base()
         names = self.setting.datasets
         stage = self._stage_name(last) if self.stages else ZERO_SHOT
         state = self.folder.state()[0] if self.stages else State()
@@ -222,19 +224,21 @@ class Session:
         return max(1, min(useful, (cores or 1) // self.config.training.threads))
 
 
-def base() -> str:
-    """A digest of the mini model and the mini CLIP that are shipped with the package."""
+def base(config: Config) -> str:
+    """A digest of those of the package's own checkpoints that a configuration uses."""
     digest = hashlib.sha256()
-    for name in ("mini-lmm", "mini-clip"):
+    part = config.model
+    named = (("mini-lmm", part.path), ("mini-clip", part.identity))
+    for name in (name for name, other in named if not other):
         digest.update((CHECKPOINTS / name / "model.safetensors").read_bytes())
     return digest.hexdigest()[:12]
 
 
-def versions() -> dict[str, str]:
+def versions(config: Config) -> dict[str, str]:
     """What the numbers were made with."""
     packages = ("fcit", "torch", "transformers", "numpy", "pillow")
     found = {name: importlib.metadata.version(name) for name in packages}
-    return found | {"python": platform.python_version(), "commit": _commit(), "base": base()}
+    return found | {"python": platform.python_version(), "commit": _commit(), "base": base(config)}
 
 
 def _commit() -> str:
