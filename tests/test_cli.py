@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -123,10 +124,29 @@ def test_data_commands(recipe: Path, suite: Path, tmp_path: Path) -> None:
     refused(bad, "problem")
     assert broken.name in bad.stdout
     refused(call("data", "mini", tmp_path / "mini"), "not empty")
+    refused(call("data", "mini", tmp_path / "more", "--size", "huge"), "data.size", "huge")
     shown = call("data", "partition", recipe, "--out", tmp_path / "p.svg")
     assert shown.returncode == 0, shown.stderr
     assert "FigureQA" in shown.stdout
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
+
+
+def test_data_stats_shows_what_a_folder_is_like(suite: Path) -> None:
+    shown = call("data", "stats", "--root", suite)
+    assert shown.returncode == 0, shown.stderr
+    for part in ("IconQA", "chance", "new at test", "single word or phrase", "image token"):
+        assert part in shown.stdout
+    asked = call("data", "stats", "--root", suite, "--no-tokens", "--json")
+    found = {row["dataset"]: row for row in json.loads(asked.stdout)}
+    assert (len(found), found["IconQA"]["train"], found["IconQA"]["nearest"]) == (12, 40, {})
+    for words, said in (
+        (("--root", suite, "--size", "tiny"), "size = 'tiny'"),
+        (("--root", suite, "--seed", "1"), "--seed"),
+        (("--root", suite / "gone"), "gone"),
+        (("--size", "huge"), "data.size"),
+        (("--root", suite, "--scoring", "kind"), "evaluation.scoring"),
+    ):
+        refused(call("data", "stats", *words), said)
 
 
 def test_run_evaluate_report_one_after_another(recipe: Path, tmp_path: Path) -> None:

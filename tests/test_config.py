@@ -61,6 +61,8 @@ def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
         ('[method]\nname = "disco"\ngate = "hard"', "gate"),
         ("[federation\n", "not valid TOML"),
         ("data = 3", "data"),
+        ('[data]\nsize = "huge"', "data.size"),
+        ('[data]\nroot = "mine"\nsize = "tiny"', "size = 'tiny' is of the mini suite"),
     ],
 )
 def test_mistakes_are_named_in_one_line(tmp_path, text: str, named: str) -> None:
@@ -81,6 +83,38 @@ def test_relative_paths_start_at_the_recipe(tmp_path) -> None:
     got = config.load(recipe(tmp_path, '[data]\nroot = "here"\n[model]\npath = "org/name"\n'))
     assert got.data.root == str(tmp_path / "here")
     assert got.model.path == "org/name"  # a hub id stays one
+
+
+def test_a_size_says_how_many_samples_and_a_count_of_your_own_goes_first(tmp_path) -> None:
+    path = recipe(tmp_path, "")
+    assert config.load(path).data.counts == config.SIZES["small"]
+    for size, counts in config.SIZES.items():
+        got = config.load(path, [f"data.size={size}"])
+        assert got.data.counts == counts
+        got = config.load(path, [f"data.size={size}", "data.train=7"])
+        assert got.data.counts == (7, counts[1])
+    ordered = list(config.SIZES.values())
+    assert ordered == sorted(ordered)
+    assert all(test >= 300 for _, test in ordered)
+
+
+def test_a_root_of_your_own_has_no_size(tmp_path) -> None:
+    path = recipe(tmp_path, '[data]\nroot = "mine"\ntrain = 5\n')
+    got = config.load(path)
+    assert (got.data.size, got.data.train) == ("", 5)
+    assert config.validate(config.to_table(got)).data == got.data
+    sized = recipe(tmp_path, '[data]\nsize = "tiny"\n')
+    with pytest.raises(FcitError, match="leave one of them out"):
+        config.load(sized, ["data.root=mine"])
+    assert config.load(sized, ["data.root=mine", "data.size="]).data.size == ""
+
+
+def test_the_mini_recipes_differ_in_their_setting_alone() -> None:
+    found = [config.load(path) for path in RECIPES if path.parent.name == "mini"]
+    assert {got.setting.name for got in found} == {"task-hom", "task-het", "cap-hom", "cap-het"}
+    tables = [config.to_table(got) | {"setting": None} for got in found]
+    assert all(table == tables[0] for table in tables)
+    assert {got.data.size for got in found} == {"small"}
 
 
 def test_a_resolved_config_reads_back_the_same(tmp_path) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fcit import pretrain
+from fcit.benchmark import generic
 from fcit.models import mini
 from fcit.models.loop import Plan, share, train
 from fcit.pretrain import chunks
@@ -49,6 +50,16 @@ def test_clip_chunks_hold_ended_texts_and_aims_that_follow_shared_words():
     )
     cosine = [one @ near / np.linalg.norm(one) / np.linalg.norm(near) for one in (same, far)]
     assert cosine[0] > cosine[1] + 0.1
+
+
+def test_image_tokens_are_read_as_the_words_for_what_they_show():
+    words = chunks.tokenizer(0)
+    kinds, colours = chunks.names(words)
+    assert words.decode([kinds[generic.KINDS.index("star")]]) == " star"
+    assert words.decode([kinds[generic.KINDS.index("K")]]) == "K"
+    assert words.decode([colours[generic.TONES.index("red")]]) == " red"
+    assert kinds[0] == colours[0] == -1
+    assert sum(one < 0 for one in (*kinds, *colours)) <= 3
 
 
 def _toy(state: Path | None, stop: int | None = None) -> torch.nn.Linear:
@@ -98,7 +109,7 @@ def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_pa
     def hear(model: str, step: int, steps: int, _loss: float) -> None:
         heard.append((model, step, steps))
 
-    scores = pretrain.pretrain(tmp_path, 3, 2, 1, 1, 2, progress=hear, test=8)
+    scores = pretrain.pretrain(tmp_path, 3, 2, 2, 2, progress=hear, test=8)
     names = ("mini-lmm's sight", "mini-lmm", "mini-clip")
     assert heard == [(name, step, 2) for name in names for step in (1, 2)]
     assert 0 <= scores["mini-lmm"]["all"] <= 1

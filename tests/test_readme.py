@@ -153,6 +153,16 @@ def test_the_recipe_table_names_every_key_with_its_default() -> None:
     assert len(table) == len(said)
 
 
+def test_the_recipe_table_names_the_sizes() -> None:
+    (said,) = (
+        text
+        for key, _, text in rows(README, "| key | default | what it does |")
+        if "data.size" in key
+    )
+    for size, counts in config.SIZES.items():
+        assert re.search(rf"`{size}` \({counts[0]}\b.*?\b{counts[1]}\b", said), size
+
+
 def test_the_hook_table_names_every_hook() -> None:
     table = rows(ROOT / "docs" / "add-a-method.md", "| hook | where | default |")
     hooks = {

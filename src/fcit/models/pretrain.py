@@ -40,32 +40,28 @@ AttentionInterface.register(PLAIN, _plain)
 
 @dataclass(frozen=True)
 class SightBatch:
-    """Images uint8 [n, 48, 48, 3], and what each patch shows: `kinds` and `colours` [n, 36] (-1 =
-    not said), `extents` [n, 36, 4], how far the thing there reaches, in patches.
+    """Images uint8 [n, 48, 48, 3], and what each patch shows, as `generic.Seen`: `kinds`, `colours`
+    and `middles` [n, 36], `boxes` [n, 36, 4] (-1: none).
     """
 
     images: Any
     kinds: Any
     colours: Any
-    extents: Any
+    middles: Any
+    boxes: Any
 
 
 @dataclass(frozen=True)
-class LmmBatch:
+class LmmBatch(SightBatch):
     """Images with several short conversations each, packed behind one image prefix.
 
-    `images` uint8 [n, 48, 48, 3]; `ids` [n, t]; `part` [n, t], which conversation a token belongs
-    to (0 = padding); `weight` [n, t], how much predicting this token counts; `kinds`, `colours` and
-    `extents` as in SightBatch.
+    `ids` [n, t]; `part` [n, t], which conversation a token belongs to (0 = padding); `weight`
+    [n, t], how much predicting this token counts.
     """
 
-    images: Any
     ids: Any
     part: Any
     weight: Any
-    kinds: Any
-    colours: Any
-    extents: Any
 
 
 @dataclass(frozen=True)
@@ -89,16 +85,20 @@ class Patches(nn.Module):
         super().__init__()
         self.kinds = nn.Linear(width, kinds)
         self.colours = nn.Linear(width, colours)
-        self.extents = nn.Linear(width, 4)
+        self.middles = nn.Linear(width, 1)
+        self.boxes = nn.Linear(width, 4)
 
-    def forward(self, features: Tensor, batch: SightBatch | LmmBatch) -> Tensor:
-        """Cross-entropy of kinds and colours plus the extents' mean error; features [n, 36, w]."""
-        kinds = _tensor(batch.kinds)
-        loss = _cross(self.kinds(features), kinds)
+    def forward(self, features: Tensor, batch: SightBatch) -> Tensor:
+        """Cross-entropies of kinds, colours and middles plus the boxes' error; features [n, 36, w]."""
+        loss = _cross(self.kinds(features), _tensor(batch.kinds))
         loss = loss + _cross(self.colours(features), _tensor(batch.colours))
-        covered = kinds > 0
-        off = self.extents(features)[covered].float() - torch.from_numpy(batch.extents)[covered]
-        return loss + 0.5 * functional.smooth_l1_loss(off, torch.zeros_like(off))
+        middles = self.middles(features)[..., 0].float()
+        wanted = torch.from_numpy(batch.middles).float()
+        loss = loss + functional.binary_cross_entropy_with_logits(middles, wanted)
+        boxes = torch.from_numpy(batch.boxes)
+        there = boxes[..., 0] >= 0
+        off = self.boxes(features)[there].float() - boxes[there]
+        return loss + 20 * functional.smooth_l1_loss(off, torch.zeros_like(off), beta=0.1)
 
 
 def _cross(logits: Tensor, target: Tensor) -> Tensor:
@@ -115,8 +115,20 @@ def sight_loss(model: Any, aid: Patches, batch: SightBatch) -> Tensor:
     return aid(seen.last_hidden_state[:, 1:], batch)
 
 
-def lmm_loss(model: Any, aid: Patches, opening: Tensor, batch: LmmBatch) -> Tensor:
-    """The weighted cross-entropy of all answers of a batch, plus the patches' readings."""
+@dataclass(frozen=True)
+class Names:
+    """The token of each kind and of each colour a patch may show (-1: it has none), int64."""
+
+    kinds: Tensor
+    colours: Tensor
+
+
+def lmm_loss(model: Any, aid: Patches, opening: Tensor, names: Names, batch: LmmBatch) -> Tensor:
+    """The weighted cross-entropy of all answers of a batch, plus what its patches show.
+
+    Patches are read twice: from the vision features, and as words from the projected ones, so that
+    image tokens come to lie near the words for what they show.
+    """
     features, last = _seen(model, batch)
     hidden, ids, _ = lmm_hidden(model, opening, batch, features)
     weights = torch.from_numpy(batch.weight).float()
@@ -125,7 +137,16 @@ def lmm_loss(model: Any, aid: Patches, opening: Tensor, batch: LmmBatch) -> Tens
     losses = functional.cross_entropy(logits, ids[wanted], reduction="none")
     weights = weights[wanted]
     loss = (losses * weights).sum() / weights.sum()
-    return loss + 0.3 * aid(last, batch)
+    return loss + 0.1 * aid(last, batch) + 0.1 * _worded(model, names, features, batch)
+
+
+def _worded(model: Any, names: Names, features: Tensor, batch: LmmBatch) -> Tensor:
+    """How badly projected image tokens [n, 36, d] tell kind and colour, read as words."""
+    kinds, colours = names.kinds[_tensor(batch.kinds)], names.colours[_tensor(batch.colours)]
+    told = kinds >= 0
+    logits = model.lm_head(features[told]).float()
+    loss = functional.cross_entropy(logits, kinds[told])
+    return loss + functional.cross_entropy(logits, colours[told], ignore_index=-1)
 
 
 def _seen(model: Any, batch: LmmBatch) -> tuple[Tensor, Tensor]:

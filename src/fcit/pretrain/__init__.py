@@ -18,8 +18,8 @@ from fcit.pretrain.chunks import (
     BATCH,
     batches_of,
     clip_chunk,
-    drilled_chunk,
     lmm_chunk,
+    names,
     sight_chunk,
     tokenizer,
 )
@@ -29,7 +29,7 @@ from fcit.types import FcitError
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-SIGHT_STEPS, LMM_STEPS, DRILL_STEPS, CLIP_STEPS = 3500, 2200, 0, 600
+SIGHT_STEPS, LMM_STEPS, CLIP_STEPS = 3000, 8500, 400
 """What made the checkpoints in the package."""
 SIGHT_BATCH = 64
 Progress = Callable[[str, int, int, float], None]
@@ -41,7 +41,6 @@ def pretrain(
     seed: int = 0,
     sight_steps: int = SIGHT_STEPS,
     lmm_steps: int = LMM_STEPS,
-    drill_steps: int = DRILL_STEPS,
     clip_steps: int = CLIP_STEPS,
     resume: bool = True,
     progress: Progress | None = None,
@@ -50,26 +49,22 @@ def pretrain(
     """Train both models and write `out/mini-lmm` and `out/mini-clip`; returns held-out figures.
 
     The LMM's vision tower first learns alone what patches show (`sight_steps`), which is cheap and
-    without which it stays blind for long; then the whole learns to answer (`lmm_steps`),
-    and may go on with harder pictures and drills in words (`drill_steps`).
+    without which it stays blind for long; then the whole learns to answer (`lmm_steps`).
     `out/mini-lmm` is written every minute, to be tried early. What is needed to go on after an
     interruption is kept in `out/.pretrain` until the end. `test` scenes are held out. Raises
     FcitError for step counts below one, and for a state left by another seed or length.
     """
     plan = {
-        "seed": seed, "sight_steps": sight_steps, "lmm_steps": lmm_steps,
-        "drill_steps": drill_steps, "clip_steps": clip_steps,
+        "seed": seed, "sight_steps": sight_steps, "lmm_steps": lmm_steps, "clip_steps": clip_steps,
     }  # fmt: skip
-    if min(sight_steps, lmm_steps, clip_steps, test, drill_steps + 1) < 1:
-        raise FcitError(
-            "sight_steps, lmm_steps, clip_steps and test must be at least 1, drill_steps at least 0"
-        )
+    if min(sight_steps, lmm_steps, clip_steps, test) < 1:
+        raise FcitError("sight_steps, lmm_steps, clip_steps and test must be at least 1")
     state = out / ".pretrain"
     _begin(state, plan, resume)
     _keep_memory()
     with nullcontext(progress) if progress else _bars() as tell:
         scores = {
-            "mini-lmm": _pretrain_lmm(out, seed, sight_steps, lmm_steps, drill_steps, tell, test),
+            "mini-lmm": _pretrain_lmm(out, seed, sight_steps, lmm_steps, tell, test),
             "mini-clip": _pretrain_clip(out, seed, clip_steps, tell, test),
         }
     _end(state)
@@ -102,7 +97,6 @@ def _pretrain_lmm(
     seed: int,
     sight_steps: int,
     lmm_steps: int,
-    drill_steps: int,
     tell: Progress,
     test: int,
 ) -> dict[str, float]:
@@ -113,7 +107,8 @@ def _pretrain_lmm(
     from fcit.models.cards import lmm_card
     from fcit.models.loop import Plan, train
 
-    words, steps = tokenizer(seed), lmm_steps + drill_steps
+    words = tokenizer(seed)
+    tokens = losses.Names(*(torch.tensor(ids) for ids in names(words)))
     with _seeded(seed, "pretrain-lmm"):
         model = mini.lmm(words.get_vocab_size())
         model.set_attn_implementation(losses.PLAIN)
@@ -133,28 +128,19 @@ def _pretrain_lmm(
             out / ".pretrain" / "sight",
             lambda step, loss: tell("mini-lmm's sight", step + 1, sight_steps, loss),
         )
-    lessons = (
-        ("lmm", lmm_chunk, lmm_steps, 1.5e-3),
-        ("drilled", drilled_chunk, drill_steps, 1.2e-3),
-    )
-    done = 0
-    for name, make, length, rate in lessons:
-        if not length:
-            continue
-        with batches_of(make, seed, f"pretrain-{name}", BATCH) as batches:
-            train(
-                {"lmm": model, "aid": aid},
-                lambda step, batches=batches: losses.lmm_loss(
-                    model, aid, opening, losses.LmmBatch(**batches(step))
-                ),
-                Plan(length, rate=rate, warm=300),
-                out / ".pretrain" / name,
-                lambda step, loss, done=done: tell("mini-lmm", done + step + 1, steps, loss),
-                lambda step, done=done: keep(done + step + 1, {}),
-            )
-        done += length
+    with batches_of(lmm_chunk, seed, "pretrain-lmm", BATCH) as batches:
+        train(
+            {"lmm": model, "aid": aid},
+            lambda step: losses.lmm_loss(
+                model, aid, opening, tokens, losses.LmmBatch(**batches(step))
+            ),
+            Plan(lmm_steps, rate=2e-3, warm=200),
+            out / ".pretrain" / "lmm",
+            lambda step, loss: tell("mini-lmm", step + 1, lmm_steps, loss),
+            lambda step: keep(step + 1, {}),
+        )
     scores = skills(model, seed, test)
-    keep(steps, scores)
+    keep(lmm_steps, scores)
     return scores
 
 
@@ -203,7 +189,7 @@ def skills(model: Any, seed: int, scenes: int) -> dict[str, float]:
     right: dict[str, list[bool]] = {}
     for start in range(0, scenes, BATCH):
         rows = min(BATCH, scenes - start)
-        drawn = drilled_chunk(seed, "held-out", start, rows)
+        drawn = lmm_chunk(seed, "held-out", start, rows)
         good = answered(model, opening, LmmBatch(**drawn.fields))
         for row in range(rows):
             for part, skill in enumerate(drawn.skills[row]):

@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BATCH = 32
-TEXT = 104
+TEXT = 112
 """Text tokens behind each image: as many conversations as fit."""
 CAPTION = 64
 TEXTS = 6
 """Instructions beside each image of the CLIP: two about the image, the others made up."""
 CHUNK = 1024
 """Scenes a side process prepares at a time."""
-VOCABULARY = 1500
+VOCABULARY = 1800
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Prepared scenes: the fields of an LmmBatch or a ClipBatch, and the skills by row."""
+    """Prepared scenes: the fields of a batch (see models/pretrain.py), and the skills by row."""
 
     fields: dict[str, Any]
     skills: tuple[tuple[str, ...], ...] = ()
@@ -58,78 +58,65 @@ def tokenizer(seed: int) -> Tokenizer:
     return mini.build_tokenizer([*texts, *openings], [*generic.WORDS, *names], VOCABULARY)
 
 
-PATCHES = ("kinds", "colours", "extents")
+PATCHES = ("kinds", "colours", "middles", "boxes")
 
 
-def _blank_patches(size: int) -> dict[str, Any]:
+def names(words: Tokenizer) -> tuple[list[int], list[int]]:
+    """The token of each kind and colour a patch may show; -1 where it is not one token."""
+
+    def token(name: str) -> int:
+        text = name if len(name) == 1 else f" {name}"
+        ids = words.encode(text).ids
+        return ids[0] if len(ids) == 1 else -1
+
+    kinds = [-1, *(token(name) for name in generic.KINDS[1:])]
+    return kinds, [-1, *(token(name) for name in generic.TONES[1:])]
+
+
+def _blank(size: int) -> dict[str, Any]:
     from fcit.models import mini
 
-    return {
-        "kinds": np.zeros((size, mini.PATCHES), np.int16),
-        "colours": np.zeros((size, mini.PATCHES), np.int16),
-        "extents": np.zeros((size, mini.PATCHES, 4), np.float32),
-    }
+    fields = {name: np.zeros((size, mini.PATCHES), np.int16) for name in PATCHES[:3]}
+    fields["boxes"] = np.zeros((size, mini.PATCHES, 4), np.float32)
+    fields["images"] = np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8)
+    return fields
+
+
+def _show(fields: dict[str, Any], row: int, scene: generic.Scene) -> None:
+    fields["images"][row] = np.asarray(scene.image)
+    seen = generic.patches(scene.things)
+    for name in PATCHES:
+        fields[name][row] = getattr(seen, name)
 
 
 def sight_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
     """`size` pictures of which it is known what each patch shows, without words."""
-    from fcit.models import mini
-
-    images = np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8)
-    fields = {"images": images, **_blank_patches(size)}
+    fields = _blank(size)
     for row in range(size):
-        rng = numpy_stream(seed, purpose, number, row)
-        scene = generic.sample(rng)
-        while scene.things is None:
-            scene = generic.sample(rng)
-        images[row] = np.asarray(scene.image)
-        for name, value in zip(PATCHES, generic.patches(scene.things), strict=True):
-            fields[name][row] = value
+        _show(fields, row, generic.sample(numpy_stream(seed, purpose, number, row)))
     return Drawn(fields)
 
 
 def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """`size` scenes with as many of their questions, in random order, as fit."""
-    return _conversing(seed, purpose, number, size, None)
-
-
-def drilled_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """The same with more of what is hard to learn, and a drill in words beside every scene."""
-    return _conversing(seed, purpose, number, size, HARD)
-
-
-HARD = {
-    "portrait": 0.1, "crowd": 0.24, "view": 0.06, "lettering": 0.2, "glyphs": 0.05, "numbers": 0.07,
-    "table": 0.1, "bars": 0.12, "curves": 0.03, "slices": 0.01, "series": 0.02,
-}  # fmt: skip
-"""Shares of the families once the easy ones are learnt."""
-
-
-def _conversing(
-    seed: int, purpose: str, number: int, size: int, shares: dict[str, float] | None
-) -> Drawn:
+    """`size` scenes with as many of their questions, in random order, as fit; before half of them
+    a drill in words."""
     from fcit.models import mini
 
     words = tokenizer(seed)
-    fields = {
-        "images": np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8),
+    fields = _blank(size) | {
         "ids": np.zeros((size, TEXT), np.int16),
         "part": np.zeros((size, TEXT), np.int16),
         "weight": np.zeros((size, TEXT), np.float32),
-        **_blank_patches(size),
     }
     skills: list[tuple[str, ...]] = []
     for row in range(size):
         rng = numpy_stream(seed, purpose, number, row)
-        family = str(rng.choice(list(shares), p=list(shares.values()))) if shares else None
-        scene = generic.sample(rng, family)
-        fields["images"][row] = np.asarray(scene.image)
-        for name, value in zip(PATCHES, generic.patches(scene.things), strict=True):
-            fields[name][row] = value
+        scene = generic.sample(rng)
+        _show(fields, row, scene)
         at, part = 0, 0
         asked: list[str] = []
-        drills = [generic.drill(rng)] if shares else []
-        for skill, turns in (*spoken(drills), *conversations(rng, scene)):
+        drills = [generic.drill(rng)] if rng.random() < 0.5 else []
+        for skill, turns in (*drills, *conversations(rng, scene)):
             ids, learnt = mini.segment(words, turns)
             end = at + len(ids)
             if end > TEXT:
@@ -139,7 +126,7 @@ def _conversing(
             fields["ids"][row, at:end] = ids
             fields["part"][row, at:end] = part
             # Long answers would drown the short ones; every answer counts, long ones a bit more.
-            fields["weight"][row, at:end] = np.array(learnt) / np.sqrt(sum(learnt))
+            fields["weight"][row, at:end] = np.array(learnt) / np.sqrt(sum(learnt) / len(turns))
             at = end
             if TEXT - at < 8:
                 break
@@ -147,18 +134,11 @@ def _conversing(
     return Drawn(fields, tuple(skills))
 
 
-def spoken(sayings: list[generic.Saying]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """Each saying as a conversation of its own, worded as it is."""
-    return ((saying.skill, [(saying.prompt, saying.answer)]) for saying in sayings)
-
-
 def conversations(
     rng: np.random.Generator, scene: generic.Scene
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     """A scene's sayings as conversations in random order: mostly of one turn, some of two."""
-    sayings = [scene.sayings[int(index)] for index in rng.permutation(len(scene.sayings))]
-    if rng.random() < 0.35:
-        sayings.sort(key=lambda saying: not saying.skill.endswith("dense"))
+    sayings = [formed(rng, scene.sayings[int(i)]) for i in rng.permutation(len(scene.sayings))]
     while sayings:
         take = 2 if rng.random() < 0.08 else 1
         skill = sayings[0].skill if take == 1 else "two turns"
@@ -166,7 +146,15 @@ def conversations(
         sayings = sayings[take:]
 
 
+def formed(rng: np.random.Generator, saying: generic.Saying) -> generic.Saying:
+    """A saying as it is, or with lettered options, or to be answered yes or no."""
+    if len(set(saying.pool) - {saying.answer}) < 1 or rng.random() < 0.66:
+        return saying
+    return generic.choose(rng, saying) if rng.random() < 0.5 else generic.doubt(rng, saying)
+
+
 _NAMES = re.compile(r"\b(" + "|".join([*generic.TONES[1:], *generic.KINDS[1:20]]) + r")\b")
+_LEADS = ("Look.", "See the picture.", "Tell me:", "Here it is.", "A picture.", "Please:")
 _TAILS = ("One word.", "Keep it short.", "Answer in a word or two.", "Reply briefly.",
           "A word or short phrase will do.", "Just the answer.")  # fmt: skip
 
@@ -175,7 +163,9 @@ def worded(rng: np.random.Generator, prompt: str) -> str:
     """A prompt, sometimes with capital names, a line on the form of the answer, or idle words."""
     if rng.random() < 0.1:
         prompt = _NAMES.sub(lambda found: found[0].capitalize(), prompt)
-    if rng.random() < 0.3:
+    if rng.random() < 0.06:
+        prompt = f"{pick(rng, _LEADS)} {prompt}"
+    if rng.random() < 0.25:
         joint = "\n" if rng.random() < 0.6 else " "
         tail = pick(rng, _TAILS)
         if rng.random() < 0.5:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fcit.benchmark import draw
-from fcit.benchmark.generic.objects import HUES, facts
-from fcit.benchmark.generic.scene import Scene, Thing, agree, ask, chance, choose, pick, region
+from fcit.benchmark.generic.objects import HUES, REGIONS, facts
+from fcit.benchmark.generic.scene import Scene, Thing, ask, chance, claim, pick, region
 
 GROUNDS = {
     "grass": draw.mix("green", "white", 0.3),
@@ -72,23 +72,24 @@ def view(rng: np.random.Generator) -> Scene:
             item = draw.sprite(second, wide, tone)
             things.append(Thing(second, tone, draw.put(image, item, (left, 48 - wide - 1))))
             caption = f"A {colour} {name} near a {tone} {second} {at_ground} {SAID[sky]}."
+    shown = tuple(thing.kind for thing in things)
+    other = pick(rng, draw.ICONS)
     sayings = [
-        ask(rng, "view thing", ("Name the biggest thing here.", "What stands out?"), name),
-        ask(rng, "view color", ("Tell the color of the biggest thing.",), colour),
-        ask(rng, "view ground", ("What is the ground made of?", "Name the ground."), where),
-        ask(rng, "view sky", ("Describe the sky.", "Time or weather above?"), sky),
-        ask(rng, "caption", ("Sum up the view.", "Tell it in one line."), caption),
-        agree(rng, "view ground yes/no", ("Is there {} below?",), where, list(GROUNDS)),
-        agree(rng, "view sky yes/no", ("Would you call the sky {}?",), sky, list(SKIES)),
-        choose(rng, "view letter", "The ground is", where, list(GROUNDS)),
-        agree(rng, "view thing yes/no", ("Do you notice a {}?",), name,
-              [other for other in draw.ICONS if other != second]),
-        ask(rng, "region", (f"Where is the {name}?",), region(box)),
+        ask(rng, "view thing", ("Name the biggest thing here.", "What stands out?"), name,
+            draw.ICONS),
+        ask(rng, "view color", ("Tell the color of the biggest thing.",), colour, HUES),
+        ask(rng, "view ground", ("What is the ground made of?", "Ground?"), where, tuple(GROUNDS)),
+        ask(rng, "view sky", ("Describe the sky.", "Time or weather above?"), sky, tuple(SKIES)),
+        ask(rng, "caption", ("Sum up the view.", "Tell it in one line.", "Caption:"), caption),
+        ask(rng, "region", (f"Where is the {name}?",), region(box), REGIONS),
+        claim(rng, "view thing", (f"Do you notice a {other}?",), other in shown)
+        if other not in shown
+        else claim(rng, "view thing", (f"Do you notice a {pick(rng, shown)}?",), True),
     ]  # fmt: skip
     if second != name:
         for one in things:
             sayings.append(
-                ask(rng, "color of", (f"Tell the color of the {one.kind}.",), one.colour)
+                ask(rng, "color of", (f"Tell the color of the {one.kind}.",), one.colour, HUES)
             )
     if second is None:
         sayings += facts(rng, name)

@@ -15,7 +15,10 @@ from fcit.benchmark.icons import SOLIDS
 T = TypeVar("T")
 PATCH = 8
 _THINGS = tuple(dict.fromkeys((*SHAPES, *ICONS, *SOLIDS)))
-KINDS = ("empty", *_THINGS, "bar", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+KINDS = (
+    "empty", *_THINGS, "bar", "line", "dots", "slice", "cell",
+    *"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+)  # fmt: skip
 """What a patch may show, for the dense training aid."""
 TONES = ("none", *COLOURS)
 """Which colour a patch may show, for the same."""
@@ -23,30 +26,38 @@ TONES = ("none", *COLOURS)
 
 @dataclass(frozen=True)
 class Saying:
-    """One question about a picture, the skill it asks for, and its answer."""
+    """One question about a picture, the skill it asks for, its answer, and what else one might say.
+
+    From `pool` come the wrong options of the same question with lettered options, or as yes or no.
+    """
 
     skill: str
     prompt: str
     answer: str
+    pool: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Thing:
-    """Something drawn: its kind (one of KINDS), its colour, and its box in pixels."""
+    """Something drawn: its kind (one of KINDS), its colour, and its box in pixels.
+
+    A `part` is a piece of something larger (of a line, of a pie) and has no middle of its own.
+    """
 
     kind: str
     colour: str
     box: Box
+    part: bool = False
 
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, questions about it, its caption, and what it shows where (None: not said)."""
+    """A picture, questions about it, its caption, and what it shows where."""
 
     image: Image.Image
     sayings: tuple[Saying, ...]
     caption: str
-    things: tuple[Thing, ...] | None
+    things: tuple[Thing, ...]
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
@@ -64,40 +75,48 @@ def chance(rng: np.random.Generator, likely: float) -> bool:
     return bool(rng.random() < likely)
 
 
-def ask(rng: np.random.Generator, skill: str, wordings: Sequence[str], answer: str) -> Saying:
-    """A question in one of several wordings."""
-    return Saying(skill, pick(rng, wordings), answer)
-
-
-_LEADS = ("Pick one:", "Which fits?", "Select the right letter.", "Choose the letter.", "")
-_MARKS = ("{}) {}", "({}) {}", "{}. {}", "{}: {}")
-
-
-def choose(
-    rng: np.random.Generator, skill: str, question: str, right: str, wrong: Sequence[str]
+def ask(
+    rng: np.random.Generator,
+    skill: str,
+    wordings: Sequence[str],
+    answer: str,
+    pool: Sequence[str] = (),
 ) -> Saying:
+    """A question in one of several wordings."""
+    return Saying(skill, pick(rng, wordings), answer, tuple(pool))
+
+
+_LEADS = ("Pick one:", "Which fits?", "Select the right letter.", "Choose the letter.", "", "", "")
+_MARKS = ("{}) {}", "{}) {}", "({}) {}", "{}. {}", "{}: {}", "{} {}")
+_DOUBTS = ("Is it {}?", "Would {} be right?", "{}, yes or no?", "Say yes if {}, else no.")
+
+
+def choose(rng: np.random.Generator, saying: Saying) -> Saying:
     """The same question with two to four lettered options; the answer is the right one's letter."""
-    options = [
-        right,
-        *some(rng, [word for word in wrong if word != right], int(rng.integers(1, 4))),
-    ]
-    order = [options[int(index)] for index in rng.permutation(len(options))]
-    mark = pick(rng, _MARKS)
-    joint = pick(rng, ("\n", " ", ", "))
+    wrong = [word for word in saying.pool if word != saying.answer]
+    options = [saying.answer, *some(rng, wrong, pick(rng, (1, 2, 3, 3, 3)))]
+    order = some(rng, options, len(options))
+    mark, joint = pick(rng, _MARKS), pick(rng, ("\n", "\n", " ", ", "))
     listed = joint.join(
         mark.format(letter, text) for letter, text in zip("ABCD", order, strict=False)
     )
-    text = " ".join(part for part in (question, listed, pick(rng, _LEADS)) if part)
-    return Saying(skill, text, "ABCD"[order.index(right)])
+    text = joint.join((saying.prompt, listed))
+    lead = pick(rng, _LEADS)
+    letter = "ABCD"[order.index(saying.answer)]
+    return Saying(f"{saying.skill}: letter", f"{text} {lead}" if lead else text, letter)
 
 
-def agree(
-    rng: np.random.Generator, skill: str, wordings: Sequence[str], right: str, wrong: Sequence[str]
-) -> Saying:
-    """A yes-or-no question; each wording has one place for the right or a wrong word."""
+def doubt(rng: np.random.Generator, saying: Saying) -> Saying:
+    """The same question to be answered yes or no: whether a word is its answer."""
     truth = chance(rng, 0.5)
-    word = right if truth else pick(rng, [word for word in wrong if word != right])
-    return Saying(skill, pick(rng, wordings).format(word), "yes" if truth else "no")
+    wrong = [word for word in saying.pool if word != saying.answer]
+    text = pick(rng, _DOUBTS).format(saying.answer if truth else pick(rng, wrong))
+    return Saying(f"{saying.skill}: yes/no", f"{saying.prompt} {text}", "yes" if truth else "no")
+
+
+def claim(rng: np.random.Generator, skill: str, wordings: Sequence[str], true: bool) -> Saying:
+    """A question to be answered yes or no."""
+    return Saying(f"{skill}: yes/no", pick(rng, wordings), "yes" if true else "no")
 
 
 def coordinates(box: Box) -> str:
@@ -115,33 +134,46 @@ def region(box: Box) -> str:
     return f"{high} {wide}"
 
 
-def patches(things: Sequence[Thing] | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What the 36 patches show, row by row: kinds [36], colours [36] and extents [36, 4].
+@dataclass(frozen=True)
+class Seen:
+    """What each of the 36 patches shows, row by row (a training aid).
 
-    Kinds and colours are numbers of KINDS and TONES, -1 where nothing is said. An extent is how far
-    a thing reaches left, up, right and down of the middle of a patch it covers, in patches.
+    `kinds` and `colours` [36]: numbers of KINDS and TONES. `middles` [36]: 1 where the middle of a
+    thing lies. `boxes` [36, 4]: the box of the thing there, shares of the side; -1 where none is.
+    """
+
+    kinds: np.ndarray
+    colours: np.ndarray
+    middles: np.ndarray
+    boxes: np.ndarray
+
+
+def patches(things: Sequence[Thing]) -> Seen:
+    """The patches of a picture that shows `things`; of several, the one that covers most wins.
+
+    The patch in which a thing's middle lies always shows that thing.
     """
     side = SIZE // PATCH
-    kinds = np.full((side, side), -1 if things is None else 0, dtype=np.int16)
-    tones = kinds.copy()
+    kinds = np.zeros((side, side), dtype=np.int16)
+    tones, middles = kinds.copy(), kinds.copy()
+    boxes = np.full((side, side, 4), -1.0, dtype=np.float32)
     best = np.full((side, side), 0.15 * PATCH * PATCH)
-    spans = np.zeros((side, side, 4), dtype=np.float32)
     edge = np.arange(side) * PATCH
-    middle = edge + PATCH / 2
-    for thing in things or ():
+    for thing in things:
         left, top, right, bottom = thing.box
         wide = np.clip(np.minimum(edge + PATCH, right) - np.maximum(edge, left), 0, None)
         high = np.clip(np.minimum(edge + PATCH, bottom) - np.maximum(edge, top), 0, None)
         cover = high[:, None] * wide[None, :]
+        if not thing.part:
+            y, x = (min(side - 1, (a + b) // 2 // PATCH) for a, b in ((top, bottom), (left, right)))
+            middles[y, x] = 1
+            cover[y, x] = PATCH * PATCH + 1
         won = cover > best
         best[won] = cover[won]
         kinds[won] = _KIND[thing.kind]
         tones[won] = _TONE[thing.colour]
-        reach = np.zeros_like(spans)
-        reach[..., 0], reach[..., 2] = middle[None, :] - left, right - middle[None, :]
-        reach[..., 1], reach[..., 3] = middle[:, None] - top, bottom - middle[:, None]
-        spans[won] = reach[won] / PATCH
-    return kinds.ravel(), tones.ravel(), spans.reshape(-1, 4)
+        boxes[won] = -1.0 if thing.part else np.array(thing.box) / SIZE
+    return Seen(kinds.ravel(), tones.ravel(), middles.ravel(), boxes.reshape(-1, 4))
 
 
 _KIND: Mapping[str, int] = {name: number for number, name in enumerate(KINDS)}

@@ -1,7 +1,8 @@
 """The mini suite: twelve seeded miniatures of the benchmark's datasets, in the official layout.
 
 Sample i of a split has its own random stream, so a larger suite extends a smaller one. A hash of
-image and prompt decides which split may use a drawing: train and test are disjoint by construction.
+the image decides which split may use it: no test image is a training image of any dataset. Half of
+the test prompts are worded as no training prompt is.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from fcit.benchmark.datasets import DATASETS
+from fcit.benchmark.datasets import DATASETS, Split
 from fcit.benchmark.draw import SIZE
 from fcit.benchmark.mini import (
     aokvqa,
@@ -52,7 +53,7 @@ GENERATORS: dict[str, ModuleType] = {
         tabmwp,
     )
 }
-"""Each dataset's generator by name; its `sample(rng)` draws one sample."""
+"""Each dataset's generator by name; its `sample(rng, split)` draws one sample."""
 
 IMAGES: dict[str, tuple[str, str]] = {
     "ImageNet-R": ("ImageNet-R/train/{:06d}.png", "ImageNet-R/test/{:06d}.png"),
@@ -101,8 +102,9 @@ def write(
     aside = root.with_name(f".{root.name}-{os.getpid()}.unfinished")
     try:
         for name in wanted:
-            records: dict[str, list[tuple[str, Drawn]]] = {"train": [], "test": []}
-            for split, count in (("train", train), ("test", test)):
+            records: dict[Split, list[tuple[str, Drawn]]] = {"train": [], "test": []}
+            counts: dict[Split, int] = {"train": train, "test": test}
+            for split, count in counts.items():
                 pattern = IMAGES[name][split == "test"]
                 (aside / "datasets" / pattern).parent.mkdir(parents=True, exist_ok=True)
                 for number, drawn in enumerate(draws(seed, name, split, count), 1):
@@ -122,20 +124,20 @@ def write(
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def draws(seed: int, name: str, split: str, count: int) -> Iterator[Drawn]:
-    """The first `count` samples of a split, without repeats, disjoint from the other split's.
+def draws(seed: int, name: str, split: Split, count: int) -> Iterator[Drawn]:
+    """The first `count` samples of a split: no image and prompt twice, no image of the other split.
 
     Raises `FcitError` when the dataset's generator has nothing new left to draw.
     """
-    seen: set[bytes] = set()
+    seen: set[tuple[bytes, str]] = set()
     for index in range(count):
         for attempt in range(_ATTEMPTS):
             rng = numpy_stream(seed, "mini", name, split, index, attempt)
-            drawn: Drawn = GENERATORS[name].sample(rng)
-            content = drawn.image.tobytes() + drawn.prompt.encode()
-            digest = hashlib.sha256(content).digest()
-            if (digest[0] % 2 == 1) == (split == "test") and digest not in seen:
-                seen.add(digest)
+            drawn: Drawn = GENERATORS[name].sample(rng, split)
+            image = hashlib.sha256(drawn.image.tobytes()).digest()
+            pair = (image, drawn.prompt)
+            if (image[0] % 2 == 1) == (split == "test") and pair not in seen:
+                seen.add(pair)
                 yield drawn
                 break
         else:
@@ -157,7 +159,7 @@ def _validate(root: Path, train: int, test: int, names: Sequence[str]) -> None:
 
 
 def _write_records(
-    instructions: Path, name: str, records: dict[str, list[tuple[str, Drawn]]]
+    instructions: Path, name: str, records: dict[Split, list[tuple[str, Drawn]]]
 ) -> None:
     row = DATASETS[name]
     folder = instructions / row.folder

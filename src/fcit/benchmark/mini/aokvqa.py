@@ -1,11 +1,16 @@
-"""A-OKVQA in miniature: an object, and a question whose answer is knowledge about it."""
+"""A-OKVQA in miniature: an object, and a question whose answer is knowledge about it.
+
+Kept: what is asked for (a place, a use, a material) cannot be seen, only known. Lost: photographs of
+whole scenes, knowledge beyond thirty objects, reasoning over several steps, ten people's answers.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.mini.drawn import ONE_WORD, Drawn, Wordings, ask, between, pick
 
 NAME = "A-OKVQA"
 
@@ -24,24 +29,52 @@ SUBSTANCES = {
     "hat": "cloth", "umbrella": "cloth", "car": "metal", "bike": "metal", "bus": "metal",
     "cup": "clay", "lamp": "glass", "clock": "glass", "ball": "rubber",
 }  # fmt: skip
-_WHERE = (
-    "Where would you usually find the thing in the picture?",
-    "Where does the thing shown here usually belong?",
+WHERE = Wordings(
+    (
+        "Where would you usually find the thing in the picture?",
+        "Where does the thing shown here usually belong?",
+        "In which place is a thing like this mostly found?",
+        "Here is a picture. Where does such a thing belong?",
+        "Look closely. Where do you usually find this thing?",
+    ),
+    (
+        "Where should one look for a thing of this kind?",
+        "In what place would you expect the large thing here?",
+    ),
 )
-_WHY = (
-    "What do people mostly use the thing in the picture for?",
-    "What is the purpose of the thing shown here?",
+WHY = Wordings(
+    (
+        "What do people mostly use the thing in the picture for?",
+        "What is the purpose of the thing shown here?",
+        "What is a thing like this made for?",
+        "Here is a picture. What is such a thing for?",
+        "What does the thing in the picture help people with?",
+    ),
+    (
+        "For what reason would somebody own the thing shown?",
+        "What do you need a thing of this kind for?",
+    ),
 )
-_WHAT = (
-    "What is the thing in the picture likely made of?",
-    "Which material is the thing shown here likely made from?",
+WHAT = Wordings(
+    (
+        "What is the thing in the picture likely made of?",
+        "Which material is the thing shown here likely made from?",
+        "What material is a thing like this made of?",
+        "Here is a picture. What is such a thing made of?",
+        "Look closely. Which material is this thing made of?",
+    ),
+    (
+        "From which material would one build the large thing here?",
+        "If you touch the thing shown, which material do you feel?",
+    ),
 )
 
 
-def sample(rng: np.random.Generator) -> Drawn:
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """One large object beside small plain shapes; the answer is one word."""
-    questions, facts = pick(rng, ((_WHERE, PLACES), (_WHY, USES), (_WHAT, SUBSTANCES)))
-    name = pick(rng, tuple(facts))
+    topic, facts = pick(rng, ((WHERE, PLACES), (WHY, USES), (WHAT, SUBSTANCES)))
+    answer = pick(rng, tuple(dict.fromkeys(facts.values())))
+    name = pick(rng, [thing for thing, fact in facts.items() if fact == answer])
     image = draw.ground(rng)
     sizes = [between(rng, 25, 32), *([between(rng, 7, 9)] * between(rng, 0, 2))]
     spots = draw.place(rng, sizes)
@@ -49,4 +82,4 @@ def sample(rng: np.random.Generator) -> Drawn:
     for size, spot in zip(sizes[1:], spots[1:], strict=True):
         shape = pick(rng, ("circle", "square", "triangle"))
         draw.put(image, draw.sprite(shape, size, pick(rng, draw.HUES)), spot)
-    return Drawn(image, ask(rng, questions, WORD), (facts[name],))
+    return Drawn(image, ask(rng, split, topic, ONE_WORD), (answer,))

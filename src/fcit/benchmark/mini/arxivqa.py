@@ -1,65 +1,80 @@
-"""ArxivQA in miniature: a small scientific figure and a question with four lettered options."""
+"""ArxivQA in miniature: a small scientific figure and a question with four lettered options.
+
+Kept: figures of several kinds, options of one or two words, a letter as the answer. Lost: text in
+figures, figures of several panels, long options, the science: kind, trend and colour can be seen.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import LETTER, Drawn, ask, between, pick, some
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.mini.drawn import LETTER, Drawn, Wordings, ask, between, pick, some
 
 NAME = "ArxivQA"
 
 _AREA = (6, 4, 46, 43)
-_HUES = ("red", "green", "blue", "yellow", "purple", "orange")
-_KINDS = ("line plot", "bar chart", "scatter plot", "pie chart", "heat map")
-_TRENDS = ("increases", "decreases", "peaks", "dips")
-_ASK_KIND = (
-    "Which kind of figure is this?",
-    "What type of plot does the figure present?",
-    "How is the data in the figure presented?",
+HUES = ("red", "green", "blue", "yellow", "purple", "orange")
+KINDS = ("line plot", "bar chart", "scatter plot", "pie chart", "heat map")
+TRENDS = ("increases", "decreases", "peaks", "dips")
+KIND = Wordings(
+    (
+        "Which kind of figure is this?",
+        "What type of plot does the figure present?",
+        "How is the data in the figure presented?",
+        "Here is a figure. Which kind is it?",
+        "Look closely. What kind of figure is shown?",
+    ),
+    (
+        "Which name fits a figure of this type?",
+        "In what form do the authors show their data?",
+    ),
 )
-_ASK_TREND = (
-    "How does the quantity behave along the x axis?",
-    "Which word describes the trend of the data in the figure?",
-    "What happens to the measured value from left to right?",
+TREND = Wordings(
+    (
+        "How does the quantity behave along the x axis?",
+        "Which word describes the trend of the data in the figure?",
+        "What happens to the measured value from left to right?",
+        "Here is a figure. What trend does it show?",
+        "What does the curve in the figure do?",
+    ),
+    (
+        "Read from left to right, what becomes of the quantity?",
+        "Which trend can be seen in the measured data?",
+    ),
 )
-_ASK_COLOUR = (
-    "Which color are the data in the figure drawn in?",
-    "What is the color of the data series in the figure?",
-    "Which color does the figure use for its data?",
+COLOUR = Wordings(
+    (
+        "Which color are the data in the figure drawn in?",
+        "What is the color of the data series in the figure?",
+        "Which color does the figure use for its data?",
+        "Here is a figure. Which color are its data?",
+        "Look closely. What is the color of the data?",
+    ),
+    (
+        "In what color did the authors print their data?",
+        "Which of these colors stands for the data here?",
+    ),
 )
 
 
-def sample(rng: np.random.Generator) -> Drawn:
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """A line plot, bar chart, scatter plot, pie chart or heat map, and a letter from A to D."""
-    topic = pick(rng, ("kind", "trend", "colour"))
-    kind, trend, hue = pick(rng, _KINDS), pick(rng, _TRENDS), pick(rng, _HUES)
-    if topic == "trend":
-        kind = pick(rng, _KINDS[:3])
+    topic = pick(rng, (KIND, TREND, COLOUR))
+    kind, trend, hue = pick(rng, KINDS), pick(rng, TRENDS), pick(rng, HUES)
+    if topic is TREND:
+        kind = pick(rng, KINDS[:3])
     image = draw.canvas()
     _FIGURES[kind](rng, image, _course(rng, trend), hue)
-    if topic == "kind":
-        return _choice(rng, image, _ASK_KIND, kind, _KINDS)
-    if topic == "trend":
-        return _choice(rng, image, _ASK_TREND, trend, _TRENDS)
-    return _choice(rng, image, _ASK_COLOUR, hue, _HUES)
-
-
-def _choice(
-    rng: np.random.Generator,
-    image: Image.Image,
-    questions: Sequence[str],
-    right: str,
-    pool: Sequence[str],
-) -> Drawn:
-    wrong = some(rng, [word for word in pool if word != right], 3)
-    options = some(rng, [right, *wrong], 4)
-    listed = "\n".join(f"{letter}) {word}" for letter, word in zip("ABCD", options, strict=True))
-    prompt = ask(rng, [f"{question}\nOptions:\n{listed}" for question in questions], LETTER)
-    return Drawn(image, prompt, ("ABCD"[options.index(right)],))
+    right, pool = {KIND: (kind, KINDS), TREND: (trend, TRENDS), COLOUR: (hue, HUES)}[topic]
+    letter = between(rng, 0, 3)
+    options = some(rng, [word for word in pool if word != right], 3)
+    options.insert(letter, right)
+    listed = "\n".join(f"{mark}) {word}" for mark, word in zip("ABCD", options, strict=True))
+    prompt = ask(rng, split, topic, f"Options:\n{listed}\n{LETTER}")
+    return Drawn(image, prompt, ("ABCD"[letter],))
 
 
 def _course(rng: np.random.Generator, trend: str) -> list[float]:
@@ -116,4 +131,4 @@ def _heat(rng: np.random.Generator, image: Image.Image, course: list[float], hue
         draw.box(image, (x, y, x + side, y + side), tone)
 
 
-_FIGURES = dict(zip(_KINDS, (_lines, _bars, _scatter, _pie, _heat), strict=True))
+_FIGURES = dict(zip(KINDS, (_lines, _bars, _scatter, _pie, _heat), strict=True))

@@ -1,46 +1,63 @@
-"""CLEVR-Math in miniature: a scene of shaded solids, and a number after adding or taking away."""
+"""CLEVR-Math in miniature: a scene of shaded solids, and a number after adding or taking away.
+
+Kept: solids of colours and shapes on a grey ground, the original's subtraction of a group and its
+addition. Lost: sizes and materials, objects that hide others, several operations in one question,
+adversarial questions; groups of one attribute are rarer.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fcit.benchmark import draw
+from fcit.benchmark.datasets import Split
 from fcit.benchmark.icons import SOLIDS
-from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick, plural, some
+from fcit.benchmark.mini.drawn import (
+    ADD,
+    HOW_MANY,
+    TAKE_AWAY,
+    WORD,
+    Drawn,
+    ask,
+    between,
+    grey,
+    number_of,
+    pick,
+    plural,
+    some,
+    spots,
+)
 
 NAME = "CLEVR-Math"
 
-_HUES = ("red", "green", "blue", "yellow", "purple", "cyan", "gray")
-_SUBTRACT = (
-    "Subtract all {group}. How many objects are left?",
-    "Subtract all {group}. How many objects remain?",
-    "If you subtract all {group}, how many objects are left?",
-)
-_ADD = (
-    "Add {number} {group}. How many objects exist?",
-    "Add {number} {group}. How many objects are there then?",
-    "If you add {number} {group}, how many objects exist?",
-)
+HUES = ("red", "green", "blue", "yellow", "purple", "cyan")
+MOST = 7
+"""The largest answer."""
 
 
-def sample(rng: np.random.Generator) -> Drawn:
-    """Two groups, each of one colour and solid, of up to six objects in all."""
-    hues, kinds = some(rng, _HUES, 2), some(rng, SOLIDS, 2)
-    subtract = rng.random() < 0.6
-    if subtract:
-        counts = [between(rng, 1, 3), between(rng, 0, 4)]
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """Two groups, each of one colour and solid, of at most eight objects in all."""
+    topic = pick(rng, (TAKE_AWAY, TAKE_AWAY, HOW_MANY, ADD))
+    hues, kinds = some(rng, HUES, 2), some(rng, SOLIDS, 2)
+    more = 0
+    if topic is ADD:
+        answer = between(rng, 2, MOST)
+        more = between(rng, 1, min(3, answer - 1))
+        first = between(rng, 0, answer - more)
+        counts = [first, answer - more - first]
     else:
-        counts = [between(rng, 0, 3), between(rng, 1, 2)]
-    image = draw.canvas(draw.mix("gray", "white", 0.55 + 0.1 * between(rng, 0, 3)))
-    size = between(rng, 12, 14) if sum(counts) < 5 else 11
-    spots = draw.place(rng, [size] * sum(counts))
+        answer = between(rng, 0, MOST)
+        other = between(rng, 1, min(3, MOST + 1 - answer))
+        if topic is HOW_MANY and answer:
+            other -= 1
+        counts = [other, answer] if topic is TAKE_AWAY else [answer, other]
+    image = grey(rng)
+    total = sum(counts)
     look = [(hues[group], kinds[group]) for group, count in enumerate(counts) for _ in range(count)]
-    for (hue, kind), spot in sorted(zip(look, spots, strict=True), key=lambda item: item[1][1]):
+    cell = 16 if total <= 6 and rng.random() < 0.7 else 12
+    for (hue, kind), (spot, size) in zip(look, spots(rng, total, cell), strict=True):
         draw.put(image, draw.sprite(kind, size, hue), spot)
-    named = pick(rng, (f"{hues[0]} {plural(kinds[0])}", f"{hues[0]} objects", plural(kinds[0])))
-    if subtract:
-        return Drawn(image, ask(rng, _SUBTRACT, WORD, group=named), (str(counts[1]),))
-    more = between(rng, 1, 3)
-    noun = kinds[0] if more == 1 else plural(kinds[0])
-    prompt = ask(rng, _ADD, WORD, number=str(more), group=f"{hues[0]} {noun}")
-    return Drawn(image, prompt, (str(sum(counts) + more),))
+    group = pick(rng, (f"{hues[0]} {plural(kinds[0])}", f"{hues[0]} objects", plural(kinds[0])))
+    added = number_of(more, kinds[0], hues[0])
+    prompt = ask(rng, split, topic, WORD, group=group, things="objects", more=added)
+    return Drawn(image, prompt, (str(answer),))

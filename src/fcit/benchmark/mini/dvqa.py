@@ -1,60 +1,92 @@
-"""DVQA in miniature: a labelled bar chart, asked for a value, a label, a colour or a count."""
+"""DVQA in miniature: a bar chart with letters below it, asked for a value, a label or a colour.
+
+Kept: questions about structure (how many bars), data (values, counted on the lines) and reading (a
+label is what stands below the bar). Lost: words as labels, groups of bars, lying bars, axis titles
+and numbers, sums over bars. Its charts are those of FigureQA.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick, some
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.mini.charts import chart
+from fcit.benchmark.mini.drawn import WORD_OR_NUMBER, Drawn, Wordings, ask, pick
 
 NAME = "DVQA"
 
-_AREA = (3, 2, 47, 33)
-_UNIT = 5
-"""Pixels of height for one unit of value, 1 to 6."""
-_LABELS = tuple("ACEFHJKLPRSTUX")
-_VALUE = (
-    "What is the value of the {colour} bar?",
-    "What value does the {colour} bar have in the chart?",
-    "How high is the value of the {colour} bar?",
+VALUE = Wordings(
+    (
+        "What is the value of the {colour} bar?",
+        "What value does the {colour} bar have in the chart?",
+        "How high is the value of the {colour} bar?",
+        "Here is a chart. What is the value of {colour}?",
+        "Count the lines. What is the value of the {colour} bar?",
+    ),
+    (
+        "Up to which value does the {colour} bar reach?",
+        "How many units high is the bar in {colour}?",
+    ),
 )
-_LABEL = (
-    "What is the label of the {colour} bar?",
-    "Which label does the {colour} bar have in the chart?",
-    "What label is written below the {colour} bar?",
+LABEL = Wordings(
+    (
+        "What is the label of the {colour} bar?",
+        "Which label does the {colour} bar have in the chart?",
+        "What label is written below the {colour} bar?",
+        "Look closely. Which letter is below the {colour} bar?",
+        "Which letter is the label of the {colour} bar?",
+    ),
+    (
+        "By which letter does the chart name the {colour} bar?",
+        "What can you read under the bar in {colour}?",
+    ),
 )
-_TALLEST = (
-    "What is the color of the tallest bar in the chart?",
-    "Which color does the largest bar have?",
+COLOUR = Wordings(
+    (
+        "What is the color of bar {letter}?",
+        "Which color does the bar with the label {letter} have?",
+        "What color is the bar above the letter {letter}?",
+        "Here is a chart. What is the color of {letter}?",
+        "In which color is bar {letter} drawn?",
+    ),
+    (
+        "Which color was chosen for the bar named {letter}?",
+        "Find the letter {letter}. What color is its bar?",
+    ),
 )
-_BARS = ("How many bars are there in the chart?", "What is the total number of bars?")
+TALLEST = Wordings(
+    (
+        "What is the color of the tallest bar in the chart?",
+        "Which color does the largest bar have?",
+        "What color is the bar with the highest value?",
+        "Look closely. What is the color of the highest bar?",
+    ),
+    (
+        "In which color is the bar that reaches highest?",
+        "Which color has the maximum in this chart?",
+    ),
+)
+BARS = Wordings(
+    (
+        "How many bars are there in the chart?",
+        "What is the total number of bars?",
+        "How many bars does the chart show?",
+        "Here is a chart. How many bars are in it?",
+    ),
+    (
+        "Out of how many bars does this chart consist?",
+        "What number of bars do you count here?",
+    ),
+)
 
 
-def sample(rng: np.random.Generator) -> Drawn:
-    """Two to five bars with letters below them, on faint lines one unit of value apart."""
-    topic = pick(rng, ("value", "value", "label", "tallest", "bars"))
-    number = between(rng, 2, 5) if topic == "bars" else between(rng, 2, 4)
-    hues, letters = some(rng, draw.HUES, number), some(rng, _LABELS, number)
-    values = [between(rng, 1, 6) for _ in hues]
-    if topic == "tallest":
-        top = between(rng, 3, 6)
-        values = [top] + [between(rng, 1, top - 1) for _ in hues[1:]]
-    left, top_edge, right, bottom = _AREA
-    image = draw.canvas()
-    for value in range(1, 7):
-        level = bottom - value * _UNIT
-        draw.line(image, [(left, level), (right, level)], (205, 205, 205))
-    draw.axes(image, _AREA)
-    order = [int(index) for index in rng.permutation(number)]
-    heights = [values[index] * _UNIT / (bottom - top_edge) for index in order]
-    boxes = draw.bars(image, _AREA, heights, [hues[index] for index in order], between(rng, 2, 4))
-    for index, (x, _, end, _) in zip(order, boxes, strict=True):
-        width = draw.text_width(letters[index], 2)
-        draw.text(image, ((x + end - width) // 2, bottom + 3), letters[index], "black", 2)
-    questions, answer = {
-        "value": (_VALUE, str(values[0])),
-        "label": (_LABEL, letters[0]),
-        "tallest": (_TALLEST, hues[0]),
-        "bars": (_BARS, str(number)),
-    }[topic]
-    return Drawn(image, ask(rng, questions, WORD, colour=hues[0]), (answer,))
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """Two to five bars on faint lines that are one unit of value apart."""
+    image, bars = chart(rng)
+    topic = pick(rng, (VALUE, VALUE, LABEL, COLOUR, TALLEST, BARS))
+    bar = bars[0]
+    if topic is TALLEST:
+        bar = max(bars, key=lambda bar: bar.value)
+    answer = {VALUE: str(bar.value), LABEL: bar.letter, BARS: str(len(bars))}.get(topic, bar.colour)
+    prompt = ask(rng, split, topic, WORD_OR_NUMBER, colour=bar.colour, letter=bar.letter)
+    return Drawn(image, prompt, (answer,))

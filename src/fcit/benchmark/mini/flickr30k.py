@@ -1,4 +1,9 @@
-"""Flickr30k in miniature: a scene of someone doing something somewhere, captioned five ways."""
+"""Flickr30k in miniature: a scene of someone doing something somewhere, captioned five ways.
+
+Kept: a free sentence as the answer, five references that differ in a word or two, scored by n-grams;
+what happens must be seen, as sentences share few words and no common form. Lost: photographs, the
+breadth of what people notice: four agents, ten deeds and six places make up the world.
+"""
 
 from __future__ import annotations
 
@@ -6,49 +11,68 @@ import numpy as np
 from PIL import Image
 
 from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import CAPTION, Drawn, ask, between, pick
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.mini.drawn import CAPTION, Drawn, Wordings, ask, between, pick
 
 NAME = "Flickr30k"
 
-_AGENTS = ("person", "dog", "cat", "bird")
-# Few words recur from one deed or place to another: a constant caption should score low.
-_DOING = {
-    "ball": "plays ball",
-    "flower": "smells flowers",
-    "bike": "rides a bike",
-    "fish": "watches some fish",
-    "umbrella": "carries an umbrella",
-    "apple": "eats apples",
-    "car": "waits near that car",
-    "boat": "sails one boat",
+# Few words recur from one agent, deed or place to another: a constant caption should score low.
+AGENTS = {
+    "person": ("someone in {hue}", "someone"),
+    "dog": ("a {hue} dog", "a dog"),
+    "cat": ("the {hue} cat", "the cat"),
+    "bird": ("one {hue} bird", "one bird"),
 }
-_PLACES = {
-    "beach": ("on the beach", "cyan", "yellow", None),
-    "snow": ("in deep snow", "gray", "white", None),
-    "park": ("inside a park", "cyan", "green", "tree"),
-    "street": ("down a street", "white", "gray", "house"),
-    "room": ("at home", "orange", "brown", "lamp"),
+"""Who does something, with and without a colour."""
+DEEDS = {
+    "ball": ("plays with balls", "plays ball"),
+    "flower": ("smells fresh flowers", "smells flowers"),
+    "bike": ("rides bikes", "rides two bikes"),
+    "fish": ("looks at fish", "looks for fish"),
+    "umbrella": ("carries an umbrella", "holds an umbrella"),
+    "apple": ("eats apples", "eats big apples"),
+    "car": ("drives cars", "drives new cars"),
+    "boat": ("sails boats", "sails small boats"),
+    "cup": ("drinks tea", "drinks hot tea"),
+    "key": ("finds keys", "finds lost keys"),
 }
-_HUES = ("red", "blue", "purple", "pink", "black")
-_FORMS = (
-    "A {who} {does} {where}.",
-    "{Where}, a {who} {does}.",
-    "The {who} {does} {where}.",
-    "There is a {who} that {does} {where}.",
-    "A {who} {where} {does}.",
-)
-_QUESTIONS = (
-    "What is happening in the photo?",
-    "Describe what the picture shows.",
-    "Look at the scene.",
-    "Who is doing what, and where?",
+"""What is done with a thing, in two wordings that mean the same."""
+PLACES = {
+    "beach": (("on sunny sand", "upon sunny sand"), "cyan", "yellow", None),
+    "snow": (("in deep snow", "through deep snow"), "gray", "white", None),
+    "park": (("under green trees", "below green trees"), "cyan", "green", "tree"),
+    "street": (("down our street", "along our street"), "white", "gray", "house"),
+    "room": (("inside their home", "inside her home"), "orange", "brown", "lamp"),
+    "night": (("late at night", "deep at night"), "black", "purple", "moon"),
+}
+"""A place in two wordings, the colours of what is above and below, and what stands there."""
+FRONTED = ("snow", "street", "night")
+"""Places that a sentence begins with."""
+HUES = ("red", "blue", "purple", "pink", "black")
+SCENE = Wordings(
+    (
+        "What is happening in the photo?",
+        "Describe what the picture shows here.",
+        "Who is doing what, and where?",
+        "Look closely. What does this scene show?",
+        "Here is a photo. What is going on?",
+    ),
+    (
+        "What would you write below this photo?",
+        "Put what you see here into words.",
+        "Tell a friend what happens in this picture.",
+    ),
 )
 
 
-def sample(rng: np.random.Generator) -> Drawn:
-    """An agent and a thing in one of five places; the references come in random order."""
-    agent, thing, place = pick(rng, _AGENTS), pick(rng, tuple(_DOING)), pick(rng, tuple(_PLACES))
-    hue = pick(rng, _HUES)
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """An agent and a thing in one of six places; the references come in random order."""
+    agent, thing, place = (
+        pick(rng, tuple(AGENTS)),
+        pick(rng, tuple(DEEDS)),
+        pick(rng, tuple(PLACES)),
+    )
+    hue = pick(rng, HUES)
     image = _scene(rng, place)
     left = bool(rng.integers(2))
     big, small = between(rng, 20, 23), between(rng, 15, 18)
@@ -56,19 +80,28 @@ def sample(rng: np.random.Generator) -> Drawn:
     at = between(rng, 0, 2) if left else 48 - big - between(rng, 0, 2)
     other = 48 - small - between(rng, 0, 3) if left else between(rng, 0, 3)
     draw.put(image, draw.sprite(agent, big, hue, flip=left), (at, down - big))
-    tone = pick(rng, [colour for colour in _HUES if colour != hue])
+    tone = pick(rng, [colour for colour in HUES if colour != hue])
     draw.put(image, draw.sprite(thing, small, tone), (other, down - small))
-    who = f"person in {hue}" if agent == "person" else f"{hue} {agent}"
-    where = _PLACES[place][0]
-    words = {"who": who, "does": _DOING[thing], "where": where, "Where": where.capitalize()}
-    references = [form.format(**words) for form in _FORMS]
-    order = rng.permutation(len(references))
-    answers = tuple(references[int(index)] for index in order)
-    return Drawn(image, ask(rng, _QUESTIONS, CAPTION), answers)
+    references = _references(agent, hue, thing, place)
+    answers = tuple(references[int(index)] for index in rng.permutation(len(references)))
+    return Drawn(image, ask(rng, split, SCENE, CAPTION), answers)
+
+
+def _references(agent: str, hue: str, thing: str, place: str) -> list[str]:
+    """Five sentences: the wordings of deed and place combined, and one that leaves the colour out."""
+    deeds, places = DEEDS[thing], PLACES[place][0]
+    full, short = (form.format(hue=hue) for form in AGENTS[agent])
+    parts = [(full, deed, where) for deed in deeds for where in places]
+    parts.append((short, deeds[0], places[0]))
+    if place in FRONTED:
+        said = [f"{where} {who} {deed}." for who, deed, where in parts]
+    else:
+        said = [f"{who} {deed} {where}." for who, deed, where in parts]
+    return [sentence[0].upper() + sentence[1:] for sentence in said]
 
 
 def _scene(rng: np.random.Generator, place: str) -> Image.Image:
-    _, sky, ground, mark = _PLACES[place]
+    _, sky, ground, mark = PLACES[place]
     horizon = between(rng, 24, 30)
     image = draw.canvas(draw.mix(sky, "white", 0.6))
     draw.box(image, (0, horizon, 48, 48), draw.mix(ground, "white", 0.35))
@@ -80,5 +113,9 @@ def _scene(rng: np.random.Generator, place: str) -> Image.Image:
     if mark:
         size = between(rng, 18, 21)
         spot = (between(rng, 12, 34 - size // 2), horizon - size + 1)
-        draw.put(image, draw.sprite(mark, size, {"tree": "green"}.get(mark, "brown")), spot)
+        draw.put(
+            image,
+            draw.sprite(mark, size, {"tree": "green", "moon": "yellow"}.get(mark, "brown")),
+            spot,
+        )
     return image

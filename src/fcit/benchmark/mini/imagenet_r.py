@@ -1,11 +1,17 @@
-"""ImageNet-R in miniature: name one object drawn in varying renditions."""
+"""ImageNet-R in miniature: name one object drawn in varying renditions.
+
+Kept: naming an object whatever its rendition (filled, outlined, hatched, dotted, coarse, noisy, a
+negative). Lost: two hundred classes become eighteen, and each has one shape, so that the difficulty
+of recognising a thing in a new shape is gone.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.mini.drawn import WORD, Drawn, Wordings, ask, between, pick
 
 NAME = "ImageNet-R"
 
@@ -13,15 +19,24 @@ OBJECTS = (
     "house", "tree", "fish", "cup", "plane", "boat", "cat", "dog", "flower", "hat", "key", "bird",
     "umbrella", "apple", "clock", "lamp", "mushroom", "chair",
 )  # fmt: skip
-_QUESTIONS = (
-    "What is the object in the image?",
-    "Which object does this picture show?",
-    "What is the name of the object in this rendition?",
-    "What object is depicted here?",
+OBJECT = Wordings(
+    (
+        "What is the object in the image?",
+        "Which object does this picture show?",
+        "What is the name of the object in this rendition?",
+        "What object is depicted in this image?",
+        "Here is a picture. What object does it show?",
+        "Look closely. Which object is this?",
+    ),
+    (
+        "What do you call the thing in this image?",
+        "Which object has been drawn here by the artist?",
+        "What would you say this picture is of?",
+    ),
 )
 
 
-def sample(rng: np.random.Generator) -> Drawn:
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """One object, 24 to 42 pixels, in one of five styles, sometimes noisy or as a negative."""
     name, style, hue = pick(rng, OBJECTS), pick(rng, draw.STYLES), pick(rng, draw.HUES)
     if style != "filled" and hue in ("yellow", "cyan", "pink"):
@@ -34,4 +49,4 @@ def sample(rng: np.random.Generator) -> Drawn:
         image = draw.inverted(image)
     if rng.random() < 0.3:
         image = draw.noise(rng, image, 30.0)
-    return Drawn(image, ask(rng, _QUESTIONS, WORD), (name,))
+    return Drawn(image, ask(rng, split, OBJECT, WORD), (name,))

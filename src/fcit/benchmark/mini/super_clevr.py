@@ -1,60 +1,80 @@
-"""super-CLEVR in miniature: coloured vehicles, asked for attributes and counts."""
+"""super-CLEVR in miniature: coloured vehicles, asked for attributes and counts.
+
+Kept: vehicles on the ground of CLEVR, the original's questions about colour, kind and number. Lost:
+parts, sizes, materials and textures, relations between vehicles, the original's chains of steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-from PIL import Image
 
 from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick, plural, some
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.mini.drawn import (
+    HOW_MANY,
+    WORD,
+    Drawn,
+    Wordings,
+    ask,
+    between,
+    grey,
+    pick,
+    plural,
+    some,
+    spots,
+)
 
 NAME = "super-CLEVR"
 
 VEHICLES = ("car", "bus", "truck", "bike", "plane")
-_COLOUR = (
-    "What is the color of the {kind} in the scene?",
-    "The {kind} in the scene has what color?",
-    "There is a {kind} in the scene; what is its color?",
+MOST = 4
+"""The largest count."""
+COLOUR = Wordings(
+    (
+        "What is the color of the {kind} in the scene?",
+        "What color is the {kind} that is shown here?",
+        "There is a {kind} in the scene; what is its color?",
+        "Look closely. What is the color of the {kind}?",
+        "The {kind} in the scene has what color?",
+    ),
+    (
+        "Which color does the {kind} in this picture have?",
+        "In what color was the {kind} painted?",
+    ),
 )
-_KIND = (
-    "What vehicle in the scene is {colour}?",
-    "There is a {colour} vehicle in the scene; what is it?",
-    "The {colour} vehicle in the scene is of what type?",
-)
-_COUNT = (
-    "What number of {kinds} are in the scene?",
-    "How many vehicles in the scene are {kinds}?",
-    "What is the number of {kinds} in the scene?",
+KIND = Wordings(
+    (
+        "What vehicle in the scene is {colour}?",
+        "One vehicle in the scene is {colour}; what is it?",
+        "What type of vehicle is the {colour} one?",
+        "Look closely. Which vehicle here is {colour}?",
+        "The {colour} vehicle in the scene is of what type?",
+    ),
+    (
+        "What kind of vehicle was painted {colour}?",
+        "Can you tell which of the vehicles is {colour}?",
+    ),
 )
 
 
-def sample(rng: np.random.Generator) -> Drawn:
-    """Two or three different vehicles to describe, or one to four of one kind to count."""
-    image = draw.canvas(draw.mix("green", "white", 0.6 + 0.05 * between(rng, 0, 5)))
-    if rng.random() < 0.3:
-        kind, other = some(rng, VEHICLES, 2)
-        number = between(rng, 1, 4)
-        kinds = [kind] * number + [other] * between(rng, 0, number < 4)
-        _park(rng, image, kinds, [pick(rng, draw.HUES) for _ in kinds], 15, 18)
-        return Drawn(image, ask(rng, _COUNT, WORD, kinds=plural(kind)), (str(number),))
-    number = between(rng, 2, 3)
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """Two to four different vehicles to describe, or some to count."""
+    image = grey(rng)
+    topic = pick(rng, (COLOUR, KIND, HOW_MANY, HOW_MANY))
+    number = between(rng, 1, MOST) if topic is HOW_MANY else between(rng, 2, MOST)
     kinds, hues = some(rng, VEHICLES, number), some(rng, draw.HUES, number)
-    _park(rng, image, kinds, hues, 18, 21)
-    if rng.random() < 0.5:
-        return Drawn(image, ask(rng, _COLOUR, WORD, kind=kinds[0]), (hues[0],))
-    return Drawn(image, ask(rng, _KIND, WORD, colour=hues[0]), (kinds[0],))
-
-
-def _park(
-    rng: np.random.Generator,
-    image: Image.Image,
-    kinds: Sequence[str],
-    hues: Sequence[str],
-    low: int,
-    high: int,
-) -> None:
-    sizes = [between(rng, low, high) for _ in kinds]
-    for kind, hue, size, spot in zip(kinds, hues, sizes, draw.place(rng, sizes), strict=True):
+    answer, group = str(number), "vehicles"
+    if topic is HOW_MANY and rng.random() < 0.7:
+        kind, other = some(rng, VEHICLES, 2)
+        others = between(rng, 0, MOST + 1 - number)
+        kinds, group = [kind] * number + [other] * min(others, 2), plural(kind)
+        hues = [pick(rng, draw.HUES) for _ in kinds]
+    for kind, hue, (spot, size) in zip(kinds, hues, spots(rng, len(kinds), 16), strict=True):
         draw.put(image, draw.sprite(kind, size, hue, flip=bool(rng.integers(2))), spot)
+    if topic is not HOW_MANY:
+        answer = hues[0] if topic is COLOUR else kinds[0]
+    return Drawn(
+        image,
+        ask(rng, split, topic, WORD, kind=kinds[0], colour=hues[0], group=group),
+        (answer,),
+    )

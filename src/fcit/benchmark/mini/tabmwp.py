@@ -1,56 +1,112 @@
-"""TabMWP in miniature: a price table, and a small sum over its rows."""
+"""TabMWP in miniature: a price table, and a small sum over its rows.
+
+Kept: two lookups and one step of arithmetic over a table that must be read, as its words are made
+up. Lost: headings, tables of other kinds than prices, decimals, several steps of reasoning, answers
+to choose from.
+"""
 
 from __future__ import annotations
 
 import numpy as np
+from PIL import Image
 
 from fcit.benchmark import draw
-from fcit.benchmark.mini.drawn import WORD, Drawn, ask, between, pick, some
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.font import CELL
+from fcit.benchmark.mini.drawn import (
+    CONSONANTS,
+    NUMBER,
+    Drawn,
+    Wordings,
+    ask,
+    between,
+    name,
+    pick,
+    some,
+)
 
 NAME = "TabMWP"
 
-ITEMS = ("cup", "hat", "pie", "toy", "car", "bus", "jet", "fig", "bag", "egg", "pea", "ice")
-_PRICE = (
-    "Look at the price table. How many dollars does the {one} cost?",
-    "Read the table. What is the price of the {one} in dollars?",
+PRICE = Wordings(
+    (
+        "Look at the price table. How many dollars does the {one} cost?",
+        "Read the table. What is the price of the {one} in dollars?",
+        "What is the price of one {one} in dollars?",
+        "A child buys the {one}. How many dollars are spent?",
+        "Here is a price table. What does the {one} cost?",
+    ),
+    (
+        "How much money do you need to buy the {one}?",
+        "Which price does the table list for the {one}?",
+    ),
 )
-_SUM = (
-    "Look at the price table. How many dollars do the {one} and the {two} cost together?",
-    "Read the table. A child buys the {one} and the {two}. How many dollars are spent?",
+SUM = Wordings(
+    (
+        "Look at the price table. How many dollars do the {one} and the {two} cost together?",
+        "Read the table. What is the price of the {one} and the {two} in all?",
+        "What is the sum of the prices of the {one} and the {two}?",
+        "A child buys the {one} and the {two}. How many dollars are spent?",
+        "Here is a price table. What do the {one} and the {two} cost together?",
+    ),
+    (
+        "How much money do you need to buy both the {one} and the {two}?",
+        "If you pay for the {one} and the {two}, what is the total?",
+    ),
 )
-_DIFFERENCE = (
-    "Look at the price table. How many dollars more does the {one} cost than the {two}?",
-    "Read the table. By how many dollars is the {one} dearer than the {two}?",
+DIFFERENCE = Wordings(
+    (
+        "Look at the price table. How many dollars more does the {one} cost than the {two}?",
+        "Read the table. By how many dollars is the {one} dearer than the {two}?",
+        "What is the difference in price between the {one} and the {two}?",
+        "Here is a price table. How much more does the {one} cost than the {two}?",
+    ),
+    (
+        "How much money do you save if you buy the {two} and not the {one}?",
+        "How far is the price of the {one} above that of the {two}?",
+    ),
 )
+MOST = 12
+"""The largest sum."""
 
 
-def sample(rng: np.random.Generator) -> Drawn:
-    """Two or three rows of a word and a price from 1 to 6, in characters ten pixels high."""
-    number = between(rng, 2, 3)
-    topic = pick(rng, ("price", "sum", "difference"))
-    names = some(rng, ITEMS, number)
-    prices = [between(rng, 1, 6) for _ in names]
-    if topic == "difference" and prices[0] <= prices[1]:
-        prices[1] = between(rng, 1, 5)
-        prices[0] = between(rng, prices[1] + 1, 6)
-    head = draw.mix(pick(rng, draw.HUES), "black", 0.3)
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """Three or four rows of a made-up word and a price from 1 to 9, on grid lines."""
+    number = between(rng, 3, 4)
+    topic = pick(rng, (PRICE, SUM, DIFFERENCE))
+    prices = [between(rng, 1, 9) for _ in range(number)]
+    answer = prices[0]
+    if topic is SUM:
+        answer = between(rng, 2, MOST)
+        prices[0] = between(rng, max(1, answer - 9), min(9, answer - 1))
+        prices[1] = answer - prices[0]
+    elif topic is DIFFERENCE:
+        answer = between(rng, 1, 8)
+        prices[1] = between(rng, 1, 9 - answer)
+        prices[0] = prices[1] + answer
+    names = [name(rng, 3, first) for first in some(rng, CONSONANTS, number)]
+    image = _table(rng, names, prices)
+    return Drawn(image, ask(rng, split, topic, NUMBER, one=names[0], two=names[1]), (str(answer),))
+
+
+def _table(rng: np.random.Generator, names: list[str], prices: list[int]) -> Image.Image:
+    """The rows in random order below an empty header band, or without one."""
+    number = len(names)
+    headed = bool(rng.integers(2))
+    step = 2 if number == 3 and rng.random() < 0.5 else 1
+    free = 6 - headed - step * (number - 1) - 1
+    first = headed + between(rng, 0, free)
+    words = between(rng, 0, 1)
+    price = between(rng, 4 + words, 5)
+    hue = pick(rng, draw.HUES)
     image = draw.canvas()
-    draw.box(image, (0, 0, 48, 8), head)
-    draw.text(image, (3, 2), "ITEM", "white")
-    draw.text(image, (40, 2), "$", "white")
-    band = draw.mix(head, "white", 0.85)
-    order = [int(index) for index in rng.permutation(number)]
-    step = 13 if number == 3 else 18
-    for row, index in enumerate(order):
-        top = 8 + row * step
-        if row % 2:
-            draw.box(image, (0, top, 48, top + step), band)
-        y = top + (step - 10) // 2 + between(rng, 0, 1)
-        draw.text(image, (2, y), names[index], "black", 2)
-        draw.text(image, (39, y), str(prices[index]), "black", 2)
-    questions, answer = {
-        "price": (_PRICE, prices[0]),
-        "sum": (_SUM, prices[0] + prices[1]),
-        "difference": (_DIFFERENCE, prices[0] - prices[1]),
-    }[topic]
-    return Drawn(image, ask(rng, questions, WORD, one=names[0], two=names[1]), (str(answer),))
+    if headed:
+        head = CELL * (first - 1)
+        draw.box(image, (0, head, draw.SIZE, head + CELL), draw.mix(hue, "black", 0.3))
+    band, banded = draw.mix(hue, "white", 0.8), bool(rng.integers(2))
+    for row, index in enumerate(rng.permutation(number)):
+        y = CELL * (first + step * row)
+        if banded and row % 2 == 0:
+            draw.box(image, (0, y, draw.SIZE, y + CELL), band)
+        draw.text(image, (CELL * words, y), names[int(index)])
+        draw.text(image, (CELL * price, y), str(prices[int(index)]))
+    return image

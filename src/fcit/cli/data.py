@@ -1,0 +1,232 @@
+"""`fcit data ...`: make, check and look at data folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+
+from fcit.cli.options import Changes, Recipe, stoppable
+from fcit.types import FcitError
+from fcit.watch import Terminal
+
+if TYPE_CHECKING:
+    from fcit.benchmark.stats import Stats
+
+Size = Annotated[
+    str, typer.Option(help="Of the mini suite: tiny, small or full (see `data.size` of a recipe).")
+]
+
+data = typer.Typer(no_args_is_help=True, help="Make, check and look at data folders.")
+
+
+@data.command()
+def mini(
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write it (new or empty).", metavar="DIR")
+    ],
+    seed: Annotated[int, typer.Option(min=0, help="Of all its random choices.")] = 0,
+    size: Size = "small",
+    train: Annotated[
+        int, typer.Option(min=0, help="Training samples per dataset (0: as the size says).")
+    ] = 0,
+    test: Annotated[
+        int, typer.Option(min=0, help="Test samples per dataset (0: as the size says).")
+    ] = 0,
+) -> None:
+    """Write the mini suite: twelve procedural miniatures in the official data layout.
+
+    One seed gives the same samples at every size; a larger suite begins with a smaller one's.
+
+    Example:  fcit data mini my-mini --size tiny --seed 1
+    """
+    from fcit import config
+    from fcit.benchmark import mini as suite
+
+    part = {"size": size, "train": train, "test": test}
+    counts = config.validate({"data": part}, "fcit data mini").data.counts
+    watch = Terminal()
+    with watch.bar("mini suite", 12 * sum(counts)) as step:
+        suite.write(folder, seed, *counts, progress=lambda done, _: step(done))
+    watch.say(f"wrote {folder}; look at it with: fcit data check {folder}")
+
+
+@data.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="A data folder.", metavar="DIR")],
+) -> None:
+    """Validate a data folder: every record and image; exit with 2 if anything is wrong.
+
+    Looks for missing or undecodable images, bad JSON, missing fields, duplicate ids, image paths that
+    leave the folder, and test samples that are also training samples.
+    """
+    from fcit.benchmark import check as checks
+
+    watch = Terminal()
+    with watch.bar("records", 1) as step:
+        found = checks.check(folder, progress=lambda done, total: step(done / max(total, 1)))
+    for name, parts in found.counts.items():
+        typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in parts.items()))
+    if found.absent:
+        typer.echo(f"not here: {', '.join(found.absent)}")
+    for problem in found.problems:
+        typer.echo(": ".join(filter(None, (problem.file, problem.record, problem.what))))
+    if found.problems:
+        raise FcitError(f"{folder}: {len(found.problems)} problems, listed above")
+    typer.echo("nothing wrong")
+
+
+@data.command()
+def stats(
+    root: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A data folder; left out: the mini suite."),
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(help="Of the mini suite: tiny, small or full [small].", show_default=False),
+    ] = "",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of the mini suite [0].", show_default=False)
+    ] = None,
+    scoring: Annotated[str, typer.Option(help="Of chance: strict or reference.")] = "strict",
+    identity: Annotated[
+        str, typer.Option(help="A CLIP folder or hub id to compare datasets with [the mini CLIP].")
+    ] = "",
+    tokens: Annotated[
+        bool, typer.Option(help="Compare the datasets by identity tokens (reads images).")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show what makes a data folder easy or hard: answers, chance, format lines, look-alikes.
+
+    Per dataset: samples, distinct training prompts, the share of test prompts that training never has
+    word for word, distinct answers, the commonest one's share of the training answers, and chance, the
+    score of the best constant answer. A method that routes by text meets datasets that share a format
+    line or are each other's nearest by their text token; those whose images are alike are the same
+    trap for routing by image.
+
+    Example:  fcit data stats --size tiny
+
+    Example:  fcit data stats --root my-data --scoring reference --no-tokens
+    """
+    from fcit import config
+    from fcit.benchmark import datasets
+    from fcit.benchmark import stats as facts
+    from fcit.experiment import Site
+
+    if root and seed is not None:
+        raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
+    table = {
+        "seed": seed or 0,
+        "data": {"root": str(root or ""), "size": size},
+        "model": {"identity": identity},
+        "setting": {"name": "cap-hom"},  # all twelve datasets of the mini suite
+        "evaluation": {"scoring": scoring},
+    }
+    site, watch = Site(config.validate(table, "fcit data stats")), Terminal()
+    if not root:
+        site.experiment.prepare(watch)
+    place, mode = site.experiment.root, site.config.evaluation.scoring
+    embed = site.encoder.embed if tokens else None
+    names = datasets.present(place)
+    with watch.bar("datasets", len(names)) as step:
+        found = facts.collect(place, names, mode, embed, progress=lambda done, _: step(done))
+    if as_json:
+        typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+    else:
+        _print_stats(found, f"{place}, {mode} scoring")
+
+
+def _print_stats(found: list[Stats], title: str) -> None:
+    """The facts as tables: figures, format lines, nearest datasets."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from fcit.benchmark import stats as facts
+
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(width=120)
+    console.print(title, highlight=False, markup=False, soft_wrap=True)
+    shown = [at for at, name in enumerate(facts.COLUMNS) if name not in _FORM]
+    table = Table()
+    for at in shown:
+        words = facts.COLUMNS[at] in ("dataset", "commonest")
+        table.add_column(
+            facts.COLUMNS[at],
+            justify="left" if words else "right",
+            no_wrap=words,
+            max_width=16 if words else None,
+        )
+    for row in facts.rows(found):
+        table.add_row(*(escape(row[at]) for at in shown))
+    console.print(table)
+    forms: dict[str, list[str]] = {}
+    for one in found:
+        share = "" if one.formed == 100 else f" ({one.formed:.0f} % of its prompts)"
+        forms.setdefault(one.form, []).append(one.dataset + share)
+    table = Table("commonest last line", "of the training prompts of")
+    for form, names in forms.items():
+        table.add_row(escape(form), ", ".join(map(escape, names)))
+    console.print(table)
+    if near := facts.neighbours(found):
+        heads = (f"nearest by {kind} token" for kind in ("text", "image", "both"))
+        table = Table("dataset", *heads, title="look-alikes, with the cosine of identity tokens")
+        for row in near:
+            table.add_row(*map(escape, row))
+        console.print(table)
+
+
+_FORM = ("format line", "shared with")
+"""Columns that are a table of their own: format lines are long, and few."""
+
+
+@data.command()
+def partition(
+    recipe: Recipe,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Where the picture goes (.png or .svg).")] = None,
+) -> None:
+    """Show how many samples of each dataset every client holds, and draw them.
+
+    Example:  fcit data partition recipes/mini/task-hom.toml --set setting.beta=0.5
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from fcit import config
+    from fcit.experiment import Experiment
+    from fcit.report import save_partition
+
+    experiment = Experiment(config.load(recipe, changes or []))
+    experiment.prepare(Terminal())
+    counts = experiment.counts(experiment.setting)
+    table = Table("client", *counts, "all")
+    for client, row in enumerate(zip(*counts.values(), strict=True)):
+        table.add_row(str(client), *map(str, row), str(sum(row)))
+    table.add_section()
+    table.add_row("all", *(str(sum(part)) for part in counts.values()), "")
+    Console().print(table)
+    picture = out or Path(f"partition-{recipe.stem}.png")
+    save_partition(counts, picture)
+    typer.echo(f"drawn in {picture}")
+
+
+@data.command()
+def pretrain(
+    folder: Annotated[Path, typer.Argument(help="Where the checkpoints go.", metavar="DIR")],
+    seed: Annotated[int, typer.Option(min=0, help="Of all its random choices.")] = 0,
+) -> None:
+    """Make the mini model and the mini CLIP from nothing, on the generic mixture.
+
+    Goes on where it stopped when DIR holds an unfinished pretraining.
+    """
+    from fcit.pretrain import pretrain as make
+
+    with stoppable("the same command goes on from there"):
+        make(folder, seed=seed)

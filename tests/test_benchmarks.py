@@ -1,0 +1,143 @@
+"""The benchmark script: its plan, and its verdicts on runs whose figures are known."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fcit.benchmark import mini
+from fcit.types import FcitError
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+def measured(method: str, last: float, seed: int = 0, setting: str = "task-hom", **more):
+    from measures import Key, Measured
+
+    names = ("IconQA", "FigureQA")
+    same = {"final": last, "chance": 30.0, "zero_shot": 20.0} | more
+    fields = {key: dict.fromkeys(names, value) for key, value in same.items() if key != "seconds"}
+    empty = {key: {} for key in ("learned", "forgetting") if key not in fields}
+    key = Key(setting, "tiny", seed, method)
+    return Measured(key, last, last, **fields, **empty, seconds=more.get("seconds", 60.0))
+
+
+def good() -> list:
+    routes = {"routing": 95.0, "routing_seen": 99.0, "routing_unseen": 91.0}
+    return [
+        measured("zeroshot", 20.0),
+        measured("finetune", 50.0, learned=79.0, forgetting=29.0),
+        measured("disco", 70.0, learned=72.0, forgetting=2.0, **routes),
+        measured("individual", 80.0),
+        measured("multitask", 75.0),
+    ]
+
+
+def verdicts(found: list) -> dict[str, bool | None]:
+    from measures import Runs
+    from targets import targets
+
+    return {one.demand: one.met for one in targets(Runs(found)) if "rank" not in one.demand}
+
+
+def test_runs_as_they_should_be_pass_every_target() -> None:
+    assert all(verdicts(good()).values())
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        ("zeroshot", {"zero_shot": {"IconQA": 1.0}}, "zero-shot at least"),
+        ("individual", {"chance": {"IconQA": 30.0, "FigureQA": 66.0}}, "on every dataset"),
+        ("individual", {"final": {"IconQA": 74.0}}, "on average"),
+        ("disco", {"learned": {"IconQA": 63.0}}, "of individual"),
+        ("disco", {"last": 54.0}, "points over finetune"),
+        ("disco", {"last": 76.0}, "under multitask"),
+        ("finetune", {"last": 19.0}, "keeps something"),
+        ("finetune", {"forgetting": {"IconQA": 9.0}}, "forgets at least"),
+        ("finetune", {"seconds": 121.0}, "minutes a method"),
+    ],
+)
+def test_a_miss_is_a_failure(method: str, change: dict, said: str) -> None:
+    found = [replace(one, **change) if one.key.method == method else one for one in good()]
+    missed = [demand for demand, met in verdicts(found).items() if met is False]
+    assert len(missed) == 1, missed
+    assert said in missed[0]
+
+
+def test_what_was_not_run_is_not_judged() -> None:
+    found = verdicts([one for one in good() if one.key.method != "disco"])
+    assert sum(met is None for met in found.values()) == 5
+    assert False not in found.values()
+
+
+def test_tables_show_mean_and_spread_over_seeds_and_every_dataset() -> None:
+    from measures import Runs, datasets_table, methods_table
+
+    runs = Runs([*good(), measured("finetune", 54.0, 1, learned=79.0, forgetting=29.0)])
+    (line,) = (x for x in methods_table(runs, "task-hom", "tiny").splitlines() if "finetune" in x)
+    assert "| 2 | 52.00 ± 2.83 |" in line
+    table = datasets_table(runs, "task-hom", "tiny").splitlines()
+    assert [line.split(" ")[1] for line in table[2:]] == ["IconQA", "FigureQA", "mean"]
+    assert len({line.count("|") for line in table}) == 1
+
+
+def test_a_heterogeneous_setting_takes_reference_points_of_the_same_seed() -> None:
+    from measures import Runs
+
+    other = measured("multitask", 75.0, seed=1)
+    mine = measured("disco", 60.0, setting="task-het", learned=60.0, forgetting=0.0)
+    runs = Runs([*good(), other, mine])
+    assert [one.key.seed for one in runs.of("task-het", "tiny", "multitask")] == [0]
+    assert not runs.of("task-het", "tiny", "finetune")
+
+
+def test_rank_correlation() -> None:
+    from measures import spearman
+
+    assert spearman({"a": 1, "b": 2, "c": 3}, {"a": 10, "b": 20, "c": 30, "d": 0}) == (1.0, 3)
+    assert spearman({"a": 1, "b": 2, "c": 3}, {"a": 3, "b": 2, "c": 1}) == (-1.0, 3)
+    rho, _ = spearman({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "c": 3})
+    assert rho == pytest.approx(0.866, abs=1e-3)
+
+
+def test_the_plan_has_every_setting_and_no_reference_point_twice() -> None:
+    from mini import PLAN, keys
+
+    found = keys(PLAN, ("individual", "disco"))
+    assert {key.setting for key in found} == {"task-hom", "task-het", "cap-hom", "cap-het"}
+    alone = {key.setting for key in found if key.method == "individual"}
+    assert alone == {"task-hom", "cap-hom"}
+    assert len(keys(["task-het/tiny/0"], ("individual",))) == 1
+    for wrong in ("task-hom", "task-hum/tiny/0", "task-hom/huge/0", "task-hom/tiny/x"):
+        with pytest.raises(FcitError, match="--plan"):
+            keys([wrong], ("disco",))
+
+
+def test_wrong_words_end_in_one_line_and_status_2(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "mini.py"), "--out", str(tmp_path), "--tables"]
+    done = subprocess.run([*command, "--plan", "task-hom"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("mini.py: --plan task-hom: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", mini.GENERATORS)
+def test_wordings_kept_for_the_test_are_told_from_the_others(name: str) -> None:
+    from measures import is_unseen
+
+    told = {
+        split: [is_unseen(name, one.prompt) for one in mini.draws(0, name, split, 40)]
+        for split in ("train", "test")
+    }
+    assert set(told["train"]) == {False}
+    assert set(told["test"]) == {False, True}
