@@ -122,7 +122,8 @@ OPENINGS = (
     "Options", "In", "On", "At", "Here", "Please", "One", "Down", "Along", "Through", "Would", "Put",
     "Take", "Leave", "Someone", "By", "To", "Of", "Up", "Going", "Whose", "For", "Toward", "From",
     "Out", "Suppose", "Under", "See", "Tell", "Find", "After", "Between", "Here's", "This", "That",
-    "These", "When", "Late", "Deep", "Fresh", "Inside", "Near", "Today", "With", "Among", "Say", "State", "Pick", "Choose", "Now", "You",
+    "These", "When", "Late", "Deep", "Fresh", "Inside", "Near", "Today", "With", "Among", "Say",
+    "State", "Pick", "Choose", "Now", "You",
 )  # fmt: skip
 """Words that often open a sentence, and get a token without a space before them."""
 
