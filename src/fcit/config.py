@@ -74,8 +74,8 @@ class DataSection(Section):
 
 class ModelSection(Section):
     """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
-    the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 on a GPU. features: keep
-    frozen vision features in the user's cache folder."""
+    the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 where the hardware
+    computes in it. features: keep frozen vision features in the user's cache folder."""
 
     path: str = ""
     identity: str = ""

@@ -238,7 +238,16 @@ def versions(config: Config) -> dict[str, str]:
     """What the numbers were made with."""
     packages = ("fcit", "torch", "transformers", "numpy", "pillow")
     found = {name: importlib.metadata.version(name) for name in packages}
-    return found | {"python": platform.python_version(), "commit": _commit(), "base": base(config)}
+    from fcit.models.device import choose
+
+    device, dtype = choose(config.model.device, config.model.dtype)
+    computed = f"{str(dtype).removeprefix('torch.')} on {device}"
+    return found | {
+        "python": platform.python_version(),
+        "commit": _commit(),
+        "base": base(config),
+        "computed": computed,
+    }
 
 
 def _commit() -> str:

@@ -98,7 +98,7 @@ def test_no_constant_answer_is_worth_giving(name):
         ]
         for split in ("train", "test")
     ]
-    bound = {"FigureQA": 56, "ArxivQA": 100 / 3, "Flickr30k": 25}.get(name, 20)
+    bound = {"FigureQA": 56, "ArxivQA": 100 / 3, "Flickr30k": 25, "Grounding": 30}.get(name, 20)
     assert chance(name, *samples, "strict") < bound
     answers = Counter(drawn.answers[0] for drawn in some(name, "train"))
     expected = {"FigureQA": {"yes", "no"}, "ArxivQA": set("ABCD")}

@@ -8,7 +8,7 @@ from fcit.types import FcitError
 
 
 def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
-    """Resolve "auto": CUDA, else MPS, else CPU; bf16 on an accelerator, fp32 on a CPU.
+    """Resolve "auto": CUDA, else MPS, else CPU; bf16 where the hardware computes in it, else fp32.
 
     Raises FcitError when the named device is not here.
     """
@@ -21,5 +21,11 @@ def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
         line = str(error).splitlines()[0]
         raise FcitError(f"model.device: {device!r} cannot be used here: {line}") from None
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" else "bfloat16"
+        dtype = "float32" if device == "cpu" and not fast_bf16() else "bfloat16"
     return device, getattr(torch, dtype)
+
+
+def fast_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices itself (elsewhere bf16 is slower than fp32)."""
+    able = torch.cpu.get_capabilities()
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))

@@ -56,8 +56,12 @@ class LMM:
         self.device = torch.device(device)
         try:
             self.processor = AutoProcessor.from_pretrained(folder, backend="pil")
+            # On a CPU, torch's fused attention is slow to differentiate.
             model: Any = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                attn_implementation="eager" if self.device.type == "cpu" else None,
             )
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]

@@ -37,7 +37,7 @@ MOST = 7
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """Two groups, each of one colour and solid, of at most eight objects in all."""
-    topic = pick(rng, (TAKE_AWAY, TAKE_AWAY, HOW_MANY, ADD))
+    topic = pick(rng, (TAKE_AWAY, HOW_MANY, ADD))
     hues, kinds = some(rng, HUES, 2), some(rng, SOLIDS, 2)
     more = 0
     if topic is ADD:

@@ -83,7 +83,7 @@ BARS = Wordings(
 def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """Two to five bars on faint lines that are one unit of value apart."""
     image, bars = chart(rng)
-    topic = pick(rng, (VALUE, VALUE, LABEL, COLOUR, TALLEST, BARS))
+    topic = pick(rng, (VALUE, VALUE, VALUE, LABEL, COLOUR, TALLEST, BARS))
     bar = bars[0]
     if topic is TALLEST:
         bar = max(bars, key=lambda bar: bar.value)

@@ -1,8 +1,8 @@
 """TabMWP in miniature: a price table, and a small sum over its rows.
 
-Kept: two lookups and one step of arithmetic over a table that must be read, as its words are made
-up. Lost: headings, tables of other kinds than prices, decimals, several steps of reasoning, answers
-to choose from.
+Kept: lookups, and a sum of two, in a table that must be read, as its words are made up. Lost:
+headings, tables of other kinds than prices, decimals, differences and several steps of reasoning,
+answers to choose from.
 """
 
 from __future__ import annotations
@@ -53,18 +53,7 @@ SUM = Wordings(
         "If you pay for the {one} and the {two}, what is the total?",
     ),
 )
-DIFFERENCE = Wordings(
-    (
-        "Look at the price table. How many dollars more does the {one} cost than the {two}?",
-        "Read the table. By how many dollars is the {one} dearer than the {two}?",
-        "What is the difference in price between the {one} and the {two}?",
-        "Here is a price table. How much more does the {one} cost than the {two}?",
-    ),
-    (
-        "How much money do you save if you buy the {two} and not the {one}?",
-        "How far is the price of the {one} above that of the {two}?",
-    ),
-)
+
 MOST = 12
 """The largest sum."""
 
@@ -72,17 +61,13 @@ MOST = 12
 def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """Three or four rows of a made-up word and a price from 1 to 9, on grid lines."""
     number = between(rng, 3, 4)
-    topic = pick(rng, (PRICE, SUM, DIFFERENCE))
+    topic = pick(rng, (PRICE, PRICE, SUM))
     prices = [between(rng, 1, 9) for _ in range(number)]
     answer = prices[0]
     if topic is SUM:
         answer = between(rng, 2, MOST)
         prices[0] = between(rng, max(1, answer - 9), min(9, answer - 1))
         prices[1] = answer - prices[0]
-    elif topic is DIFFERENCE:
-        answer = between(rng, 1, 8)
-        prices[1] = between(rng, 1, 9 - answer)
-        prices[0] = prices[1] + answer
     names = [name(rng, 3, first) for first in some(rng, CONSONANTS, number)]
     image = _table(rng, names, prices)
     return Drawn(image, ask(rng, split, topic, NUMBER, one=names[0], two=names[1]), (str(answer),))
