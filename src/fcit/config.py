@@ -25,9 +25,9 @@ Positive = Annotated[int, Field(ge=1)]
 Size = Literal["tiny", "small", "full"]
 
 SIZES: dict[Size, tuple[int, int]] = {
-    "tiny": (300, 300),
-    "small": (1200, 400),
-    "full": (5000, 1000),
+    "tiny": (600, 300),
+    "small": (1500, 400),
+    "full": (6000, 1000),
 }
 """Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
 

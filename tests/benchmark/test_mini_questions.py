@@ -62,13 +62,13 @@ def test_a_question_has_four_to_six_wordings_and_two_or_three_only_at_test():
 
 
 @pytest.mark.parametrize("name", mini.GENERATORS)
-def test_training_never_has_a_test_wording_and_half_of_the_test_prompts_do(name):
+def test_training_never_has_a_test_wording_and_a_third_of_the_test_prompts_do(name):
     new = [one for form in wordings(name) for one in form.unseen]
     for drawn in some(name, "train"):
         for prompt in (drawn.prompt, *(prompt for prompt, _ in drawn.more)):
             assert not fits(prompt.split("\n")[0], iter(new))
     asked = [drawn.prompt.split("\n")[0] for drawn in some(name, "test")]
-    assert 0.4 < sum(fits(question, iter(new)) for question in asked) / len(asked) < 0.6
+    assert 0.2 < sum(fits(question, iter(new)) for question in asked) / len(asked) < 0.47
 
 
 @pytest.mark.parametrize("name", mini.GENERATORS)

@@ -38,8 +38,8 @@ WHERE = Wordings(
         "Look closely. Where do you usually find this thing?",
     ),
     (
-        "Where should one look for a thing of this kind?",
-        "In what place would you expect the large thing here?",
+        "Where is a thing like this usually found?",
+        "In what place does such a thing belong?",
     ),
 )
 WHY = Wordings(
@@ -51,8 +51,8 @@ WHY = Wordings(
         "What does the thing in the picture help people with?",
     ),
     (
-        "For what reason would somebody own the thing shown?",
-        "What do you need a thing of this kind for?",
+        "What is the purpose of a thing like this?",
+        "What do people use such a thing for?",
     ),
 )
 WHAT = Wordings(
@@ -64,8 +64,8 @@ WHAT = Wordings(
         "Look closely. Which material is this thing made of?",
     ),
     (
-        "From which material would one build the large thing here?",
-        "If you touch the thing shown, which material do you feel?",
+        "From which material is such a thing made?",
+        "Which material is the thing in the picture made of?",
     ),
 )
 

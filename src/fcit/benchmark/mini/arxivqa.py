@@ -28,8 +28,8 @@ KIND = Wordings(
         "Look closely. What kind of figure is shown?",
     ),
     (
-        "Which name fits a figure of this type?",
-        "In what form do the authors show their data?",
+        "What kind of figure is this one?",
+        "What type of figure presents the data?",
     ),
 )
 TREND = Wordings(
@@ -41,8 +41,8 @@ TREND = Wordings(
         "What does the curve in the figure do?",
     ),
     (
-        "Read from left to right, what becomes of the quantity?",
-        "Which trend can be seen in the measured data?",
+        "From left to right, what happens to the quantity?",
+        "Which trend does the measured data show?",
     ),
 )
 COLOUR = Wordings(
@@ -54,8 +54,8 @@ COLOUR = Wordings(
         "Look closely. What is the color of the data?",
     ),
     (
-        "In what color did the authors print their data?",
-        "Which of these colors stands for the data here?",
+        "In what color are the data in the figure?",
+        "What color is the data series?",
     ),
 )
 

@@ -55,9 +55,9 @@ HOW_MANY = Wordings(
         "Can you say how many {group} are shown?",
     ),
     (
-        "How many {group} does the picture contain?",
-        "Please tell me how many {group} there are.",
-        "What is the total number of {group}?",
+        "How many {group} does the picture show?",
+        "Please tell how many {group} there are.",
+        "What is the number of {group} in the picture?",
     ),
 )
 """Counting: IconQA, CLEVR-Math and super-CLEVR share it."""
@@ -70,9 +70,9 @@ TAKE_AWAY = Wordings(
         "How many {things} are left when all {group} are gone?",
     ),
     (
-        "How many {things} would there be without the {group}?",
-        "Someone removes the {group}. What number of {things} stay behind?",
-        "Leave out all {group}. How many {things} do you still see?",
+        "How many {things} are there after all {group} are taken away?",
+        "Take the {group} away. What number of {things} remain?",
+        "If you subtract the {group}, how many {things} are left?",
     ),
 )
 """Taking a group away: IconQA and CLEVR-Math share it."""
@@ -85,9 +85,9 @@ ADD = Wordings(
         "How many {things} are there once {more} joined them?",
     ),
     (
-        "Suppose we add {more}. What number of {things} do we have?",
-        "How many {things} would there be together with {more}?",
-        "Put {more} into the picture. How many {things} is that?",
+        "Suppose you add {more}. How many {things} are there?",
+        "How many {things} exist after you add {more}?",
+        "Add {more} to the picture. How many {things} do you see?",
     ),
 )
 """Adding some: IconQA and CLEVR-Math share it."""
@@ -113,10 +113,10 @@ def between(rng: np.random.Generator, low: int, high: int) -> int:
 def ask(rng: np.random.Generator, split: Split, wordings: Wordings, form: str, **words: str) -> str:
     """A question in one of its wordings with `words` filled in, and `form` on the lines below it.
 
-    Every second test prompt has a wording that no training prompt has. Without `form` the question
+    Every third test prompt has a wording that no training prompt has. Without `form` the question
     stands alone.
     """
-    unseen = split == "test" and rng.random() < 0.5
+    unseen = split == "test" and rng.random() < 1 / 3
     question = pick(rng, wordings.unseen if unseen else wordings.seen).format(**words)
     return f"{question}\n{form}" if form else question
 

@@ -24,8 +24,8 @@ VALUE = Wordings(
         "Count the lines. What is the value of the {colour} bar?",
     ),
     (
-        "Up to which value does the {colour} bar reach?",
-        "How many units high is the bar in {colour}?",
+        "Which value does the {colour} bar reach?",
+        "What is the value of the bar in {colour}?",
     ),
 )
 LABEL = Wordings(
@@ -37,8 +37,8 @@ LABEL = Wordings(
         "Which letter is the label of the {colour} bar?",
     ),
     (
-        "By which letter does the chart name the {colour} bar?",
-        "What can you read under the bar in {colour}?",
+        "Which letter is written below the {colour} bar?",
+        "What is the label below the bar in {colour}?",
     ),
 )
 COLOUR = Wordings(
@@ -50,8 +50,8 @@ COLOUR = Wordings(
         "In which color is bar {letter} drawn?",
     ),
     (
-        "Which color was chosen for the bar named {letter}?",
-        "Find the letter {letter}. What color is its bar?",
+        "Which color does bar {letter} have?",
+        "Find the label {letter}. What color is its bar?",
     ),
 )
 TALLEST = Wordings(
@@ -62,8 +62,8 @@ TALLEST = Wordings(
         "Look closely. What is the color of the highest bar?",
     ),
     (
-        "In which color is the bar that reaches highest?",
-        "Which color has the maximum in this chart?",
+        "In which color is the highest bar drawn?",
+        "Which color has the highest value in the chart?",
     ),
 )
 BARS = Wordings(
@@ -74,8 +74,8 @@ BARS = Wordings(
         "Here is a chart. How many bars are in it?",
     ),
     (
-        "Out of how many bars does this chart consist?",
-        "What number of bars do you count here?",
+        "How many bars does this chart have?",
+        "What is the number of bars in the chart?",
     ),
 )
 

@@ -58,9 +58,9 @@ SCENE = Wordings(
         "Here is a photo. What is going on?",
     ),
     (
-        "What would you write below this photo?",
-        "Put what you see here into words.",
-        "Tell a friend what happens in this picture.",
+        "What does this photo show?",
+        "Describe what is happening here.",
+        "Who does what in this picture, and where?",
     ),
 )
 

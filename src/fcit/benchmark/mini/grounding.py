@@ -29,7 +29,7 @@ REGION = Wordings(
         "What are the bounding box coordinates of {phrase}?",
     ),
     (
-        "Find {phrase} and write down its bounding box coordinates.",
+        "Find {phrase} and give its bounding box coordinates.",
         "Please state the bounding box coordinates for {phrase} in this image.",
         "Where is {phrase}? Answer with bounding box coordinates.",
     ),

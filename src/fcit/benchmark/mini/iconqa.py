@@ -42,8 +42,8 @@ WHICH = Wordings(
         "What does the icon at the {side} show?",
     ),
     (
-        "Which of the two icons do you see at the {side}?",
-        "Toward the {side} there is an icon; what is it?",
+        "Which icon do you see at the {side}?",
+        "There is an icon at the {side}; what is it?",
     ),
 )
 

@@ -29,9 +29,9 @@ OBJECT = Wordings(
         "Look closely. Which object is this?",
     ),
     (
-        "What do you call the thing in this image?",
-        "Which object has been drawn here by the artist?",
-        "What would you say this picture is of?",
+        "What is the object shown in this image?",
+        "Name the object in the picture.",
+        "What object does this image show?",
     ),
 )
 

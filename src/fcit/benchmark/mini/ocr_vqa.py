@@ -47,8 +47,8 @@ AUTHOR = Wordings(
         "Look closely. Who wrote this book?",
     ),
     (
-        "By whom was this book written?",
-        "Whose name is printed on this book as its writer?",
+        "What author wrote this book?",
+        "What author name is printed on this book?",
     ),
 )
 GENRE = Wordings(
@@ -60,8 +60,8 @@ GENRE = Wordings(
         "To which genre does this book belong?",
     ),
     (
-        "On which shelf of a library would this book stand?",
-        "Going by its cover, what is this book about?",
+        "Which genre is this book?",
+        "Look at the cover. What kind of book is it?",
     ),
 )
 

@@ -38,8 +38,8 @@ COLOUR = Wordings(
         "The {kind} in the scene has what color?",
     ),
     (
-        "Which color does the {kind} in this picture have?",
-        "In what color was the {kind} painted?",
+        "Which color does the {kind} have?",
+        "What is the color of the {kind} in this picture?",
     ),
 )
 KIND = Wordings(
@@ -51,8 +51,8 @@ KIND = Wordings(
         "The {colour} vehicle in the scene is of what type?",
     ),
     (
-        "What kind of vehicle was painted {colour}?",
-        "Can you tell which of the vehicles is {colour}?",
+        "What kind of vehicle is {colour}?",
+        "Can you say which vehicle is {colour}?",
     ),
 )
 
@@ -60,11 +60,11 @@ KIND = Wordings(
 def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """Two to four different vehicles to describe, or some to count."""
     image = grey(rng)
-    topic = pick(rng, (COLOUR, KIND, HOW_MANY, HOW_MANY))
+    topic = pick(rng, (COLOUR, KIND, KIND, HOW_MANY, HOW_MANY))
     number = between(rng, 1, MOST) if topic is HOW_MANY else between(rng, 2, MOST)
     kinds, hues = some(rng, VEHICLES, number), some(rng, draw.HUES, number)
     answer, group = str(number), "vehicles"
-    if topic is HOW_MANY and rng.random() < 0.7:
+    if topic is HOW_MANY and rng.random() < 0.5:
         kind, other = some(rng, VEHICLES, 2)
         others = between(rng, 0, MOST + 1 - number)
         kinds, group = [kind] * number + [other] * min(others, 2), plural(kind)

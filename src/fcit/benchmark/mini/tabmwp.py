@@ -36,7 +36,7 @@ PRICE = Wordings(
         "Here is a price table. What does the {one} cost?",
     ),
     (
-        "How much money do you need to buy the {one}?",
+        "How many dollars do you need to buy the {one}?",
         "Which price does the table list for the {one}?",
     ),
 )
@@ -49,8 +49,8 @@ SUM = Wordings(
         "Here is a price table. What do the {one} and the {two} cost together?",
     ),
     (
-        "How much money do you need to buy both the {one} and the {two}?",
-        "If you pay for the {one} and the {two}, what is the total?",
+        "How many dollars do you need to buy the {one} and the {two}?",
+        "If a child buys the {one} and the {two}, what is the sum in dollars?",
     ),
 )
 
