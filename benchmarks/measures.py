@@ -68,6 +68,8 @@ class Measured:
     seconds: float = 0.0
     whole: bool = True
     """Whether `seconds` is the time of one uninterrupted run (else it is at least so much)."""
+    jobs: int = 1
+    """How many runs shared the machine."""
 
 
 def measure(key: Key, folder: Path) -> Measured:
@@ -91,6 +93,7 @@ def measure(key: Key, folder: Path) -> Measured:
         *(routed if found["routing"] else ({}, {})),
         clock["seconds"],
         clock["starts"] == 1,
+        clock["jobs"],
     )
 
 

@@ -118,16 +118,18 @@ def _individual(found: Sequence[Measured], where: str) -> Iterator[Target]:
 
 
 def _times(runs: Runs) -> Iterator[Target]:
-    """The longest run of every size."""
+    """The longest run of every size, of those that had the machine to themselves."""
     for size in dict.fromkeys(one.key.size for one in runs.all):
-        longest = max(
-            (one for one in runs.all if one.key.size == size), key=lambda one: one.seconds
-        )
-        figure = f"longest: {longest.key}, {longest.seconds:.0f} seconds"
+        alone = [one for one in runs.all if one.key.size == size and one.jobs == 1]
+        demand = f"under {MINUTES[size]} minutes a method"
+        if not alone:
+            yield Target(demand, size, "no run had the machine to itself (--jobs 1)", None)
+            continue
+        longest = max(alone, key=lambda one: one.seconds)
+        figure = f"longest of {len(alone)}: {longest.key}, {longest.seconds:.0f} seconds"
         if not longest.whole:
             figure += " at least (it was interrupted)"
-        met = longest.seconds <= 60 * MINUTES[size]
-        yield Target(f"under {MINUTES[size]} minutes a method", size, figure, met)
+        yield Target(demand, size, figure, longest.seconds <= 60 * MINUTES[size])
 
 
 def _target(demand: str, where: str, met: bool, values: dict[str, float | None]) -> Target:
