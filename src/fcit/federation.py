@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fcit.averaging import Average
 from fcit.optimisers import Optimiser, find
@@ -34,7 +33,7 @@ class FederationSection(Section):
     minimum: Positive = 1
     average: Average = "factors"
     optimizer: str = "fedavg"
-    optimizer_options: dict[str, Any] = {}
+    optimizer_options: dict[str, float] = {}
     engine: Literal["local", "flower"] = "local"
     workers: Annotated[int, Field(ge=0)] = 0
 
@@ -55,5 +54,4 @@ class FederationSection(Section):
 
     def build_optimiser(self) -> Optimiser:
         """The federated optimiser with its hyper-parameters."""
-        text = json.dumps(self.optimizer_options)
-        return TypeAdapter(find(self.optimizer)).validate_json(text, strict=True)
+        return find(self.optimizer)(**self.optimizer_options)
