@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
+from pathlib import Path
 
 import pytest
 import torch
 
 from fcit.averaging import exact
+from fcit.engines import wire
 from fcit.methods.base import Method
 from fcit.optimisers import Optimiser, find, names
 from fcit.optimisers.base import conclude, groups, renew, split
@@ -19,8 +23,9 @@ from fcit.optimisers.fedavgm import Fedavgm
 from fcit.optimisers.fedprox import Fedprox
 from fcit.optimisers.fedyogi import Fedyogi
 from fcit.optimisers.scaffold import SAMPLES, VARIATE, Scaffold
+from fcit.runfolder import RunFolder
 from fcit.schedule import plan
-from fcit.server import Average, federate
+from fcit.server import Average, Position, Round, federate
 from fcit.types import FcitError, Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
@@ -306,6 +311,60 @@ def test_a_new_stage_starts_anew_and_another_task_has_its_own() -> None:
     kept = {"optimiser/1/blue/g/0000": torch.ones(1), "optimiser/0/red/g/0000": torch.ones(1)}
     local = Scaffold().local(Turn(0, TASK, 1, 0), {}, {}, kept)
     assert list(local.report()[1]) == ["optimiser/1/blue/g/0000"]
+
+
+def test_what_it_keeps_crosses_wires_and_run_folders_unchanged(tmp_path: Path) -> None:
+    """Workers get jobs and memories as frames; a resumed run reads both from its folder."""
+    whole = Hills(Scaffold())
+    final, _ = descend(whole, rounds=4, per_round=2, stages=2)
+    setting = Setting("hills", (Stage((TASK,)),) * 2, 4, 2, 4)
+    method, folder = Method(projector="frozen"), RunFolder(tmp_path)
+    hills, state, done = Wired(Scaffold()), method.start({"a": torch.zeros(2)}, {}), None
+    for _ in range(2 * 4):
+
+        def commit(state: State, report: Round, hills: Wired = hills) -> None:
+            folder.commit(state, report.position, hills.memory)
+            raise InterruptedError
+
+        with contextlib.suppress(InterruptedError):
+            turns = plan(setting, seed=0)
+            rule = hills.optimiser
+            federate(setting, turns, method, state, hills, commit, lambda *_: None, done, rule)
+        hills = Wired(Scaffold())
+        (state, hills.memory), done = folder.state(), folder.position()
+    assert done == Position(1, 4)
+    assert same(state, final)
+    assert same(State(_named(hills.memory)), State(_named(whole.memory)))
+
+
+@dataclass
+class Wired(Hills):
+    """The same, with every job and reply made bytes and read again."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
+        for job in jobs:
+            client = job.turn.client
+            job, memory = wire.unpack_job(
+                *through(*wire.pack_job(job, self.memory.get(client, {})))
+            )
+            self.memory[client] = memory
+            (update,) = super().run([job])
+            reply = wire.pack_update(update, self.memory[client])
+            update, self.memory[client] = wire.unpack_update(*through(*reply))
+            yield update
+
+
+def through(header: wire.Header, weights: Weights) -> tuple[wire.Header, Weights]:
+    stream = io.BytesIO()
+    wire.write_frame(stream, header, weights)
+    stream.seek(0)
+    frame = wire.read_frame(stream)
+    assert frame
+    return frame
+
+
+def _named(memory: dict[int, Weights]) -> dict[str, Weights]:
+    return {str(client): memory[client] for client in sorted(memory)}
 
 
 # -- in the loop -------------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ class Scaffold(Optimiser):
         for group in sorted({group for update in updates for group in update.optimiser}):
             who = [update for update in updates if group in update.optimiser]
             fresh = {f"{one.client}/{tasks[one.client]}": tensor(one.samples) for one in who}
-            counts = kept.get(SAMPLES + group, {}) | fresh
+            counts = dict(sorted((kept.get(SAMPLES + group, {}) | fresh).items()))
             total = sum(int(count) for count in counts.values())
             c = dict(kept.get(VARIATE + group, {}))
             for update in who:
