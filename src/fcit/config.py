@@ -18,10 +18,10 @@ from pydantic import (
     model_validator,
 )
 
+from fcit.federation import FederationSection, Positive, Section
 from fcit.files import write_text
 from fcit.types import FcitError
 
-Positive = Annotated[int, Field(ge=1)]
 Size = Literal["tiny", "small", "full"]
 
 SIZES: dict[Size, tuple[int, int]] = {
@@ -30,10 +30,6 @@ SIZES: dict[Size, tuple[int, int]] = {
     "full": (6000, 1000),
 }
 """Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class DataSection(Section):
@@ -93,25 +89,6 @@ class SettingSection(Section):
     beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
     order: tuple[str, ...] = Field(default=(), strict=False)
     sampling: Literal["derived", "reference"] = "derived"
-
-
-class FederationSection(Section):
-    """clients in all, of whom per_round train in each of a stage's rounds. minimum: training samples
-    of each dataset that every client gets at least. workers: parallel processes of the local engine
-    (0: one a core on a CPU, one on a GPU)."""
-
-    clients: Positive = 50
-    per_round: Positive = 5
-    rounds: Positive = 10
-    minimum: Positive = 1
-    engine: Literal["local", "flower"] = "local"
-    workers: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.per_round > self.clients:
-            raise ValueError(f"per_round ({self.per_round}) exceeds clients ({self.clients})")
-        return self
 
 
 class TrainingSection(Section):
@@ -235,13 +212,16 @@ def _switch(table: dict[str, Any], method: str, source: str) -> None:
 
 
 def to_table(config: Config) -> dict[str, Any]:
-    """The resolved configuration as a plain table, the method's defaults included."""
+    """The resolved configuration as a plain table, the method's and the optimiser's defaults
+    included."""
     from fcit.methods import find
 
     table = config.model_dump(mode="json")
     extra = config.method.model_extra or {}
     defaults = {one.name: one.default for one in dataclasses.fields(find(config.method.name))}
     table["method"] = {"name": config.method.name} | defaults | extra
+    options = dataclasses.asdict(config.federation.build_optimiser())
+    table["federation"]["optimizer_options"] = options
     return table
 
 

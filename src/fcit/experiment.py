@@ -18,6 +18,7 @@ from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
 from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
+from fcit.optimisers import Optimiser
 from fcit.partition import split
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
@@ -51,6 +52,7 @@ class Experiment:
         self.config = config
         self.method = build_method(config)
         federation, part = config.federation, config.setting
+        self.optimiser = Optimiser() if self.method.centralised else federation.build_optimiser()
         self.setting: Setting = settings.setting(
             part.name,
             clients=federation.clients,
@@ -209,7 +211,8 @@ class Site:
         """One client's turn."""
         data = self.experiment.data(job.turn)
         seed = self.config.seed
-        return take_turn(job, self.method, self.model, data, self.training, seed, memory)
+        optimiser = self.experiment.optimiser
+        return take_turn(job, self.method, self.model, data, self.training, seed, memory, optimiser)
 
     def place(self, state: State) -> None:
         """Put a state in place, to answer with."""

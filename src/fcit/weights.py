@@ -50,8 +50,8 @@ def state_bytes(parts: Mapping[str, Weights]) -> int:
 
 
 def flatten(state: State) -> Weights:
-    """A State as one flat dict: `adapters/<name>/<tensor>` and `extras/<name>/<tensor>`."""
-    groups = {"adapters": state.adapters, "extras": state.extras}
+    """A State as one flat dict: `adapters/<name>/<tensor>`, `extras/...`, `optimiser/...`."""
+    groups = {"adapters": state.adapters, "extras": state.extras, "optimiser": state.optimiser}
     return {
         f"{kind}/{name}/{key}": tensor
         for kind, parts in groups.items()
@@ -63,10 +63,10 @@ def flatten(state: State) -> Weights:
 def unflatten(flat: Weights) -> State:
     """The inverse of `flatten`."""
     state = State()
+    groups = {"adapters": state.adapters, "extras": state.extras, "optimiser": state.optimiser}
     for path, tensor in flat.items():
         kind, name, key = path.split("/", 2)
-        parts = state.adapters if kind == "adapters" else state.extras
-        parts.setdefault(name, {})[key] = tensor
+        groups[kind].setdefault(name, {})[key] = tensor
     return state
 
 

@@ -60,6 +60,10 @@ def run(
     The run's folder holds config.toml, matrix.json, log.jsonl, predictions/ and state/. A run that
     was cut off, at any moment, goes on with --resume and ends in the same numbers.
 
+    Any method trains under another federated optimizer with --set federation.optimizer=NAME: fedavg,
+    fedprox, scaffold, fedavgm, fedadam, fedyogi or fedadagrad; and with LoRA blocks averaged as
+    products with --set federation.average=product.
+
     Example:  fcit run recipes/mini/task-hom.toml --method disco --set federation.rounds=2
     """
     from fcit import api, config

@@ -69,6 +69,13 @@ class Method:
     once: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
 
+    centralised: ClassVar[bool] = False
+    """Whether nothing is federated, so that no server or client optimiser has a place in it."""
+
+    learnt: ClassVar[tuple[str, ...]] = ("projector",)
+    """The extras that are trained weights: server optimisers act on them as on adapters. All others
+    (statistics, tokens) stay as `aggregate` leaves them."""
+
     @property
     def identity(self) -> Literal["text", "image", "both"] | None:
         """What identity tokens are made of; None where the method needs no tokens."""
