@@ -242,14 +242,17 @@ def test_what_is_no_list_of_records_is_told(tmp_path: Path, text: str | bytes, s
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from fcit.benchmark.datasets import read
 assert len(read(Path(sys.argv[1]), "Grounding", "train")) == 110_000
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+status = Path("/proc/self/status").read_text().split()
+print(int(status[status.index("VmHWM:") + 1]) * 1024)
 """
+"""Prints its peak memory; getrusage would count that of the process that started it."""
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 @pytest.mark.slow
 def test_a_file_of_110_000_records_is_read_in_less_than_a_gigabyte(tmp_path: Path) -> None:
     file = tmp_path / "instructions/Grounding/train_11w.json"
@@ -270,4 +273,4 @@ def test_a_file_of_110_000_records_is_read_in_less_than_a_gigabyte(tmp_path: Pat
         [sys.executable, "-c", MEASURE, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert file.stat().st_size > 150e6
-    assert int(done.stdout) < 1e9
+    assert int(done.stdout) < 0.6e9  # what else a run needs fits in the rest of a gigabyte
