@@ -9,14 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fcit.federation import FederationSection, Positive, Section
 from fcit.files import write_text
@@ -35,12 +28,14 @@ SIZES: dict[Size, tuple[int, int]] = {
 class DataSection(Section):
     """root: a data folder in the official layout; absent: the mini suite, made in the user's cache.
 
+    images: folders to find its images in, tried in order (absent: datasets/ of the root).
     size: of the mini suite (see SIZES); a root of your own has none ("").
     train, test: the mini suite's samples per dataset (0: as its size says); with a root of your own,
     the first so many are read (0: all).
     """
 
     root: str = ""
+    images: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
     size: Literal["tiny", "small", "full", ""] = "small"
     train: Annotated[int, Field(ge=0)] = 0
     test: Annotated[int, Field(ge=0)] = 0
@@ -53,6 +48,8 @@ class DataSection(Section):
             return table
         given = table.get("size") or ""
         if not table.get("root"):
+            if table.get("images"):
+                raise ValueError("images are of a data folder of your own; set root too")
             return {key: value for key, value in table.items() if key != "size" or value != ""}
         if given:
             raise ValueError(
@@ -140,8 +137,8 @@ class MethodSection(BaseModel):
 
 class EvaluationSection(Section):
     """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
-    Java). batch_size: answered at once (float
-    sums, and so a rare answer, depend on it). limit: test samples per dataset (0: all)."""
+    Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit: test
+    samples per dataset (0: all)."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
@@ -241,17 +238,20 @@ def write(path: Path, table: Mapping[str, Any]) -> None:
 
 def _anchor(table: dict[str, Any], folder: Path) -> None:
     """Make the recipe's relative paths start at its folder (a name that is no path stays a hub id)."""
-    for section, key, always in (
-        ("data", "root", True),
-        ("model", "path", False),
-        ("model", "identity", False),
-    ):
+
+    def start(value: Any, always: bool) -> Any:
+        if isinstance(value, list | tuple):
+            return [start(one, always) for one in value]
+        if not isinstance(value, str) or not value:
+            return value
+        found = (folder / Path(value).expanduser()).resolve()
+        return str(found) if always or found.exists() else value
+
+    for place in ("data.root", "data.images", "model.path", "model.identity"):
+        section, key = place.split(".")
         part = table.get(section)
-        value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(value, str) and value:
-            found = (folder / Path(value).expanduser()).resolve()
-            if always or found.exists():
-                part[key] = str(found)
+        if isinstance(part, dict) and key in part:
+            part[key] = start(part[key], section == "data")
 
 
 def _change(table: dict[str, Any], change: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fcit import schedule
 from fcit.benchmark import datasets, settings
+from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
 from fcit.client import Data, Training, identify, take_turn
@@ -78,8 +79,17 @@ class Experiment:
         train, test = self.config.data.counts
         return cache_folder() / f"mini-{_made_by()}-seed{self.config.seed}-{train}x{test}"
 
+    @cached_property
+    def images(self) -> tuple[Path, ...]:
+        """The recipe's folders of images; none: `datasets/` of the root."""
+        found = tuple(map(Path, self.config.data.images))
+        if lacking := [str(path) for path in found if not path.is_dir()]:
+            raise FcitError(f"data.images: no such folder: {', '.join(lacking)}")
+        return found
+
     def prepare(self, watch: Watch) -> None:
-        """Make the mini suite where it is needed; report missing data before anything starts."""
+        """Make the mini suite where it is needed; report what is missing (data, or Java where captions
+        are scored as the reference does) before anything starts."""
         if not self.config.data.root and not self.root.is_dir():
             from fcit.benchmark import mini
 
@@ -92,12 +102,13 @@ class Experiment:
                 except FcitError:
                     if not self.root.is_dir():  # else another run has just made it
                         raise
-        missing = datasets.missing(self.root, self.setting.datasets)
-        if missing:
-            raise FcitError(
-                f"data.root: {self.root} lacks {', '.join(missing)}; "
-                f"it has the datasets {', '.join(datasets.present(self.root)) or '(none)'}"
-            )
+        try:
+            datasets.require(self.root, self.setting.datasets, self.images)
+        except FcitError as error:
+            raise FcitError(f"data.root: {error}") from None
+        scorers = {datasets.find(name).scorer for name in self.setting.datasets}
+        if "caption" in scorers and self.config.evaluation.scoring == "reference":
+            java()
 
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
@@ -107,7 +118,7 @@ class Experiment:
             count = (
                 data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
             )
-            found = datasets.read(self.root, dataset, part)
+            found = datasets.read(self.root, dataset, part, self.images)
             self._samples[key] = found[:count] if count else found
         return self._samples[key]
 
@@ -123,7 +134,7 @@ class Experiment:
 
     def _shares_of(self, task: Task, clients: int) -> list[list[Sample]]:
         if (task, clients) not in self._shares:
-            found = published(self.root, task, self.config.setting.beta, clients)
+            found = published(self.root, task, self.config.setting.beta, clients, self.images)
             self._shares[task, clients] = found or self._split(task, clients)
         return self._shares[task, clients]
 
@@ -153,7 +164,8 @@ class Experiment:
         return self._data(self.shares(turn.task)[turn.client])
 
     def _data(self, samples: Sequence[Sample]) -> Data:
-        return Data(samples, [datasets.image_path(self.root, sample) for sample in samples])
+        paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
+        return Data(samples, paths)
 
     def model_path(self) -> str:
         """The LMM's folder or hub id."""
