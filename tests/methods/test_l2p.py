@@ -62,7 +62,7 @@ def test_the_pool_fits_the_model_and_is_all_that_travels() -> None:
     state = method.begin(method.start(blank, {"p": torch.zeros(1)}, seed=4), STAGE)
     assert not state.adapters
     shapes = {name: tuple(value.shape) for name, value in state.extras["pool"].items()}
-    assert shapes == {"prompts": (10, 5, 3), "keys": (10, 3)}
+    assert shapes == {"prompt": (10, 5, 3), "key": (10, 3)}
     sent = method.send(state, Turn(0, TASK, 0, 0))
     assert set(sent.extras) == {"pool", "projector"}
 
@@ -79,7 +79,7 @@ def test_on_a_model_only_the_chosen_prompts_and_keys_learn_and_answers_use_them(
     job = Job(turn, method.send(state, turn))
     update, _ = take_turn(job, method, lmm, data, Training(lr=1e-3, batch_size=4), 0, {})
     queries = query(lmm.base_embeds(lmm.batch(data.samples, data.images)))
-    chosen = set(choice(queries, pool["keys"], 2).flatten().tolist())
+    chosen = set(choice(queries, pool["key"], 2).flatten().tolist())
     assert 2 <= len(chosen) < 8
     assert not update.adapters
     for name, before in pool.items():
@@ -87,7 +87,7 @@ def test_on_a_model_only_the_chosen_prompts_and_keys_learn_and_answers_use_them(
         moved = {row for row in range(8) if not after[row].equal(before[row])}
         assert moved == chosen, name
     after = method.aggregate(state, [update])
-    assert after.extras["pool"]["keys"].equal(update.extras["pool"]["keys"])
+    assert after.extras["pool"]["key"].equal(update.extras["pool"]["key"])
     lmm.receive(after, method.scale)
     method.equip(lmm, after)
     said = answer(lmm, None, method, after, data, 4)

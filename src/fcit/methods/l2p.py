@@ -58,8 +58,8 @@ class L2p(Method):
         width = min(a.shape[1] for a, _ in factors(blank).values())
         noise = torch_stream(seed, "init", "pool")
         pool = {
-            "prompts": empty(self.pool, self.length, width).normal_(0, START, generator=noise),
-            "keys": empty(self.pool, width).normal_(0, START, generator=noise),
+            "prompt": empty(self.pool, self.length, width).normal_(0, START, generator=noise),
+            "key": empty(self.pool, width).normal_(0, START, generator=noise),
         }
         shared = {key: extras[key] for key in {"projector"} & extras.keys()}
         return State({}, {POOL: pool} | shared)
@@ -83,12 +83,12 @@ class L2p(Method):
         }
         model.extra[POOL] = ParameterDict(held)
         model.prompts = lambda embeds: pick(
-            held["prompts"], choice(query(embeds), held["keys"], self.chosen)
+            held["prompt"], choice(query(embeds), held["key"], self.chosen)
         )
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples (eq. 5)."""
-        keys = model.extra[POOL]["keys"]
+        keys = model.extra[POOL]["key"]
         return self.attraction * distance(query(model.base_embeds(batch)), keys, self.chosen)
 
     def report(
