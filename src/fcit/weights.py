@@ -94,10 +94,20 @@ def unflatten(flat: Weights) -> State:
 
 
 def to_bytes(weights: Weights) -> bytes:
-    """Weights in the safetensors format: the same tensors give the same bytes."""
+    """Weights in the safetensors format: the same tensors give the same bytes.
+
+    A tensor that stands under two names (a teacher is a model of before) is written twice.
+    """
     from safetensors.torch import save
 
-    return save({name: weights[name].contiguous() for name in sorted(weights)})
+    apart: Weights = {}
+    held: set[int] = set()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in held else tensor
+        held.add(place)
+    return save(apart)
 
 
 def from_bytes(data: bytes) -> Weights:

@@ -81,10 +81,11 @@ class L2p(Method):
             name: Parameter(value.to(model.device, copy=True))
             for name, value in sorted(received.extras[POOL].items())
         }
-        model.extra[POOL] = ParameterDict(held)
-        model.prompts = lambda embeds: pick(
-            held["prompt"], choice(query(embeds), held["key"], self.chosen)
-        )
+
+        def prompts(embeds: Tensor) -> Tensor:
+            return pick(held["prompt"], choice(query(embeds), held["key"], self.chosen))
+
+        model.extra[POOL], model.prompts = ParameterDict(held), prompts
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples (eq. 5)."""

@@ -69,8 +69,11 @@ class Moelora(Method):
             _plain(path): Parameter(weight.to(model.device, copy=True))
             for path, weight in sorted(received.extras[ROUTER].items())
         }
-        model.extra[ROUTER] = ParameterDict(router)
-        model.gate = lambda layer, x: shares(x, router[_plain(layer)])
+
+        def gate(layer: str, x: Tensor) -> Tensor:
+            return shares(x, router[_plain(layer)])
+
+        model.extra[ROUTER], model.gate = ParameterDict(router), gate
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
         """Nothing: the routers decide in the model, token by token."""
