@@ -111,7 +111,7 @@ def take_turn(
         batch = model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
-        loss = model.loss(batch) + method.penalty(model, received, memory, batch)
+        loss = method.objective(model, received, memory, batch)
         if not math.isfinite(float(loss.detach())):
             raise FcitError(
                 f"{where}: the loss is {float(loss.detach())} at step {step + 1} of {len(plan)}; "

@@ -213,7 +213,7 @@ class Site:
         """The method's state before the first round."""
         noise = torch_stream(self.config.seed, "init")
         blank = self.model.subspaces.blank(self.method.rank, self.method.init_std, noise)
-        return self.method.start(blank, self.model.base_projector)
+        return self.method.start(blank, self.model.base_projector, self.config.seed)
 
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""

@@ -85,12 +85,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Turn:
-    """Who trains on what, and when: one client's place in one round (all counted from 0)."""
+    """Who trains on what, and when: one client's place in one round (all counted from 0); `last` in
+    the last round of a stage."""
 
     client: int
     task: Task
     stage: int
     round: int
+    last: bool = False
 
 
 @dataclass(frozen=True)

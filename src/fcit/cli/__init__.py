@@ -40,8 +40,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Train with this method instead of the recipe's: finetune, disco, or a reference "
-            "point (zeroshot, individual, multitask)."
+            help="Train with this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, "
+            "moelora, hide, disco, or a reference point (zeroshot, individual, multitask)."
         ),
     ] = None,
     engine: Annotated[

@@ -43,7 +43,7 @@ def pack_turn(turn: Turn) -> Header:
 def unpack_turn(header: Header) -> Turn:
     """The inverse of `pack_turn`."""
     task = Task(header["task"]["name"], tuple(header["task"]["datasets"]))
-    return Turn(header["client"], task, header["stage"], header["round"])
+    return Turn(header["client"], task, header["stage"], header["round"], header["last"])
 
 
 def pack_job(job: Job, memory: Weights) -> tuple[Header, Weights]:
