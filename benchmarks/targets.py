@@ -9,7 +9,7 @@ from statistics import fmean
 from measures import METHODS, MINUTES, PUBLISHED, REFERENCES, Measured, Runs, mean, show, spearman
 
 ZERO_SHOT = 12.0
-INDIVIDUAL, ABOVE_CHANCE = 75.0, 15.0
+INDIVIDUAL, ABOVE_CHANCE, TWELVE = 75.0, 15.0, 12
 LEARNED_SHARE = 80.0
 FORGETTING = 10.0
 OVER_FINETUNE = 5.0
@@ -99,12 +99,14 @@ def _individual(found: Sequence[Measured], where: str) -> Iterator[Target]:
     """Individual training learns all of its datasets."""
     average = _mean(found, "final")
     count = len(found[0].final) if found else 0
-    yield _target(
-        f"individual at least {INDIVIDUAL:g} on average",
-        where,
-        average is not None and average >= INDIVIDUAL,
+    demand, figures = (
+        f"individual at least {INDIVIDUAL:g} on average over the twelve",
         {f"mean over {count} datasets": average},
     )
+    if average is None or count == TWELVE:
+        yield _target(demand, where, average is not None and average >= INDIVIDUAL, figures)
+    else:
+        yield Target(demand, where, f"{average:.2f} over {count} of them (not the target)", None)
     if not found:
         return
     above = {

@@ -18,6 +18,9 @@ SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture(autouse=True)
 def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
+    import targets
+
+    monkeypatch.setattr(targets, "TWELVE", 2)  # these runs have two datasets
 
 
 def measured(method: str, last: float, seed: int = 0, setting: str = "task-hom", **more):
@@ -58,7 +61,7 @@ def test_runs_as_they_should_be_pass_every_target() -> None:
     [
         ("zeroshot", {"zero_shot": {"IconQA": 1.0}}, "zero-shot at least"),
         ("individual", {"chance": {"IconQA": 30.0, "FigureQA": 66.0}}, "on every dataset"),
-        ("individual", {"final": {"IconQA": 74.0}}, "on average"),
+        ("individual", {"final": {"IconQA": 74.0, "FigureQA": 74.0}}, "on average"),
         ("disco", {"learned": {"IconQA": 63.0}}, "of individual"),
         ("disco", {"last": 54.0}, "points over finetune"),
         ("disco", {"last": 76.0}, "under multitask"),

@@ -19,7 +19,7 @@ Size = Literal["tiny", "small", "full"]
 
 SIZES: dict[Size, tuple[int, int]] = {
     "tiny": (600, 300),
-    "small": (1500, 400),
+    "small": (1200, 300),
     "full": (6000, 1000),
 }
 """Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
