@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "evaluate", "report", "doctor", "data"])
+@pytest.mark.parametrize("command", ["run", "evaluate", "score", "report", "doctor", "data"])
 def test_every_command_explains_itself(command: str) -> None:
     done = call(command, "--help")
     assert done.returncode == 0
@@ -129,6 +129,40 @@ def test_data_commands(recipe: Path, suite: Path, tmp_path: Path) -> None:
     assert shown.returncode == 0, shown.stderr
     assert "FigureQA" in shown.stdout
     assert (tmp_path / "p.svg").read_text().startswith("<?xml")
+
+
+def test_a_table_is_imported_and_answers_to_it_scored(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    lines = ["image,question,answer"]
+    for at in range(4):
+        Image.new("RGB", (4, 4), (50 * at, 0, 0)).save(tmp_path / "photos" / f"{at}.png")
+        lines.append(f"{at}.png,Which?,{at}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    words = ("data", "import", "Mine", "--images", tmp_path / "photos", "--out", tmp_path / "data")
+    refused(call(*words), "--csv or --jsonl")
+    made = call(*words, "--csv", tmp_path / "t.csv", "--test-share", "0.5")
+    assert made.returncode == 0, made.stderr
+    assert "Mine: 2 train, 2 test, 4 images" in made.stdout
+    truth = tmp_path / "data" / "instructions" / "Mine" / "test.json"
+    first, second = json.loads(truth.read_text())
+    rows = [{"question_id": first["question_id"], "text": first["answer"] + "."}]
+    said = tmp_path / "said.jsonl"
+    said.write_text("\n".join(map(json.dumps, rows)))
+    files = ("--truth", truth, "--predictions", said)
+    refused(call("score", "--dataset", "Mine", *files), "no prediction for 1 of 2 questions")
+    refused(call("score", "--dataset", "Mine", *files, "--mode", "kind"), "--mode: 'kind'")
+    done = call("score", "--dataset", "Mine", *files, "--mode", "reference", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {
+        "score": 0.0, "samples": 1, "dataset": "Mine", "mode": "reference",
+        "questions": 2, "missing": 1, "repeated": 0,
+    }  # fmt: skip
+    rows.append({"question_id": second["question_id"], "text": "none"})
+    said.write_text("\n".join(map(json.dumps, rows)))
+    done = call("score", "--dataset", "Mine", *files)
+    assert "Mine: 50.00 % of 2 predictions (strict scoring" in done.stdout
 
 
 def test_data_stats_shows_what_a_folder_is_like(suite: Path) -> None:

@@ -59,6 +59,20 @@ def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
         ('[method]\nname = "disco"\ntau = "high"', "tau"),
         ('[method]\nname = "disco"\ntau = 3.0', "method.tau"),
         ('[method]\nname = "disco"\ngate = "hard"', "gate"),
+        ('[federation]\noptimizer = "fedsgd"', "fedsgd"),
+        ('[federation]\naverage = "mean"', "federation.average"),
+        ("[federation]\noptimizer_options = {mu = 1}", "fedavg has no 'mu'"),
+        ('[federation]\noptimizer = "fedprox"\noptimizer_options = {nu = 1}', "it has mu"),
+        (
+            '[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = -1}',
+            "optimizer_options.mu",
+        ),
+        (
+            '[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = "a"}',
+            "federation.optimizer_options.mu",
+        ),
+        ('[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = 2020-01-01}', "mu"),
+        ("[federation]\noptimizer_options = 3", "optimizer_options"),
         ("[federation\n", "not valid TOML"),
         ("data = 3", "data"),
         ('[data]\nsize = "huge"', "data.size"),
@@ -124,6 +138,18 @@ def test_a_resolved_config_reads_back_the_same(tmp_path) -> None:
     config.write(tmp_path / "resolved.toml", table | {"versions": {"fcit": "0"}})
     again = config.load(tmp_path / "resolved.toml")
     assert config.to_table(again) == table
+
+
+def test_an_optimizers_options_are_reached_and_written_out(tmp_path) -> None:
+    changes = ["federation.optimizer=fedadam", "federation.optimizer_options.tau=1"]
+    got = config.load(recipe(tmp_path, ""), [*changes, "federation.average=product"])
+    optimiser = got.federation.build_optimiser()
+    assert (type(optimiser).__name__, optimiser.tau) == ("Fedadam", 1.0)  # type: ignore[attr-defined]
+    table = config.to_table(got)["federation"]
+    assert table["average"] == "product"
+    assert table["optimizer_options"] == {"lr": 1e-3, "beta1": 0.9, "beta2": 0.99, "tau": 1.0}
+    config.write(tmp_path / "resolved.toml", config.to_table(got))
+    assert config.to_table(config.load(tmp_path / "resolved.toml")) == config.to_table(got)
 
 
 def test_a_methods_file_name_is_its_name() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 from pydantic import BaseModel
 
 import fcit
-from fcit import config, methods
+from fcit import config, methods, optimisers
 from fcit.api import Run
 from fcit.benchmark import datasets, scorers
 from fcit.cli import app
@@ -161,6 +161,36 @@ def test_the_recipe_table_names_the_sizes() -> None:
     )
     for size, counts in config.SIZES.items():
         assert re.search(rf"`{size}` \({counts[0]}\b.*?\b{counts[1]}\b", said), size
+
+
+def test_the_optimizers_table_names_every_option_with_its_default() -> None:
+    table = rows(README, "| optimizer | option | default | what it does |")
+    said = {
+        (optimizer.strip("`"), option.strip("`")): tomllib.loads(f"v = {text.strip('`')}")["v"]
+        for optimizer, option, text, _ in table
+    }
+    known = {
+        (optimizer, one.name): one.default
+        for optimizer in optimisers.names()
+        for one in dataclasses.fields(optimisers.find(optimizer))
+    }
+    assert said == known
+    assert len(table) == len(said)
+    (choice,) = (
+        row[2]
+        for row in rows(README, "| key | default | what it does |")
+        if row[0] == "`federation.optimizer`"
+    )
+    assert {f"`{one}`" for one in optimisers.names()} - {"`fedavg`"} <= set(
+        re.findall(r"`\w+`", choice)
+    )
+
+
+def test_the_plan_names_every_hook_of_an_optimiser() -> None:
+    hooks = {key for key, value in vars(optimisers.Optimiser).items() if inspect.isfunction(value)}
+    plan = (ROOT / "docs" / "design.md").read_text("utf-8")
+    part = plan.partition("## A federated optimiser")[2].partition("\n## ")[0]
+    assert all(re.search(rf"^    {hook}\(", part, re.M) for hook in hooks if hook[0] != "_")
 
 
 def test_the_hook_table_names_every_hook() -> None:

@@ -48,3 +48,11 @@ def test_files_come_back_and_broken_ones_are_named(tmp_path) -> None:
         load(path)
     with pytest.raises(FcitError, match="gone.safetensors"):
         load(tmp_path / "gone.safetensors")
+
+
+def test_a_tensor_under_two_names_is_written_twice() -> None:
+    one = torch.arange(6.0).reshape(2, 3)
+    both = {"a": one, "b": one, "row": one[1]}
+    got = from_bytes(to_bytes(both))
+    assert all(got[name].equal(both[name]) for name in both)
+    assert to_bytes(both) == to_bytes({name: value.clone() for name, value in both.items()})

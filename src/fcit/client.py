@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fcit.optimisers.base import Optimiser, groups, split
 from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Turn, Update, Weights
 
@@ -68,9 +69,11 @@ def take_turn(
     training: Training,
     seed: int,
     memory: Weights,
+    optimiser: Optimiser | None = None,
 ) -> tuple[Update, Weights]:
     """Train what the server sent on the client's own samples; return the update and its new memory.
 
+    The federated `optimiser` (none: FedAvg) may correct gradients before they are clipped.
     Raises FcitError on a client without samples and on a loss that is not finite.
     """
     import torch
@@ -81,19 +84,22 @@ def take_turn(
     if not data.samples:
         raise FcitError(f"{where}: the client has no samples of {turn.task.name}")
     trained = method.trains(received)
+    memory, kept = split(memory)
     own_projector = method.projector != "frozen"
     model.receive(received, method.scale, trained, own_projector)
     method.equip(model, received)
     control = model.subspaces.control
     control.dropout = training.dropout
     control.noise = torch_stream(seed, "dropout", *place)
-    groups = [
-        {"params": model.adapter_parameters(), "base": training.lr},
-        {"params": model.projector_parameters(), "base": training.projector_lr},
+    parts = (model.adapter_parameters(), model.projector_parameters())
+    rates = (training.lr, training.projector_lr)
+    learning = [
+        {"params": part, "base": rate} for part, rate in zip(parts, rates, strict=True) if part
     ]
-    groups = [group for group in groups if group["params"]]
-    parameters = [value for group in groups for value in group["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, weight_decay=training.weight_decay)
+    parameters = [value for part in parts for value in part]
+    optimizer = torch.optim.AdamW(learning, lr=0.0, weight_decay=training.weight_decay)
+    named = dict(zip(groups(trained, "projector" in received.extras), parts, strict=True))
+    local = (optimiser or Optimiser()).local(turn, named, received.optimiser, kept)
     order = numpy_stream(seed, "batches", *place)
     lengths = [(len(sample.prompt) + len(sample.answers[0])) // ALIKE for sample in data.samples]
     plan = [
@@ -105,7 +111,7 @@ def take_turn(
         batch = model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
-        loss = model.loss(batch) + method.penalty(model, received, memory, batch)
+        loss = method.objective(model, received, memory, batch)
         if not math.isfinite(float(loss.detach())):
             raise FcitError(
                 f"{where}: the loss is {float(loss.detach())} at step {step + 1} of {len(plan)}; "
@@ -113,6 +119,7 @@ def take_turn(
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        local.correct()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm))
         if not math.isfinite(norm):
             raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
@@ -128,7 +135,9 @@ def take_turn(
         extras = extras | {"projector": model.shared_projector()}
     adapters = {name: model.adapter(name) for name in trained}
     metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
-    return Update(turn.client, len(data.samples), adapters, extras, metrics), memory
+    corrections, kept = local.report()
+    update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
+    return update, memory | kept
 
 
 def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:

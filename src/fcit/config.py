@@ -9,19 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from fcit.federation import FederationSection, Positive, Section
 from fcit.files import write_text
 from fcit.types import FcitError
 
-Positive = Annotated[int, Field(ge=1)]
 Size = Literal["tiny", "small", "full"]
 
 SIZES: dict[Size, tuple[int, int]] = {
@@ -32,19 +25,17 @@ SIZES: dict[Size, tuple[int, int]] = {
 """Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
 class DataSection(Section):
     """root: a data folder in the official layout; absent: the mini suite, made in the user's cache.
 
+    images: folders to find its images in, tried in order (absent: datasets/ of the root).
     size: of the mini suite (see SIZES); a root of your own has none ("").
     train, test: the mini suite's samples per dataset (0: as its size says); with a root of your own,
     the first so many are read (0: all).
     """
 
     root: str = ""
+    images: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
     size: Literal["tiny", "small", "full", ""] = "small"
     train: Annotated[int, Field(ge=0)] = 0
     test: Annotated[int, Field(ge=0)] = 0
@@ -57,6 +48,8 @@ class DataSection(Section):
             return table
         given = table.get("size") or ""
         if not table.get("root"):
+            if table.get("images"):
+                raise ValueError("images are of a data folder of your own; set root too")
             return {key: value for key, value in table.items() if key != "size" or value != ""}
         if given:
             raise ValueError(
@@ -93,25 +86,6 @@ class SettingSection(Section):
     beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
     order: tuple[str, ...] = Field(default=(), strict=False)
     sampling: Literal["derived", "reference"] = "derived"
-
-
-class FederationSection(Section):
-    """clients in all, of whom per_round train in each of a stage's rounds. minimum: training samples
-    of each dataset that every client gets at least. workers: parallel processes of the local engine
-    (0: one a core on a CPU, one on a GPU)."""
-
-    clients: Positive = 50
-    per_round: Positive = 5
-    rounds: Positive = 10
-    minimum: Positive = 1
-    engine: Literal["local", "flower"] = "local"
-    workers: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.per_round > self.clients:
-            raise ValueError(f"per_round ({self.per_round}) exceeds clients ({self.clients})")
-        return self
 
 
 class TrainingSection(Section):
@@ -163,8 +137,8 @@ class MethodSection(BaseModel):
 
 class EvaluationSection(Section):
     """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
-    Java). batch_size: answered at once (float
-    sums, and so a rare answer, depend on it). limit: test samples per dataset (0: all)."""
+    Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit: test
+    samples per dataset (0: all)."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
@@ -235,13 +209,16 @@ def _switch(table: dict[str, Any], method: str, source: str) -> None:
 
 
 def to_table(config: Config) -> dict[str, Any]:
-    """The resolved configuration as a plain table, the method's defaults included."""
+    """The resolved configuration as a plain table, the method's and the optimiser's defaults
+    included."""
     from fcit.methods import find
 
     table = config.model_dump(mode="json")
     extra = config.method.model_extra or {}
     defaults = {one.name: one.default for one in dataclasses.fields(find(config.method.name))}
     table["method"] = {"name": config.method.name} | defaults | extra
+    options = dataclasses.asdict(config.federation.build_optimiser())
+    table["federation"]["optimizer_options"] = options
     return table
 
 
@@ -261,17 +238,20 @@ def write(path: Path, table: Mapping[str, Any]) -> None:
 
 def _anchor(table: dict[str, Any], folder: Path) -> None:
     """Make the recipe's relative paths start at its folder (a name that is no path stays a hub id)."""
-    for section, key, always in (
-        ("data", "root", True),
-        ("model", "path", False),
-        ("model", "identity", False),
-    ):
+
+    def start(value: Any, always: bool) -> Any:
+        if isinstance(value, list | tuple):
+            return [start(one, always) for one in value]
+        if not isinstance(value, str) or not value:
+            return value
+        found = (folder / Path(value).expanduser()).resolve()
+        return str(found) if always or found.exists() else value
+
+    for place in ("data.root", "data.images", "model.path", "model.identity"):
+        section, key = place.split(".")
         part = table.get(section)
-        value = part.get(key) if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(value, str) and value:
-            found = (folder / Path(value).expanduser()).resolve()
-            if always or found.exists():
-                part[key] = str(found)
+        if isinstance(part, dict) and key in part:
+            part[key] = start(part[key], section == "data")
 
 
 def _change(table: dict[str, Any], change: str) -> None:

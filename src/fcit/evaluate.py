@@ -47,7 +47,7 @@ def answer(
         for sample, feature in zip(data.samples, features, strict=True)
     ]
     names = model.subspaces.names
-    if names:
+    if names and all(shares):
         table = [[row[name] for name in names] for row in shares]
         method.activate(model, torch.tensor(table, device=model.device))
     texts = model.generate(prompts, data.images, max_new_tokens)

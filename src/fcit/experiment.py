@@ -12,12 +12,14 @@ from pathlib import Path
 
 from fcit import schedule
 from fcit.benchmark import datasets, settings
+from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
 from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
 from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
+from fcit.optimisers import Optimiser
 from fcit.partition import split
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
@@ -51,6 +53,7 @@ class Experiment:
         self.config = config
         self.method = build_method(config)
         federation, part = config.federation, config.setting
+        self.optimiser = Optimiser() if self.method.centralised else federation.build_optimiser()
         self.setting: Setting = settings.setting(
             part.name,
             clients=federation.clients,
@@ -76,8 +79,17 @@ class Experiment:
         train, test = self.config.data.counts
         return cache_folder() / f"mini-{_made_by()}-seed{self.config.seed}-{train}x{test}"
 
+    @cached_property
+    def images(self) -> tuple[Path, ...]:
+        """The recipe's folders of images; none: `datasets/` of the root."""
+        found = tuple(map(Path, self.config.data.images))
+        if lacking := [str(path) for path in found if not path.is_dir()]:
+            raise FcitError(f"data.images: no such folder: {', '.join(lacking)}")
+        return found
+
     def prepare(self, watch: Watch) -> None:
-        """Make the mini suite where it is needed; report missing data before anything starts."""
+        """Make the mini suite where it is needed; report what is missing (data, or Java where captions
+        are scored as the reference does) before anything starts."""
         if not self.config.data.root and not self.root.is_dir():
             from fcit.benchmark import mini
 
@@ -90,12 +102,13 @@ class Experiment:
                 except FcitError:
                     if not self.root.is_dir():  # else another run has just made it
                         raise
-        missing = datasets.missing(self.root, self.setting.datasets)
-        if missing:
-            raise FcitError(
-                f"data.root: {self.root} lacks {', '.join(missing)}; "
-                f"it has the datasets {', '.join(datasets.present(self.root)) or '(none)'}"
-            )
+        try:
+            datasets.require(self.root, self.setting.datasets, self.images)
+        except FcitError as error:
+            raise FcitError(f"data.root: {error}") from None
+        scorers = {datasets.find(name).scorer for name in self.setting.datasets}
+        if "caption" in scorers and self.config.evaluation.scoring == "reference":
+            java()
 
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
@@ -105,7 +118,7 @@ class Experiment:
             count = (
                 data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
             )
-            found = datasets.read(self.root, dataset, part)
+            found = datasets.read(self.root, dataset, part, self.images)
             self._samples[key] = found[:count] if count else found
         return self._samples[key]
 
@@ -121,7 +134,7 @@ class Experiment:
 
     def _shares_of(self, task: Task, clients: int) -> list[list[Sample]]:
         if (task, clients) not in self._shares:
-            found = published(self.root, task, self.config.setting.beta, clients)
+            found = published(self.root, task, self.config.setting.beta, clients, self.images)
             self._shares[task, clients] = found or self._split(task, clients)
         return self._shares[task, clients]
 
@@ -151,7 +164,8 @@ class Experiment:
         return self._data(self.shares(turn.task)[turn.client])
 
     def _data(self, samples: Sequence[Sample]) -> Data:
-        return Data(samples, [datasets.image_path(self.root, sample) for sample in samples])
+        paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
+        return Data(samples, paths)
 
     def model_path(self) -> str:
         """The LMM's folder or hub id."""
@@ -199,7 +213,7 @@ class Site:
         """The method's state before the first round."""
         noise = torch_stream(self.config.seed, "init")
         blank = self.model.subspaces.blank(self.method.rank, self.method.init_std, noise)
-        return self.method.start(blank, self.model.base_projector)
+        return self.method.start(blank, self.model.base_projector, self.config.seed)
 
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
@@ -209,7 +223,8 @@ class Site:
         """One client's turn."""
         data = self.experiment.data(job.turn)
         seed = self.config.seed
-        return take_turn(job, self.method, self.model, data, self.training, seed, memory)
+        optimiser = self.experiment.optimiser
+        return take_turn(job, self.method, self.model, data, self.training, seed, memory, optimiser)
 
     def place(self, state: State) -> None:
         """Put a state in place, to answer with."""

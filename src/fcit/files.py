@@ -56,6 +56,8 @@ def read_json(path: Path) -> Any:
         raise FcitError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FcitError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise FcitError(f"{path}: not valid JSON: too deeply nested") from None
     except json.JSONDecodeError as error:
         raise FcitError(f"{path}: not valid JSON: {error}") from None
 

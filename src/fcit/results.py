@@ -13,7 +13,7 @@ from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
 from fcit.runfolder import ZERO_SHOT, RunFolder
 from fcit.server import Round
-from fcit.types import State
+from fcit.types import State, Update
 from fcit.watch import Watch
 from fcit.weights import nbytes, state_bytes
 
@@ -111,16 +111,8 @@ class Results:
             "losses": [round(update.metrics["loss"], 5) for update in updates],
             "subspaces": [",".join(update.adapters) for update in updates],
             "seconds": round(now - self.clock, 3),
-            "bytes_down": [
-                state_bytes(job.received.adapters) + state_bytes(job.received.extras)
-                for job in jobs
-            ],
-            "bytes_up": [
-                state_bytes(update.adapters)
-                + state_bytes(update.extras)
-                + tokens.get(update.client, 0)
-                for update in updates
-            ],
+            "bytes_down": [_bytes(job.received) for job in jobs],
+            "bytes_up": [_bytes(one) + tokens.get(one.client, 0) for one in updates],
             "bytes_token": [tokens.get(update.client, 0) for update in updates],
         }
         self.clock = now
@@ -190,3 +182,7 @@ class Results:
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
             if value is not None
         }
+
+
+def _bytes(sent: State | Update) -> int:
+    return sum(map(state_bytes, (sent.adapters, sent.extras, sent.optimiser)))

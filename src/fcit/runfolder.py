@@ -1,7 +1,8 @@
 """A run's folder: everything it needs to go on after kill -9, and to explain itself without rerunning.
 
 The state is committed by one rename, of `state/state.json`, which names the safetensors files of the
-adapters, extras and client memories by their content; files it no longer names are then removed.
+adapters, extras, optimiser and client memories by their content; files it no longer names are then
+removed.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class RunFolder:
         groups = {
             "adapters": state.adapters,
             "extras": state.extras,
+            "optimiser": state.optimiser,
             "clients": {str(client): kept for client, kept in sorted((memory or {}).items())},
         }
         manifest: dict[str, Any] = asdict(position)
@@ -85,12 +87,12 @@ class RunFolder:
     def state(self) -> tuple[State, dict[int, Weights]]:
         """The committed state and the clients' memories."""
         manifest = read_json(self.states / "state.json")
-        adapters, extras, clients = (
-            {name: load(self.states / file) for name, file in manifest[kind].items()}
-            for kind in ("adapters", "extras", "clients")
+        adapters, extras, optimiser, clients = (
+            {name: load(self.states / file) for name, file in manifest.get(kind, {}).items()}
+            for kind in ("adapters", "extras", "optimiser", "clients")
         )
         memory = {int(client): weights for client, weights in clients.items()}
-        return State(adapters, extras), memory
+        return State(adapters, extras, optimiser), memory
 
     def predictions(self, stage: str, dataset: str) -> Path:
         """The file of one dataset's answers after a stage ("1", "2", ... or "zero-shot")."""

@@ -57,4 +57,7 @@ def _round(setting: Setting, seed: int, sampling: Sampling, stage: int, number: 
     tasks = setting.stages[stage].tasks
     if len(tasks) == 1:
         tasks = tasks * len(clients)
-    return [Turn(client, task, stage, number) for client, task in zip(clients, tasks, strict=True)]
+    last = number == setting.rounds - 1
+    return [
+        Turn(client, task, stage, number, last) for client, task in zip(clients, tasks, strict=True)
+    ]

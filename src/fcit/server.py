@@ -6,7 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from fcit.averaging import Average, exact
 from fcit.methods import Method
+from fcit.optimisers import Optimiser
+from fcit.optimisers.base import conclude, groups, renew
 from fcit.types import Identity, Job, Setting, State, Turn, Update
 
 
@@ -50,37 +53,59 @@ def federate(
     after_round: Callable[[State, Round], None],
     after_stage: Callable[[State, Position], None],
     done: Position | None = None,
+    optimiser: Optimiser | None = None,
+    average: Average = "factors",
 ) -> State:
     """Run what is left of a plan and return the final state.
 
     `plan` is [stage][round][slot] (see `schedule.plan`); `state` the method's start, or what stood
     after `done`. `after_round` and `after_stage` commit what they are given: a run that is cut off
-    and goes on from there ends in the same bits.
+    and goes on from there ends in the same bits. `optimiser` (none: FedAvg) works beside any method.
     """
-    done = done or Position()
+    done, optimiser = done or Position(), optimiser or Optimiser()
     for number, stage in enumerate(setting.stages):
         if number < done.stage:
             continue
         resumed = number == done.stage
         if not (resumed and done.rounds):
-            state = method.begin(state, stage)
+            state = renew(state, method.begin(state, stage))
+            state = replace(state, optimiser=optimiser.begin(state.optimiser))
         if not (resumed and done.ended):
             for index in range(done.rounds if resumed else 0, len(plan[number])):
+                turns = plan[number][index]
                 state, report = take_round(
-                    plan[number][index], method, state, engine, setting.epochs
+                    turns, method, state, engine, setting.epochs, optimiser, average
                 )
                 after_round(state, replace(report, position=Position(number, index + 1)))
-            state = method.end(state, stage)
+            state = replace(method.end(state, stage), optimiser=state.optimiser)
         after_stage(state, Position(number, len(plan[number]), True))
     return state
 
 
 def take_round(
-    turns: Sequence[Turn], method: Method, state: State, engine: Engine, epochs: int
+    turns: Sequence[Turn],
+    method: Method,
+    state: State,
+    engine: Engine,
+    epochs: int,
+    optimiser: Optimiser | None = None,
+    average: Average = "factors",
 ) -> tuple[State, Round]:
-    """Identify, organise, send, train, aggregate: one round of one stage."""
+    """Identify, organise, send, train, aggregate, step: one round of one stage."""
+    optimiser = optimiser or Optimiser()
     identities = sorted(engine.identify(method.unknown(state, turns)), key=lambda one: one.client)
-    state = method.organise(state, identities)
-    jobs = [Job(turn, method.send(state, turn), epochs) for turn in turns]
+    state = renew(state, method.organise(state, identities))
+    jobs = [Job(turn, _sent(method, optimiser, state, turn), epochs) for turn in turns]
     updates = sorted(engine.run(jobs), key=lambda update: update.client)
-    return method.aggregate(state, updates), Round(Position(), jobs, updates, identities)
+    after = method.aggregate(state, updates)
+    if average == "product":
+        after = exact(after, updates)
+    after = conclude(optimiser, state, after, turns, updates, method.learnt)
+    return after, Round(Position(), jobs, updates, identities)
+
+
+def _sent(method: Method, optimiser: Optimiser, state: State, turn: Turn) -> State:
+    """What a client gets: the method's part and the optimiser's."""
+    sent = method.send(state, turn)
+    trained = groups(method.trains(sent), "projector" in sent.extras)
+    return replace(sent, optimiser=optimiser.send(state.optimiser, trained))

@@ -170,6 +170,8 @@ class Session:
                 after_round,
                 after_stage,
                 position,
+                self.experiment.optimiser,
+                self.config.federation.average,
             )
 
     def evaluate(self) -> Row:

@@ -85,12 +85,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Turn:
-    """Who trains on what, and when: one client's place in one round (all counted from 0)."""
+    """Who trains on what, and when: one client's place in one round (all counted from 0); `last` in
+    the last round of a stage."""
 
     client: int
     task: Task
     stage: int
     round: int
+    last: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,11 +100,13 @@ class State:
     """All the server remembers between rounds; saved, it is the checkpoint.
 
     `adapters` are LoRA blocks by subspace name; `extras` is everything else by name: the projector,
-    identity tokens, a method's own tensors.
+    identity tokens, a method's own tensors. `optimiser` belongs to the federated optimiser alone
+    (momenta, control variates); what of it a client needs is sent in the same field.
     """
 
     adapters: dict[str, Weights] = field(default_factory=dict[str, Weights])
     extras: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    optimiser: dict[str, Weights] = field(default_factory=dict[str, Weights])
 
 
 @dataclass(frozen=True)
@@ -116,13 +120,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends back; `samples` weighs it in the average."""
+    """What a client sends back; `samples` weighs it in the average; `optimiser` is for the federated
+    optimiser alone."""
 
     client: int
     samples: int
     adapters: dict[str, Weights]
     extras: dict[str, Weights]
     metrics: Mapping[str, float]
+    optimiser: dict[str, Weights] = field(default_factory=dict[str, Weights])
 
 
 @dataclass(frozen=True)

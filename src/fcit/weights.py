@@ -10,7 +10,30 @@ from fcit.files import written_aside
 from fcit.types import FcitError, State, Weights
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
+
+
+PEFT_PREFIX = "base_model.model."
+"""What PEFT puts before a layer's path in the names of a LoRA block's tensors."""
+
+
+def factors(block: Weights) -> dict[str, tuple[Tensor, Tensor]]:
+    """A LoRA block's factors by the path of their layer: A [r, in] and B [out, r]."""
+    ends = (".lora_A.weight", ".lora_B.weight")
+    paths = [key[len(PEFT_PREFIX) : -len(ends[0])] for key in block if key.endswith(ends[0])]
+    return {path: (block[_key(path, ends[0])], block[_key(path, ends[1])]) for path in paths}
+
+
+def redrawn(block: Weights, std: float, noise: Generator) -> Weights:
+    """A block whose factors A are drawn anew from N(0, std^2), layer by layer in order of path."""
+    fresh = dict(block)
+    for path, (a, _) in sorted(factors(block).items()):
+        fresh[_key(path, ".lora_A.weight")] = a.new_empty(a.shape).normal_(0, std, generator=noise)
+    return fresh
+
+
+def _key(path: str, end: str) -> str:
+    return PEFT_PREFIX + path + end
 
 
 def mean(parts: Sequence[Weights], counts: Sequence[int]) -> Weights:
@@ -50,8 +73,8 @@ def state_bytes(parts: Mapping[str, Weights]) -> int:
 
 
 def flatten(state: State) -> Weights:
-    """A State as one flat dict: `adapters/<name>/<tensor>` and `extras/<name>/<tensor>`."""
-    groups = {"adapters": state.adapters, "extras": state.extras}
+    """A State as one flat dict: `adapters/<name>/<tensor>`, `extras/...`, `optimiser/...`."""
+    groups = {"adapters": state.adapters, "extras": state.extras, "optimiser": state.optimiser}
     return {
         f"{kind}/{name}/{key}": tensor
         for kind, parts in groups.items()
@@ -63,18 +86,28 @@ def flatten(state: State) -> Weights:
 def unflatten(flat: Weights) -> State:
     """The inverse of `flatten`."""
     state = State()
+    groups = {"adapters": state.adapters, "extras": state.extras, "optimiser": state.optimiser}
     for path, tensor in flat.items():
         kind, name, key = path.split("/", 2)
-        parts = state.adapters if kind == "adapters" else state.extras
-        parts.setdefault(name, {})[key] = tensor
+        groups[kind].setdefault(name, {})[key] = tensor
     return state
 
 
 def to_bytes(weights: Weights) -> bytes:
-    """Weights in the safetensors format: the same tensors give the same bytes."""
+    """Weights in the safetensors format: the same tensors give the same bytes.
+
+    A tensor that stands under two names (a teacher is a model of before) is written twice.
+    """
     from safetensors.torch import save
 
-    return save({name: weights[name].contiguous() for name in sorted(weights)})
+    apart: Weights = {}
+    held: set[int] = set()
+    for name in sorted(weights):
+        tensor = weights[name].contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        apart[name] = tensor.clone() if place in held else tensor
+        held.add(place)
+    return save(apart)
 
 
 def from_bytes(data: bytes) -> Weights:

@@ -234,10 +234,9 @@ def test_a_dataset_without_a_row_is_a_folder_of_its_name_scored_exactly(tmp_path
     (tmp_path / "instructions" / "My-VQA").mkdir(parents=True)
     (tmp_path / "instructions" / "OCRVQA").mkdir()
     assert present(tmp_path) == ["OCR-VQA", "My-VQA"]
-    assert missing(tmp_path, ["My-VQA"]) == [
-        "instructions/My-VQA/train.json",
-        "instructions/My-VQA/test.json",
-    ]
+    assert missing(tmp_path, ["My-VQA"]) == {
+        "My-VQA": ["instructions/My-VQA/train.json", "instructions/My-VQA/test.json"]
+    }
 
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "/etc", ".hidden"])
@@ -247,15 +246,17 @@ def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
 
 
 def test_missing_names_every_absent_file(tmp_path):
-    assert missing(tmp_path, ["Flickr30k"]) == [
-        "instructions/Flickr30k-cap/train_brief_4w.json",
-        "instructions/Flickr30k-cap/val_brief.json",
-        "instructions/Flickr30k-cap/val_coco_type.json",
-        "datasets/Flickr30k",
-    ]
+    assert missing(tmp_path, ["Flickr30k"]) == {
+        "Flickr30k": [
+            "instructions/Flickr30k-cap/train_brief_4w.json",
+            "instructions/Flickr30k-cap/val_brief.json",
+            "instructions/Flickr30k-cap/val_coco_type.json",
+            "datasets/Flickr30k",
+        ]
+    }
     put(tmp_path, "DVQA", "train", [])
     (tmp_path / "datasets" / "DVQA").mkdir(parents=True)
-    assert missing(tmp_path, ["DVQA", "DVQA"]) == ["instructions/DVQA/test.json"]
+    assert missing(tmp_path, ["DVQA", "DVQA"]) == {"DVQA": ["instructions/DVQA/test.json"]}
 
 
 @pytest.mark.parametrize(
@@ -276,7 +277,7 @@ def test_numbers_of_a_box(text, box):
 
 def test_mini_suite_reads_like_the_official_data(suite):
     for name in DATASETS:
-        assert missing(suite, [name]) == []
+        assert missing(suite, [name]) == {}
         for split, count in (("train", 40), ("test", 12)):
             samples = read(suite, name, split)
             assert len({one.id for one in samples}) == len(samples) == count

@@ -139,7 +139,8 @@ def java() -> str:
     if not found:
         raise FcitError(
             "captions in reference mode need Java (PTB tokenizer, METEOR), and no java is on the "
-            'path; install a Java runtime or set evaluation.scoring = "strict"'
+            'path; install a Java runtime or score strictly (evaluation.scoring = "strict", or '
+            "--mode strict)"
         )
     return found
 

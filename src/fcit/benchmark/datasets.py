@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,23 +65,28 @@ class Fault:
     what: str
 
 
-def read(root: Path, name: str, split: Split) -> list[Sample]:
+def read(root: Path, name: str, split: Split, images: Sequence[Path] = ()) -> list[Sample]:
     """The training or test samples of a dataset, in file order; no image is opened.
 
-    Raises FcitError naming the file, and the record (from 1) and field, at fault.
+    `images` are the folders that image paths start at (none: `datasets/` of the root). Raises
+    FcitError naming the file, and the record (from 1) and field, at fault.
     """
-    return _all_good(parse(root, name, split))
+    return _all_good(parse(root, name, split, images))
 
 
-def parse(root: Path, name: str, split: Split) -> Iterator[Sample | Fault]:
-    """Like `read`, but a malformed record becomes a Fault. Files still raise FcitError."""
+def parse(
+    root: Path, name: str, split: Split, images: Sequence[Path] = ()
+) -> Iterator[Sample | Fault]:
+    """Like `read`, one by one, but a malformed record becomes a Fault. Files still raise FcitError."""
     row = find(name)
     path = record_file(root, row, split)
-    rows = _rows(path)
-    image = partial(records.image, (root / "datasets").resolve(), {})
+    image = _image(root, images)
     if split == "train":
-        return _parsed(path, rows, lambda record, at: records.training(record, at, name, image))
-    captions = _captions(path.with_name(row.caption_file), len(rows)) if row.caption_file else None
+        return _parsed(
+            path, records.stream(path), lambda record, at: records.training(record, at, name, image)
+        )
+    rows = list(records.stream(path))
+    captions = references(path.with_name(row.caption_file), len(rows)) if row.caption_file else None
 
     def reader(record: dict[str, Any], at: int) -> Sample:
         if captions is None:
@@ -96,17 +101,24 @@ def parse(root: Path, name: str, split: Split) -> Iterator[Sample | Fault]:
 
 
 def read_training_file(
-    root: Path, path: Path, tell: Callable[[dict[str, Any]], str]
+    root: Path, path: Path, tell: Callable[[dict[str, Any]], str], images: Sequence[Path] = ()
 ) -> list[Sample]:
     """Samples of a file of training records; `tell` names a record's dataset (or raises RecordError).
 
     Raises FcitError naming the file, record and field at fault.
     """
-    image = partial(records.image, (root / "datasets").resolve(), {})
-    return _all_good(
-        _parsed(
-            path, _rows(path), lambda record, at: records.training(record, at, tell(record), image)
-        )
+    return _all_good(parse_training_file(root, path, tell, images))
+
+
+def parse_training_file(
+    root: Path, path: Path, tell: Callable[[dict[str, Any]], str], images: Sequence[Path] = ()
+) -> Iterator[Sample | Fault]:
+    """Like `read_training_file`, one by one, but a malformed record becomes a Fault."""
+    image = _image(root, images)
+    return _parsed(
+        path,
+        records.stream(path),
+        lambda record, at: records.training(record, at, tell(record), image),
     )
 
 
@@ -139,22 +151,60 @@ def record_file(root: Path, row: Dataset, split: Split) -> Path:
     return root / "instructions" / row.folder / file
 
 
-def image_path(root: Path, sample: Sample) -> Path:
-    """Where a sample's image is."""
-    return root / "datasets" / sample.image
+def image_folders(root: Path, images: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """The folders that image paths start at, tried in order: `images`, or `datasets/` of the root."""
+    return tuple(images) or (root / "datasets",)
 
 
-def missing(root: Path, names: Sequence[str]) -> list[str]:
-    """Which files and folders these datasets need and `root` lacks, relative to it."""
-    absent: list[str] = []
+def image_path(root: Path, sample: Sample, images: Sequence[Path] = ()) -> Path:
+    """Where a sample's image is: in the first folder that has it (in none: where it should be)."""
+    return locate(root, sample.image, images)
+
+
+def locate(root: Path, image: str, images: Sequence[Path] = ()) -> Path:
+    """Where the image of a record's path is (see `image_path`)."""
+    places = [folder / image for folder in image_folders(root, images)]
+    if len(places) == 1:
+        return places[0]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def missing(root: Path, names: Sequence[str], images: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Which files and folders these datasets need and do not have, by dataset; relative to `root`,
+    image folders to one of `images` where these are given."""
+    absent: dict[str, list[str]] = {}
     for name in names:
         row = find(name)
-        for file in filter(None, (row.train_file, row.test_file, row.caption_file)):
-            if not (root / "instructions" / row.folder / file).is_file():
-                absent.append(f"instructions/{row.folder}/{file}")
-        if row.images and not (root / "datasets" / row.images).is_dir():
-            absent.append(f"datasets/{row.images}")
-    return list(dict.fromkeys(absent))
+        files = [
+            f"instructions/{row.folder}/{file}"
+            for file in filter(None, (row.train_file, row.test_file, row.caption_file))
+        ]
+        lacking = [file for file in files if not (root / file).is_file()]
+        folders = image_folders(root, images)
+        if row.images and not any((folder / row.images).is_dir() for folder in folders):
+            lacking.append(row.images if images else f"datasets/{row.images}")
+        if lacking:
+            absent[name] = lacking
+    return absent
+
+
+def require(root: Path, names: Sequence[str], images: Sequence[Path] = ()) -> None:
+    """Raise an FcitError that names all datasets that are not whole and what they lack, in one line."""
+    if absent := missing(root, names, images):
+        said = "; ".join(f"{', '.join(lacking)} for {name}" for name, lacking in absent.items())
+        where = (
+            f" (image folders are looked for in {', '.join(map(str, images))})" if images else ""
+        )
+        here = [name for name in present(root) if name not in absent]
+        raise FcitError(
+            f"{root} lacks {said}{where}; it has the datasets {', '.join(here) or '(none)'}"
+        )
+
+
+def _image(root: Path, images: Sequence[Path]) -> Callable[[Any], str]:
+    """The check of a record's image path."""
+    folders = [folder.resolve() for folder in image_folders(root, images)]
+    return partial(records.image, folders, {})
 
 
 def _all_good(found: Iterator[Sample | Fault]) -> list[Sample]:
@@ -166,17 +216,8 @@ def _all_good(found: Iterator[Sample | Fault]) -> list[Sample]:
     return samples
 
 
-def _rows(path: Path) -> list[Any]:
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise FcitError(f"{path}: must hold a list of records, not {records.kind(rows)}")
-    if not rows:
-        raise FcitError(f"{path}: holds no records")
-    return rows
-
-
 def _parsed(
-    path: Path, rows: list[Any], reader: Callable[[dict[str, Any], int], Sample]
+    path: Path, rows: Iterable[Any], reader: Callable[[dict[str, Any], int], Sample]
 ) -> Iterator[Sample | Fault]:
     for at, record in enumerate(rows):
         try:
@@ -187,8 +228,11 @@ def _parsed(
             yield Fault(path, at + 1, str(error))
 
 
-def _captions(path: Path, count: int) -> dict[int, tuple[str, ...]]:
-    """References by the number of the test record (from 1) of a COCO caption file."""
+def references(path: Path, count: int | None = None) -> dict[int, tuple[str, ...]]:
+    """Captions by the number of the test record (from 1) of a COCO caption file.
+
+    `count` is how many test records there are, where that is known. Raises FcitError.
+    """
     value = read_json(path)
     notes = value.get("annotations") if isinstance(value, dict) else None
     if not isinstance(notes, list):
@@ -201,7 +245,7 @@ def _captions(path: Path, count: int) -> dict[int, tuple[str, ...]]:
             raise FcitError(
                 f'{path}, annotation {number}: needs a whole number "image_id" and a text "caption"'
             )
-        if not 1 <= key <= count:
+        if count is not None and not 1 <= key <= count:
             raise FcitError(
                 f"{path}, annotation {number}: image_id {key}, but the test file has {count} records"
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,12 @@ from fcit.benchmark.records import RecordError
 from fcit.benchmark.settings import GROUPS, TASK_ORDER
 from fcit.types import FcitError, Sample, Task
 
+KINDS: dict[str, tuple[str, ...]] = {
+    "Task-related/seq": TASK_ORDER,
+    "Capability-related/cap": tuple(GROUPS),
+}
+"""The folders below `partitioned_data/`, and the tasks that their Task1, Task2, ... are."""
+
 
 def folder(root: Path, task: Task, beta: float) -> Path | None:
     """Where a task's published client files would be; None where none are published.
@@ -19,17 +26,45 @@ def folder(root: Path, task: Task, beta: float) -> Path | None:
     Task numbers are the publishers', whatever order a run takes: a dataset's place in the task
     order, a group's place among the capability groups.
     """
-    for kind, names in (
-        ("Task-related/seq", TASK_ORDER),
-        ("Capability-related/cap", tuple(GROUPS)),
-    ):
+    for kind, names in KINDS.items():
         if task.name in names:
             number = names.index(task.name) + 1
             return root / "partitioned_data" / kind / f"{float(beta)}" / f"Task{number}"
     return None
 
 
-def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sample]] | None:
+def folders(root: Path) -> Iterator[tuple[Path, Task | None]]:
+    """Every folder of client files that `root` has, with its task (None: of no task or beta)."""
+    for kind, names in KINDS.items():
+        known = {
+            f"Task{number}": Task(name, GROUPS.get(name, (name,)))
+            for number, name in enumerate(names, 1)
+        }
+        for place in sorted((root / "partitioned_data" / kind).glob("*/*")):
+            if place.is_dir():
+                yield place, known.get(place.name) if _is_beta(place.parent.name) else None
+
+
+def _is_beta(text: str) -> bool:
+    try:
+        return str(float(text)) == text
+    except ValueError:
+        return False
+
+
+def client_files(place: Path) -> dict[int, Path]:
+    """The client files of a folder by their number, in ascending order."""
+    files = {
+        int(path.stem[7:]): path
+        for path in place.glob("client_*.json")
+        if path.stem[7:].isdecimal() and path.stem == f"client_{int(path.stem[7:])}"
+    }
+    return dict(sorted(files.items()))
+
+
+def published(
+    root: Path, task: Task, beta: float, clients: int, images: Sequence[Path] = ()
+) -> list[list[Sample]] | None:
     """Every client's training samples of a task from the published split; None where absent.
 
     Files of a capability mix datasets; a record's dataset is told by its image path (and, as
@@ -39,26 +74,27 @@ def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sa
     place = folder(root, task, beta)
     if place is None or not place.is_dir():
         return None
-    found = sum(1 for path in place.glob("client_*.json") if path.stem[7:].isdigit())
-    paths = [place / f"client_{client}.json" for client in range(clients)]
-    lacking = next((path for path in paths if not path.is_file()), None)
-    if lacking or found != clients:
+    files = client_files(place)
+    lacking = next((client for client in range(clients) if client not in files), None)
+    if lacking is not None or len(files) != clients:
         raise FcitError(
-            f"{place}: a published split for {found} clients, but federation.clients = {clients}; "
+            f"{place}: a published split for {len(files)} clients, "
+            f"but federation.clients = {clients}; "
             + (
-                f"{lacking.name} is missing"
-                if lacking
-                else f"set it to {found} or move the split away"
+                f"client_{lacking}.json is missing"
+                if lacking is not None
+                else f"set it to {len(files)} or move the split away"
             )
         )
-    return [read_training_file(root, path, partial(_dataset, task)) for path in paths]
+    tell = partial(dataset_of, task)
+    return [read_training_file(root, path, tell, images) for path in files.values()]
 
 
 _BOX = re.compile(r"\[(?:\s*\d*\.?\d+\s*,){3}\s*\d*\.?\d+\s*\]")
 
 
-def _dataset(task: Task, record: dict[str, Any]) -> str:
-    """The dataset of a record among those of its task."""
+def dataset_of(task: Task, record: dict[str, Any]) -> str:
+    """The dataset of a record among those of its task. Raises RecordError where it is of none."""
     first = str(record.get("image", "")).removeprefix("./").split("/")[0]
     fitting = [name for name in task.datasets if DATASETS[name].images == first]
     if len(fitting) > 1:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, TextIO
 
-from fcit.types import Sample
+from fcit.files import read_json
+from fcit.types import FcitError, Sample
 
 
 class RecordError(Exception):
@@ -30,10 +32,12 @@ def training(record: dict[str, Any], at: int, name: str, image: Callable[[Any], 
         field = f"conversations, turn {number}"
         if not isinstance(turn, dict) or turn.get("from") != speaker:
             raise RecordError(f'{field}: must be an object with "from": "{speaker}"')
-        said.append(_text(turn, "value", f"{field}, "))
+        said.append(text(turn, "value", f"{field}, "))
     asked = [_prompt(text, "conversations") for text in said[::2]]
     (prompt, answer), *more = zip(asked, said[1::2], strict=True)
-    return Sample(_id(record, at), name, image(record.get("image")), prompt, (answer,), tuple(more))
+    return Sample(
+        identifier(record, at), name, image(record.get("image")), prompt, (answer,), tuple(more)
+    )
 
 
 def test(
@@ -49,11 +53,18 @@ def test(
     Raises RecordError.
     """
     if answers is None:
-        answers = (_text(record, "answer_bbox" if box else "answer"),)
-        if box and numbers(answers[0]) is None:
-            raise RecordError(f'answer_bbox: {answers[0]!r} is not of the form "[x1,y1,x2,y2]"')
-    prompt = _prompt(_text(record, "text"), "text")
-    return Sample(_id(record, at), name, image(record.get("image")), prompt, answers)
+        answers = (answer(record, box),)
+    prompt = _prompt(text(record, "text"), "text")
+    return Sample(identifier(record, at), name, image(record.get("image")), prompt, answers)
+
+
+def answer(record: dict[str, Any], box: bool = False) -> str:
+    """What a test record says is right: `answer`, or a box in `answer_bbox`. Raises RecordError."""
+    key = "answer_bbox" if box else "answer"
+    found = text(record, key)
+    if box and numbers(found) is None:
+        raise RecordError(f'{key}: {found!r} is not of the form "[x1,y1,x2,y2]"')
+    return found
 
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
@@ -71,23 +82,117 @@ def numbers(box: str) -> tuple[float, float, float, float] | None:
     return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 
-def image(images: Path, folders: dict[str, bool], value: Any) -> str:
-    """An image path in its plain form; RecordError where it would lead out of `images` (resolved).
+def image(roots: Sequence[Path], inside: dict[str, bool], value: Any) -> str:
+    """An image path in its plain form; RecordError where it would lead out of a root (resolved ones).
 
-    `folders` remembers which folders were found to lie inside.
+    `inside` remembers which folders of images were found to lie inside every root.
     """
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise RecordError("image: must be a path relative to datasets/")
     windows, path = PureWindowsPath(value), PurePosixPath(value)
     if windows.anchor or ".." in windows.parts:
         raise RecordError(f"image: {value!r} leaves datasets/")
-    folder, full = str(path.parent), images / path
-    if folder not in folders:
-        folders[folder] = full.parent.resolve().is_relative_to(images)
-    linked = os.path.islink(full)  # noqa: PTH114 (a third of the time, for 100,000 records)
-    if not folders[folder] or (linked and not full.resolve().is_relative_to(images)):
+    folder = str(path.parent)
+    if folder not in inside:
+        inside[folder] = all((root / folder).resolve().is_relative_to(root) for root in roots)
+    linked = [
+        full
+        for root in roots
+        if os.path.islink(full := root / path)  # noqa: PTH114 (a third of the time, for 100,000)
+        and not full.resolve().is_relative_to(root)
+    ]
+    if linked or not inside[folder]:
         raise RecordError(f"image: {value!r} leaves datasets/ by a link")
     return str(path)
+
+
+def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
+    """The records of a file that holds one JSON list, read `chunk` characters at a time.
+
+    So a file of 100,000 records never is in memory as a whole. Raises FcitError naming the file (and
+    the place) where it cannot be read, is not JSON, holds no list, or an empty one.
+    """
+    count = 0
+    try:
+        with path.open(encoding="utf-8") as file:
+            for value in _decoded(file, chunk):
+                count += 1
+                yield value
+    except (OSError, ValueError, RecursionError) as error:
+        whole = read_json(path)  # says what is wrong, and where
+        said = (
+            error if isinstance(whole, list) else f"must hold a list of records, not {kind(whole)}"
+        )
+        raise FcitError(f"{path}: {said}") from None
+    if not count:
+        raise FcitError(f"{path}: holds no records")
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, each with the number of its line; blank lines are skipped.
+
+    Raises FcitError naming the file and line at fault.
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                value = json.loads(line)
+                if not isinstance(value, dict):
+                    raise FcitError(f"{path}, line {number}: must be an object, not {kind(value)}")
+                yield number, value
+    except FileNotFoundError:
+        raise FcitError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcitError(f"{path}: cannot be read: {error}") from None
+    except RecursionError:
+        raise FcitError(f"{path}, line {number}: not valid JSON: too deeply nested") from None
+    except json.JSONDecodeError as error:
+        raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
+
+
+def _decoded(file: TextIO, chunk: int) -> Iterator[Any]:
+    """The values of a JSON list; ValueError where the text is not one."""
+    decoder = json.JSONDecoder()
+    text, at, size, mark = "", 0, chunk, ""
+    while True:
+        try:
+            at = _gap(text, at)
+            if not mark:
+                if text[at] != "[":
+                    raise ValueError("a list must begin with [")
+                mark, at = "[", at + 1
+                continue
+            if mark == "[" and text[at] == "]":
+                at += 1
+                break
+            value, end = decoder.raw_decode(text, at)
+            end = _gap(text, end)
+            if text[end] not in ",]":
+                raise ValueError("values must be separated by commas")
+        except (IndexError, ValueError):  # cut off at the end of what was read, or wrong
+            more = file.read(size)
+            if not more:
+                raise ValueError("the list has no end") from None
+            text, at, size = text[at:] + more, 0, 2 * size
+            continue
+        yield value
+        mark, at, size = text[end], end + 1, chunk
+        if mark == "]":
+            break
+    if _gap(rest := text[at:] + file.read(), 0) < len(rest):
+        raise ValueError("something follows the list")
+
+
+def _gap(text: str, at: int) -> int:
+    """Where the white space that begins at a place ends."""
+    found = _WHITE.match(text, at)
+    return found.end() if found else at
+
+
+_WHITE = re.compile(r"[ \t\n\r]+")
 
 
 def kind(value: Any) -> str:
@@ -96,7 +201,8 @@ def kind(value: Any) -> str:
     return "nothing" if value is None else kinds.get(type(value), "a number")
 
 
-def _text(record: dict[str, Any], key: str, place: str = "") -> str:
+def text(record: dict[str, Any], key: str, place: str = "") -> str:
+    """A field that holds text, or a number, which counts as text. Raises RecordError."""
     value = record.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
@@ -106,7 +212,8 @@ def _text(record: dict[str, Any], key: str, place: str = "") -> str:
     return value
 
 
-def _id(record: dict[str, Any], at: int) -> str:
+def identifier(record: dict[str, Any], at: int) -> str:
+    """A record's `question_id` or `id`, else its place in the file. Raises RecordError."""
     for key in ("question_id", "id"):
         if key in record:
             value = record[key]
@@ -116,12 +223,12 @@ def _id(record: dict[str, Any], at: int) -> str:
     return str(at)
 
 
-_PLACEHOLDER = re.compile(r"\s*<image>\s*")
+PLACEHOLDER = re.compile(r"\s*<image>\s*")
 
 
 def _prompt(text: str, field: str) -> str:
     """The instruction without image placeholders, wherever they stand."""
-    kept = _PLACEHOLDER.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
+    kept = PLACEHOLDER.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
     if not kept:
         raise RecordError(f"{field}: the instruction is empty")
     return kept

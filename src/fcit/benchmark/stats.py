@@ -74,40 +74,42 @@ def collect(
     scoring: scorers.Mode,
     embed: Embed | None = None,
     progress: Callable[[int, int], None] | None = None,
+    images: Sequence[Path] = (),
 ) -> list[Stats]:
     """Facts about the datasets `names` below `root`, or about all that are there.
 
     `scoring` is the mode of `chance`. With `embed`, images are read too and datasets compared.
-    `progress` hears (datasets done, datasets in all). Raises FcitError where files are missing or
-    malformed, and as `scorers.chance` does.
+    `progress` hears (datasets done, datasets in all). `images`: see `datasets.image_folders`. Raises
+    FcitError where files are missing or malformed, and as `scorers.chance` does.
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
     wanted = datasets.present(root) if names is None else list(dict.fromkeys(names))
     if not wanted:
         raise FcitError(f"{root}: instructions/ holds none of the datasets' folders")
-    if absent := datasets.missing(root, wanted):
-        raise FcitError(f"{root}: lacks {', '.join(absent)}")
+    datasets.require(root, wanted, images)
     found: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
     for done, name in enumerate(wanted, 1):
-        train, test = (datasets.read(root, name, split) for split in ("train", "test"))
+        train, test = (datasets.read(root, name, split, images) for split in ("train", "test"))
         found.append(_alone(name, train, test, scoring))
         if embed:
-            own[name] = tokens(embed, root, train[:SAMPLES])
+            own[name] = tokens(embed, root, train[:SAMPLES], images)
         if progress:
             progress(done, len(wanted))
     near = nearest(own)
     return [_among(one, found, near.get(one.dataset, {})) for one in found]
 
 
-def tokens(embed: Embed, root: Path, samples: Sequence[Sample]) -> dict[Kind, np.ndarray]:
+def tokens(
+    embed: Embed, root: Path, samples: Sequence[Sample], images: Sequence[Path] = ()
+) -> dict[Kind, np.ndarray]:
     """The identity tokens of samples: means [d] of their text and of their image features."""
     prompts = [sample.prompt for sample in samples]
-    images = [datasets.image_path(root, sample) for sample in samples]
+    paths = [datasets.image_path(root, sample, images) for sample in samples]
     kinds: tuple[Literal["text", "image"], ...] = ("text", "image")
     return {
-        kind: np.asarray(embed(kind, prompts, images), dtype=np.float64).mean(axis=0)
+        kind: np.asarray(embed(kind, prompts, paths), dtype=np.float64).mean(axis=0)
         for kind in kinds
     }
 

@@ -40,8 +40,8 @@ def run(
     method: Annotated[
         str | None,
         typer.Option(
-            help="Train with this method instead of the recipe's: finetune, disco, or a reference "
-            "point (zeroshot, individual, multitask)."
+            help="Train with this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, "
+            "moelora, hide, disco, or a reference point (zeroshot, individual, multitask)."
         ),
     ] = None,
     engine: Annotated[
@@ -59,6 +59,10 @@ def run(
 
     The run's folder holds config.toml, matrix.json, log.jsonl, predictions/ and state/. A run that
     was cut off, at any moment, goes on with --resume and ends in the same numbers.
+
+    Any method trains under another federated optimizer with --set federation.optimizer=NAME: fedavg,
+    fedprox, scaffold, fedavgm, fedadam, fedyogi or fedadagrad; and with LoRA blocks averaged as
+    products with --set federation.average=product.
 
     Example:  fcit run recipes/mini/task-hom.toml --method disco --set federation.rounds=2
     """
@@ -89,6 +93,45 @@ def evaluate(
         session.prepare()
         session.evaluate()
     _print_results([folder])
+
+
+@app.command()
+def score(
+    dataset: Annotated[str, typer.Option(help="Whose answers: IconQA, OCR-VQA, Flickr30k, ...")],
+    truth: Annotated[
+        Path,
+        typer.Option(help="The dataset's test file (captions: the COCO file).", metavar="FILE"),
+    ],
+    predictions: Annotated[
+        Path, typer.Option(help='JSON lines {"question_id": ..., "text": ...}.', metavar="FILE")
+    ],
+    mode: Annotated[str, typer.Option(help="strict, or reference: as the published code.")] = (
+        "strict"
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score anybody's answers to a dataset's test questions, in percent.
+
+    Strict scoring wants one answer to every question; reference scoring counts as the published code
+    does, over the answers there are.
+
+    Example:  fcit score --dataset IconQA --truth val.json --predictions answers.jsonl
+    """
+    import json
+    from dataclasses import asdict
+
+    from fcit.benchmark.predictions import score as of_files
+
+    if mode not in ("strict", "reference"):
+        raise FcitError(f"--mode: {mode!r}; there are strict and reference")
+    found = of_files(dataset, truth, predictions, mode)
+    if as_json:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        typer.echo(
+            f"{found.dataset}: {found.score:.2f} % of {found.samples} predictions "
+            f"({found.mode} scoring; the test file asks {found.questions} questions)"
+        )
 
 
 @app.command()

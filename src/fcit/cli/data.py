@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from fcit.cli.options import Changes, Recipe, stoppable
+from fcit.cli.options import Changes, Images, Recipe, stoppable
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -58,19 +58,32 @@ def mini(
 @data.command()
 def check(
     folder: Annotated[Path, typer.Argument(help="A data folder.", metavar="DIR")],
+    images: Images = None,
 ) -> None:
     """Validate a data folder: every record and image; exit with 2 if anything is wrong.
 
     Looks for missing or undecodable images, bad JSON, missing fields, duplicate ids, image paths that
-    leave the folder, and test samples that are also training samples.
+    leave the folder, and test samples that are also training samples. A published split, in
+    partitioned_data/, is read too: how many records its clients have, and how many of them are not in
+    the training files.
     """
     from fcit.benchmark import check as checks
 
     watch = Terminal()
-    with watch.bar("records", 1) as step:
-        found = checks.check(folder, progress=lambda done, total: step(done / max(total, 1)))
+    with watch.bar("files", 1) as files, watch.bar("images", 1) as step:
+        found = checks.check(
+            folder,
+            progress=lambda done, total: step(done / max(total, 1)),
+            images=images or (),
+            reading=lambda done, total: files(done / max(total, 1)),
+        )
     for name, parts in found.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in parts.items()))
+    for place, share in found.published.items():
+        typer.echo(
+            f"{place}: {share.task}, {share.clients} clients, {share.records} records "
+            f"({share.foreign} of them not among the {share.training} of the training files)"
+        )
     if found.absent:
         typer.echo(f"not here: {', '.join(found.absent)}")
     for problem in found.problems:
@@ -80,12 +93,47 @@ def check(
     typer.echo("nothing wrong")
 
 
+@data.command("import")
+def import_table(
+    name: Annotated[str, typer.Argument(help="The dataset's name.", metavar="NAME")],
+    images: Annotated[
+        Path, typer.Option(help="The folder that the image column starts at.", metavar="DIR")
+    ],
+    out: Annotated[Path, typer.Option(help="A data folder, new or there already.", metavar="ROOT")],
+    csv: Annotated[Path | None, typer.Option(help="The table, as CSV.", metavar="FILE")] = None,
+    jsonl: Annotated[
+        Path | None, typer.Option(help="The table, as JSON lines.", metavar="FILE")
+    ] = None,
+    test_share: Annotated[float, typer.Option(help="The share of rows to test with.")] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice of test rows.")] = 0,
+) -> None:
+    """Turn a table of image, question and answer into a dataset of a data folder.
+
+    Images are copied. Rows whose images show the same go to training or testing together. A question
+    should end with a line that says what form the answer takes.
+
+    Example:  fcit data import My-Plants --csv plants.csv --images photos --out my-data
+    """
+    from fcit.benchmark import tabular
+
+    if (csv is None) == (jsonl is None):
+        raise FcitError("fcit data import: give the table with either --csv or --jsonl")
+    rows = tabular.read(csv, "csv") if csv else tabular.read(jsonl or Path(), "jsonl")
+    watch = Terminal()
+    with watch.bar("images", 2 * len({row.image for row in rows})) as step:
+        made = tabular.write(
+            out, name, rows, images, test_share, seed, progress=lambda done, _: step(done)
+        )
+    typer.echo(f"{name}: {made.train} train, {made.test} test, {made.images} images in {out}")
+
+
 @data.command()
 def stats(
     root: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A data folder; left out: the mini suite."),
     ] = None,
+    images: Images = None,
     size: Annotated[
         str,
         typer.Option(help="Of the mini suite: tiny, small or full [small].", show_default=False),
@@ -123,7 +171,7 @@ def stats(
         raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
     table = {
         "seed": seed or 0,
-        "data": {"root": str(root or ""), "size": size},
+        "data": {"root": str(root or ""), "size": size, "images": [*map(str, images or ())]},
         "model": {"identity": identity},
         "setting": {"name": "cap-hom"},  # all twelve datasets of the mini suite
         "evaluation": {"scoring": scoring},
@@ -135,7 +183,9 @@ def stats(
     embed = site.encoder.embed if tokens else None
     names = datasets.present(place)
     with watch.bar("datasets", len(names)) as step:
-        found = facts.collect(place, names, mode, embed, progress=lambda done, _: step(done))
+        found = facts.collect(
+            place, names, mode, embed, lambda done, _: step(done), site.experiment.images
+        )
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
     else:

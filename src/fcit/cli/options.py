@@ -16,6 +16,15 @@ Changes = Annotated[
         "--set", metavar="KEY=VALUE", help="Change any recipe key, e.g. federation.rounds=2."
     ),
 ]
+Images = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="A folder that image paths start at, instead of datasets/ of the data folder; several "
+        "are tried in order.",
+    ),
+]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fcit.config import Config
@@ -149,7 +150,7 @@ class LocalEngine:
 
     def place(self, state: State) -> None:
         """Put a state in place at every worker, to answer with."""
-        weights = flatten(state)
+        weights = flatten(replace(state, optimiser={}))
         list(self.map(lambda one: one.ask({"do": "place"}, weights), self.all))
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:

@@ -43,7 +43,7 @@ def pack_turn(turn: Turn) -> Header:
 def unpack_turn(header: Header) -> Turn:
     """The inverse of `pack_turn`."""
     task = Task(header["task"]["name"], tuple(header["task"]["datasets"]))
-    return Turn(header["client"], task, header["stage"], header["round"])
+    return Turn(header["client"], task, header["stage"], header["round"], header["last"])
 
 
 def pack_job(job: Job, memory: Weights) -> tuple[Header, Weights]:
@@ -62,16 +62,15 @@ def pack_update(update: Update, memory: Weights) -> tuple[Header, Weights]:
     """An update, and the client's new memory."""
     kept = {MEMORY + name: value for name, value in memory.items()}
     header = {"client": update.client, "samples": update.samples, "metrics": dict(update.metrics)}
-    return header, flatten(State(update.adapters, update.extras)) | kept
+    return header, flatten(State(update.adapters, update.extras, update.optimiser)) | kept
 
 
 def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
     """The inverse of `pack_update`."""
     flat, memory = _part(weights)
     state = unflatten(flat)
-    update = Update(
-        header["client"], header["samples"], state.adapters, state.extras, header["metrics"]
-    )
+    client, samples, metrics = header["client"], header["samples"], header["metrics"]
+    update = Update(client, samples, state.adapters, state.extras, metrics, state.optimiser)
     return update, memory
 
 

@@ -7,6 +7,7 @@ server's memory is a State, a client's memory is passed in and returned, so resu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
@@ -24,6 +25,16 @@ class Model(Protocol):
     prompts: Any
     extra: Any
 
+    @property
+    def device(self) -> Any:
+        """Where the model computes."""
+        ...
+
+    @property
+    def layers(self) -> list[str]:
+        """The paths of the adapted projections, from the language model's first layer to its last."""
+        ...
+
     def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Logits at a batch's answer tokens, and those tokens."""
         ...
@@ -34,6 +45,19 @@ class Model(Protocol):
 
     def live(self, name: str) -> Weights:
         """An adapter's tensors in place, by the names they have in a State."""
+        ...
+
+    def gradient(self, name: str, loss: Tensor) -> Weights:
+        """A loss's gradient by the tensors of `live`; the adapter must be one that learns."""
+        ...
+
+    def base_embeds(self, batch: Any) -> Tensor:
+        """Image embeddings [batch, tokens, width] by the projector as it came: they never learn."""
+        ...
+
+    def instead(self, gate: Any, projector: Weights | None = None) -> AbstractContextManager[None]:
+        """For a while another model, to learn from: this gate, this projector if one is given, no
+        dropout and no gradients."""
         ...
 
 
@@ -69,6 +93,13 @@ class Method:
     once: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
 
+    centralised: ClassVar[bool] = False
+    """Whether nothing is federated, so that no server or client optimiser has a place in it."""
+
+    learnt: ClassVar[tuple[str, ...]] = ("projector",)
+    """The extras that are trained weights: server optimisers act on them as on adapters. All others
+    (statistics, tokens) stay as `aggregate` leaves them."""
+
     @property
     def identity(self) -> Literal["text", "image", "both"] | None:
         """What identity tokens are made of; None where the method needs no tokens."""
@@ -78,8 +109,9 @@ class Method:
         """The setting this method trains on (reference points train on another than the rest)."""
         return setting
 
-    def start(self, blank: Weights, projector: Weights) -> State:
-        """The server's state before the first round. `blank` is a fresh LoRA block."""
+    def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
+        """The server's state before the first round. `blank` is a fresh LoRA block; what else is
+        drawn comes from streams of the run's seed."""
         own = with_projector(blank, projector) if self.projector == "isolated" else blank
         shared = {"projector": projector} if self.projector == "shared" else {}
         return State({}, {"blank": own} | shared)
@@ -117,6 +149,10 @@ class Method:
     def equip(self, model: Model, received: State) -> None:
         """Prepare a model for what was received, to train or to answer: extra modules, prompts."""
 
+    def objective(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor:
+        """The local loss of a batch; most methods need only add a `penalty` to the cross-entropy."""
+        return model.loss(batch) + self.penalty(model, received, memory, batch)
+
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """What is added to the local loss of a batch."""
         return 0.0
@@ -139,11 +175,12 @@ class Method:
 
     def activate(self, model: Model, shares: Tensor) -> None:
         """Open the model's adapters for a batch that is to be answered: `shares` [batch, K] are the
-        routes of its samples. A method with gates of its own (a router per layer) sets them here."""
+        routes of its samples. A method whose gates differ from layer to layer sets them here."""
         model.gate = shares
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
-        """How much each adapter gives for a test instruction (all that are opened, by name)."""
+        """How much each adapter gives for a test instruction (all that are opened, by name); nothing
+        where the model decides by itself, with gates that `equip` has set."""
         return {name: 1.0 for name in state.adapters}
 
 

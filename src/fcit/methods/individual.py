@@ -20,7 +20,7 @@ class Individual(Method):
         alone = tuple(Stage((Task(name, (name,)),)) for name in setting.datasets)
         return replace(setting, stages=alone)
 
-    def start(self, blank: Weights, projector: Weights) -> State:
+    def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         own = blank if self.projector == "frozen" else with_projector(blank, projector)
         return State({}, {"blank": own})
 

@@ -15,6 +15,7 @@ class Multitask(Method):
     be seen in a homogeneous stage (rounds x per_round / clients, at least 1)."""
 
     once: ClassVar[bool] = True
+    centralised: ClassVar[bool] = True
 
     def reshape(self, setting: Setting) -> Setting:
         passes = setting.rounds * setting.per_round / setting.clients * setting.epochs

@@ -15,5 +15,5 @@ class Zeroshot(Method):
     def reshape(self, setting: Setting) -> Setting:
         return replace(setting, stages=())
 
-    def start(self, blank: Weights, projector: Weights) -> State:
+    def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         return State()

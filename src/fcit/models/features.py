@@ -7,10 +7,24 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fcit.weights import load, nbytes, save
+
+
+def fingerprint(model: Any, processor: Any) -> str:
+    """A digest of all that a vision feature depends on beside the image: preparation and weights."""
+    vision = model.get_encoder(modality="image")
+    digest = hashlib.sha256(repr(processor.image_processor.to_dict()).encode())
+    digest.update(repr(getattr(model.config, "vision_feature_layer", None)).encode())
+    digest.update(str(model.dtype).encode())
+    for name, value in vision.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 class FeatureCache:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,32 +16,22 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationC
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
+from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat
-from fcit.models.features import FeatureCache
+from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
-from fcit.models.subspace import Subspaces, projections
+from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Samples as tensors: ids and mask [batch, seq]; labels [batch, seq], -100 where no loss is;
-    frozen vision features [batch, tokens, width]."""
-
-    ids: Tensor
-    mask: Tensor
-    labels: Tensor
-    features: Tensor
 
 
 class LMM:
     """One base model in one process; adapters, projectors, gates and prompts are swapped in and out.
 
     `extra` holds a method's own modules (their parameters train with the adapters). `prompts`, when
-    set, gives embeddings [batch, n, width] that stand before the image's. `gate` is a
-    `subspace.Gate`.
+    set, is given `base_embeds` and gives embeddings [batch, n, width] that stand before the image's.
+    `gate` is a `subspace.Gate`.
     """
 
     def __init__(
@@ -77,11 +66,11 @@ class LMM:
         self.projector = self._find_projector(decoder)
         base = {name: value.detach().clone() for name, value in self.projector.named_parameters()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
-        self.projectors: list[dict[str, Tensor]] = [base]
+        self._base, self.projectors = base, [base]
         self.isolated = False
         self.extra = nn.ModuleDict()
         self.prompts: Callable[[Tensor], Tensor] | None = None
-        self.cache = FeatureCache(self._fingerprint(folder), cache)
+        self.cache = FeatureCache(fingerprint(self.model, self.processor), cache)
 
     @property
     def gate(self):
@@ -91,6 +80,11 @@ class LMM:
     @gate.setter
     def gate(self, value) -> None:
         self.subspaces.control.gate = value
+
+    @property
+    def layers(self) -> list[str]:
+        """The paths of the adapted projections, from the language model's first layer to its last."""
+        return list(self.subspaces.layers)
 
     def receive(
         self,
@@ -131,6 +125,30 @@ class LMM:
         """The tensors of `adapter` in place, gradients and all: what a penalty pulls at."""
         return self.subspaces.live(name) | self._own_projector(name)
 
+    def gradient(self, name: str, loss: Tensor) -> Weights:
+        """The gradient of a loss by the tensors of `live`; the adapter must be one that learns."""
+        own = self._own_projector(name)
+        learning = [*self.subspaces.trained(), *own.values()]
+        for value, slope in zip(learning, torch.autograd.grad(loss, learning), strict=True):
+            value.grad = slope
+        slopes = {key: value.grad for key, value in own.items() if value.grad is not None}
+        return self.subspaces.gradient(name) | slopes
+
+    @contextmanager
+    def instead(self, gate: Gate, projector: Weights | None = None) -> Iterator[None]:
+        """For a while another model, to learn from: this gate, this projector if one is given, no
+        dropout and no gradients."""
+        control, own = self.subspaces.control, self.projectors
+        kept, dtype = (control.gate, control.noise), next(iter(own[0].values())).dtype
+        if projector is not None:
+            self.projectors = [{k: projector[k].to(self.device, dtype) for k in sorted(projector)}]
+        control.gate, control.noise = gate, None
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.projectors, (control.gate, control.noise) = own, kept
+
     def _own_projector(self, name: str) -> Weights:
         if not self.isolated:
             return {}
@@ -167,17 +185,7 @@ class LMM:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""
         features = self.features(images)
         rows = [self.chat.turns(sample, features.shape[1]) for sample in samples]
-        length = max(len(ids) for ids, _ in rows)
-        pad = self.tokenizer.pad_token_id or 0
-        ids = torch.full((len(rows), length), pad)
-        mask = torch.zeros((len(rows), length), dtype=torch.long)
-        labels = torch.full((len(rows), length), -100)
-        for row, (tokens, answered) in enumerate(rows):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            mask[row, : len(tokens)] = 1
-            labels[row, : len(tokens)] = torch.tensor(answered)
-        device = self.device
-        return Batch(ids.to(device), mask.to(device), labels.to(device), features)
+        return collate(rows, self.tokenizer.pad_token_id or 0, features)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
@@ -221,6 +229,12 @@ class LMM:
         texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         return [text.strip() for text in texts]
 
+    @torch.no_grad()
+    def base_embeds(self, batch: Batch) -> Tensor:
+        """Image embeddings [batch, tokens, width] by the projector as it came: they never learn."""
+        features = batch.features.to(next(iter(self._base.values())).dtype)
+        return functional_call(self.projector, self._base, (features,))
+
     def _project(self, features: Tensor) -> Tensor:
         """Image embeddings from frozen features; isolated projectors are mixed by the gate."""
         parts = [
@@ -240,24 +254,11 @@ class LMM:
         embeds = self._project(batch.features).to(self.model.dtype)
         ids, mask, labels = batch.ids, batch.mask, batch.labels
         if self.prompts is not None:
-            before = self.prompts(embeds)
+            before = self.prompts(self.base_embeds(batch))
             embeds = torch.cat([before.to(embeds.dtype), embeds], dim=1)
-            ids, mask, labels = (
-                self._make_room(part, batch.ids, before.shape[1], value)
-                for part, value in ((ids, self.image_id), (mask, 1), (labels, -100))
-            )
+            ids, mask, labels = make_room(batch, before.shape[1], self.image_id)
         outputs = {"image": BaseModelOutputWithPooling(pooler_output=tuple(embeds))}  # type: ignore
         return ids, mask, labels, outputs
-
-    def _make_room(self, rows: Tensor, ids: Tensor, count: int, value: int) -> Tensor:
-        """Insert `count` columns of `value` before each row's first image token."""
-        first = (ids == self.image_id).int().argmax(dim=1).tolist()
-        return torch.stack(
-            [
-                torch.cat([row[:at], row.new_full((count,), value), row[at:]])
-                for row, at in zip(rows, first, strict=True)
-            ]
-        )
 
     @torch.no_grad()
     def _encode(self, data: bytes, path: Path) -> Tensor:
@@ -280,13 +281,3 @@ class LMM:
             if part not in (vision, decoder) and any(True for _ in part.parameters()):
                 return part
         raise FcitError(f"no projector found in {type(self.model).__name__}")
-
-    def _fingerprint(self, folder: str | Path) -> str:
-        vision = self.model.get_encoder(modality="image")
-        digest = hashlib.sha256(repr(self.processor.image_processor.to_dict()).encode())
-        digest.update(repr(getattr(self.model.config, "vision_feature_layer", None)).encode())
-        digest.update(str(self.model.dtype).encode())
-        for name, value in vision.state_dict().items():
-            digest.update(name.encode())
-            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()

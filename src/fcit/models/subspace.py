@@ -18,9 +18,7 @@ from torch.nn import functional as F
 
 from fcit.files import write_json
 from fcit.types import FcitError, Weights
-from fcit.weights import load, save
-
-PEFT_PREFIX = "base_model.model."
+from fcit.weights import PEFT_PREFIX, load, save
 
 Gate = Tensor | Mapping[str, Tensor] | Callable[[str, Tensor], Tensor] | None
 """How much each of the K blocks gives: None (all 1), [batch, K] for every layer, a table of these by
@@ -161,6 +159,18 @@ class Subspaces:
 
     def live(self, name: str) -> Weights:
         """One block's tensors in place, gradients and all, under PEFT's names."""
+        return self._part(name, lambda whole: whole)
+
+    def gradient(self, name: str) -> Weights:
+        """A learning block's gradients, after they were computed, under PEFT's names."""
+
+        def slope(whole: Tensor) -> Tensor:
+            assert whole.grad is not None
+            return whole.grad
+
+        return self._part(name, slope)
+
+    def _part(self, name: str, of: Callable[[Tensor], Tensor]) -> Weights:
         first = self.names.index(name)
         block: Weights = {}
         for path, layer in self.layers.items():
@@ -171,8 +181,8 @@ class Subspaces:
                 start, pair = start - held, (layer.A, layer.B)
             assert pair is not None
             rows = slice(start, start + layer.rank)
-            block[f"{PEFT_PREFIX}{path}.lora_A.weight"] = pair[0][rows]
-            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = pair[1][:, rows]
+            block[f"{PEFT_PREFIX}{path}.lora_A.weight"] = of(pair[0])[rows]
+            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = of(pair[1])[:, rows]
         return block
 
     def block(self, name: str) -> Weights:

@@ -76,7 +76,9 @@ def names(words: Tokenizer) -> tuple[list[int], list[int]]:
 def _blank(size: int) -> dict[str, Any]:
     from fcit.models import mini
 
-    fields = {name: np.zeros((size, mini.PATCHES), np.int16) for name in PATCHES[:3]}
+    fields: dict[str, Any] = {
+        name: np.zeros((size, mini.PATCHES), np.int16) for name in PATCHES[:3]
+    }
     fields["boxes"] = np.zeros((size, mini.PATCHES, 4), np.float32)
     fields["images"] = np.zeros((size, mini.SIZE, mini.SIZE, 3), np.uint8)
     return fields

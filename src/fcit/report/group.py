@@ -39,6 +39,7 @@ _SAME_NUMBERS = {
     "seed",
     "versions",
     "data.root",
+    "data.images",
     "federation.engine",
     "federation.workers",
     "model.features",

@@ -24,8 +24,8 @@ TRENDS = {
     "valley": (0.9, 0.5, 0.1, 0.5, 0.9),
     "waves": (0.2, 0.8, 0.2, 0.8, 0.2),
 }
-UNIT, FLOOR = 5, 40
-"""Pixels of one unit of height, and where bars stand."""
+UNIT, FLOOR, GRID = 5, 40, (205, 205, 205)
+"""Pixels of one unit of height, where bars stand, and the tone of the lines behind them."""
 
 
 def _about_type(rng: np.random.Generator, right: str) -> list[Saying]:
@@ -44,7 +44,7 @@ def bars(rng: np.random.Generator) -> Scene:
     image = draw.canvas(pick(rng, ("white", "white", (255, 246, 224), (240, 240, 240))))
     if chance(rng, 0.7):
         for number in range(1, 8):
-            draw.line(image, [(0, FLOOR - number * UNIT), (47, FLOOR - number * UNIT)], (205,) * 3)
+            draw.line(image, [(0, FLOOR - number * UNIT), (47, FLOOR - number * UNIT)], GRID)
     draw.line(image, [(0, FLOOR), (47, FLOOR)])
     inset, wide = int(rng.integers(0, 2)), int(rng.integers(6, 8))
     things: list[Thing] = []

@@ -1,0 +1,111 @@
+"""ewc: Elastic Weight Consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796, equation 3), federated.
+
+Each stage's end leaves a quadratic pull on the adapter: towards the weights learnt, as strong as the
+Fisher information says they matter. The pulls of several stages sum to one quadratic, so memory does
+not grow with their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from fcit.methods.base import Method, Model
+from fcit.types import FcitError, Stage, State, Turn, Weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FISHER, CENTRE = "fisher", "fisher-centre"
+MEASURE, MEASURED = "fisher-wanted", "fisher-measured"
+
+
+@dataclass(frozen=True)
+class Ewc(Method):
+    """consolidation: lambda. fisher_samples: how many of a client's samples the Fisher information is
+    measured on, at most.
+
+    It is the diagonal of the empirical Fisher: mean squares of one sample's gradient of the answer's
+    log-likelihood. The clients of a stage's last round measure it on the weights they have just
+    trained, and the server averages by sample count, which is the Fisher over all their data.
+    """
+
+    consolidation: float = 5000.0
+    fisher_samples: int = 128
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        if not 0 <= self.consolidation < float("inf"):
+            raise FcitError(f"method.consolidation: {self.consolidation} must be 0 or more")
+        if self.fisher_samples < 1:
+            raise FcitError(f"method.fisher_samples: {self.fisher_samples} must be at least 1")
+
+    def send(self, state: State, turn: Turn) -> State:
+        """Beside the adapter: the Fisher information and its centre; in a stage's last round, a word
+        that it is to be measured."""
+        from torch import ones
+
+        sent = super().send(state, turn)
+        held = {key: state.extras[key] for key in (FISHER, CENTRE) if key in state.extras}
+        asked = {MEASURE: {"asked": ones(1)}} if turn.last else {}
+        return replace(sent, extras=sent.extras | held | asked)
+
+    def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
+        """lambda / 2 sum F (theta - theta*)^2."""
+        if FISHER not in received.extras:
+            return 0.0
+        fisher, centre = received.extras[FISHER], received.extras[CENTRE]
+        return 0.5 * self.consolidation * pull(model.live("0"), fisher, centre)
+
+    def report(
+        self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
+    ) -> tuple[dict[str, Weights], Weights]:
+        if MEASURE not in received.extras:
+            return {}, memory
+        return {MEASURED: self._fisher(model, batches)}, memory
+
+    def end(self, state: State, stage: Stage) -> State:
+        """Add the stage's quadratic F (theta - theta*)^2 to those before: up to a constant the sum is
+        again one, with the sum of the F and the mean of the theta* weighted by them."""
+        extras = dict(state.extras)
+        new, theta = extras.pop(MEASURED), state.adapters["0"]
+        if FISHER not in extras:
+            return replace(state, extras=extras | {FISHER: new, CENTRE: theta})
+        old, centre = extras[FISHER], extras[CENTRE]
+        total = {key: old[key] + new[key] for key in new}
+        middle = {
+            key: centre[key] + (theta[key] - centre[key]) * _share(new[key], total[key])
+            for key in new
+        }
+        return replace(state, extras=extras | {FISHER: total, CENTRE: middle})
+
+    def _fisher(self, model: Model, batches: Iterable[Any]) -> Weights:
+        """The mean over samples of the squared gradient of log p(answer | image, instruction)."""
+        from torch.nn.functional import cross_entropy
+
+        total: Weights = {}
+        count = 0
+        samples = (sample for batch in batches for sample in batch.each())
+        for sample in islice(samples, self.fisher_samples):
+            loss = cross_entropy(*model.logits(sample), reduction="sum")
+            for key, slope in model.gradient("0", loss).items():
+                square = slope.detach().square()
+                total[key] = total[key] + square if key in total else square
+            count += 1
+        return {key: (value / count).cpu().contiguous() for key, value in total.items()}
+
+
+def pull(theta: Weights, fisher: Weights, centre: Weights) -> Tensor:
+    """sum F (theta - theta*)^2 over all tensors of an adapter; a scalar with a gradient."""
+    parts = [
+        (fisher[key].to(theta[key].device) * (theta[key] - centre[key].to(theta[key].device)) ** 2)
+        for key in sorted(fisher)
+    ]
+    return sum((part.sum() for part in parts[1:]), start=parts[0].sum())
+
+
+def _share(part: Tensor, total: Tensor) -> Tensor:
+    """part / total, and 1 where there is nothing to divide (no pull: the newest value will do)."""
+    return (part / total).where(total > 0, total.new_ones(()))

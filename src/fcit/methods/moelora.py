@@ -1,0 +1,102 @@
+"""moelora: a mixture of LoRA experts (Liu et al. 2023, arXiv 2310.18339, section 3; for continual
+instruction tuning Chen et al. 2024, CoIN, arXiv 2403.08350, section 4), federated by FedAvg.
+
+In every adapted layer a linear router shares each token among K experts; all of them answer (a dense
+sum weighted by the router's softmax), and one set of experts and routers goes on through all stages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fcit.methods.base import Method, Model, Query
+from fcit.seeds import torch_stream
+from fcit.types import FcitError, Stage, State, Turn, Weights
+from fcit.weights import factors, redrawn
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROUTER = "router"
+
+
+@dataclass(frozen=True)
+class Moelora(Method):
+    """experts: K, each a LoRA of rank `rank` and with an A drawn for itself (equal ones would stay so).
+
+    Routers start at zero: every expert gives 1 / K at first. As in CoIN a layer's input is what its
+    router sees; Liu et al. route by a task's identity, which nobody knows when a question comes.
+    """
+
+    experts: int = 8
+
+    def __post_init__(self) -> None:
+        Method.__post_init__(self)
+        if self.experts < 1:
+            raise FcitError(f"method.experts: {self.experts} must be at least 1")
+        if self.projector == "isolated":
+            raise FcitError("method.projector: moelora's experts have one projector; use shared")
+
+    def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
+        extras = super().start(blank, projector, seed).extras
+        experts = {
+            str(k): redrawn(extras["blank"], self.init_std, torch_stream(seed, "init", "expert", k))
+            for k in range(self.experts)
+        }
+        router = {
+            path: a.new_zeros(self.experts, a.shape[1])
+            for path, (a, _) in sorted(factors(blank).items())
+        }
+        return State(experts, extras | {ROUTER: router})
+
+    def begin(self, state: State, stage: Stage) -> State:
+        return state
+
+    def send(self, state: State, turn: Turn) -> State:
+        """All experts, the routers, and the shared projector."""
+        extras = {key: state.extras[key] for key in (ROUTER, "projector") if key in state.extras}
+        return State(dict(state.adapters), extras)
+
+    def equip(self, model: Model, received: State) -> None:
+        """Routers become parameters of the model, and its gate."""
+        from torch.nn import Parameter, ParameterDict
+
+        if ROUTER not in received.extras:  # the base model, before any training
+            return
+        router = {
+            _plain(path): Parameter(weight.to(model.device, copy=True))
+            for path, weight in sorted(received.extras[ROUTER].items())
+        }
+
+        def gate(layer: str, x: Tensor) -> Tensor:
+            return shares(x, router[_plain(layer)])
+
+        model.extra[ROUTER], model.gate = ParameterDict(router), gate
+
+    def route(self, state: State, query: Query) -> Mapping[str, float]:
+        """Nothing: the routers decide in the model, token by token."""
+        return {}
+
+    def report(
+        self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
+    ) -> tuple[dict[str, Weights], Weights]:
+        learnt: Mapping[str, Tensor] = model.extra[ROUTER]
+        router = {
+            path: learnt[_plain(path)].detach().cpu().clone() for path in received.extras[ROUTER]
+        }
+        return {ROUTER: router}, memory
+
+
+def shares(x: Tensor, router: Tensor) -> Tensor:
+    """softmax(W x): how much each expert gives, [batch, seq, K] for inputs [batch, seq, in] and a
+    router [K, in]."""
+    from torch.nn.functional import linear
+
+    return linear(x.to(router.dtype), router).softmax(dim=-1)
+
+
+def _plain(path: str) -> str:
+    """A layer's path as the name of a parameter, which may hold no dots."""
+    return path.replace(".", "/")

@@ -1,0 +1,95 @@
+"""Kept in memory or sent and saved as bytes: a method's state and messages give the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import pytest
+import torch
+
+from fcit import methods
+from fcit.benchmark import datasets
+from fcit.client import Data, Training, take_turn
+from fcit.engines import wire
+from fcit.methods import Method
+from fcit.seeds import torch_stream
+from fcit.server import federate
+from fcit.types import Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
+from fcit.weights import flatten, from_bytes, to_bytes, unflatten
+
+NAMES = ("IconQA", "FigureQA")
+SETTING = Setting("two", tuple(Stage((Task(name, (name,)),)) for name in NAMES), 2, 2, 2)
+PLAN = [
+    [
+        [Turn(client, stage.tasks[0], number, index, index == 1) for client in range(2)]
+        for index in range(2)
+    ]
+    for number, stage in enumerate(SETTING.stages)
+]
+LEARNERS = [name for name in methods.names() if name != "zeroshot" and not methods.find(name).once]
+
+
+def by_bytes(weights: Weights) -> Weights:
+    return from_bytes(to_bytes(weights)) if weights else {}
+
+
+class Clients:
+    """Both clients in this process; messages go through `through`."""
+
+    def __init__(self, lmm, suite, method: Method, through: Callable[[Weights], Weights]):
+        self.lmm, self.suite, self.method, self.through = lmm, suite, method, through
+
+    def identify(self, turns: Sequence[Turn]) -> list[Identity]:
+        """Tokens that tell the datasets apart."""
+        return [
+            Identity(turn.client, turn.task.name, torch.eye(4)[NAMES.index(turn.task.name)], 2)
+            for turn in turns
+        ]
+
+    def run(self, jobs: Sequence[Job]) -> Iterable[Update]:
+        for job in jobs:
+            header, weights = wire.pack_job(job, {})
+            again, memory = wire.unpack_job(header, self.through(weights))
+            first = 2 * job.turn.client
+            samples = datasets.read(self.suite, job.turn.task.name, "train")[first : first + 2]
+            data = Data(samples, [datasets.image_path(self.suite, one) for one in samples])
+            training = Training(lr=1e-2, batch_size=1)
+            update, memory = take_turn(again, self.method, self.lmm, data, training, 0, memory)
+            header, weights = wire.pack_update(update, memory)
+            yield wire.unpack_update(header, self.through(weights))[0]
+
+
+def federated(lmm, suite, name: str, through: Callable[[Weights], Weights], saved: bool) -> State:
+    """The state after two stages; `saved`: taken up anew from bytes after every round and stage."""
+    method = methods.find(name)(rank=2)
+    blank = lmm.subspaces.blank(2, 0.01, torch_stream(0, "init"))
+    state = method.start(blank, lmm.base_projector, 7)
+    clients = Clients(lmm, suite, method, through)
+    if not saved:
+        return federate(SETTING, PLAN, method, state, clients, *[lambda *_: None] * 2)
+
+    class CutError(Exception):
+        pass
+
+    place = None
+    for _ in range(6):  # four rounds and two ends of stages
+
+        def cut(after: State, at) -> None:
+            nonlocal state, place
+            found = getattr(at, "position", at)
+            if found != place:
+                state, place = unflatten(by_bytes(flatten(after))), found
+                raise CutError
+
+        with pytest.raises(CutError):
+            federate(SETTING, PLAN, method, state, clients, cut, cut, place)
+    return state
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_bytes_change_nothing(name: str, lmm, suite) -> None:
+    kept = flatten(federated(lmm, suite, name, lambda weights: weights, saved=False))
+    sent = flatten(federated(lmm, suite, name, by_bytes, saved=True))
+    assert kept.keys() == sent.keys()
+    assert all(kept[key].equal(sent[key]) for key in kept)
+    lmm.receive(State(), 2.0)
