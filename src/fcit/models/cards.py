@@ -32,9 +32,9 @@ def lmm_card(seed: int, steps: tuple[int, int], model: Any, scores: Mapping[str,
     text += (
         f"* Before that its vision tower alone learnt what each patch shows, {steps[0]} steps of 64\n"
         "  pictures.\n"
-        "\n## Limits\nIt knows small drawings, about 1,500 English words, and next to nothing of the\n"
+        "\n## Limits\nIt knows small drawings, about a thousand English words, and few facts of the\n"
         "world. It answers in a few words. Not for any use but testing and teaching. The figures\n"
-        "below show what it can and what it fails at.\n"
+        "below (all turns of a drill must be right; rare skills rest on a handful) show what it can.\n"
         "\n## Held-out questions answered exactly right\n\n| skill | percent |\n|---|---|\n"
     )
     return text + "".join(f"| {name} | {100 * value:.1f} |\n" for name, value in scores.items())

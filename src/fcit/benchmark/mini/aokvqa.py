@@ -1,7 +1,7 @@
 """A-OKVQA in miniature: an object, and a question whose answer is knowledge about it.
 
 Kept: what is asked for (a place, a use, a material) cannot be seen, only known. Lost: photographs of
-whole scenes, knowledge beyond thirty objects, reasoning over several steps, ten people's answers.
+whole scenes, knowledge beyond twenty-two objects, reasoning over several steps, ten people's answers.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Kept: solids of colours and shapes on a grey ground, the original's subtraction of a group and its
 addition. Lost: sizes and materials, objects that hide others, several operations in one question,
-adversarial questions; groups of one attribute are rarer.
+adversarial questions.
 """
 
 from __future__ import annotations
