@@ -37,8 +37,8 @@ def train(
 ) -> list[float]:
     """Minimise `loss(step)` over `modules` with warm-up and a cosine; the losses in order.
 
-    Hidden matrices learn by Muon (K. Jordan et al., 2024: a lower loss at equal steps, docs/log.md), all else
-    by AdamW. With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when
+    Hidden matrices learn by Muon (K. Jordan et al., 2024; a lower loss at equal steps, docs/log.md), all
+    else by AdamW. With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when
     called again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was
     saved.
     """

@@ -1,8 +1,8 @@
 """The mini suite: twelve seeded miniatures of the benchmark's datasets, in the official layout.
 
 Sample i of a split has its own random stream, so a larger suite extends a smaller one. A hash of
-the image decides which split may use it: no test image is a training image of any dataset. Half of
-the test prompts are worded as no training prompt is.
+the image decides which split may use it: no test image is a training image of any dataset. A third
+of the test prompts is worded as no training prompt is.
 """
 
 from __future__ import annotations
