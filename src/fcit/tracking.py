@@ -159,6 +159,7 @@ def _wandb(project: str, folder: Path, known: str | None) -> tuple[GeneralTracke
         x_disable_machine_info=True,
         x_disable_meta=True,
         x_disable_stats=True,
+        x_save_requirements=False,
     )
     tracker = WandBTracker(
         project,
