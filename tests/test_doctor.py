@@ -12,7 +12,7 @@ from fcit import doctor
 from fcit.doctor import Finding, findings
 
 PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
-PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT")
+PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "trackers")
 
 
 def found() -> dict[str, Finding]:
@@ -45,6 +45,7 @@ def test_missing_packages_say_what_is_off(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "--engine flower" in found()["Flower"].missing
     assert found()["PEFT"].found == "none"
+    assert "tracking.to" in found()["trackers"].missing
 
 
 def test_a_cache_that_is_not_there_yet_is_judged_by_its_disk(

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fcit.federation import FederationSection, Positive, Section
 from fcit.files import write_text
+from fcit.tracking import TrackingSection
 from fcit.types import FcitError
 
 Size = Literal["tiny", "small", "full"]
@@ -161,6 +162,7 @@ class Config(Section):
     training: TrainingSection = TrainingSection()
     method: MethodSection = MethodSection()
     evaluation: EvaluationSection = EvaluationSection()
+    tracking: TrackingSection = TrackingSection()
 
 
 def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GB = 1 << 30
+TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,16 @@ class Finding:
 
 def findings() -> list[Finding]:
     """Everything `fcit doctor` shows, in order."""
-    return [*_versions(), *_machine(), _accelerator(), _java(), _flower(), _peft(), *_places()]
+    return [
+        *_versions(),
+        *_machine(),
+        _accelerator(),
+        _java(),
+        _flower(),
+        _peft(),
+        _trackers(),
+        *_places(),
+    ]
 
 
 def examine() -> None:
@@ -87,6 +97,12 @@ def _peft() -> Finding:
     if importlib.util.find_spec("peft"):
         return Finding("PEFT", importlib.metadata.version("peft"))
     return Finding("PEFT", "none", "nothing: adapters are written in PEFT's format without it")
+
+
+def _trackers() -> Finding:
+    found = [name for name in TRACKERS if importlib.util.find_spec(name)]
+    off = "" if found else "tracking.to stays empty (a run's folder has all results without it)"
+    return Finding("trackers", ", ".join(found) or "none", off)
 
 
 def _places() -> list[Finding]:

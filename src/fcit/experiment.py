@@ -134,7 +134,7 @@ class Experiment:
             count = (
                 data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
             )
-            found = datasets.read(self.root, dataset, part, self.images)
+            found = datasets.read(self.root, dataset, part)
             self._samples[key] = found[:count] if count else found
         return self._samples[key]
 
@@ -153,7 +153,7 @@ class Experiment:
 
     def _shares_of(self, task: Task, clients: int) -> list[list[Sample]]:
         if (task, clients) not in self._shares:
-            found = published(self.root, task, self.config.setting.beta, clients, self.images)
+            found = published(self.root, task, self.config.setting.beta, clients)
             self._shares[task, clients] = found or self._split(task, clients)
         return self._shares[task, clients]
 

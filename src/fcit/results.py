@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from fcit.benchmark import metrics, scorers
 from fcit.evaluate import Answer, chunks, routing
@@ -124,8 +124,8 @@ class Results:
         score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
         return round(score.percent, 4)
 
-    def log(self, report: Round) -> None:
-        """Add a round's line to the log."""
+    def log(self, report: Round) -> dict[str, Any]:
+        """Add a round's line to the log, and return it."""
         tokens = {one.client: nbytes({"token": one.token}) for one in report.identities}
         jobs, updates = report.jobs, report.updates
         now = time.monotonic()
@@ -144,9 +144,10 @@ class Results:
         }
         self.clock = now
         self.folder.append_log(row)
+        return row
 
-    def write_matrix(self, zero: Mapping[str, float], rows: Sequence[Row]) -> None:
-        """Write `matrix.json` with the rows there are."""
+    def write_matrix(self, zero: Mapping[str, float], rows: Sequence[Row]) -> dict[str, Any]:
+        """Write `matrix.json` with the rows there are, and return it."""
         names = list(self.setting.datasets)
         last: float | None = None
         avg: float | None = None
@@ -184,6 +185,7 @@ class Results:
             "general": self._retained(),
         }
         write_json(self.folder.matrix, value)
+        return value
 
     @cached_property
     def _chance(self) -> dict[str, float]:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import os
-import platform
-import subprocess
 import time
 import tomllib
 from collections.abc import Mapping
@@ -18,16 +14,22 @@ from fcit.config import Config
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
-from fcit.models import CHECKPOINTS
 from fcit.pretrain.general import GENERAL
+from fcit.provenance import base, versions
 from fcit.results import Results, Row
 from fcit.runfolder import RunFolder
 from fcit.server import Position, Round, federate
+from fcit.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 
-FREE_TO_CHANGE = (("federation", "workers"), ("federation", "engine"))
-"""What a resumed run may set otherwise: it changes the speed, not the numbers."""
+FREE_TO_CHANGE = (
+    ("federation", "workers"),
+    ("federation", "engine"),
+    ("tracking", "to"),
+    ("tracking", "project"),
+)
+"""What a resumed run may set otherwise: it changes no numbers."""
 
 
 class Session:
@@ -40,6 +42,7 @@ class Session:
                 f"federation.engine: {config.federation.engine!r} is not in this version of fcit; "
                 "use local"
             )
+        require(config.tracking)
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
@@ -101,7 +104,14 @@ class Session:
 
     def run(self) -> None:
         """Do what is left of the run."""
-        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+        config, folder = self.config, self.folder
+        with (
+            folder.locked(),
+            tracking(
+                config.tracking, folder.path, configs.to_table(config), self.watch.say
+            ) as track,
+            LocalEngine(self.config, self._workers()) as engine,
+        ):
             position = self.folder.position()
             self.folder.tidy()
             self.folder.keep_log(position)
@@ -114,9 +124,11 @@ class Session:
                 state = engine.start()
             zero = self.results.zero_shot(engine)
             rows = self._known_rows(position)
+            if not folder.matrix.is_file():
+                track({f"zero-shot/{name}": value for name, value in zero.items()}, 0)
             self.results.write_matrix(zero, rows)
             if self.stages:
-                self._federate(engine, state, position, zero, rows)
+                self._federate(engine, state, position, zero, rows, track)
             self.results.write_matrix(zero, rows)
 
     def _federate(
@@ -126,10 +138,11 @@ class Session:
         position: Position | None,
         zero: Mapping[str, float],
         rows: list[Row],
+        track: Log,
     ) -> None:
         total = len(self.stages) * self.experiment.training_setting.rounds
         per_round = self.experiment.training_setting.per_round
-        start = (position.stage * total // len(self.stages) + position.rounds) if position else 0
+        start = self._rounds(position) if position else 0
 
         with self.watch.bar(
             f"{self.config.method.name}: clients' turns", total * per_round
@@ -143,8 +156,9 @@ class Session:
                 step(done)
 
             def after_round(state: State, report: Round) -> None:
-                self.results.log(report)
+                row = self.results.log(report)
                 self.folder.commit(state, report.position, engine.memory)
+                track(of_round(row, len(state.adapters)), self._rounds(report.position))
 
             def after_stage(state: State, position: Position) -> None:
                 self.folder.commit(state, position, engine.memory)
@@ -155,9 +169,12 @@ class Session:
                     self.setting.datasets if self.method.once else self.setting.seen(position.stage)
                 )
                 row = self.results.row(engine, state, position.stage, seen)
-                del rows[self._row_index(position.stage) :]
-                rows.append(row)
-                self.results.write_matrix(zero, rows)
+                index = self._row_index(position.stage)
+                fresh = len(rows) == index
+                rows[index:] = [row]
+                matrix = self.results.write_matrix(zero, rows)
+                if fresh:
+                    track(of_stage(matrix), self._rounds(position))
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
@@ -200,6 +217,10 @@ class Session:
 
     # -- small things --------------------------------------------------------------------------------
 
+    def _rounds(self, position: Position) -> int:
+        """How many rounds of the run are done."""
+        return position.stage * self.experiment.training_setting.rounds + position.rounds
+
     def _row_index(self, stage: int) -> int:
         return 0 if self.method.once else stage
 
@@ -222,49 +243,6 @@ class Session:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         useful = max(federation.per_round, 4)
         return max(1, min(useful, (cores or 1) // self.config.training.threads))
-
-
-def base(config: Config) -> str:
-    """A digest of those of the package's own checkpoints that a configuration uses."""
-    digest = hashlib.sha256()
-    part = config.model
-    named = (("mini-lmm", part.path), ("mini-clip", part.identity))
-    for name in (name for name, other in named if not other):
-        digest.update((CHECKPOINTS / name / "model.safetensors").read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def versions(config: Config) -> dict[str, str]:
-    """What the numbers were made with."""
-    packages = ("fcit", "torch", "transformers", "numpy", "pillow")
-    found = {name: importlib.metadata.version(name) for name in packages}
-    from fcit.models.device import choose
-
-    device, dtype = choose(config.model.device, config.model.dtype)
-    computed = f"{str(dtype).removeprefix('torch.')} on {device}"
-    return found | {
-        "python": platform.python_version(),
-        "commit": _commit(),
-        "base": base(config),
-        "computed": computed,
-    }
-
-
-def _commit() -> str:
-    """The commit of fcit's own checkout; "unknown" where it was installed without one."""
-    here = Path(__file__).parent
-    if not (here.parents[1] / ".git").exists():
-        return "unknown"
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 def _comparable(table: Mapping[str, Any]) -> dict[str, Any]:

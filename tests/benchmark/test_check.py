@@ -105,13 +105,15 @@ def test_test_sample_that_is_a_training_sample_is_found(root):
     ]
 
 
-def test_link_out_of_the_folder_is_found(root, tmp_path):
+def test_images_behind_a_link_are_checked_like_others(root, tmp_path):
     away = tmp_path / "away.png"
     image(root, "test", 1).rename(away)
     image(root, "test", 1).symlink_to(away)
+    assert check(root).problems == []
+    away.write_bytes(b"no image")
     (problem,) = check(root).problems
-    assert (problem.record, problem.file) == ("record 1", FILES["test"])
-    assert problem.what.endswith("leaves datasets/ by a link")
+    assert (problem.record, problem.file) == ("record 1 (id DVQA-test-1)", FILES["test"])
+    assert "cannot be decoded" in problem.what
 
 
 def test_pillows_warnings_are_not_errors(root, monkeypatch):

@@ -203,19 +203,21 @@ def test_malformed_files_are_named(tmp_path, content, said):
         read(tmp_path, "DVQA", "train")
 
 
-def test_links_out_of_the_folder_are_refused_and_links_within_are_not(tmp_path):
-    images = tmp_path / "datasets" / "DVQA"
-    images.mkdir(parents=True)
-    (tmp_path / "outside").mkdir()
-    (images / "away").symlink_to(tmp_path / "outside")
-    (images / "b.png").symlink_to(tmp_path / "outside" / "b.png")
-    (images / "c.png").symlink_to(images / "d.png")
-    put(tmp_path, "DVQA", "train", [taught(image="./DVQA//c.png")])
-    assert read(tmp_path, "DVQA", "train")[0].image == "DVQA/c.png"
-    for image in ("DVQA/away/a.png", "DVQA/b.png"):
-        put(tmp_path, "DVQA", "train", [taught(image=image)])
-        with pytest.raises(FcitError, match="leaves datasets/ by a link"):
-            read(tmp_path, "DVQA", "train")
+def test_links_to_another_disk_are_followed_but_no_path_climbs_out(tmp_path):
+    root, away = tmp_path / "root", tmp_path / "disk2"
+    (root / "datasets" / "DVQA").mkdir(parents=True)
+    away.mkdir()
+    (away / "a.png").write_bytes(b"on another disk")
+    (root / "datasets" / "DVQA" / "folder").symlink_to(away)
+    (root / "datasets" / "DVQA" / "b.png").symlink_to(away / "a.png")
+    for image in ("./DVQA//folder/a.png", "DVQA/b.png"):
+        put(root, "DVQA", "train", [taught(image=image)])
+        (sample,) = read(root, "DVQA", "train")
+        assert image_path(root, sample).read_bytes() == b"on another disk"
+    for image in ("DVQA/folder/../../../../disk2/a.png", "../disk2/a.png", str(away / "a.png")):
+        put(root, "DVQA", "train", [taught(image=image)])
+        with pytest.raises(FcitError, match="leaves datasets/"):
+            read(root, "DVQA", "train")
 
 
 def test_datasets_folder_may_itself_be_a_link(tmp_path):

@@ -15,6 +15,9 @@ import torch
 from fcit.averaging import exact
 from fcit.engines import wire
 from fcit.methods.base import Method
+from fcit.methods.ewc import Ewc
+from fcit.methods.l2p import L2p
+from fcit.methods.moelora import Moelora
 from fcit.optimisers import Optimiser, find, names
 from fcit.optimisers.base import conclude, groups, renew, split
 from fcit.optimisers.fedadagrad import Fedadagrad
@@ -31,6 +34,10 @@ from test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
 ALL = [find(name)() for name in names()]
 TASK = Task("red", ("red",))
+LORA = {
+    "base_model.model.layers.0.up.lora_A.weight": torch.ones(2, 3),
+    "base_model.model.layers.0.up.lora_B.weight": torch.zeros(5, 2),
+}
 
 
 @dataclass
@@ -194,6 +201,40 @@ def test_what_was_trained_steps_and_all_else_stays() -> None:
         "adapters.0": ["v/a"],
         "extras.projector": ["v/w"],
     }
+
+
+@pytest.mark.parametrize(("method", "own"), [(Moelora(experts=2), "router"), (L2p(), "pool")])
+def test_what_a_method_trains_beside_adapters_makes_the_servers_step_too(
+    method: Method, own: str
+) -> None:
+    state = method.begin(method.start(LORA, {"p": torch.zeros(1)}), SETTING.stages[0])
+    sent = method.send(state, Turn(0, TASK, 0, 0))
+    trained = {
+        name: {key: value + 1 for key, value in sent.extras[name].items()}
+        for name in ("projector", own)
+    }
+    update = Update(0, 1, {}, trained, {})
+    after = method.aggregate(state, [update])
+    turns = [Turn(0, TASK, 0, 0)]
+    new = conclude(Fedavgm(0.0, 0.5), state, after, turns, [update], method.learnt)
+    for name in ("projector", own):
+        assert f"extras.{name}" in new.optimiser
+        for key, old in state.extras[name].items():
+            torch.testing.assert_close(new.extras[name][key], old + 0.5)
+
+
+def test_what_ewc_measures_is_no_weight_and_is_gone_at_the_stages_end() -> None:
+    method, turn = Ewc(), Turn(0, TASK, 0, 0, last=True)
+    state = method.begin(method.start(LORA, {"p": torch.zeros(1)}), SETTING.stages[0])
+    for _ in range(2):  # in the second stage there is an older measurement
+        measured = {"fisher-measured": {key: value + 3 for key, value in LORA.items()}}
+        update = Update(0, 1, dict(state.adapters), measured, {})
+        after = method.aggregate(state, [update])
+        new = conclude(Fedadam(), state, after, [turn], [update], method.learnt)
+        assert new.extras["fisher-measured"] is after.extras["fisher-measured"]
+        state = replace(method.end(new, SETTING.stages[0]), optimiser=new.optimiser)
+        assert set(state.extras) == {"blank", "projector", "fisher", "fisher-centre"}
+        assert set(state.optimiser) == {"adapters.0"}
 
 
 def test_a_subspace_nobody_trained_keeps_its_momentum_and_a_new_one_has_none() -> None:

@@ -73,12 +73,13 @@ def check(
 ) -> Report:
     """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
 
-    Reported are unreadable files, malformed records, ids that a file repeats, image paths that leave
-    `datasets/`, images that are missing or cannot be decoded to the end, and test samples whose image
-    content and prompt are also in training data. The published split (`partitioned_data/`) is read
-    too: its records are training records, those of the training files or others, which are then
-    checked like them. `images` are folders to look for images in instead of `datasets/`. `reading`
-    hears (files or folders of client files read, in all), `progress` (images done, images in all).
+    Reported are unreadable files, malformed records, ids that a file repeats, image paths that
+    climb out of `datasets/`, images that are missing or cannot be decoded to the end, and test
+    samples whose image content and prompt are also in training data. The published split
+    (`partitioned_data/`) is read too: its records are training records, those of the training files
+    or others, which are then checked like them. `images` are folders to look for images in instead
+    of `datasets/`. `reading` hears (files or folders of client files read, in all), `progress`
+    (images done, images in all).
     Raises FcitError for a root that is not a folder or an unknown name.
     """
     if not root.is_dir():
@@ -100,7 +101,7 @@ def check(
     for name in here:
         counts[name] = {}
         for split in ("train", "test"):
-            some = _read(root, images, name, split, seen)
+            some = _read(root, name, split, seen)
             counts[name][split] = len(some)
             seen.problems.extend(_repeats(some))
             seen.places.extend(some)
@@ -111,7 +112,7 @@ def check(
         of_files = sum(
             counts.get(name, {}).get("train", 0) for name in (task.datasets if task else ())
         )
-        shares[_name(root, place)] = _read_shares(root, images, place, task, of_files, seen)
+        shares[_name(root, place)] = _read_shares(root, place, task, of_files, seen)
         done += 1
         if reading:
             reading(done, total)
@@ -135,13 +136,13 @@ class _Seen:
     known: set[bytes] = field(default_factory=set[bytes])
 
 
-def _read(root: Path, images: Sequence[Path], name: str, split: Split, seen: _Seen) -> list[_Place]:
+def _read(root: Path, name: str, split: Split, seen: _Seen) -> list[_Place]:
     """The readable records of a file."""
     path = datasets.record_file(root, datasets.find(name), split)
     file = _name(root, path)
     found: list[_Place] = []
     try:
-        for number, one in enumerate(datasets.parse(root, name, split, images), 1):
+        for number, one in enumerate(datasets.parse(root, name, split), 1):
             if isinstance(one, Fault):
                 seen.problems.append(Problem(file, f"record {one.record}", one.what))
             else:
@@ -156,9 +157,7 @@ def _read(root: Path, images: Sequence[Path], name: str, split: Split, seen: _Se
     return found
 
 
-def _read_shares(
-    root: Path, images: Sequence[Path], place: Path, task: Task | None, training: int, seen: _Seen
-) -> Shares:
+def _read_shares(root: Path, place: Path, task: Task | None, training: int, seen: _Seen) -> Shares:
     """Read a task's client files; records that no training file has join the samples to be checked."""
     files = published.client_files(place)
     if task is None:
@@ -174,7 +173,7 @@ def _read_shares(
     for path in files.values():
         file = _name(root, path)
         try:
-            found = datasets.parse_training_file(root, path, tell, images)
+            found = datasets.parse_training_file(path, tell)
             for number, one in enumerate(found, 1):
                 if isinstance(one, Fault):
                     seen.problems.append(Problem(file, f"record {one.record}", one.what))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,60 +64,53 @@ class Fault:
     what: str
 
 
-def read(root: Path, name: str, split: Split, images: Sequence[Path] = ()) -> list[Sample]:
+def read(root: Path, name: str, split: Split) -> list[Sample]:
     """The training or test samples of a dataset, in file order; no image is opened.
 
-    `images` are the folders that image paths start at (none: `datasets/` of the root). Raises
-    FcitError naming the file, and the record (from 1) and field, at fault.
+    Raises FcitError naming the file, and the record (from 1) and field, at fault.
     """
-    return _all_good(parse(root, name, split, images))
+    return _all_good(parse(root, name, split))
 
 
-def parse(
-    root: Path, name: str, split: Split, images: Sequence[Path] = ()
-) -> Iterator[Sample | Fault]:
+def parse(root: Path, name: str, split: Split) -> Iterator[Sample | Fault]:
     """Like `read`, one by one, but a malformed record becomes a Fault. Files still raise FcitError."""
     row = find(name)
     path = record_file(root, row, split)
-    image = _image(root, images)
     if split == "train":
         return _parsed(
-            path, records.stream(path), lambda record, at: records.training(record, at, name, image)
+            path, records.stream(path), lambda record, at: records.training(record, at, name)
         )
     rows = list(records.stream(path))
     captions = references(path.with_name(row.caption_file), len(rows)) if row.caption_file else None
 
     def reader(record: dict[str, Any], at: int) -> Sample:
         if captions is None:
-            return records.test(record, at, name, image, box=row.scorer == "box")
+            return records.test(record, at, name, box=row.scorer == "box")
         if at + 1 not in captions:
             raise records.RecordError(
                 f"{row.caption_file} has no annotation with image_id {at + 1}"
             )
-        return records.test(record, at, name, image, answers=captions[at + 1])
+        return records.test(record, at, name, answers=captions[at + 1])
 
     return _parsed(path, rows, reader)
 
 
-def read_training_file(
-    root: Path, path: Path, tell: Callable[[dict[str, Any]], str], images: Sequence[Path] = ()
-) -> list[Sample]:
+def read_training_file(path: Path, tell: Callable[[dict[str, Any]], str]) -> list[Sample]:
     """Samples of a file of training records; `tell` names a record's dataset (or raises RecordError).
 
     Raises FcitError naming the file, record and field at fault.
     """
-    return _all_good(parse_training_file(root, path, tell, images))
+    return _all_good(parse_training_file(path, tell))
 
 
 def parse_training_file(
-    root: Path, path: Path, tell: Callable[[dict[str, Any]], str], images: Sequence[Path] = ()
+    path: Path, tell: Callable[[dict[str, Any]], str]
 ) -> Iterator[Sample | Fault]:
     """Like `read_training_file`, one by one, but a malformed record becomes a Fault."""
-    image = _image(root, images)
     return _parsed(
         path,
         records.stream(path),
-        lambda record, at: records.training(record, at, tell(record), image),
+        lambda record, at: records.training(record, at, tell(record)),
     )
 
 
@@ -199,12 +191,6 @@ def require(root: Path, names: Sequence[str], images: Sequence[Path] = ()) -> No
         raise FcitError(
             f"{root} lacks {said}{where}; it has the datasets {', '.join(here) or '(none)'}"
         )
-
-
-def _image(root: Path, images: Sequence[Path]) -> Callable[[Any], str]:
-    """The check of a record's image path."""
-    folders = [folder.resolve() for folder in image_folders(root, images)]
-    return partial(records.image, folders, {})
 
 
 def _all_good(found: Iterator[Sample | Fault]) -> list[Sample]:

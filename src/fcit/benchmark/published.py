@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,7 @@ def client_files(place: Path) -> dict[int, Path]:
     return dict(sorted(files.items()))
 
 
-def published(
-    root: Path, task: Task, beta: float, clients: int, images: Sequence[Path] = ()
-) -> list[list[Sample]] | None:
+def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sample]] | None:
     """Every client's training samples of a task from the published split; None where absent.
 
     Files of a capability mix datasets; a record's dataset is told by its image path (and, as
@@ -87,7 +85,7 @@ def published(
             )
         )
     tell = partial(dataset_of, task)
-    return [read_training_file(root, path, tell, images) for path in files.values()]
+    return [read_training_file(path, tell) for path in files.values()]
 
 
 _BOX = re.compile(r"\[(?:\s*\d*\.?\d+\s*,){3}\s*\d*\.?\d+\s*\]")

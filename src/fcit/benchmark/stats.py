@@ -91,7 +91,7 @@ def collect(
     found: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
     for done, name in enumerate(wanted, 1):
-        train, test = (datasets.read(root, name, split, images) for split in ("train", "test"))
+        train, test = (datasets.read(root, name, split) for split in ("train", "test"))
         found.append(_alone(name, train, test, scoring))
         if embed:
             own[name] = tokens(embed, root, train[:SAMPLES], images)

@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
-
+from fcit import lookup
 from fcit.methods.base import Method
-from fcit.types import FcitError
 
 __all__ = ["Method", "find", "names"]
+
+HELPERS = ("base",)
 
 
 def names() -> list[str]:
     """All methods' names."""
-    return sorted(found.name for found in pkgutil.iter_modules(__path__) if found.name != "base")
+    return lookup.names(__name__, HELPERS)
 
 
 def find(name: str) -> type[Method]:
     """The class of a method. Raises FcitError when there is no file of that name."""
-    if name not in names():
-        raise FcitError(
-            f"method.name: there is no method {name!r}; choose from {', '.join(names())}"
-        )
-    module = importlib.import_module(f"{__name__}.{name}")
-    own = [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, Method)
-        and value.__module__ == module.__name__
-    ]
-    assert len(own) == 1, f"{module.__name__} must define exactly one Method"
-    return own[0]
+    return lookup.find(__name__, HELPERS, name, Method, "method.name")

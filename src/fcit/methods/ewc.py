@@ -1,4 +1,4 @@
-"""ewc: Elastic Weight Consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796, equation 3), federated.
+"""ewc: Elastic Weight Consolidation (Kirkpatrick et al. 2017, arXiv 1612.00796), federated by FedAvg.
 
 Each stage's end leaves a quadratic pull on the adapter: towards the weights learnt, as strong as the
 Fisher information says they matter. The pulls of several stages sum to one quadratic, so memory does

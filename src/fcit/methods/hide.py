@@ -1,4 +1,4 @@
-"""hide: HiDe-LLaVA (Guo et al. 2025, arXiv 2503.12941, section 4), federated by FedAvg.
+"""hide: HiDe-LLaVA (Guo et al. 2025, ACL, arXiv 2503.12941), federated by FedAvg.
 
 A LoRA per stage. The language model's last layer is where tasks differ: there a test sample opens the
 LoRAs of the stages whose image and text anchors are like it. In all layers below, what the stages

@@ -1,4 +1,4 @@
-"""l2p: Learning to Prompt (Wang et al. 2022, arXiv 2112.08654, section 4), federated by FedAvg.
+"""l2p: Learning to Prompt (Wang et al. 2022, CVPR, arXiv 2112.08654), federated by FedAvg.
 
 The model stays as it is. A pool of prompts with keys is learnt; an input's frozen features choose the
 prompts whose keys are most like them, and these stand before the image.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fcit.methods.base import Method, Model
 from fcit.seeds import torch_stream
@@ -37,6 +37,8 @@ class L2p(Method):
     length: int = 5
     chosen: int = 5
     attraction: float = 0.5
+
+    learnt: ClassVar[tuple[str, ...]] = ("projector", POOL)
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
@@ -88,7 +90,7 @@ class L2p(Method):
         model.extra[POOL], model.prompts = ParameterDict(held), prompts
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
-        """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples (eq. 5)."""
+        """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples."""
         keys = model.extra[POOL]["key"]
         return self.attraction * distance(query(model.base_embeds(batch)), keys, self.chosen)
 
@@ -106,7 +108,7 @@ def query(embeds: Tensor) -> Tensor:
 
 
 def choice(queries: Tensor, keys: Tensor, count: int) -> Tensor:
-    """The indices [batch, count] of the keys [M, width] nearest by cosine, the nearest first (eq. 3)."""
+    """The indices [batch, count] of the keys [M, width] nearest by cosine, the nearest first."""
     return cosine(queries, keys).topk(count, dim=-1).indices
 
 

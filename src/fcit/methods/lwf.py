@@ -1,4 +1,4 @@
-"""lwf: Learning without Forgetting (Li & Hoiem 2016, arXiv 1606.09282, section 3), federated by FedAvg.
+"""lwf: Learning without Forgetting (Li & Hoiem 2016, arXiv 1606.09282), federated by FedAvg.
 
 What the model said before a stage, to the stage's own inputs, is a second target of the stage: no old
 data is kept, only the old adapter.
@@ -78,7 +78,7 @@ class Lwf(Method):
 def softened_kl(old: Tensor, new: Tensor, softening: float) -> Tensor:
     """T^2 KL(softmax(old / T) || softmax(new / T)), the mean over rows of logits [n, vocabulary].
 
-    T^2 keeps the gradient's size when T grows (Hinton et al. 2015, section 2.1).
+    T^2 keeps the gradient's size when T grows (Hinton et al. 2015, arXiv 1503.02531).
     """
     from torch.nn.functional import kl_div
 

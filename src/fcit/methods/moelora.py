@@ -1,5 +1,5 @@
-"""moelora: a mixture of LoRA experts (Liu et al. 2023, arXiv 2310.18339, section 3; for continual
-instruction tuning Chen et al. 2024, CoIN, arXiv 2403.08350, section 4), federated by FedAvg.
+"""moelora: a mixture of LoRA experts as in CoIN (Chen et al. 2024, arXiv 2403.08350), federated by
+FedAvg. The name and the idea are older (Liu et al. 2023, When MOE Meets LLMs, arXiv 2310.18339).
 
 In every adapted layer a linear router shares each token among K experts; all of them answer (a dense
 sum weighted by the router's softmax), and one set of experts and routers goes on through all stages.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fcit.methods.base import Method, Model, Query
 from fcit.seeds import torch_stream
@@ -31,6 +31,8 @@ class Moelora(Method):
     """
 
     experts: int = 8
+
+    learnt: ClassVar[tuple[str, ...]] = ("projector", ROUTER)
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)

@@ -1,4 +1,4 @@
-"""olora: O-LoRA (Wang et al. 2023, arXiv 2310.14152, section 3), federated by FedAvg.
+"""olora: O-LoRA (Wang et al. 2023, Findings of EMNLP, arXiv 2310.14152), federated by FedAvg.
 
 Every stage learns a LoRA of its own in a subspace orthogonal to those of the stages before, which stay
 frozen; all of them are summed, in training and in answering.
@@ -63,8 +63,8 @@ class Olora(Method):
 
 
 def overlap(new: Weights, old: list[Weights]) -> Tensor:
-    """Sum over old LoRAs and layers of ||A_new A_old^T||_1 (all entries' absolute values, section 3.2);
-    0 when every row of A_new is orthogonal to every row of every A_old."""
+    """Sum over old LoRAs and layers of ||A_new A_old^T||_1 (all entries' absolute values, as in the
+    authors' published code); 0 when every row of A_new is orthogonal to every row of every A_old."""
     mine = factors(new)
     parts = [
         (mine[path][0] @ theirs.T).abs().sum()

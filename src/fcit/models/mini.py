@@ -59,7 +59,7 @@ def pieces(texts: Iterable[str]) -> Counter[str]:
     return counts
 
 
-def build_tokenizer(texts: Iterable[str], words: Sequence[str], size: int = 1200) -> Tokenizer:
+def build_tokenizer(texts: Iterable[str], words: Sequence[str], size: int) -> Tokenizer:
     """A tokenizer of at most `size` tokens that splits a text into the fewest known pieces.
 
     Tokens are the 256 bytes (so no string is unknown, and decoding restores it exactly), single

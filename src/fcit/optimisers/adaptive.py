@@ -3,39 +3,44 @@ Federated Optimization, arXiv 2003.00295, Algorithm 2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fcit.optimisers.base import require
+from fcit.optimisers.base import Optimiser, require
 from fcit.types import Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def step(
-    x: Tensor,
-    mean: Tensor,
-    kept: Weights,
-    rates: tuple[float, float, float],
-    second: Callable[[Tensor, Tensor], Tensor],
-) -> tuple[Tensor, Weights]:
+@dataclass(frozen=True)
+class Adaptive(Optimiser):
     """Delta = mean - x; m = beta1 m + (1 - beta1) Delta; x + eta m / (sqrt(v) + tau).
 
-    `rates` are eta, beta1 and tau; `second(v, Delta^2)` gives the next v. m starts at zero and v at
-    tau^2; nothing is corrected for the start, as in the paper.
+    lr: eta, about the size of an entry's step. tau: the smaller, the more alike all entries move. The
+    defaults of beta1 and tau are the paper's. m starts at zero and v at tau^2; nothing is corrected
+    for the start, as in the paper.
     """
-    eta, beta1, tau = rates
-    delta = mean - x
-    m, v = kept.get("m"), kept.get("v")
-    m = (1 - beta1) * delta if m is None else beta1 * m + (1 - beta1) * delta
-    v = second(delta.new_full(delta.shape, tau**2) if v is None else v, delta.square())
-    return x + eta * m / (v.sqrt() + tau), {"m": m, "v": v}
 
+    lr: float = 1e-3
+    beta1: float = 0.9
+    tau: float = 1e-3
 
-def check(lr: float, tau: float, **betas: float) -> None:
-    """Raise FcitError on hyper-parameters without meaning."""
-    require("lr", lr, 0 < lr < float("inf"), "above 0")
-    require("tau", tau, 0 < tau < float("inf"), "above 0")
-    for name, value in betas.items():
-        require(name, value, 0 <= value < 1, "from 0 to below 1")
+    def __post_init__(self) -> None:
+        require("lr", self.lr, 0 < self.lr < float("inf"), "above 0")
+        require("tau", self.tau, 0 < self.tau < float("inf"), "above 0")
+        for name, value in vars(self).items():
+            require(name, value, not name.startswith("beta") or 0 <= value < 1, "from 0 to below 1")
+
+    def second(self, v: Tensor, square: Tensor) -> Tensor:
+        """The next v, from Delta^2: in what the three differ."""
+        raise NotImplementedError
+
+    def move(self, x: Tensor, mean: Tensor, kept: Weights) -> tuple[Tensor, Weights]:
+        delta = mean - x
+        m, v = kept.get("m"), kept.get("v")
+        m = (1 - self.beta1) * delta if m is None else self.beta1 * m + (1 - self.beta1) * delta
+        v = self.second(
+            delta.new_full(delta.shape, self.tau**2) if v is None else v, delta.square()
+        )
+        return x + self.lr * m / (v.sqrt() + self.tau), {"m": m, "v": v}

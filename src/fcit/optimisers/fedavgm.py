@@ -1,6 +1,5 @@
 """fedavgm: momentum on the server (Hsu et al. 2019, Measuring the Effects of Non-Identical Data
-Distribution for Federated Visual Classification, arXiv 1909.06335, where updates are accumulated with
-momentum)."""
+Distribution for Federated Visual Classification, arXiv 1909.06335)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """fedprox: clients are held near the model they were sent (Li et al. 2020, Federated Optimization in
-Heterogeneous Networks, arXiv 1812.06127, section 3.2 and Algorithm 2)."""
+Heterogeneous Networks, arXiv 1812.06127, Algorithm 2)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """scaffold: control variates against client drift (Karimireddy et al. 2020, SCAFFOLD: Stochastic
-Controlled Averaging for Federated Learning, arXiv 1910.06378, section 4 and Algorithm 1).
+Controlled Averaging for Federated Learning, arXiv 1910.06378, Algorithm 1).
 
 A client adds c - c_i to every gradient: c_i estimates its own gradient, c everyone's. Where it meets
 this benchmark:

@@ -44,6 +44,8 @@ _SAME_NUMBERS = {
     "federation.workers",
     "model.features",
     "evaluation.batch_size",
+    "tracking.to",
+    "tracking.project",
 }
 """Settings that make no other experiment: a seed is a repetition, the rest change no number."""
 
