@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 import platform
 import subprocess
 import time
@@ -15,7 +14,7 @@ from typing import Any
 
 from fcit import config as configs
 from fcit.config import Config
-from fcit.engines.local import LocalEngine
+from fcit.engines.local import LocalEngine, cores
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
 from fcit.models import CHECKPOINTS
@@ -48,6 +47,14 @@ class Session:
 
     def open(self, resume: bool) -> None:
         """Begin the folder, or check that it is this run's. Raises FcitError when it is not."""
+        self.check(resume)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        if not self.folder.begun():
+            made_with = {"versions": versions(self.config)}
+            configs.write(self.folder.config, _plain(configs.to_table(self.config)) | made_with)
+
+    def check(self, resume: bool) -> None:
+        """Write nothing; raise FcitError where `open` would."""
         folder, path = self.folder, self.folder.path
         if resume and not path.is_dir():
             raise FcitError(f"{path}: no such run folder to resume; run without --resume")
@@ -71,9 +78,6 @@ class Session:
                 raise FcitError(
                     f"{path}: this run is already there; go on with --resume or choose another --out"
                 )
-        path.mkdir(parents=True, exist_ok=True)
-        if not folder.begun():
-            configs.write(folder.config, _plain(table) | {"versions": versions(self.config)})
 
     def _same_base(self) -> None:
         """Raise FcitError when the mini model is not the one the run was begun with."""
@@ -221,9 +225,8 @@ class Session:
 
             if choose("auto", "auto")[0] != "cpu":
                 return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         useful = max(federation.per_round, 4)
-        return max(1, min(useful, (cores or 1) // self.config.training.threads))
+        return max(1, min(useful, cores() // self.config.training.threads))
 
 
 def base(config: Config) -> str:

@@ -1,0 +1,86 @@
+"""How far the runs of a sweep are, and how long they took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcit import config as configs
+from fcit.config import Config
+from fcit.files import read_json
+from fcit.server import Position
+from fcit.session import Session
+from fcit.sweep.plan import Run
+from fcit.types import FcitError
+from fcit.watch import Silent
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How long a run took so far: `seconds` in `starts` starts, the last one beside `jobs - 1` others."""
+
+    seconds: float = 0.0
+    starts: int = 0
+    jobs: int = 0
+    done: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are the seconds of one uninterrupted run (else it took at least so much)."""
+        return self.done and self.starts == 1
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is: `position` is None before its first round."""
+
+    run: Run
+    config: Config
+    finished: bool
+    position: Position | None
+
+
+def survey(runs: Sequence[Run]) -> list[Status]:
+    """How far each run is; nothing is written.
+
+    Raises FcitError on a recipe that is wrong and on a folder that holds something else.
+    """
+    found: list[Status] = []
+    for run in runs:
+        try:
+            config = configs.load(run.recipe, run.changes, run.method)
+            if (config.method.name, config.seed) != (run.method, run.seed):
+                raise FcitError("set: method.name and seed come from methods and seeds")
+            session = Session(config, run.folder, Silent())
+            session.check(resume=run.folder.is_dir())
+            _same_data(session)
+        except FcitError as error:
+            raise FcitError(f"{run}: {error}") from None
+        found.append(Status(run, config, _finished(session), session.folder.position()))
+    return found
+
+
+def clock(run: Run) -> Clock:
+    """A run's clock; a run made by hand has none and counts as started once."""
+    if run.clock.is_file():
+        return Clock(**read_json(run.clock))
+    return Clock(starts=int(run.folder.is_dir()))
+
+
+def _finished(session: Session) -> bool:
+    """Whether every row of the matrix is there."""
+    stages, matrix = len(session.stages), session.folder.matrix
+    rows = min(1, stages) if session.method.once else stages
+    return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
+
+
+def _same_data(session: Session) -> None:
+    """Raise FcitError when a run was begun with another mini suite (drawn by other generators)."""
+    partition, now = session.folder.partition, session.experiment.root.name
+    made = read_json(partition).get("data", "") if partition.is_file() else ""
+    if made and not session.config.data.root and Path(made).name != now:
+        raise FcitError(
+            f"{session.folder.path}: was made with another version of the mini suite; "
+            "delete it to repeat the run, or choose another --out"
+        )
