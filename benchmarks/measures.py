@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import fcit
 from fcit import metrics
@@ -15,6 +15,8 @@ from fcit.benchmark import mini
 from fcit.evaluate import routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines
+from fcit.report.group import spread
+from fcit.report.sheet import figure
 from fcit.sweep import Clock
 
 METHODS = ("zeroshot", "finetune", "disco", "individual", "multitask")
@@ -186,11 +188,8 @@ def mean(percents: Percents) -> float | None:
 
 def show(values: Sequence[float | None], digits: int = 2) -> str:
     """Mean and, of several seeds, sample standard deviation; empty where nothing was measured."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{fmean(known):.{digits}f}{spread}"
+    found = spread(values)
+    return figure(found, digits) if found else ""
 
 
 def spearman(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, int]:

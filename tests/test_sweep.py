@@ -14,10 +14,11 @@ import pytest
 import tomli_w
 
 from fcit import sweep
-from fcit.files import read_json, write_text
+from fcit.files import read_json, read_lines, write_json, write_lines, write_text
 from fcit.runfolder import RunFolder
 from fcit.types import FcitError
 
+RECIPES = Path(__file__).parents[1] / "recipes"
 COMMAND = [sys.executable, "-m", "fcit.cli", "sweep"]
 
 
@@ -59,6 +60,17 @@ def test_a_file_says_which_runs_there_are(short: dict, tmp_path: Path) -> None:
     assert (last.config.method.model_extra or {})["gate"] == "argmax"
     assert not last.finished and last.position is None
     assert not (tmp_path / "runs").exists()
+
+
+def test_the_shipped_sweep_is_valid(tmp_path: Path) -> None:
+    found = sweep.survey(sweep.read(RECIPES / "mini" / "comparison.toml", tmp_path))
+    assert {one.config.setting.name for one in found} == {
+        "task-hom",
+        "task-het",
+        "cap-hom",
+        "cap-het",
+    }
+    assert {one.config.data.size for one in found} == {"tiny"}
 
 
 def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:
@@ -145,6 +157,20 @@ def test_a_folder_of_another_recipe_is_refused(swept: Path, short: dict, tmp_pat
     done = subprocess.run([*COMMAND, str(file)], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "short finetune seed 0: " in done.stderr and "training.lr differs" in done.stderr
+
+
+def test_a_run_of_other_questions_is_refused_and_a_renamed_folder_is_not(
+    swept: Path, short: dict, tmp_path: Path
+) -> None:
+    shutil.copytree(swept.parent / "runs" / "short", tmp_path / "runs" / "short")
+    (run,) = sweep.read(write(tmp_path, short))
+    partition = RunFolder(run.folder).partition
+    write_json(partition, read_json(partition) | {"data": str(tmp_path / "elsewhere")})
+    assert sweep.survey([run])[0].finished
+    answers = RunFolder(run.folder).predictions("zero-shot", "IconQA")
+    write_lines(answers, [row | {"prompt": "Who?"} for row in read_lines(answers)])
+    with pytest.raises(FcitError, match="was made with other data .IconQA"):
+        sweep.run([run])
 
 
 def test_a_dry_run_shows_how_far_runs_are(swept: Path) -> None:

@@ -50,12 +50,12 @@ class Sheet:
         return [head for head, count in self.spans for _ in range(count)]
 
 
-def figure(value: Spread | None) -> str:
-    """Two decimals, ± the spread over repetitions; a dash where nothing was measured."""
+def figure(value: Spread | None, digits: int = 2) -> str:
+    """So many decimals, ± the spread over repetitions; a dash where nothing was measured."""
     if value is None:
         return "–"
-    more = "" if value.deviation is None else f" ± {value.deviation:.2f}"
-    return f"{value.mean:.2f}{more}"
+    more = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
+    return f"{value.mean:.{digits}f}{more}"
 
 
 def markdown(sheets: Sequence[Sheet]) -> str:

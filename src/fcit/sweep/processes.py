@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 
 from fcit.config import Config
 from fcit.engines.local import cores
-from fcit.experiment import Experiment
 from fcit.files import write_json
 from fcit.runfolder import RunFolder
 from fcit.server import Position
+from fcit.session import Session
 from fcit.sweep.plan import Run
-from fcit.sweep.status import Clock, Status, clock, survey
+from fcit.sweep.status import Clock, Status, clock, same_data, survey
 from fcit.watch import Silent, Watch
 
 GRACE = 10.0
@@ -101,13 +101,15 @@ def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
     made: dict[str, dict[str, list[int]]] = {}
     found: list[_Work] = []
     for status in statuses:
-        config, experiment = status.config, Experiment(status.config)
+        session = Session(status.config, status.run.folder, watch)
+        config, experiment = status.config, session.experiment
         scoring, minimum = config.evaluation.scoring, config.federation.minimum
         data = (experiment.root, experiment.images, config.data, config.seed, scoring, minimum)
         key = repr((data, config.setting, experiment.training_setting))
         if key not in made:
             experiment.prepare(watch)
             made[key] = experiment.counts(experiment.training_setting)
+        same_data(session)
         epochs = experiment.training_setting.epochs
         rounds = tuple(
             tuple(

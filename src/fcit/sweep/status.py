@@ -8,7 +8,8 @@ from pathlib import Path
 
 from fcit import config as configs
 from fcit.config import Config
-from fcit.files import read_json
+from fcit.files import read_json, read_lines
+from fcit.runfolder import ZERO_SHOT
 from fcit.server import Position
 from fcit.session import Session
 from fcit.sweep.plan import Run
@@ -54,7 +55,7 @@ def survey(runs: Sequence[Run]) -> list[Status]:
                 raise FcitError("set: method.name and seed come from methods and seeds")
             session = Session(config, run.folder, Silent())
             session.check(resume=run.folder.is_dir())
-            _same_data(session)
+            same_data(session)
         except FcitError as error:
             raise FcitError(f"{run}: {error}") from None
         found.append(Status(run, config, _finished(session), session.folder.position()))
@@ -75,12 +76,22 @@ def _finished(session: Session) -> bool:
     return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
 
 
-def _same_data(session: Session) -> None:
-    """Raise FcitError when a run was begun with another mini suite (drawn by other generators)."""
-    partition, now = session.folder.partition, session.experiment.root.name
+def same_data(session: Session) -> None:
+    """Raise FcitError when a run answered other questions than those of the data folder there is now.
+
+    Looked at only where the folder has another name: that of the mini suite changes with any of the files
+    it hangs on, most of which draw nothing.
+    """
+    experiment, partition = session.experiment, session.folder.partition
     made = read_json(partition).get("data", "") if partition.is_file() else ""
-    if made and not session.config.data.root and Path(made).name != now:
-        raise FcitError(
-            f"{session.folder.path}: was made with another version of the mini suite; "
-            "delete it to repeat the run, or choose another --out"
-        )
+    if not made or Path(made).name == experiment.root.name or not experiment.root.is_dir():
+        return
+    for name in session.setting.datasets:
+        answers = session.folder.predictions(ZERO_SHOT, name)
+        if answers.is_file():
+            asked = [(row["question_id"], row["prompt"]) for row in read_lines(answers)]
+            if asked != [(one.id, one.prompt) for one in experiment.samples(name, "test")]:
+                raise FcitError(
+                    f"{session.folder.path}: was made with other data ({name} has other questions); "
+                    "delete it to repeat the run, or choose another --out"
+                )
