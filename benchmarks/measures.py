@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 
 import fcit
-from fcit.benchmark import metrics, mini
+from fcit import metrics
+from fcit.benchmark import mini
 from fcit.evaluate import routing
 from fcit.experiment import Experiment
-from fcit.files import read_json, read_lines
+from fcit.files import read_lines
+from fcit.report.group import spread
+from fcit.report.sheet import figure
+from fcit.sweep import Clock
 
 METHODS = ("zeroshot", "finetune", "disco", "individual", "multitask")
 REFERENCES = {"task-het": "task-hom", "cap-het": "cap-hom"}
@@ -41,7 +45,12 @@ class Key:
 
     def folder(self, out: Path) -> Path:
         """Where the run is kept below the benchmark's folder."""
-        return out / self.size / self.setting / f"seed{self.seed}" / self.method
+        return out / self.name / self.method / f"seed{self.seed}"
+
+    @property
+    def name(self) -> str:
+        """Of the folder of all runs in this setting at this size."""
+        return f"{self.setting}-{self.size}"
 
     def __str__(self) -> str:
         return f"{self.setting} {self.size} seed {self.seed} {self.method}"
@@ -72,10 +81,10 @@ class Measured:
     """How many runs shared the machine."""
 
 
-def measure(key: Key, folder: Path) -> Measured:
+def measure(key: Key, folder: Path, clock: Clock) -> Measured:
     """Read a finished run. Raises FcitError where a file of it is missing."""
     run = fcit.load(folder)
-    found, clock = run.results, read_json(clock_file(folder))
+    found = run.results
     names, rows = found["datasets"], found["matrix"]
     zero = found["zero_shot"]
     several = len(rows) > 1
@@ -91,15 +100,10 @@ def measure(key: Key, folder: Path) -> Measured:
         found["chance"],
         found["routing"],
         *(routed if found["routing"] else ({}, {})),
-        clock["seconds"],
-        clock["starts"] == 1,
-        clock["jobs"],
+        clock.seconds,
+        clock.whole,
+        clock.jobs,
     )
-
-
-def clock_file(folder: Path) -> Path:
-    """Where a run's time is kept: beside its folder."""
-    return folder.with_name(f"{folder.name}.seconds.json")
 
 
 def _routing(run: fcit.api.Run, stage: str, unseen: bool) -> dict[str, float]:
@@ -184,11 +188,8 @@ def mean(percents: Percents) -> float | None:
 
 def show(values: Sequence[float | None], digits: int = 2) -> str:
     """Mean and, of several seeds, sample standard deviation; empty where nothing was measured."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return ""
-    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
-    return f"{fmean(known):.{digits}f}{spread}"
+    found = spread(values)
+    return figure(found, digits) if found else ""
 
 
 def spearman(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, int]:

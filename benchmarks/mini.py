@@ -10,14 +10,9 @@ go to standard output, progress to standard error. `--tables` runs nothing.
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from threading import Event
 
 from measures import (
     METHODS,
@@ -25,19 +20,16 @@ from measures import (
     Key,
     Measured,
     Runs,
-    clock_file,
     datasets_table,
     measure,
     methods_table,
 )
 from targets import targets
 
-from fcit import config
-from fcit.experiment import Experiment
-from fcit.files import read_json, write_json
-from fcit.session import Session
+from fcit import config, sweep
+from fcit.files import write_json
 from fcit.types import FcitError
-from fcit.watch import Silent, Terminal
+from fcit.watch import Terminal
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "mini"
 PLAN = (
@@ -52,83 +44,31 @@ PLAN = (
 class Benchmark:
     """Where the runs are, and how they are run."""
 
-    def __init__(self, out: Path, changes: Sequence[str], jobs: int):
-        self.out, self.changes, self.jobs = out, list(changes), jobs
-        self.watch, self.stopped = Terminal(), Event()
+    def __init__(self, out: Path, changes: Sequence[str]):
+        self.out, self.changes = out, tuple(changes)
 
-    def config(self, key: Key) -> config.Config:
-        """A run's configuration: its setting's recipe, and what the plan says otherwise."""
-        return config.load(RECIPES / f"{key.setting}.toml", self._changes(key), key.method)
-
-    def _changes(self, key: Key) -> list[str]:
-        workers = ["federation.workers=1"] if self.jobs > 1 else []
-        return [*workers, *self.changes, f"seed={key.seed}", f'data.size="{key.size}"']
-
-    def finished(self, key: Key) -> bool:
-        """Whether a run is whole. Raises FcitError when it is one of another recipe, data or model."""
-        folder = key.folder(self.out)
-        clock = clock_file(folder)
-        if not clock.is_file() or not read_json(clock)["done"]:
-            return False
-        session = Session(self.config(key), folder, Silent())
-        session.open(resume=True)
-        data = Path(read_json(session.folder.partition)["data"]).name
-        if data != session.experiment.root.name:
-            raise FcitError(f"{folder}: was made with other data; delete it to repeat the run")
-        return True
-
-    def run(self, keys: Sequence[Key]) -> int:
-        """Run what is not finished, `jobs` at once; return how many failed."""
-        todo = [key for key in keys if not self.finished(key)]
-        for key in {(key.size, key.seed): key for key in todo}.values():
-            Experiment(self.config(key)).prepare(self.watch)  # not on the clock, nor made twice
-        failed = 0
-        with self.watch.bar("runs", len(todo)) as step, ThreadPoolExecutor(self.jobs) as pool:
-            try:
-                step(0)
-                works = {pool.submit(self._one, key): key for key in todo}
-                for done, work in enumerate(as_completed(works), 1):
-                    failed += not work.result()
-                    step(done)
-            except BaseException:
-                self.stopped.set()
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        return failed
-
-    def _one(self, key: Key) -> bool:
-        """Run or resume one; its time so far stands beside its folder."""
-        folder = key.folder(self.out)
-        clock, log = clock_file(folder), folder.with_name(f"{folder.name}.log")
-        before = read_json(clock) if clock.is_file() else {"seconds": 0.0, "starts": 0}
-        now = before | {"starts": before["starts"] + 1, "jobs": self.jobs, "done": False}
-        write_json(clock, now)
-        words = ["run", str(RECIPES / f"{key.setting}.toml"), "--method", key.method]
-        words += [word for change in self._changes(key) for word in ("--set", change)]
-        words += ["--out", str(folder), *(["--resume"] if folder.is_dir() else [])]
-        start = time.monotonic()
-        with log.open("a", encoding="utf-8") as file:
-            child = subprocess.Popen(
-                [sys.executable, "-m", "fcit.cli", *words], stdout=file, stderr=file
+    def runs(self, keys: Sequence[Key]) -> list[sweep.Run]:
+        """Recipes of their settings, and what the plan says otherwise."""
+        return [
+            sweep.Run(
+                key.name,
+                key.method,
+                key.seed,
+                RECIPES / f"{key.setting}.toml",
+                (*self.changes, f'data.size="{key.size}"', f"seed={key.seed}"),
+                key.folder(self.out),
             )
-            while child.poll() is None:
-                if self.stopped.wait(0.2):
-                    child.terminate()
-        seconds = round(before["seconds"] + time.monotonic() - start, 1)
-        good = child.returncode == 0
-        write_json(clock, now | {"seconds": seconds, "done": good})
-        if good:
-            self.watch.say(f"{key}: {seconds:.0f} seconds")
-        elif not self.stopped.is_set():
-            said = [x for x in log.read_text("utf-8").splitlines() if x.startswith("fcit: ")]
-            self.watch.say(f"{key}: {said[-1] if said else f'failed, see {log}'}")
-        return good
+            for key in keys
+        ]
 
-    def read(self, keys: Sequence[Key]) -> Iterator[Measured]:
+    def read(self, keys: Sequence[Key]) -> list[Measured]:
         """The figures of the finished ones."""
-        for key in keys:
-            if self.finished(key):
-                yield measure(key, key.folder(self.out))
+        found = zip(keys, sweep.survey(self.runs(keys)), strict=True)
+        return [
+            measure(key, status.run.folder, sweep.clock(status.run))
+            for key, status in found
+            if status.finished
+        ]
 
 
 def keys(plan: Sequence[str], methods: Sequence[str]) -> list[Key]:
@@ -187,13 +127,13 @@ def main() -> None:
     given = parser.parse_args()
     if given.jobs < 1:
         parser.error("--jobs: at least 1")
-    bench = Benchmark(given.out, given.changes, given.jobs)
-    failed = 0
+    bench = Benchmark(given.out, given.changes)
+    failed: list[sweep.Run] = []
     try:
         wanted = keys(given.plan, given.methods)
         if not given.tables:
-            failed = bench.run(wanted)
-        runs = Runs(list(bench.read(wanted)))
+            failed = sweep.run(bench.runs(wanted), given.jobs, Terminal())
+        runs = Runs(bench.read(wanted))
         have = {one.key for one in runs.all}
         show(runs, [key for key in wanted if key not in have])
         if given.json:

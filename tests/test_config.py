@@ -10,7 +10,10 @@ from fcit import config
 from fcit.methods import find, names
 from fcit.types import FcitError
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
+FILES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
+RECIPES = [
+    path for path in FILES if "[[runs]]" not in path.read_text("utf-8")
+]  # sweeps name recipes
 
 
 def recipe(folder: Path, text: str) -> Path:

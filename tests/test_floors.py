@@ -9,15 +9,15 @@ import fcit
 
 ROOT = Path(fcit.__file__).parent
 FLOORS = {
-    1: ("types", "weights", "averaging", "seeds", "files", "watch", "lookup"),
+    1: ("types", "weights", "averaging", "seeds", "files", "watch", "lookup", "metrics"),
     2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
     3: ("client", "evaluate", "pretrain"),
     4: ("federation", "tracking", "config", "experiment", "server", "runfolder", "provenance"),
     5: ("engines",),
-    6: ("results", "session", "api", "doctor", "cli"),
+    6: ("results", "session", "api", "sweep", "doctor", "cli"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-LIGHT = ("types", "seeds", "files", "watch", "cli")
+LIGHT = ("types", "seeds", "files", "watch", "metrics", "cli")
 
 
 def files() -> list[Path]:

@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -17,6 +17,7 @@ from fcit.tracking import TrackingSection
 from fcit.types import FcitError
 
 Size = Literal["tiny", "small", "full"]
+Model = TypeVar("Model", bound=BaseModel)
 
 SIZES: dict[Size, tuple[int, int]] = {
     "tiny": (600, 300),
@@ -171,14 +172,7 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
 
     Relative paths in the recipe start at its folder. Raises FcitError naming the file and key.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FcitError(f"{path}: no such recipe") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcitError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise FcitError(f"{path}: not valid TOML: {error}") from None
+    table = read_toml(path, "recipe")
     table.pop("versions", None)
     _anchor(table, path.parent)
     if method:
@@ -188,6 +182,18 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     return validate(table, str(path))
 
 
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """A TOML file's table; `what` it is goes into the FcitError when there is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FcitError(f"{path}: no such {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcitError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise FcitError(f"{path}: not valid TOML: {error}") from None
+
+
 def validate(table: Mapping[str, Any], source: str = "config") -> Config:
     """A Config from a plain table; relative paths start at the current folder.
 
@@ -195,8 +201,13 @@ def validate(table: Mapping[str, Any], source: str = "config") -> Config:
     """
     own = {key: dict(part) if isinstance(part, Mapping) else part for key, part in table.items()}
     _anchor(own, Path.cwd())
+    return checked(Config, own, source)
+
+
+def checked(model: type[Model], table: Mapping[str, Any], source: str) -> Model:
+    """A table as a model of ours. Raises FcitError naming the source and the key at fault."""
     try:
-        return Config.model_validate(own)
+        return model.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "recipe"

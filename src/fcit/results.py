@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
-from fcit.benchmark import metrics, scorers
+from fcit import metrics
+from fcit.benchmark import scorers
 from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 import tomllib
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import Any
 
 from fcit import config as configs
 from fcit.config import Config
-from fcit.engines.local import LocalEngine
+from fcit.engines.local import LocalEngine, cores
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
 from fcit.pretrain.general import GENERAL
@@ -52,6 +51,14 @@ class Session:
 
     def open(self, resume: bool) -> None:
         """Begin the folder, or check that it is this run's. Raises FcitError when it is not."""
+        self.check(resume)
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        if not self.folder.begun():
+            made_with = {"versions": versions(self.config)}
+            configs.write(self.folder.config, _plain(configs.to_table(self.config)) | made_with)
+
+    def check(self, resume: bool) -> None:
+        """Write nothing; raise FcitError where `open` would."""
         folder, path = self.folder, self.folder.path
         if resume and not path.is_dir():
             raise FcitError(f"{path}: no such run folder to resume; run without --resume")
@@ -75,9 +82,6 @@ class Session:
                 raise FcitError(
                     f"{path}: this run is already there; go on with --resume or choose another --out"
                 )
-        path.mkdir(parents=True, exist_ok=True)
-        if not folder.begun():
-            configs.write(folder.config, _plain(table) | {"versions": versions(self.config)})
 
     def _same_base(self) -> None:
         """Raise FcitError when the mini model is not the one the run was begun with."""
@@ -240,9 +244,8 @@ class Session:
 
             if choose("auto", "auto")[0] != "cpu":
                 return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         useful = max(federation.per_round, 4)
-        return max(1, min(useful, (cores or 1) // self.config.training.threads))
+        return max(1, min(useful, cores() // self.config.training.threads))
 
 
 def _comparable(table: Mapping[str, Any]) -> dict[str, Any]:

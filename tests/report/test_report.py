@@ -19,6 +19,7 @@ from fcit.report.group import COLOURS, group_runs
 from fcit.report.read import read_runs
 
 Build = Callable[..., Path]
+FILES = ("table", "paper", "significance")
 NASTY = 'dis<co> & "50%" \\_$#{x}~^|*'
 
 
@@ -46,13 +47,9 @@ def test_page_stands_alone_and_everything_lies_beside_it(build: Build, tmp_path:
         assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5000
         assert "<path" in svg.read_text(encoding="utf-8")
     assert {file.stem for file in (page.parent / "figures").iterdir()} == drawn
-    assert {file.name for file in page.parent.iterdir()} == {
-        "index.html",
-        "figures",
-        "table.md",
-        "table.csv",
-        "table.tex",
-    }
+    tables = [f"{name}.{kind}" for name in FILES for kind in ("md", "csv", "tex")]
+    beside = {file.name for file in page.parent.iterdir()}
+    assert beside == {"index.html", "figures", *tables}
 
 
 def test_the_same_runs_give_the_same_bytes(build: Build, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from fcit.cli.data import data
 from fcit.cli.options import Changes, Recipe, stoppable
+from fcit.cli.sweep import sweep
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -31,6 +32,7 @@ Start here:
     fcit report runs/first
 """,
 )
+app.command()(sweep)
 app.add_typer(data, name="data")
 
 
@@ -137,13 +139,15 @@ def score(
 @app.command()
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="One or more runs' folders.", metavar="RUN...")
+        list[Path],
+        typer.Argument(help="Runs' folders, or folders of such, as a sweep's.", metavar="RUN..."),
     ],
     out: Annotated[Path | None, typer.Option(help="The report's folder [RUN/report].")] = None,
 ) -> None:
     """Make one self-contained HTML page of one or more runs, with every figure and table beside it.
 
-    Beside index.html stand the figures (PNG, SVG) and the table (Markdown, CSV, LaTeX). Nothing is run
+    Beside index.html stand the figures (PNG, SVG) and the tables (Markdown, CSV, LaTeX): of every
+    setting, of all settings in one, and what differs significantly between methods. Nothing is run
     again. The last line printed is the page's path.
     """
     from fcit import report as reports
@@ -162,23 +166,24 @@ def doctor() -> None:
 
 
 def _print_results(folders: list[Path]) -> None:
+    """A table a setting, a line a method."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
-    from fcit.report import summary
+    from fcit.report import overview
 
-    rows = summary(folders)
-    names = dict.fromkeys(f"{row.setting}, {row.scoring} scoring" for row in rows)
     columns = ("Last", "Avg", "forgetting", "zero-shot", "chance", "routing")
-    table = Table("method", *columns, title="; ".join(names))
-    for row in rows:
-        values = (row.last, row.avg, row.forgetting, row.zero_shot, row.chance, row.routing)
-        table.add_row(row.method, *map(_number, values))
-    Console().print(table)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+    console = Console()
+    if not console.is_terminal:  # a file or a pipe has no width to keep to
+        console = Console(width=140)
+    for title, rows in overview(folders).items():
+        table = Table(title=title)
+        for name in ("method", *columns):
+            table.add_column(name, no_wrap=name == "method")
+        for label, values in rows:
+            table.add_row(escape(label), *values)
+        console.print(table)
 
 
 def main() -> None:

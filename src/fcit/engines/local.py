@@ -92,6 +92,12 @@ class InProcess:
         """Nothing to end."""
 
 
+def cores() -> int:
+    """How many this process may use."""
+    own = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
+
+
 class LocalEngine:
     """Clients on this machine. `memory` is what each client keeps between its turns.
 

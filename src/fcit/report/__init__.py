@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
     from fcit.report.tables import Summary
 
-__all__ = ["partition_figure", "save_partition", "summary", "write"]
+__all__ = ["overview", "partition_figure", "save_partition", "summary", "write"]
 
 
 def write(runs: Sequence[Path], out: Path, root: Path | None = None) -> Path:
-    """Write a report of run folders into the folder `out` and return the path of its index.html.
+    """Write a report of run folders (or folders of such) into `out`; return the path of its index.html.
 
-    The page needs nothing but itself; beside it lie every figure as PNG and SVG (`figures/`) and
-    the methods' table as Markdown, CSV and LaTeX. `root` is the data folder for the sample
-    images of runs whose configuration names none. Raises FcitError naming the folder or file at fault.
+    The page needs nothing but itself; beside it lie every figure as PNG and SVG (`figures/`) and the
+    tables as Markdown, CSV and LaTeX (`table`: a setting each; `paper`: all settings in one;
+    `significance`: what differs by more than the choice of test questions). `root` is the data folder
+    for the sample images of runs whose configuration names none. Raises FcitError naming the folder or
+    file at fault.
     """
     from fcit.report import page
 
@@ -38,6 +40,31 @@ def summary(runs: Sequence[Path]) -> list[Summary]:
     from fcit.report.tables import summarise
 
     return [summarise(run) for run in read_runs(runs)]
+
+
+def overview(runs: Sequence[Path]) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
+    """The figures a terminal shows, {title: [(method, values)]}: Last, Avg, forgetting, zero-shot,
+    chance, routing; mean and spread over seeds, "" where there is none.
+
+    Raises FcitError naming the folder or file at fault.
+    """
+    from fcit.report import tables
+    from fcit.report.group import group_runs
+    from fcit.report.read import read_runs
+
+    groups = group_runs(read_runs(runs))
+    fields = ("last", "avg", "forgetting", "zero_shot", "chance", "routing")
+    columns = {one.field: one for one in tables.COLUMNS}
+
+    def values(row: tables.Row) -> tuple[str, ...]:
+        return tuple(
+            tables.cell(row, columns[field]) if row.values[field] else "" for field in fields
+        )
+
+    return {
+        group.title: [(tables.name(row.entry), values(row)) for row in tables.table(group)]
+        for group in groups
+    }
 
 
 def partition_figure(counts: Mapping[str, Sequence[int]]) -> Figure:

@@ -2,38 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from fcit.report.looks import COLOURS, MARKERS, SPARE, SPARE_MARKERS
 from fcit.report.read import REFERENCES, Run
 
-COLOURS = {
-    "disco": "#3f78b5",
-    "finetune": "#e4694f",
-    "lwf": "#56b4d9",
-    "ewc": "#2f9e6e",
-    "olora": "#a4508b",
-    "moelora": "#c9a227",
-    "l2p": "#8a6d3b",
-    "hide": "#7a70c8",
-    "zeroshot": "#98a1ac",
-    "individual": "#77808c",
-    "multitask": "#5f6874",
-}
-"""One colour per method, the same in every report; told apart by colour-blind readers too."""
-
-SPARE = ("#3aa6a0", "#d98bb0", "#8fae3c", "#b5533c", "#5b8def", "#9c755f")
-MARKERS = {
-    "disco": "o",
-    "finetune": "v",
-    "zeroshot": "s",
-    "individual": "D",
-    "multitask": "^",
-}
-SPARE_MARKERS = ("P", "X", "*", "<", ">", "p", "h", "d", "8")
+SETTINGS = ("task-hom", "task-het", "cap-hom", "cap-het")
+CROWD = 12
+"""How many methods and variants a figure can show."""
 
 _SAME_NUMBERS = {
     "seed",
@@ -67,6 +49,8 @@ class Entry:
     colour: str
     marker: str
     runs: tuple[Run, ...]
+    variant: bool = False
+    """Whether it stands beside another entry of the same method."""
 
     @property
     def first(self) -> Run:
@@ -110,9 +94,25 @@ class Group:
         return tuple(entry for entry in self.entries if not entry.reference)
 
     @property
+    def contest(self) -> tuple[Entry, ...]:
+        """Who competes for the best: finished learners, of those the ones with the most seeds if there
+        are two such, as a mean over other seeds is one over other data too."""
+        done = tuple(one for one in self.learners if not one.unfinished)
+        most = max((len(one.runs) for one in done), default=0)
+        full = tuple(one for one in done if len(one.runs) == most)
+        return full if len(full) > 1 else done
+
+    @property
     def pilot(self) -> Entry:
         """The entry with the most stages: it says what is seen when."""
         return max(self.entries, key=lambda entry: len(entry.matrix))
+
+    @property
+    def drawn(self) -> Group:
+        """The group as figures show it: of many entries, without a method's further variants."""
+        few = len(self.entries) <= CROWD
+        kept = self.entries if few else tuple(one for one in self.entries if not one.variant)
+        return replace(self, entries=kept)
 
     def level(self, name: str) -> dict[str, float]:
         """`chance` or `zero_shot` per dataset, in percent: mean over the group's runs."""
@@ -123,9 +123,9 @@ class Group:
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:
-    """Comparable runs together, in the order of first appearance; reference points come last."""
+    """Comparable runs together, settings in the benchmark's order; reference points come last."""
     found: dict[tuple[object, ...], list[Run]] = {}
-    for run in runs:
+    for run in sorted(runs, key=_order):
         found.setdefault((run.setting, run.beta, run.scoring, run.datasets), []).append(run)
     groups: list[Group] = []
     for members in found.values():
@@ -147,6 +147,10 @@ def group_runs(runs: Sequence[Run]) -> list[Group]:
             )
         )
     return groups
+
+
+def _order(run: Run) -> tuple[int, float]:
+    return SETTINGS.index(run.setting) if run.setting in SETTINGS else 9, run.beta or 0.0
 
 
 def beta_text(beta: float | None) -> str:
@@ -181,13 +185,14 @@ def _entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
     entries: list[Entry] = []
     spare, marks = list(SPARE), list(SPARE_MARKERS)
     for method in methods:
-        variants: list[list[Run]] = []
+        found: list[list[Run]] = []
         for run in sorted((one for one in runs if one.method == method), key=lambda one: one.seed):
-            home = next((v for v in variants if _belongs(run, v)), None)
+            home = next((v for v in found if _belongs(run, v)), None)
             if home is None:
-                variants.append([run])
+                found.append([run])
             else:
                 home.append(run)
+        variants = _base_first(found)
         labels = _labels(method, variants)
         for number, (variant, label) in enumerate(zip(variants, labels, strict=True)):
             own = COLOURS.get(method) if number == 0 else None
@@ -199,7 +204,7 @@ def _entries(runs: Sequence[Run]) -> tuple[Entry, ...]:
                 mark = marks.pop(0)
                 marks.append(mark)
             slug = _slug(method) + (f"-{number + 1}" if len(variants) > 1 else "")
-            entries.append(Entry(label, slug, own, mark, tuple(variant)))
+            entries.append(Entry(label, slug, own, mark, tuple(variant), number > 0))
     return tuple(entries)
 
 
@@ -214,20 +219,34 @@ def _experiment(run: Run) -> dict[str, Any]:
     return {key: value for key, value in known.items() if key not in _SAME_NUMBERS}
 
 
-def _labels(method: str, variants: Sequence[Sequence[Run]]) -> list[str]:
-    """The method's name, and what sets each variant apart where there are several."""
-    if len(variants) == 1:
-        return [method]
+def _base_first(variants: Sequence[Sequence[Run]]) -> list[Sequence[Run]]:
+    """The variants, the one most like all others (of equals, with the most runs) at the beginning."""
     tables = [_experiment(variant[0]) for variant in variants]
-    keys = _varying(tables)
+    base = min(
+        range(len(tables)),
+        key=lambda at: (sum(len(_apart(tables[at], one)) for one in tables), -len(variants[at])),
+    )
+    return [variants[base], *variants[:base], *variants[base + 1 :]]
+
+
+def _labels(method: str, variants: Sequence[Sequence[Run]]) -> list[str]:
+    """The method's name, and for each variant what sets it apart from the first."""
+    first, *_ = tables = [_experiment(variant[0]) for variant in variants]
     labels = [
-        ", ".join(f"{key.removeprefix('method.')}={table[key]}" for key in keys if key in table)
+        ", ".join(f"{key.removeprefix('method.')}={table[key]}" for key in _apart(table, first))
         for table in tables
     ]
     if len(set(labels)) < len(labels):
-        parts = [f"{variant[0].path.name}" for variant in variants]
+        places = [variant[0].path.resolve() for variant in variants]
+        shared = Path(os.path.commonpath(places))
+        parts = [path.relative_to(shared).as_posix() for path in places]
         labels = [f"{a}; {b}" if a else b for a, b in zip(labels, parts, strict=True)]
-    return [f"{method} ({label})" for label in labels]
+    return [f"{method} ({label})" if label else method for label in labels]
+
+
+def _apart(table: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The settings of a table that another has otherwise."""
+    return [key for key in _varying((table, other)) if key in table]
 
 
 def _differences(runs: Sequence[Run]) -> tuple[str, ...]:

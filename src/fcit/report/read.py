@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ class Run:
     zero_shot: Mapping[str, float] = field(default_factory=dict)
     chance: Mapping[str, float] = field(default_factory=dict)
     routing: Mapping[str, float] = field(default_factory=dict)
+    ahead: Mapping[str, float] = field(default_factory=dict)
+    general: Mapping[str, float] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     rounds: tuple[Round, ...] = ()
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -140,11 +143,26 @@ def read_run(path: Path) -> Run:
 
 
 def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """Read several run folders, each once. Raises FcitError when none is given."""
+    """Read several run folders, each once; a folder of such folders (a sweep's) stands for all below it.
+
+    Raises FcitError when none is given.
+    """
     if not paths:
         raise FcitError("no run folder given; name at least one made by `fcit run`")
-    unique = {Path(path).resolve(): Path(path) for path in paths}
+    found = [run for path in paths for run in _below(Path(path))]
+    unique = {path.resolve(): path for path in found}
     return [read_run(path) for path in unique.values()]
+
+
+def _below(path: Path) -> list[Path]:
+    """The run folders at or below a path; the path itself where there are none, to be refused."""
+    found: list[Path] = []
+    for place, folders, files in os.walk(path):
+        folders.sort()
+        if "matrix.json" in files:
+            found.append(Path(place))
+            folders.clear()  # nothing below a run is another
+    return found or [path]
 
 
 def predictions(run: Run, dataset: str) -> list[Prediction]:
@@ -188,7 +206,7 @@ def _final(run: Run) -> Path | None:
     return folder / str((measured or done)[-1])
 
 
-_MAPS = ("forgetting", "zero_shot", "chance", "routing")
+_MAPS = ("forgetting", "zero_shot", "chance", "routing", "ahead", "general")
 
 
 def _number(value: Any) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from fcit import metrics
 from fcit.report.group import Entry, Group, Spread, beta_text, spread
 from fcit.report.read import Run
+from fcit.report.sheet import figure, md, plain, tex, tex_number
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,9 @@ class Summary:
     zero_shot: float | None
     chance: float | None
     routing: float | None
+    ahead: float | None
+    transfer: float | None
+    general: float | None
     unfinished: bool
 
 
@@ -50,6 +54,9 @@ COLUMNS = (
         "backward", "Backward", 1, "last minus just-learned accuracy on earlier datasets, points"
     ),
     Column("routing", "Routing", 1, "prompts that mostly get a subspace of their own dataset, %"),
+    Column("ahead", "Ahead", 1, "accuracy just before a dataset is first learned, mean, %"),
+    Column("transfer", "Transfer", 1, "Ahead minus zero-shot on the same datasets, points"),
+    Column("general", "General", 1, "general questions: accuracy after minus before, points"),
     Column(
         "zero_shot", "Zero-shot", 0, "the base model before any training, mean over datasets, %"
     ),
@@ -79,10 +86,15 @@ def summarise(run: Run) -> Summary:
         last=run.last,
         avg=run.avg,
         forgetting=None if single else _mean(run.forgetting),
-        backward=None if single else _backward(run),
+        backward=None if single else metrics.backward_transfer(run.matrix),
         zero_shot=_mean(run.zero_shot),
         chance=_mean(run.chance),
         routing=None if run.reference else _mean(run.routing),
+        ahead=_mean(run.ahead),
+        transfer=_mean(
+            {d: x - run.zero_shot[d] for d, x in run.ahead.items() if d in run.zero_shot}
+        ),
+        general=_gain(run.general),
         unfinished=run.unfinished,
     )
 
@@ -97,7 +109,8 @@ def table(group: Group) -> list[Row]:
             for column in COLUMNS
         }
         rows.append(Row(entry, tuple(run.seed for run in entry.runs), values, frozenset()))
-    contest = [row for row in rows if not row.entry.reference and not row.entry.unfinished]
+    competing = {entry.slug for entry in group.contest}
+    contest = [row for row in rows if row.entry.slug in competing]
     best: dict[int, set[str]] = {}
     for column in COLUMNS:
         shown = {id(row): _rounded(row.values[column.field]) for row in contest}
@@ -122,11 +135,7 @@ def cell(row: Row, column: Column) -> str:
     What only gives context (zero-shot, chance) is printed without its spread; the CSV has it.
     """
     value = row.values[column.field]
-    if value is None:
-        return "–"
-    text = f"{value.mean:.2f}"
-    plain = value.deviation is None or not column.better
-    return text if plain else f"{text} ± {value.deviation:.2f}"
+    return figure(value if column.better or not value else Spread(value.mean))
 
 
 def markdown(groups: Sequence[Group]) -> str:
@@ -140,13 +149,13 @@ def markdown(groups: Sequence[Group]) -> str:
             "|" + "---|" + "---:|" * len(shown) + "---|",
         ]
         for row in rows:
-            cells = [_md(name(row.entry))]
+            cells = [md(name(row.entry))]
             for column in shown:
                 text = cell(row, column)
                 cells.append(f"**{text}**" if column.field in row.best else text)
             lines.append("| " + " | ".join([*cells, seeds(row)]) + " |")
         notes = [f"* {c.title}: {c.meaning}." for c in shown]
-        parts.append("\n".join([f"## {_md(group.title)}", "", *lines, "", *notes]))
+        parts.append("\n".join([f"## {md(group.title)}", "", *lines, "", *notes]))
     return "\n\n".join(parts) + "\n"
 
 
@@ -173,7 +182,7 @@ def to_csv(groups: Sequence[Group]) -> str:
                 line.append("" if value is None else f"{value.mean:.4f}")
                 deviation = value.deviation if value else None
                 line.append("" if deviation is None else f"{deviation:.4f}")
-            writer.writerow([_plain(part) for part in line])
+            writer.writerow([plain(part) for part in line])
     return out.getvalue()
 
 
@@ -184,17 +193,16 @@ def latex(groups: Sequence[Group]) -> str:
         rows = table(group)
         shown = columns(rows)
         lines = [
-            f"% {_tex(group.title)}",
+            f"% {tex(group.title)}",
             f"\\begin{{tabular}}{{l{'r' * len(shown)}}}",
             "\\toprule",
-            " & ".join(["Method", *(_tex(c.title) for c in shown)]) + " \\\\",
+            " & ".join(["Method", *(tex(c.title) for c in shown)]) + " \\\\",
             "\\midrule",
         ]
         for row in rows:
-            cells = [_tex(name(row.entry))]
+            cells = [tex(name(row.entry))]
             for column in shown:
-                text = cell(row, column).replace(" ± ", " $\\pm$ ").replace("–", "--")
-                text = re.sub(r"^-(?=\d)", "$-$", text)
+                text = tex_number(cell(row, column))
                 cells.append(f"\\textbf{{{text}}}" if column.field in row.best else text)
             lines.append(" & ".join(cells) + " \\\\")
         parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}"]))
@@ -226,43 +234,11 @@ def _mean(values: Mapping[str, float]) -> float | None:
     return fmean(values.values()) if values else None
 
 
-def _backward(run: Run) -> float | None:
-    """Backward transfer (Lopez-Paz and Ranzato 2017): final minus just-learned accuracy."""
-    gains: list[float] = []
-    for at in range(len(run.datasets)):
-        column = [row[at] for row in run.matrix]
-        known = [stage for stage, value in enumerate(column) if value is not None]
-        if known and known[0] < len(column) - 1:
-            just, last = column[known[0]], column[known[-1]]
-            assert just is not None and last is not None
-            gains.append(last - just)
-    return fmean(gains) if gains else None
+def _gain(general: Mapping[str, float]) -> float | None:
+    """After minus before, where both were measured."""
+    known = "before" in general and "after" in general
+    return general["after"] - general["before"] if known else None
 
 
 def _rounded(value: Spread | None) -> float | None:
     return None if value is None else round(value.mean, 2)
-
-
-def _md(text: str) -> str:
-    return re.sub(r"([\\`*_{}\[\]<>|~])", r"\\\1", text.replace("\n", " "))
-
-
-def _plain(value: object) -> object:
-    """A text cell that a spreadsheet would take for a formula gets a leading apostrophe."""
-    text = isinstance(value, str) and value[:1] in ("=", "+", "@")
-    return f"'{value}" if text else value
-
-
-_TEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    **{char: f"\\{char}" for char in "&%$#_{}"},
-    "β": r"$\beta$",
-    "–": "--",
-    "\n": " ",
-}
-
-
-def _tex(text: str) -> str:
-    return "".join(_TEX.get(char, char) for char in text)

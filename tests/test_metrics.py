@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fcit.benchmark import metrics
+from fcit import metrics
 
 MATRIX = [
     [80.0, None, None],

@@ -1,0 +1,164 @@
+"""The paired bootstrap says what can be worked out by hand, and compares only what was asked alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from math import comb
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fcit.files import read_json, write_json, write_lines
+from fcit.report.group import Group, group_runs
+from fcit.report.read import read_runs
+from fcit.report.significance import RESAMPLES, bootstrap, sheet, significance
+from fcit.seeds import numpy_stream
+
+Build = Callable[..., Path]
+
+
+def streams(parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.random.Generator]]:
+    return [
+        [numpy_stream(0, "test", at, seed) for seed in range(len(units))]
+        for at, units in enumerate(parts)
+    ]
+
+
+def figures(*parts: Sequence[float]) -> tuple[float, float, float, float]:
+    units = [[np.array(part, dtype=float)] for part in parts]
+    return bootstrap(units, streams(units))
+
+
+def group(*runs: Path) -> Group:
+    (found,) = group_runs(read_runs(runs))
+    return found
+
+
+def answer(folder: Path, dataset: str, scores: Sequence[float]) -> None:
+    """Give a run's answers to a dataset after the final stage these scores."""
+    file = folder / "predictions" / "3" / f"{dataset}.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    write_lines(file, [row | {"score": x} for row, x in zip(rows, scores, strict=True)])
+
+
+def test_p_and_interval_are_those_worked_out_by_hand() -> None:
+    difference, low, high, p = figures([100.0] * 3 + [-100.0])
+    # a resample of four is at or below 0 with at most two of the 100s, each drawn with 3/4
+    below = sum(comb(4, k) * 0.75**k * 0.25 ** (4 - k) for k in range(3))
+    assert difference == 50.0
+    assert p == pytest.approx(2 * below, abs=0.02)
+    assert (low, high) == (-50.0, 100.0)
+
+
+def test_the_interval_of_many_samples_is_the_normal_one() -> None:
+    scores = np.tile([100.0, 0.0, 0.0, -100.0, 100.0], 200)
+    difference, low, high, _ = figures(scores)
+    error = scores.std() / len(scores) ** 0.5
+    assert difference == pytest.approx(20.0)
+    assert (low, high) == pytest.approx((20 - 1.96 * error, 20 + 1.96 * error), abs=0.3)
+
+
+def test_drawing_counts_and_drawing_samples_agree() -> None:
+    few = np.repeat([0.0, 60.0, -30.0], 40)
+    many = few + np.linspace(0.0, 1e-6, len(few))  # all distinct: drawn one by one
+    assert figures(few)[1:] == pytest.approx(figures(many)[1:], abs=0.6)
+
+
+def test_equal_answers_cannot_be_told_apart() -> None:
+    assert figures([0.0] * 10, [0.0] * 5) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_a_difference_on_every_sample_is_as_sure_as_can_be() -> None:
+    assert figures([100.0] * 8) == (100.0, 100.0, 100.0, pytest.approx(2 / (RESAMPLES + 1)))
+
+
+def test_datasets_weigh_the_same_whatever_their_size() -> None:
+    assert figures([100.0] * 30, [0.0])[0] == 50.0
+
+
+def test_the_best_learner_and_finetune_are_compared_with_all(build: Build) -> None:
+    runs = [
+        build("d", "disco", last=60.0),
+        build("f", "finetune", last=40.0),
+        build("e", "ewc", last=50.0),
+        build("m", "multitask", last=90.0),
+    ]
+    tests = significance(group(*runs))
+    assert tests and tests.best == "disco"
+    assert [(one.label, one.other) for one in tests.against_best] == [
+        ("finetune", "disco"),
+        ("ewc", "disco"),
+    ]
+    assert [(one.label, one.other) for one in tests.against_finetune] == [("ewc", "finetune")]
+    (worse, _) = tests.against_best  # disco has 4 of 6 right everywhere, finetune 1 of 6
+    assert worse.difference == pytest.approx(-50.0) and worse.high < 0 and worse.p < 0.05
+    assert tests.level == frozenset()
+    (same,) = tests.against_finetune
+    assert (same.difference, same.p) == (0.0, 1.0)
+
+
+def test_what_answers_as_the_best_does_is_marked(build: Build) -> None:
+    runs = [build("e", "ewc", last=60.0), build("f", "finetune", last=59.0)]
+    found = group(*runs)
+    tests = significance(found)
+    assert tests and tests.level == {"finetune"}
+    (line,) = sheet(found, tests).lines
+    assert [cell.text for cell in line.cells] == ["ewc", "+0.00", "+0.00 to +0.00", "1.0000", "0"]
+    assert [cell.mark for cell in line.cells] == [False, False, False, True, False]
+
+
+def test_only_common_seeds_are_compared(build: Build) -> None:
+    runs = [build(f"d{seed}", "disco", seed, last=60.0) for seed in (0, 1)]
+    runs += [build(f"f{seed}", "finetune", seed, last=40.0) for seed in (1, 2)]
+    tests = significance(group(*runs))
+    assert tests and [one.seeds for one in tests.against_best] == [(1,)]
+    apart = [runs[0], runs[3]]
+    tests = significance(group(*apart))
+    assert tests and tests.against_best == ()
+
+
+def test_seeds_with_one_test_set_are_averaged_before_resampling(build: Build) -> None:
+    """Two seeds that fail on opposite halves: as samples they vary, as questions they do not."""
+    both = (("ewc", 100.0), ("finetune", 50.0))
+    runs = [build(f"{m}{s}", m, s, last=x) for m, x in both for s in (0, 1)]
+    for name in ("ImageNet-R", "ArxivQA", "IconQA"):
+        for folder, scores in zip(
+            runs,
+            ([100.0] * 6, [100.0] * 6, [0, 0, 0, 100, 100, 100], [100, 100, 100, 0, 0, 0]),
+            strict=True,
+        ):
+            answer(folder, name, scores)
+    tests = significance(group(*runs))
+    assert tests
+    (one,) = tests.against_best
+    assert (one.difference, one.low, one.high) == pytest.approx((-50.0, -50.0, -50.0))
+
+
+def test_other_questions_are_not_compared(build: Build) -> None:
+    runs = [build("d", "disco"), build("f", "finetune")]
+    file = runs[1] / "predictions" / "3" / "IconQA.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    write_lines(file, rows[:-1])
+    tests = significance(group(*runs))
+    assert tests and tests.against_best == ()
+
+
+def test_a_score_that_is_no_mean_of_samples_is_named(build: Build) -> None:
+    runs = [build("d", "disco"), build("f", "finetune")]
+    for folder in runs:
+        scores = [100.0, 0.0] * 3
+        for name in ("ImageNet-R", "ArxivQA", "IconQA"):
+            answer(folder, name, scores)
+        matrix = read_json(folder / "matrix.json")
+        matrix["matrix"][-1] = [50.0, 50.0, 31.0]
+        write_json(folder / "matrix.json", matrix)
+    found = group(*runs)
+    tests = significance(found)
+    assert tests and tests.apart == ("IconQA",)
+    assert sheet(found, tests).notes[-1].startswith("IconQA: ")
+
+
+def test_one_method_alone_is_compared_with_nothing(build: Build) -> None:
+    assert significance(group(build("d", "disco"), build("z", "zeroshot"))) is None
