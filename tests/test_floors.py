@@ -12,7 +12,7 @@ FLOORS = {
     1: ("types", "weights", "averaging", "seeds", "files", "watch"),
     2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
     3: ("client", "evaluate", "pretrain"),
-    4: ("federation", "config", "experiment", "server", "runfolder"),
+    4: ("federation", "setting", "config", "experiment", "server", "runfolder"),
     5: ("engines",),
     6: ("results", "session", "api", "doctor", "cli"),
 }

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fcit.federation import FederationSection, Positive, Section
 from fcit.files import write_text
+from fcit.setting import SettingSection
 from fcit.types import FcitError
 
 Size = Literal["tiny", "small", "full"]
@@ -75,17 +76,6 @@ class ModelSection(Section):
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     features: bool = True
-
-
-class SettingSection(Section):
-    """name: one of the four settings. beta: Dirichlet concentration of the clients' sample counts
-    (smaller: more unequal). order: the stages' datasets or capability groups (absent: the paper's).
-    sampling: of each round's clients, from the run's seed or as the reference implementation does."""
-
-    name: Literal["task-hom", "task-het", "cap-hom", "cap-het"] = "task-hom"
-    beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
-    order: tuple[str, ...] = Field(default=(), strict=False)
-    sampling: Literal["derived", "reference"] = "derived"
 
 
 class TrainingSection(Section):
@@ -193,8 +183,7 @@ def validate(table: Mapping[str, Any], source: str = "config") -> Config:
         return Config.model_validate(own)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise FcitError(f"{source}: {key}: {_plain(first)}") from None
+        raise FcitError(f"{source}: {_place(first)}{_plain(first)}") from None
 
 
 def _switch(table: dict[str, Any], method: str, source: str) -> None:
@@ -268,6 +257,15 @@ def _change(table: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise FcitError(f"--set {change}: {section} is not a section")
     table[leaf] = value
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Where in a recipe: section.key, and the entry of a list, counted from 1."""
+    parts = error["loc"]
+    if parts == ("setting",) and error["type"] == "value_error":
+        return ""  # what concerns all of the section names the key itself
+    named = "".join(f", no. {one + 1}" if isinstance(one, int) else f".{one}" for one in parts)
+    return f"{named.removeprefix('.') or 'recipe'}: "
 
 
 def _plain(error: Mapping[str, Any]) -> str:

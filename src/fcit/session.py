@@ -126,9 +126,9 @@ class Session:
         zero: Mapping[str, float],
         rows: list[Row],
     ) -> None:
-        total = len(self.stages) * self.experiment.training_setting.rounds
-        per_round = self.experiment.training_setting.per_round
-        start = (position.stage * total // len(self.stages) + position.rounds) if position else 0
+        lengths = [len(rounds) for rounds in self.experiment.plan]
+        total, per_round = sum(lengths), self.experiment.training_setting.per_round
+        start = sum(lengths[: position.stage]) + position.rounds if position else 0
 
         with self.watch.bar(
             f"{self.config.method.name}: clients' turns", total * per_round
