@@ -90,6 +90,8 @@ class TrainingSection(Section):
     dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.05
     max_grad_norm: Annotated[float, Field(gt=0, strict=False)] = 1.0
     max_length: Positive = 2048
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    checkpointing: bool = False
     threads: Positive = 1
 
 

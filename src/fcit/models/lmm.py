@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
@@ -20,7 +23,7 @@ from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
-from fcit.models.subspace import Gate, Subspaces, projections
+from fcit.models.subspace import Gate, Subspaces, projections, replayed
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
@@ -166,6 +169,19 @@ class LMM:
     def projector_parameters(self) -> list[Tensor]:
         """What learns at the projector's rate."""
         return [value for one in self.projectors for value in one.values() if value.requires_grad]
+
+    def checkpoint(self, on: bool) -> None:
+        """Keep only the inputs of the language model's layers while training, or all there is.
+
+        A layer that is computed again draws the dropout it drew before.
+        """
+        again = partial(replayed, self.subspaces.control)
+        for part in self.model.get_decoder().modules():
+            if isinstance(part, GradientCheckpointingLayer):
+                part.gradient_checkpointing = part.training = on  # nothing inside it is in training
+                part._gradient_checkpointing_func = partial(
+                    checkpoint, use_reentrant=False, context_fn=again
+                )
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Frozen vision features of image files: [batch, tokens, width], each computed once.
