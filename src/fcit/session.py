@@ -100,7 +100,7 @@ class Session:
 
     def run(self) -> None:
         """Do what is left of the run."""
-        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+        with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
             position = self.folder.position()
             self.folder.tidy()
             self.folder.keep_log(position)
@@ -188,7 +188,7 @@ class Session:
         names = self.setting.datasets
         stage = self._stage_name(last) if self.stages else ZERO_SHOT
         state = self.folder.state()[0] if self.stages else State()
-        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+        with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in names:
                 self.folder.predictions(stage, name).unlink(missing_ok=True)
@@ -210,20 +210,22 @@ class Session:
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
 
-    def _workers(self) -> int:
-        federation = self.config.federation
-        if federation.workers:
-            return federation.workers
-        if self.config.model.device not in ("auto", "cpu"):
-            return 1
-        if self.config.model.device == "auto":
-            from fcit.models.device import choose
 
-            if choose("auto", "auto")[0] != "cpu":
-                return 1
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-        useful = max(federation.per_round, 4)
-        return max(1, min(useful, (cores or 1) // self.config.training.threads))
+def workers(config: Config) -> int:
+    """How many processes the clients of a run share."""
+    federation = config.federation
+    if federation.workers:
+        return federation.workers
+    if config.model.device not in ("auto", "cpu"):
+        return 1
+    if config.model.device == "auto":
+        from fcit.models.device import choose
+
+        if choose("auto", "auto")[0] != "cpu":
+            return 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    useful = max(federation.per_round, 4)
+    return max(1, min(useful, (cores or 1) // config.training.threads))
 
 
 def base(config: Config) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from fcit.cli.data import data
 from fcit.cli.options import Changes, Recipe, stoppable
+from fcit.cli.plan import plan
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -32,6 +33,7 @@ Start here:
 """,
 )
 app.add_typer(data, name="data")
+app.command()(plan)
 
 
 @app.command()

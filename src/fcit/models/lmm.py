@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat
+from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
 from fcit.models.subspace import Gate, Subspaces, projections, replayed
@@ -58,6 +59,8 @@ class LMM:
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
+        if self.device.type == "cpu":
+            give_back(model.num_parameters())
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.tokenizer = self.processor.tokenizer
         self.chat = Chat(self.processor, max_length)
@@ -66,7 +69,7 @@ class LMM:
         root = next(name for name, part in self.model.named_modules() if part is decoder)
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
-        self.projector = self._find_projector(decoder)
+        self.projector = find_projector(self.model, decoder)
         base = {name: value.detach().clone() for name, value in self.projector.named_parameters()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -171,17 +174,14 @@ class LMM:
         return [value for one in self.projectors for value in one.values() if value.requires_grad]
 
     def checkpoint(self, on: bool) -> None:
-        """Keep only the inputs of the language model's layers while training, or all there is.
-
-        A layer that is computed again draws the dropout it drew before.
-        """
+        """Keep only the inputs of the language model's layers while training, or all there is; what is
+        computed again draws the dropout it drew before."""
         again = partial(replayed, self.subspaces.control)
         for part in self.model.get_decoder().modules():
             if isinstance(part, GradientCheckpointingLayer):
                 part.gradient_checkpointing = part.training = on  # nothing inside it is in training
-                part._gradient_checkpointing_func = partial(
-                    checkpoint, use_reentrant=False, context_fn=again
-                )
+                how = partial(checkpoint, use_reentrant=False, context_fn=again)
+                part._gradient_checkpointing_func = how
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Frozen vision features of image files: [batch, tokens, width], each computed once.
@@ -291,9 +291,11 @@ class LMM:
             hook.remove()
         return seen[0][0]
 
-    def _find_projector(self, decoder: nn.Module) -> nn.Module:
-        vision = self.model.get_encoder(modality="image")
-        for part in self.model.base_model.children():
-            if part not in (vision, decoder) and any(True for _ in part.parameters()):
-                return part
-        raise FcitError(f"no projector found in {type(self.model).__name__}")
+
+def find_projector(model: Any, decoder: nn.Module) -> nn.Module:
+    """The part of a model that is neither its image encoder nor its language model."""
+    vision = model.get_encoder(modality="image")
+    for part in model.base_model.children():
+        if part not in (vision, decoder) and any(True for _ in part.parameters()):
+            return part
+    raise FcitError(f"no projector found in {type(model).__name__}")
