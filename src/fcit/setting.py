@@ -41,7 +41,7 @@ class SettingSection(Section):
     beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
     order: tuple[str, ...] = Field(default=(), strict=False)
     sampling: Literal["derived", "reference"] = "derived"
-    tasks: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = {}
+    tasks: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = Field(default={})
     stages: tuple[StageSection, ...] = Field(default=(), strict=False)
 
     @model_validator(mode="after")

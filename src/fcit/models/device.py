@@ -38,13 +38,13 @@ LARGE = 100_000_000
 """Parameters from which on a CPU's memory is worth more than the time to ask the system for it."""
 
 
-def give_back(parameters: int) -> None:
-    """For a large model, let glibc return what large tensors leave behind (elsewhere: nothing).
+def give_back(device: str, parameters: int) -> None:
+    """For a large model on a CPU, let glibc return what large tensors leave behind (elsewhere: nothing).
 
     By default it keeps freed blocks of up to 32 MB in holes that the next tensor of the same size does
     not fit: a large model's training then takes a third more memory on a CPU.
     """
-    if parameters < LARGE:
+    if device != "cpu" or parameters < LARGE:
         return
     mmap_threshold, trim_threshold = -3, -1  # of malloc.h
     with contextlib.suppress(OSError, AttributeError, TypeError):

@@ -59,8 +59,7 @@ class LMM:
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
-        if self.device.type == "cpu":
-            give_back(model.num_parameters())
+        give_back(self.device.type, model.num_parameters())
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.tokenizer = self.processor.tokenizer
         self.chat = Chat(self.processor, max_length)

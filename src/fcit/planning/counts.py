@@ -29,7 +29,7 @@ class Counts:
             self.absent = (
                 datasets.missing(root, names, experiment.images)
                 if there
-                else dict.fromkeys(names, [])
+                else {name: [] for name in names}
             )
             if self.absent:
                 which = f"lacks {', '.join(self.absent)}" if there else "no such folder"
