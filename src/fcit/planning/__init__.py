@@ -13,7 +13,7 @@ from fcit.planning import estimates
 from fcit.planning.counts import Counts
 from fcit.planning.rehearsal import Traffic, rehearse
 from fcit.session import workers
-from fcit.types import FcitError
+from fcit.types import FcitError, Task
 from fcit.watch import Silent, Watch
 
 WIDTH = 768
