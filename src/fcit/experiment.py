@@ -21,6 +21,8 @@ from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
 from fcit.optimisers import Optimiser
 from fcit.partition import split
+from fcit.pretrain.general import GENERAL
+from fcit.pretrain.general import write as write_general
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
 from fcit.watch import Watch
@@ -35,13 +37,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
 
 
-def _made_by() -> str:
-    """A digest of the mini suite's generators: another version of them never reads an old suite."""
+def _made_by(kind: str) -> str:
+    """A digest of the generators in `benchmark/kind/` and of what they draw with: another version of
+    them never reads what an old one made."""
     digest = hashlib.sha256()
     room = Path(datasets.__file__).parent
-    for file in sorted(
-        [*(room / "mini").glob("*.py"), *room.glob("*.py"), room.parent / "seeds.py"]
-    ):
+    pens = [room / f"{name}.py" for name in ("draw", "font", "icons")]
+    for file in [*sorted((room / kind).glob("*.py")), *pens, room.parent / "seeds.py"]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:8]
 
@@ -75,7 +77,15 @@ class Experiment:
                 raise FcitError(f"data.root: {root}: no such folder")
             return root
         train, test = self.config.data.counts
-        return cache_folder() / f"mini-{_made_by()}-seed{self.config.seed}-{train}x{test}"
+        return cache_folder() / f"mini-{_made_by('mini')}-seed{self.config.seed}-{train}x{test}"
+
+    @property
+    def general(self) -> Path | None:
+        """The data folder of the mini model's general questions, in the cache; None: not asked."""
+        count = self.config.evaluation.general
+        if not count or self.config.model.path:
+            return None
+        return cache_folder() / f"general-{_made_by('generic')}-{count}"
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
@@ -100,6 +110,10 @@ class Experiment:
                 except FcitError:
                     if not self.root.is_dir():  # else another run has just made it
                         raise
+        if self.general and not self.general.is_dir():
+            count = self.config.evaluation.general
+            with watch.bar("general questions", count) as step:
+                write_general(self.general, count, progress=step)
         try:
             datasets.require(self.root, self.setting.datasets, self.images)
         except FcitError as error:
@@ -111,6 +125,8 @@ class Experiment:
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
         key = (dataset, part)
+        if dataset == GENERAL and self.general and key not in self._samples:
+            self._samples[key] = datasets.read(self.general, dataset, part)
         if key not in self._samples:
             data, limit = self.config.data, self.config.evaluation.limit
             count = (
@@ -123,7 +139,10 @@ class Experiment:
     def test(self, dataset: str, indices: Sequence[int]) -> Data:
         """Some test samples of a dataset."""
         samples = self.samples(dataset, "test")
-        return self._data([samples[i] for i in indices])
+        chosen = [samples[i] for i in indices]
+        if dataset == GENERAL and self.general:
+            return Data(chosen, [datasets.image_path(self.general, one) for one in chosen])
+        return self._data(chosen)
 
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split where the data folder has

@@ -15,6 +15,7 @@ class Individual(Method):
     """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds."""
 
     once: ClassVar[bool] = True
+    answers_any: ClassVar[bool] = False
 
     def reshape(self, setting: Setting) -> Setting:
         """A stage per dataset: as long as the longest that teaches it, with all who may learn it."""
