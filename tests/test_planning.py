@@ -30,7 +30,7 @@ def test_a_run_sends_what_was_planned(
     changed = copy.deepcopy(table)
     changed["method"]["name"], changed["federation"]["optimizer"] = method, optimizer
     changed["data"]["train"] = 16
-    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2}
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 3}
     found = plan(validate(changed))
     fcit.run(changed, tmp_path / "run")
     rows = read_lines(tmp_path / "run" / "log.jsonl")
@@ -41,27 +41,34 @@ def test_a_run_sends_what_was_planned(
         assert stage.down_all == sum(sum(row["bytes_down"]) for row in mine)
         assert stage.up_all == sum(sum(row["bytes_up"]) for row in mine)
         assert stage.sampled == len({client for row in mine for client in row["clients"]})
-    assert [stage.tests for stage in found.stages] == [2, 4]
-    assert (found.zero_shot, found.notes) == (4, ())
+    said = tmp_path / "run" / "predictions"
+    asked = {
+        part.name: sum(len(read_lines(one)) for one in part.iterdir()) for part in said.iterdir()
+    }
+    assert {str(at): stage.tests for at, stage in enumerate(found.stages, 1)} | {
+        "zero-shot": found.zero_shot
+    } == asked
+    assert found.notes == ()
     assert all(value > 0 for value in found.seconds.values())
 
 
 def test_reference_points_have_the_stages_they_train(table: dict) -> None:
     changed = copy.deepcopy(table)
-    for method, tests in (("zeroshot", []), ("individual", [0, 24]), ("multitask", [24])):
+    changed["evaluation"]["general"] = 3
+    for method, tests in (("zeroshot", []), ("individual", [0, 24]), ("multitask", [27])):
         changed["method"] = {"name": method}
         found = plan(validate(changed))
         assert [stage.tests for stage in found.stages] == tests
-        assert found.zero_shot == 24
+        assert found.zero_shot == 27
 
 
 def test_the_mini_suite_is_planned_without_being_made() -> None:
-    found = plan(load(RECIPES / "own.toml"))
+    found = plan(load(RECIPES / "own.toml", ["evaluation.general=0"]))
     assert [stage.tasks for stage in found.stages] == [
         ("pictures",), ("plots", "plots", "sums"), ("pictures", "sums", "sums"),
     ]  # fmt: skip
     assert [(stage.rounds, stage.clients) for stage in found.stages] == [(3, 6), (2, 7), (2, 10)]
-    assert [stage.tests for stage in found.stages] == [100, 400, 400]
+    assert [stage.tests for stage in found.stages] == [400, 400, 400]
     assert all(stage.samples and stage.steps and stage.down for stage in found.stages)
     assert not list(Path(os.environ["FCIT_CACHE"]).glob("*tiny*"))
     assert found.notes == ()
@@ -106,7 +113,7 @@ def test_the_command_prints_tables_or_json(suite: Path) -> None:
 def test_real_steps_are_timed_when_asked(table: dict) -> None:
     changed = copy.deepcopy(table)
     changed["data"]["train"] = 16
-    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2}
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 0}
     found = plan(validate(changed), measure=True)
     assert found.measured
     assert set(found.seconds) == {"training", "answering"}

@@ -23,6 +23,7 @@ SHORT = (
     "federation.workers=1",
     "data.size=",
     "evaluation.limit=4",
+    "evaluation.general=0",
     "evaluation.max_new_tokens=4",
 )
 

@@ -74,7 +74,7 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
     device, dtype = choose(config.model.device, config.model.dtype)
     counts = Counts(experiment, notes)
     stages = [_stage(experiment, counts, at) for at in range(len(experiment.plan))]
-    asked = counts.tests(experiment.setting.datasets)
+    asked = counts.tests(experiment.setting.datasets, general=True)
     found = Plan(
         setting=experiment.setting.name,
         method=config.method.name,
@@ -128,11 +128,14 @@ def _stage(experiment: Experiment, counts: Counts, at: int) -> StagePlan:
     held = [_of(counts, turn.task, turn.client) for turns in rounds for turn in turns]
     known = [count for count in held if count is not None]
     whole = len(known) == len(held)
-    last = at == len(experiment.plan) - 1
-    if method.once:
-        tests = counts.tests(experiment.setting.datasets) if last else 0
+    asked = experiment.setting.datasets if method.once else experiment.setting.seen(at)
+    if at == len(experiment.plan) - 1:
+        tests = counts.tests(asked, general=method.answers_any)
+    elif method.once:
+        tests = 0
     else:
-        tests = counts.tests(experiment.setting.seen(at))
+        ahead = experiment.config.evaluation.ahead
+        tests = counts.tests(experiment.setting.seen(at + 1) if ahead else asked)
     steps = [setting.epochs * math.ceil(count / batch) for count in known]
     return StagePlan(
         tasks=tuple(task.name for task in stage.tasks),

@@ -60,14 +60,15 @@ class Counts:
             self.sizes[task] = sizes
         return self.sizes[task]
 
-    def tests(self, names: Sequence[str]) -> int | None:
-        """The questions of these datasets."""
+    def tests(self, names: Sequence[str], general: bool = False) -> int | None:
+        """The questions of these datasets, and the general ones where they are asked."""
         if any(name in self.absent for name in names):
             return None
+        more = self.config.evaluation.general if general and self.experiment.general else 0
         if self.own:
-            return sum(len(self.experiment.samples(name, "test")) for name in names)
+            return more + sum(len(self.experiment.samples(name, "test")) for name in names)
         limit, count = self.config.evaluation.limit, self.config.data.counts[1]
-        return len(names) * (min(limit, count) if limit else count)
+        return more + len(names) * (min(limit, count) if limit else count)
 
     def some(self) -> list[Sample]:
         """A few training samples of every dataset that is here."""
