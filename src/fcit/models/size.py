@@ -65,7 +65,7 @@ def size(folder: str | Path) -> Size:
         with torch.device("meta"):
             model: Any = AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = str(error).strip().splitlines()[0].rstrip(".")
         raise FcitError(f"[model] path: {folder}: no configuration to plan with: {line}") from None
     decoder, text = model.get_decoder(), config.get_text_config()
     root = next(name for name, part in model.named_modules() if part is decoder)
@@ -101,7 +101,7 @@ def identity_width(folder: str | Path) -> int:
             AutoConfig.from_pretrained(folder, local_files_only=True).text_config.hidden_size
         )
     except (OSError, ValueError, AttributeError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = str(error).strip().splitlines()[0].rstrip(".")
         raise FcitError(f"[model] identity: {folder}: no configuration: {line}") from None
 
 
@@ -115,7 +115,7 @@ def lengths(
     try:
         processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0]
+        line = str(error).strip().splitlines()[0].rstrip(".")
         raise FcitError(f"[model] path: {folder}: no processor: {line}") from None
     chat = Chat(processor, max_length)
     rows = [chat.turns(sample, tokens) for sample in samples]
@@ -126,8 +126,8 @@ def lengths(
 class Load:
     """One pass of training: samples at once, tokens of the longest, tokens answered in all; `blocks`
     adapters of a rank, of which `trained` learn; whether the projector learns; images of a whole step
-    and in all; bytes of a number; whether attention's scores are kept (CPU), whether there is dropout,
-    and whether layers are computed again."""
+    and in all; bytes of a number; whether attention's scores are kept (on a CPU, whose memory also holds
+    messages and the cache of features), whether there is dropout, whether layers are computed again."""
 
     batch: int
     length: int
@@ -175,8 +175,8 @@ def memory(of: Size, load: Load) -> dict[str, int]:
         "adapters": load.blocks * block * 4,
         "gradients and AdamW": 3 * 4 * (load.trained * block + load.projector * head),
         "projector": (2 * 4 + number) * head,
-        "received": 4 * (load.blocks * block + head),
-        "vision features": load.step * images + min(CACHE, load.images * images),
+        "received": 4 * (load.blocks * block + head) if load.scores else 0,
+        "vision features": load.step * images + min(CACHE, load.images * images) * load.scores,
         "activations": kept + 3 * thin * number + 2 * load.batch * of.image_tokens * of.hidden * 4,
         "passing": max(words, again + passing),
     }

@@ -100,8 +100,9 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         spans = estimates.spans(experiment, size, counts.some(), notes)
         steps = sum(one.steps or 0 for one in stages)
         samples = sum(one.samples or 0 for one in stages)
+        images = samples or sizes.CACHE  # not known: more than the cache will hold
         last, number = traffic[-1].last, dtype.itemsize
-        load = estimates.load(experiment, last, spans, samples, number, device)
+        load = estimates.load(experiment, last, spans, images, number, device)
         questions = (asked or 0) + sum(one.tests or 0 for one in stages)
         if measure:
             step, answer = estimates.measured(config, traffic[0].last)
@@ -110,14 +111,12 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
             step, answer = estimates.seconds(size, spans, rate, config)
             step *= samples / max(1, steps)
         seconds = {"training": steps * step, "answering": questions * answer}
+        found = replace(found, memory=sizes.memory(size, load))
         if None in (asked, *(one.samples for one in stages)):
-            notes.append("time: of what could be counted alone")
-        found = replace(
-            found,
-            memory=sizes.memory(size, load),
-            seconds={name: value / found.workers for name, value in seconds.items()},
-            measured=measure,
-        )
+            notes.append("time: not without all of the data")
+        else:
+            seconds = {name: value / found.workers for name, value in seconds.items()}
+            found = replace(found, seconds=seconds, measured=measure)
     return replace(found, notes=tuple(notes))
 
 
