@@ -25,13 +25,13 @@ def test_a_recipe_has_the_papers_federation_and_hyper_parameters(name: str) -> N
         10,
     )
     assert [turn.client for turn in one.plan[0][0]] == [2, 10, 11, 28, 41]  # RandomState(0)
-    training, method = got.training, config.build_method(got)
+    training, method = got.training, config.to_table(got)["method"]
     assert training.batch_size == (128 if "task" in name else 64)
     assert (training.lr, training.projector_lr, training.warmup) == (2e-4, 2e-5, 0.03)
     assert (training.epochs, training.weight_decay, training.dropout) == (1, 0.0, 0.05)
     assert (training.max_length, got.evaluation.max_new_tokens) == (2048, 128)
-    assert (method.rank, method.scale, method.init_std) == (8, 2.0, 0.01)
-    assert (method.tau, method.temperature, method.projector) == (0.9, 0.05, "shared")
+    assert (method["rank"], method["scale"], method["init_std"]) == (8, 2.0, 0.01)
+    assert (method["tau"], method["temperature"], method["projector"]) == (0.9, 0.05, "shared")
     assert got.evaluation.scoring == "reference"
     assert got.model.path == "llava-hf/llava-1.5-7b-hf"
     assert got.model.identity == "openai/clip-vit-large-patch14-336"

@@ -19,7 +19,7 @@ class Individual(Method):
 
     def reshape(self, setting: Setting) -> Setting:
         """A stage per dataset: as long as the longest that teaches it, with all who may learn it."""
-        alone = []
+        alone: list[Stage] = []
         for name in setting.datasets:
             homes = [stage for stage in setting.stages if name in stage.datasets]
             rounds = max(setting.rounds_of(stage) for stage in homes)

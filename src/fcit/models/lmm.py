@@ -180,7 +180,7 @@ class LMM:
             if isinstance(part, GradientCheckpointingLayer):
                 part.gradient_checkpointing = part.training = on  # nothing inside it is in training
                 how = partial(checkpoint, use_reentrant=False, context_fn=again)
-                part._gradient_checkpointing_func = how
+                part._gradient_checkpointing_func = how  # type: ignore[assignment]
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Frozen vision features of image files: [batch, tokens, width], each computed once.

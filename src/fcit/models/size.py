@@ -61,7 +61,7 @@ class Size:
 def size(folder: str | Path) -> Size:
     """The size of a model whose configuration is on this disk. Raises FcitError where it is not."""
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model: Any = AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError, KeyError) as error:

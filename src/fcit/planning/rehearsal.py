@@ -124,9 +124,9 @@ class _Model:
         self.extra: dict[str, Any] = {}
 
     def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
-        from torch import zeros
+        from torch import int64, zeros
 
-        return zeros(1, 2, requires_grad=True), zeros(1, dtype=int)
+        return zeros(1, 2, requires_grad=True), zeros(1, dtype=int64)
 
     def loss(self, batch: Any) -> Tensor:
         return self.logits(batch)[0].sum()
