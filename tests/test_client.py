@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import itertools
 
-from fcit.client import grouped, schedule
-from fcit.seeds import derive, numpy_stream
+import pytest
+
+from fcit.client import Data, Training, grouped, schedule, take_turn
+from fcit.config import validate
+from fcit.experiment import Experiment
+from fcit.methods import find
+from fcit.seeds import derive, numpy_stream, torch_stream
+from fcit.types import Job, Stage, Update
 
 
 def test_every_sample_is_in_exactly_one_batch_of_alike_lengths() -> None:
@@ -32,3 +38,69 @@ def test_streams_differ_by_purpose_and_place_and_never_move() -> None:
     seeds = {derive(s, p, *place) for s in (0, 1) for p in "ab" for place in ((), (1,), (1, 2))}
     assert len(seeds) == 12
     assert derive(0, "batches", 1, 2, 3) == 0x6486B1BD6D83EA7D  # a moved stream moves every number
+
+
+@pytest.fixture
+def turn(lmm, table: dict):
+    """One turn of a method: its update after training, whatever the memory it may take."""
+
+    def take(name: str, **training) -> Update:
+        method = find(name)()
+        experiment = Experiment(validate(table))
+        data = experiment.data(experiment.plan[0][0][0])
+        data = Data(data.samples[:6], data.images[:6])
+        blank = lmm.subspaces.blank(method.rank, 0.05, torch_stream(0, "x"))
+        state = method.start(blank, lmm.base_projector)
+        state = method.begin(method.begin(state, experiment.setting.stages[0]), Stage(()))
+        first = experiment.plan[0][0][0]
+        job = Job(first, method.send(state, first))
+        settings = Training(lr=1e-3, batch_size=6, max_grad_norm=1e9, **training)
+        return take_turn(job, method, lmm, data, settings, 0, {})[0]
+
+    return take
+
+
+def differences(a: Update, b: Update) -> float:
+    (one,), (other,) = a.adapters.values(), b.adapters.values()
+    return max(float((one[key] - other[key]).abs().max()) for key in one)
+
+
+@pytest.mark.parametrize("method", ["finetune", "lwf"])
+def test_a_step_in_parts_is_the_whole_step_up_to_float_error(turn, method: str) -> None:
+    whole = turn(method, dropout=0.0, weight_decay=0.0)
+    parts = turn(method, dropout=0.0, weight_decay=0.0, micro_batch=4)
+    assert parts.metrics["steps"] == whole.metrics["steps"] == 1
+    assert parts.metrics["loss"] == pytest.approx(whole.metrics["loss"], rel=1e-5)
+    everything = turn(method, dropout=0.0, micro_batch=6)
+    assert differences(everything, whole) == 0
+
+
+def test_the_gradient_of_a_step_in_parts_is_that_of_the_whole_batch(
+    lmm, table: dict, monkeypatch: pytest.MonkeyPatch, turn
+) -> None:
+    import torch
+
+    seen: list[list[torch.Tensor]] = []
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def spy(parameters, norm):
+        seen.append([one.grad.clone() for one in parameters])
+        return clip(parameters, norm)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", spy)
+    turn("finetune", dropout=0.0)
+    turn("finetune", dropout=0.0, micro_batch=1)
+    turn("finetune", dropout=0.0, micro_batch=1, checkpointing=True)
+    turn("finetune", dropout=0.3)
+    passes: list[None] = []
+    layer = lmm.model.get_decoder().layers[0].mlp
+    hook = layer.register_forward_pre_hook(lambda *_: passes.append(None))
+    turn("finetune", dropout=0.3, checkpointing=True)
+    hook.remove()
+    assert len(passes) == 2  # one to answer, one for the gradient
+    whole, parts, lean, dropped, again = seen
+    for a, b in [(whole, parts), (whole, lean), (dropped, again)]:
+        for one, other in zip(a, b, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+    assert any(not torch.allclose(a, b, rtol=1e-2) for a, b in zip(whole, dropped, strict=True))
+    assert not any(getattr(part, "gradient_checkpointing", False) for part in lmm.model.modules())

@@ -12,9 +12,18 @@ FLOORS = {
     1: ("types", "weights", "averaging", "seeds", "files", "watch", "lookup", "metrics"),
     2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
     3: ("client", "evaluate", "pretrain"),
-    4: ("federation", "tracking", "config", "experiment", "server", "runfolder", "provenance"),
+    4: (
+        "federation",
+        "setting",
+        "tracking",
+        "config",
+        "experiment",
+        "server",
+        "runfolder",
+        "provenance",
+    ),
     5: ("engines",),
-    6: ("results", "session", "api", "sweep", "doctor", "cli"),
+    6: ("results", "session", "planning", "api", "sweep", "doctor", "cli"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 LIGHT = ("types", "seeds", "files", "watch", "metrics", "cli")

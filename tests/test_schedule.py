@@ -87,7 +87,26 @@ def test_what_does_not_fit_is_refused():
     tasks = tuple(Task(name, (name,)) for name in ("a", "b"))
     with pytest.raises(FcitError, match="stage 1: 2 tasks for 3 clients a round"):
         plan(Setting("odd", (Stage(tasks),), 10, 3, 1), 0)
-    with pytest.raises(FcitError, match="per_round = 5"):
-        sample(Setting("few", (), 4, 5), 0, "derived", 0, 0)
+    alone = Stage(tasks[:1])
+    with pytest.raises(FcitError, match="stage 1: federation.per_round = 5, but 4 of the 4"):
+        plan(Setting("few", (alone,), 4, 5), 0)
+    with pytest.raises(FcitError, match="stage 2: federation.per_round = 3, but 2 of the 4"):
+        plan(Setting("few", (alone, Stage(tasks[:1], 0, (1, 2))), 4, 3), 0)
     with pytest.raises(FcitError, match="setting.sampling"):
-        sample(Setting("few", (), 9, 5), 0, "random", 0, 0)  # type: ignore[arg-type]
+        sample(Setting("odd", (alone,), 9, 5), 0, "random", 0, 0)  # type: ignore[arg-type]
+
+
+def test_a_stage_has_its_own_rounds_and_samples_the_clients_that_are_there():
+    a, b = Task("a", ("a",)), Task("b", ("b",))
+    stages = (Stage((a,), 1, (0, 2, 5)), Stage((b, a)), Stage((a,), 4))
+    own = Setting("own", stages, clients=6, per_round=2, rounds=3)
+    for sampling in ("derived", "reference"):
+        found = plan(own, 0, sampling)
+        assert [len(rounds) for rounds in found] == [1, 3, 4]
+        assert {turn.client for one in found[0] for turn in one} <= {0, 2, 5}
+        assert [[turn.task.name for turn in one] for one in found[1]] == [["b", "a"]] * 3
+        last = [[turns[0].last for turns in rounds] for rounds in found]
+        assert last == [[True], [False, False, True], [False, False, False, True]]
+    assert own.holders("a") == own.holders("b") == tuple(range(6))
+    assert Setting("own", stages[:1], 6, 2).holders("a") == (0, 2, 5)
+    assert plan(own, 0)[1] == plan(Setting("all", stages[1:2] * 2, 6, 2, 3), 0)[1]

@@ -14,6 +14,7 @@ from fcit.types import FcitError, Identity, Job, Sample, Turn, Update, Weights
 
 if TYPE_CHECKING:
     from fcit.methods import Method
+    from fcit.models.batch import Batch
     from fcit.models.identity import Encoder
     from fcit.models.lmm import LMM
 
@@ -38,7 +39,8 @@ class Training:
     """Local training: rates for adapters and projector, batch in samples, warm-up as a share of steps.
 
     AdamW and a cosine schedule start anew for every client and round. threads: per client; part of the
-    recipe because float sums depend on it.
+    recipe because float sums depend on it. micro_batch: so many samples of a step go through the model
+    at once (0: all). checkpointing: layers are computed again for the gradient instead of kept.
     """
 
     lr: float = 2e-4
@@ -50,6 +52,8 @@ class Training:
     dropout: float = 0.05
     max_grad_norm: float = 1.0
     max_length: int = 2048
+    micro_batch: int = 0
+    checkpointing: bool = False
     threads: int = 1
 
 
@@ -88,6 +92,7 @@ def take_turn(
     own_projector = method.projector != "frozen"
     model.receive(received, method.scale, trained, own_projector)
     method.equip(model, received)
+    model.checkpoint(training.checkpointing)
     control = model.subspaces.control
     control.dropout = training.dropout
     control.noise = torch_stream(seed, "dropout", *place)
@@ -106,30 +111,31 @@ def take_turn(
         batch for _ in range(job.epochs) for batch in grouped(lengths, training.batch_size, order)
     ]
     losses: list[float] = []
-    batches = []
     for step, chosen in enumerate(plan):
-        batch = model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
-        loss = method.objective(model, received, memory, batch)
-        if not math.isfinite(float(loss.detach())):
-            raise FcitError(
-                f"{where}: the loss is {float(loss.detach())} at step {step + 1} of {len(plan)}; "
-                f"lower training.lr (now {training.lr}) or look at the client's data"
-            )
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        value = 0.0
+        for part, share in _parts(model, data, chosen, training.micro_batch):
+            loss = method.objective(model, received, memory, part)
+            if share < 1:
+                loss = loss * share
+            value += float(loss.detach())
+            if not math.isfinite(value):
+                raise FcitError(
+                    f"{where}: the loss is {value} at step {step + 1} of {len(plan)}; "
+                    f"lower training.lr (now {training.lr}) or look at the client's data"
+                )
+            loss.backward()
         local.correct()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm))
         if not math.isfinite(norm):
             raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
         optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(value)
     control.noise = None
-    batches = (
-        model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
-        for chosen in plan
-    )
+    model.checkpoint(False)
+    batches = (_batch(model, data, chosen) for chosen in plan)
     extras, memory = method.report(model, received, memory, batches)
     if "projector" in received.extras:
         extras = extras | {"projector": model.shared_projector()}
@@ -138,6 +144,20 @@ def take_turn(
     corrections, kept = local.report()
     update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
     return update, memory | kept
+
+
+def _batch(model: LMM, data: Data, chosen: Sequence[int]) -> Batch:
+    return model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
+
+
+def _parts(model: LMM, data: Data, chosen: Sequence[int], size: int) -> list[tuple[Batch, float]]:
+    """A step's samples in batches of at most `size` (0: one), each with its share of the answer tokens:
+    losses are means over these, so the parts' losses weighted so sum to the whole batch's."""
+    size = size or len(chosen)
+    pieces = [chosen[at : at + size] for at in range(0, len(chosen), size)]
+    parts = [_batch(model, data, piece) for piece in pieces]
+    tokens = [int((part.labels[:, 1:] != -100).sum()) for part in parts]
+    return [(part, count / sum(tokens)) for part, count in zip(parts, tokens, strict=True)]
 
 
 def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:

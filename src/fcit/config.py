@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fcit.federation import FederationSection, Positive, Section
 from fcit.files import write_text
+from fcit.setting import SettingSection
 from fcit.tracking import TrackingSection
 from fcit.types import FcitError
 
@@ -79,17 +80,6 @@ class ModelSection(Section):
     features: bool = True
 
 
-class SettingSection(Section):
-    """name: one of the four settings. beta: Dirichlet concentration of the clients' sample counts
-    (smaller: more unequal). order: the stages' datasets or capability groups (absent: the paper's).
-    sampling: of each round's clients, from the run's seed or as the reference implementation does."""
-
-    name: Literal["task-hom", "task-het", "cap-hom", "cap-het"] = "task-hom"
-    beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
-    order: tuple[str, ...] = Field(default=(), strict=False)
-    sampling: Literal["derived", "reference"] = "derived"
-
-
 class TrainingSection(Section):
     """Local training (see `client.Training`): AdamW, cosine with warm-up, anew every turn."""
 
@@ -102,6 +92,8 @@ class TrainingSection(Section):
     dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.05
     max_grad_norm: Annotated[float, Field(gt=0, strict=False)] = 1.0
     max_length: Positive = 2048
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    checkpointing: bool = False
     threads: Positive = 1
 
 
@@ -210,8 +202,7 @@ def checked(model: type[Model], table: Mapping[str, Any], source: str) -> Model:
         return model.model_validate(table)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "recipe"
-        raise FcitError(f"{source}: {key}: {_plain(first)}") from None
+        raise FcitError(f"{source}: {_place(first)}{_plain(first)}") from None
 
 
 def _switch(table: dict[str, Any], method: str, source: str) -> None:
@@ -285,6 +276,15 @@ def _change(table: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise FcitError(f"--set {change}: {section} is not a section")
     table[leaf] = value
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    """Where in a recipe: section.key, and the entry of a list, counted from 1."""
+    parts = error["loc"]
+    if parts == ("setting",) and error["type"] == "value_error":
+        return ""  # what concerns all of the section names the key itself
+    named = "".join(f", no. {one + 1}" if isinstance(one, int) else f".{one}" for one in parts)
+    return f"{named.removeprefix('.') or 'recipe'}: "
 
 
 def _plain(error: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -56,19 +56,17 @@ class Experiment:
         self.method = build_method(config)
         federation, part = config.federation, config.setting
         self.optimiser = Optimiser() if self.method.centralised else federation.build_optimiser()
-        self.setting: Setting = settings.setting(
-            part.name,
-            clients=federation.clients,
-            per_round=federation.per_round,
-            rounds=federation.rounds,
-            order=part.order or None,
-        )
-        epochs = config.training.epochs
-        self.setting = Setting(**{**_fields(self.setting), "epochs": epochs})
+        sizes = (federation.clients, federation.per_round, federation.rounds)
+        if part.stages:
+            spelled = [settings.Spelled(one.slots, one.rounds, one.clients) for one in part.stages]
+            setting = settings.own(part.name, part.tasks, spelled, *sizes)
+        else:
+            setting = settings.setting(part.name, *sizes, part.order or None)
+        self.setting: Setting = replace(setting, epochs=config.training.epochs)
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
-        self._shares: dict[tuple[Task, int], list[list[Sample]]] = {}
+        self._shares: dict[tuple[object, ...], list[list[Sample]]] = {}
 
     @cached_property
     def root(self) -> Path:
@@ -148,31 +146,31 @@ class Experiment:
 
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split where the data folder has
-        it, else a seeded one of each of the task's datasets."""
-        return self._shares_of(task, self.training_setting.clients)
+        it, else a seeded one of each of the task's datasets among those who may ever learn it."""
+        return self._shares_of(task, self.training_setting)
 
-    def _shares_of(self, task: Task, clients: int) -> list[list[Sample]]:
-        if (task, clients) not in self._shares:
+    def _shares_of(self, task: Task, setting: Setting) -> list[list[Sample]]:
+        clients = setting.clients
+        key = (task, clients, tuple(setting.holders(name) for name in task.datasets))
+        if key not in self._shares:
             found = published(self.root, task, self.config.setting.beta, clients)
-            self._shares[task, clients] = found or self._split(task, clients)
-        return self._shares[task, clients]
+            self._shares[key] = found or self._split(task, setting)
+        return self._shares[key]
 
-    def _split(self, task: Task, clients: int) -> list[list[Sample]]:
-        shares: list[list[Sample]] = [[] for _ in range(clients)]
+    def _split(self, task: Task, setting: Setting) -> list[list[Sample]]:
+        shares: list[list[Sample]] = [[] for _ in range(setting.clients)]
         beta, minimum = self.config.setting.beta, self.config.federation.minimum
         for name in task.datasets:
-            samples = self.samples(name, "train")
-            parts = split(len(samples), clients, beta, self.config.seed, name, minimum=minimum)
-            for share, part in zip(shares, parts, strict=True):
-                share += [samples[i] for i in part]
+            samples, holders = self.samples(name, "train"), setting.holders(name)
+            parts = split(len(samples), len(holders), beta, self.config.seed, name, minimum=minimum)
+            for client, part in zip(holders, parts, strict=True):
+                shares[client] += [samples[i] for i in part]
         return shares
 
     def counts(self, setting: Setting) -> dict[str, list[int]]:
         """How many training samples of each dataset every client of a setting holds."""
         tasks = [task for stage in setting.stages for task in stage.tasks]
-        found = {
-            name: self._shares_of(task, setting.clients) for task in tasks for name in task.datasets
-        }
+        found = {name: self._shares_of(task, setting) for task in tasks for name in task.datasets}
         return {
             name: [sum(sample.dataset == name for sample in share) for share in shares]
             for name, shares in found.items()
@@ -256,7 +254,3 @@ class Site:
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
         return answer(self.model, encoder, self.method, self.placed, data, tokens)
-
-
-def _fields(value) -> dict:
-    return {one.name: getattr(value, one.name) for one in fields(value)}

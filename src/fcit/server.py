@@ -93,15 +93,28 @@ def take_round(
 ) -> tuple[State, Round]:
     """Identify, organise, send, train, aggregate, step: one round of one stage."""
     optimiser = optimiser or Optimiser()
-    identities = sorted(engine.identify(method.unknown(state, turns)), key=lambda one: one.client)
-    state = renew(state, method.organise(state, identities))
-    jobs = [Job(turn, _sent(method, optimiser, state, turn), epochs) for turn in turns]
+    state, identities, jobs = hand_out(turns, method, state, engine, epochs, optimiser)
     updates = sorted(engine.run(jobs), key=lambda update: update.client)
     after = method.aggregate(state, updates)
     if average == "product":
         after = exact(after, updates)
     after = conclude(optimiser, state, after, turns, updates, method.learnt)
     return after, Round(Position(), jobs, updates, identities)
+
+
+def hand_out(
+    turns: Sequence[Turn],
+    method: Method,
+    state: State,
+    engine: Engine,
+    epochs: int,
+    optimiser: Optimiser,
+) -> tuple[State, list[Identity], list[Job]]:
+    """Identify, organise, send: a round's first half."""
+    identities = sorted(engine.identify(method.unknown(state, turns)), key=lambda one: one.client)
+    state = renew(state, method.organise(state, identities))
+    jobs = [Job(turn, _sent(method, optimiser, state, turn), epochs) for turn in turns]
+    return state, identities, jobs
 
 
 def _sent(method: Method, optimiser: Optimiser, state: State, turn: Turn) -> State:

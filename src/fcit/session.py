@@ -114,7 +114,7 @@ class Session:
             tracking(
                 config.tracking, folder.path, configs.to_table(config), self.watch.say
             ) as track,
-            LocalEngine(self.config, self._workers()) as engine,
+            LocalEngine(self.config, workers(self.config)) as engine,
         ):
             position = self.folder.position()
             self.folder.tidy()
@@ -144,7 +144,7 @@ class Session:
         rows: list[Row],
         track: Log,
     ) -> None:
-        total = len(self.stages) * self.experiment.training_setting.rounds
+        total = sum(map(len, self.experiment.plan))
         per_round = self.experiment.training_setting.per_round
         start = self._rounds(position) if position else 0
 
@@ -210,7 +210,7 @@ class Session:
         names = self.setting.datasets
         stage = self.results.stage_name(last)
         state = self.folder.state()[0] if self.stages else State()
-        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+        with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*names, GENERAL):
                 self.folder.predictions(stage, name).unlink(missing_ok=True)
@@ -223,7 +223,7 @@ class Session:
 
     def _rounds(self, position: Position) -> int:
         """How many rounds of the run are done."""
-        return position.stage * self.experiment.training_setting.rounds + position.rounds
+        return sum(map(len, self.experiment.plan[: position.stage])) + position.rounds
 
     def _row_index(self, stage: int) -> int:
         return 0 if self.method.once else stage
@@ -233,19 +233,21 @@ class Session:
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
 
-    def _workers(self) -> int:
-        federation = self.config.federation
-        if federation.workers:
-            return federation.workers
-        if self.config.model.device not in ("auto", "cpu"):
-            return 1
-        if self.config.model.device == "auto":
-            from fcit.models.device import choose
 
-            if choose("auto", "auto")[0] != "cpu":
-                return 1
-        useful = max(federation.per_round, 4)
-        return max(1, min(useful, cores() // self.config.training.threads))
+def workers(config: Config) -> int:
+    """How many processes the clients of a run share."""
+    federation = config.federation
+    if federation.workers:
+        return federation.workers
+    if config.model.device not in ("auto", "cpu"):
+        return 1
+    if config.model.device == "auto":
+        from fcit.models.device import choose
+
+        if choose("auto", "auto")[0] != "cpu":
+            return 1
+    useful = max(federation.per_round, 4)
+    return max(1, min(useful, cores() // config.training.threads))
 
 
 def _comparable(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,9 +50,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Stage:
-    """The tasks a stage's clients learn: one task (homogeneous), or one per slot of a round."""
+    """The tasks a stage's clients learn: one task (homogeneous), or one per slot of a round.
+
+    `rounds` 0: as many as the setting says. `clients`: who may be sampled; none named: all.
+    """
 
     tasks: tuple[Task, ...]
+    rounds: int = 0
+    clients: tuple[int, ...] = ()
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -75,6 +80,19 @@ class Setting:
     def datasets(self) -> tuple[str, ...]:
         """All datasets of the setting, in order of first appearance."""
         return tuple(dict.fromkeys(name for stage in self.stages for name in stage.datasets))
+
+    def rounds_of(self, stage: Stage) -> int:
+        """How many rounds a stage has."""
+        return stage.rounds or self.rounds
+
+    def pool(self, stage: Stage) -> tuple[int, ...]:
+        """The clients that a stage's rounds are sampled from, ascending."""
+        return stage.clients or tuple(range(self.clients))
+
+    def holders(self, dataset: str) -> tuple[int, ...]:
+        """The clients that may ever learn a dataset, ascending: its samples are dealt to them."""
+        pools = [self.pool(stage) for stage in self.stages if dataset in stage.datasets]
+        return tuple(sorted({client for pool in pools for client in pool}))
 
     def seen(self, stage: int) -> tuple[str, ...]:
         """The datasets that any client has trained on once `stage` (from 0) has ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fcit.benchmark.datasets import DATASETS
-from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, setting
+from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, Spelled, own, setting
 from fcit.types import FcitError
 
 
@@ -90,3 +90,44 @@ def test_order_can_be_chosen():
 def test_what_does_not_fit_is_refused(arguments, said):
     with pytest.raises(FcitError, match=said):
         setting(**arguments)
+
+
+def test_a_setting_of_ones_own_has_any_tasks_slots_arrivals_and_revisits():
+    tasks = {"scans": ["My-Scans"], "lab": ["My-Sheets", "DVQA"]}
+    stages = [
+        Spelled(("scans",), 3, (0, 1)),
+        Spelled(("lab", "Chart"), 0, (3, 2)),
+        Spelled(("scans", "DVQA")),
+    ]
+    found = own("clinic", tasks, stages, clients=4, per_round=2, rounds=5)
+    assert [[task.datasets for task in stage.tasks] for stage in found.stages] == [
+        [("My-Scans",)],
+        [("My-Sheets", "DVQA"), GROUPS["Chart"]],
+        [("My-Scans",), ("DVQA",)],
+    ]
+    assert [found.rounds_of(stage) for stage in found.stages] == [3, 5, 5]
+    assert [found.pool(stage) for stage in found.stages] == [(0, 1), (2, 3), (0, 1, 2, 3)]
+    assert found.datasets == ("My-Scans", "My-Sheets", "DVQA", "ArxivQA", "FigureQA")
+    assert found.seen(0) == ("My-Scans",)
+    assert found.seen(2) == found.seen(1)  # a task that comes again is no new dataset
+    assert found.holders("My-Sheets") == (2, 3)
+    assert found.holders("My-Scans") == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "stage", "said"),
+    [
+        ({}, Spelled(("Plants",)), "stage 2: no task 'Plants'; name it in"),
+        ({"a": ["A"]}, Spelled(("b",)), r"stage 2: no task 'b'; \[setting.tasks\] has a"),
+        ({"a": []}, Spelled(("a",)), "setting.tasks: a must name"),
+        ({"a": ["A", "A"]}, Spelled(("a",)), "setting.tasks: a must name"),
+        ({"a": ["a/b"]}, Spelled(("a",)), "must be that of a folder"),
+        ({}, Spelled(("DVQA", "DVQA")), "stage 2: 2 slots, but federation.per_round = 3"),
+        ({}, Spelled(("DVQA",), 0, (0, 1, 9)), "stage 2: client 9, but federation.clients = 5"),
+        ({}, Spelled(("DVQA",), 0, (0, 1)), "stage 2: 2 clients of 2 named"),
+        ({}, Spelled(("DVQA",), 0, (0, 1, 1)), "stage 2: 2 clients of 3 named"),
+    ],
+)
+def test_what_does_not_fit_in_a_setting_of_ones_own_is_refused(tasks, stage, said):
+    with pytest.raises(FcitError, match=said):
+        own("mine", tasks, [Spelled(("IconQA",)), stage], clients=5, per_round=3)

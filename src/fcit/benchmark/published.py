@@ -27,7 +27,7 @@ def folder(root: Path, task: Task, beta: float) -> Path | None:
     order, a group's place among the capability groups.
     """
     for kind, names in KINDS.items():
-        if task.name in names:
+        if task.name in names and task.datasets == GROUPS.get(task.name, (task.name,)):
             number = names.index(task.name) + 1
             return root / "partitioned_data" / kind / f"{float(beta)}" / f"Task{number}"
     return None

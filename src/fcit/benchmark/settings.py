@@ -1,11 +1,12 @@
-"""The benchmark's four settings as data: task order, capability groups, heterogeneous tables."""
+"""The benchmark's four settings as data (task order, capability groups, heterogeneous tables), and
+settings of one's own, spelled out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fcit.benchmark.datasets import find
+from fcit.benchmark.datasets import DATASETS, find
 from fcit.types import FcitError, Setting, Stage, Task
 
 TASK_ORDER = (
@@ -81,11 +82,7 @@ def setting(
     """
     if name not in SETTINGS:
         raise FcitError(f"setting.name: no setting {name!r}; there are {', '.join(SETTINGS)}")
-    for key, value in (("clients", clients), ("per_round", per_round), ("rounds", rounds)):
-        if value < 1:
-            raise FcitError(f"federation.{key} = {value}; it must be at least 1")
-    if per_round > clients:
-        raise FcitError(f"federation.per_round = {per_round} exceeds the {clients} clients")
+    _sized(clients, per_round, rounds)
     row = SETTINGS[name]
     tasks = _tasks(name, row, order)
     if row.slots == 1:
@@ -98,6 +95,73 @@ def setting(
             )
         stages = tuple(Stage(tuple(tasks[index] for index in slots)) for slots in row.table)
     return Setting(name, stages, clients, per_round, rounds)
+
+
+@dataclass(frozen=True)
+class Spelled:
+    """A stage of one's own: the name of every slot's task (or one for all slots), its rounds (0: as
+    many as the federation's), and the clients that are there (none named: all)."""
+
+    slots: tuple[str, ...]
+    rounds: int = 0
+    clients: tuple[int, ...] = ()
+
+
+def own(
+    name: str,
+    tasks: Mapping[str, Sequence[str]],
+    stages: Sequence[Spelled],
+    clients: int = 50,
+    per_round: int = 5,
+    rounds: int = 10,
+) -> Setting:
+    """A setting of one's own: any datasets, stages, slots, arrivals and revisits.
+
+    `tasks` are datasets by the task's name; the datasets of the benchmark and its capability groups
+    are tasks too. Raises FcitError naming the task or the stage (from 1) that does not fit.
+    """
+    _sized(clients, per_round, rounds)
+    known = {one: Task(one, (one,)) for one in DATASETS}
+    known |= {one: Task(one, datasets) for one, datasets in GROUPS.items()}
+    for one, datasets in tasks.items():
+        if len(set(datasets)) != len(datasets) or not datasets:
+            raise FcitError(f"setting.tasks: {one} must name one dataset or several, each once")
+        known[one] = Task(one, tuple(find(dataset).name for dataset in datasets))
+    found: list[Stage] = []
+    for number, stage in enumerate(stages, 1):
+        where = f"setting.stages, stage {number}"
+        if stranger := next((slot for slot in stage.slots if slot not in known), None):
+            mine = (
+                f"[setting.tasks] has {', '.join(tasks)}" if tasks else "name it in [setting.tasks]"
+            )
+            raise FcitError(f"{where}: no task {stranger!r}; {mine}")
+        if len(stage.slots) not in (1, per_round):
+            raise FcitError(
+                f"{where}: {len(stage.slots)} slots, but federation.per_round = {per_round}; name one "
+                f"task for all clients of a round, or {per_round}"
+            )
+        there = stage.clients or tuple(range(clients))
+        if lost := next((one for one in there if not 0 <= one < clients), None):
+            raise FcitError(
+                f"{where}: client {lost}, but federation.clients = {clients}: they are 0 to "
+                f"{clients - 1}"
+            )
+        if len(set(there)) != len(there) or len(there) < per_round:
+            raise FcitError(
+                f"{where}: {len(set(there))} clients of {len(there)} named; there must be at least "
+                f"federation.per_round = {per_round}, each once"
+            )
+        slots = tuple(known[slot] for slot in stage.slots)
+        found.append(Stage(slots, stage.rounds, tuple(sorted(stage.clients))))
+    return Setting(name, tuple(found), clients, per_round, rounds)
+
+
+def _sized(clients: int, per_round: int, rounds: int) -> None:
+    for key, value in (("clients", clients), ("per_round", per_round), ("rounds", rounds)):
+        if value < 1:
+            raise FcitError(f"federation.{key} = {value}; it must be at least 1")
+    if per_round > clients:
+        raise FcitError(f"federation.per_round = {per_round} exceeds the {clients} clients")
 
 
 def _tasks(name: str, row: Row, order: Sequence[str] | None) -> list[Task]:

@@ -10,6 +10,7 @@ import typer
 
 from fcit.cli.data import data
 from fcit.cli.options import Changes, Recipe, stoppable
+from fcit.cli.plan import plan
 from fcit.cli.sweep import sweep
 from fcit.types import FcitError
 from fcit.watch import Terminal
@@ -32,6 +33,7 @@ Start here:
     fcit report runs/first
 """,
 )
+app.command()(plan)
 app.command()(sweep)
 app.add_typer(data, name="data")
 

@@ -18,8 +18,13 @@ class Individual(Method):
     answers_any: ClassVar[bool] = False
 
     def reshape(self, setting: Setting) -> Setting:
-        alone = tuple(Stage((Task(name, (name,)),)) for name in setting.datasets)
-        return replace(setting, stages=alone)
+        """A stage per dataset: as long as the longest that teaches it, with all who may learn it."""
+        alone: list[Stage] = []
+        for name in setting.datasets:
+            homes = [stage for stage in setting.stages if name in stage.datasets]
+            rounds = max(setting.rounds_of(stage) for stage in homes)
+            alone.append(Stage((Task(name, (name,)),), rounds, setting.holders(name)))
+        return replace(setting, stages=tuple(alone))
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         own = blank if self.projector == "frozen" else with_projector(blank, projector)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import ClassVar
 
 from fcit.methods.base import Method
@@ -12,13 +13,16 @@ from fcit.types import Setting, Stage, Task
 @dataclass(frozen=True)
 class Multitask(Method):
     """One client holds everything and trains once, for as many epochs as a client's data is expected to
-    be seen in a homogeneous stage (rounds x per_round / clients, at least 1)."""
+    be seen in a homogeneous stage (rounds x per_round / clients, the mean over stages, at least 1)."""
 
     once: ClassVar[bool] = True
     centralised: ClassVar[bool] = True
 
     def reshape(self, setting: Setting) -> Setting:
-        passes = setting.rounds * setting.per_round / setting.clients * setting.epochs
+        passes = setting.epochs * fmean(
+            setting.rounds_of(stage) * setting.per_round / len(setting.pool(stage))
+            for stage in setting.stages
+        )
         return replace(
             setting,
             stages=(Stage((Task("all", setting.datasets),)),),

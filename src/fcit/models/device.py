@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+
 import torch
 
 from fcit.types import FcitError
@@ -29,3 +32,22 @@ def fast_bf16() -> bool:
     """Whether this CPU multiplies bf16 matrices itself (elsewhere bf16 is slower than fp32)."""
     able = torch.cpu.get_capabilities()
     return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+
+
+LARGE = 100_000_000
+"""Parameters from which on a CPU's memory is worth more than the time to ask the system for it."""
+
+
+def give_back(device: str, parameters: int) -> None:
+    """For a large model on a CPU, let glibc return what large tensors leave behind (elsewhere: nothing).
+
+    By default it keeps freed blocks of up to 32 MB in holes that the next tensor of the same size does
+    not fit: a large model's training then takes a third more memory on a CPU.
+    """
+    if device != "cpu" or parameters < LARGE:
+        return
+    mmap_threshold, trim_threshold = -3, -1  # of malloc.h
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        library = ctypes.CDLL(None)
+        library.mallopt(mmap_threshold, 1 << 20)
+        library.mallopt(trim_threshold, 64 << 20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat
+from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
-from fcit.models.subspace import Gate, Subspaces, projections
+from fcit.models.subspace import Gate, Subspaces, projections, replayed
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
@@ -55,6 +59,7 @@ class LMM:
         except (OSError, ValueError, KeyError) as error:
             line = str(error).strip().splitlines()[0]
             raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
+        give_back(self.device.type, model.num_parameters())
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.tokenizer = self.processor.tokenizer
         self.chat = Chat(self.processor, max_length)
@@ -63,7 +68,7 @@ class LMM:
         root = next(name for name, part in self.model.named_modules() if part is decoder)
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
-        self.projector = self._find_projector(decoder)
+        self.projector = find_projector(self.model, decoder)
         base = {name: value.detach().clone() for name, value in self.projector.named_parameters()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -166,6 +171,16 @@ class LMM:
     def projector_parameters(self) -> list[Tensor]:
         """What learns at the projector's rate."""
         return [value for one in self.projectors for value in one.values() if value.requires_grad]
+
+    def checkpoint(self, on: bool) -> None:
+        """Keep only the inputs of the language model's layers while training, or all there is; what is
+        computed again draws the dropout it drew before."""
+        again = partial(replayed, self.subspaces.control)
+        for part in self.model.get_decoder().modules():
+            if isinstance(part, GradientCheckpointingLayer):
+                part.gradient_checkpointing = part.training = on  # nothing inside it is in training
+                how = partial(checkpoint, use_reentrant=False, context_fn=again)
+                part._gradient_checkpointing_func = how  # type: ignore[assignment]
 
     def features(self, images: Sequence[Path]) -> Tensor:
         """Frozen vision features of image files: [batch, tokens, width], each computed once.
@@ -275,9 +290,11 @@ class LMM:
             hook.remove()
         return seen[0][0]
 
-    def _find_projector(self, decoder: nn.Module) -> nn.Module:
-        vision = self.model.get_encoder(modality="image")
-        for part in self.model.base_model.children():
-            if part not in (vision, decoder) and any(True for _ in part.parameters()):
-                return part
-        raise FcitError(f"no projector found in {type(self.model).__name__}")
+
+def find_projector(model: Any, decoder: nn.Module) -> nn.Module:
+    """The part of a model that is neither its image encoder nor its language model."""
+    vision = model.get_encoder(modality="image")
+    for part in model.base_model.children():
+        if part not in (vision, decoder) and any(True for _ in part.parameters()):
+            return part
+    raise FcitError(f"no projector found in {type(model).__name__}")

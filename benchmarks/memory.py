@@ -1,0 +1,148 @@
+"""How near `fcit plan`'s memory is to what a client's turn takes, for a random model on a CPU.
+
+    .venv/bin/python benchmarks/memory.py [--hidden 1024] [--depth 20] [--batch 8] [--checkpointing]
+
+Writes a LLaVA-shaped model of random weights (325 million parameters by default) to a temporary folder,
+trains one turn of DISCO with it in a process of its own, and prints the peak of its resident memory,
+without what the interpreter and its imports had taken, beside the prediction.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+MEASURED = "memory "
+"""What the measuring process's line begins with."""
+
+
+def main() -> None:
+    """Make the model, train, compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--depth", type=int, default=20)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--micro-batch", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--inside", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inside:
+        print(MEASURED + json.dumps(turn(json.loads(given.inside))))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        write(place / "model", given.hidden, given.depth)
+        table = recipe(place, given)
+        os.environ["FCIT_CACHE"] = str(place / "cache")
+        done = subprocess.run(
+            [sys.executable, __file__, "--inside", json.dumps(table)],
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        line = next(one for one in done.stdout.splitlines() if one.startswith(MEASURED))
+        compare(table, json.loads(line.removeprefix(MEASURED)))
+
+
+def recipe(place: Path, given: argparse.Namespace) -> dict:
+    """One stage of one round of one client, whose turn has as many steps as are asked for."""
+    from fcit.benchmark import mini
+
+    mini.write(place / "data", 0, given.batch * given.steps, 1, ["Flickr30k"])
+    return {
+        "data": {"root": str(place / "data")},
+        "model": {
+            "path": str(place / "model"),
+            "device": "cpu",
+            "dtype": given.dtype,
+            "features": False,
+        },
+        "setting": {"name": "task-hom", "order": ["Flickr30k"]},
+        "federation": {"clients": 1, "per_round": 1, "rounds": 1, "workers": 1},
+        "training": {
+            "batch_size": given.batch,
+            "micro_batch": given.micro_batch,
+            "checkpointing": given.checkpointing,
+            "threads": int(os.environ.get("OMP_NUM_THREADS", "1")),
+        },
+    }
+
+
+def write(folder: Path, hidden: int, depth: int) -> None:
+    """A model of random weights with the mini model's tokenizer and images."""
+    import torch
+    from transformers import (
+        AutoProcessor,
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
+
+    from fcit.models import CHECKPOINTS
+
+    processor = AutoProcessor.from_pretrained(CHECKPOINTS / "mini-lmm", backend="pil")
+    config = LlavaConfig.from_pretrained(CHECKPOINTS / "mini-lmm")
+    config.vision_config = CLIPVisionConfig(
+        hidden_size=256, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=4,
+        image_size=48, patch_size=8, projection_dim=128,
+    )  # fmt: skip
+    config.text_config = LlamaConfig(
+        vocab_size=32000, hidden_size=hidden, intermediate_size=hidden * 11 // 4,
+        num_hidden_layers=depth, num_attention_heads=hidden // 64, max_position_embeddings=512,
+    )  # fmt: skip
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    torch.manual_seed(0)
+    model = LlavaForConditionalGeneration(config)
+    print(f"{sum(value.numel() for value in model.parameters()):,} parameters")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def turn(table: dict) -> dict[str, int]:
+    """One client's turn; bytes of resident memory before anything is loaded, and at the peak."""
+    from fcit.config import validate
+    from fcit.experiment import Site
+    from fcit.models import identity, lmm, size  # so that the baseline holds every import
+    from fcit.planning.rehearsal import rehearse
+
+    assert identity and lmm
+    site = Site(validate(table))
+    before = resident("VmRSS")
+    shape = size.size(site.experiment.model_path())
+    job = rehearse(site.experiment, shape, size.identity_width(site.experiment.identity_path()))[-1]
+    site.train(job.last, {})
+    return {"before": before, "peak": resident("VmHWM")}
+
+
+def resident(key: str) -> int:
+    """This process's resident memory in bytes: now (VmRSS) or at its peak (VmHWM)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key + ":"):
+            return int(line.split()[1]) << 10
+    raise OSError(f"/proc/self/status has no {key}; this benchmark needs Linux")
+
+
+def compare(table: dict, found: dict[str, int]) -> None:
+    """Print what was predicted, part by part, and what was measured."""
+    from fcit.config import validate
+    from fcit.planning import plan
+
+    parts = plan(validate(table)).memory
+    for name, value in parts.items():
+        print(f"{name:24}{value / 1e6:10.1f} MB")
+    predicted, measured = sum(parts.values()), found["peak"] - found["before"]
+    print(f"{'predicted':24}{predicted / 1e6:10.1f} MB")
+    print(f"{'measured':24}{measured / 1e6:10.1f} MB (baseline {found['before'] / 1e6:.0f} MB)")
+    print(f"predicted / measured = {predicted / measured:.3f}")
+
+
+if __name__ == "__main__":
+    main()

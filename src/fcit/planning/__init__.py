@@ -1,0 +1,176 @@
+"""What a run will be, before anything is spent: who trains on what and when, bytes, memory and time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from statistics import fmean
+
+from fcit.config import Config
+from fcit.experiment import Experiment
+from fcit.planning import estimates
+from fcit.planning.counts import Counts
+from fcit.planning.rehearsal import Traffic, rehearse
+from fcit.session import workers
+from fcit.types import FcitError, Task
+from fcit.watch import Silent, Watch
+
+WIDTH = 768
+"""Of an identity token where the encoder's configuration is not on this disk: CLIP ViT-L/14's."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage. samples, steps: of all its turns (None: the data is not here). tests: questions asked
+    after it. down, up: bytes to and from a client in a round, the mean; *_all: of all its turns."""
+
+    tasks: tuple[str, ...]
+    clients: int
+    rounds: int
+    per_round: int
+    sampled: int
+    samples: int | None
+    steps: int | None
+    tests: int | None
+    down: int | None = None
+    up: int | None = None
+    down_all: int | None = None
+    up_all: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole run. `zero_shot`: questions asked of the base model. `memory`: bytes by what takes them,
+    in one process that trains, on `device`. `seconds`: training, answering; `measured` or estimated.
+    `notes`: what could not be known, one line each."""
+
+    setting: str
+    method: str
+    model: str
+    parameters: int | None
+    device: str
+    dtype: str
+    workers: int
+    stages: tuple[StagePlan, ...]
+    zero_shot: int | None
+    memory: Mapping[str, int] = field(default_factory=dict[str, int])
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    measured: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> Plan:
+    """Plan a run: nothing is written, and no weight is read unless `measure` asks for real steps.
+
+    Raises FcitError where the recipe cannot be run whatever data and model are there.
+    """
+    from fcit.models import size as sizes
+    from fcit.models.device import choose
+
+    experiment, notes = Experiment(config), list[str]()
+    if measure:
+        experiment.prepare(watch or Silent())
+    device, dtype = choose(config.model.device, config.model.dtype)
+    counts = Counts(experiment, notes)
+    stages = [_stage(experiment, counts, at) for at in range(len(experiment.plan))]
+    asked = counts.tests(experiment.setting.datasets, general=True)
+    found = Plan(
+        setting=experiment.setting.name,
+        method=config.method.name,
+        model=config.model.path or "the mini model",
+        parameters=None,
+        device=device,
+        dtype=str(dtype).removeprefix("torch."),
+        workers=workers(config),
+        stages=tuple(stages),
+        zero_shot=asked,
+    )
+    try:
+        size = sizes.size(experiment.model_path())
+    except FcitError as error:
+        notes.append(
+            f"{error}; bytes, memory and time are left out (they need its config.json alone)"
+        )
+        return replace(found, notes=tuple(notes))
+    traffic = rehearse(experiment, size, _width(experiment, notes))
+    stages = [_with_bytes(one, part) for one, part in zip(stages, traffic, strict=True)]
+    found = replace(found, stages=tuple(stages), parameters=size.parameters)
+    if traffic:
+        spans = estimates.spans(experiment, size, counts.some(), notes)
+        steps = sum(one.steps or 0 for one in stages)
+        samples = sum(one.samples or 0 for one in stages)
+        images = samples or sizes.CACHE  # not known: more than the cache will hold
+        last, number = traffic[-1].last, dtype.itemsize
+        load = estimates.load(experiment, last, spans, images, number, device)
+        questions = (asked or 0) + sum(one.tests or 0 for one in stages)
+        if measure:
+            step, answer = estimates.measured(config, traffic[0].last)
+        else:
+            rate = estimates.rate(device, dtype, config.training.threads)
+            step, answer = estimates.seconds(size, spans, rate, config)
+            step *= samples / max(1, steps)
+        seconds = {"training": steps * step, "answering": questions * answer}
+        found = replace(found, memory=sizes.memory(size, load))
+        if None in (asked, *(one.samples for one in stages)):
+            notes.append("time: not without all of the data")
+        else:
+            seconds = {name: value / found.workers for name, value in seconds.items()}
+            found = replace(found, seconds=seconds, measured=measure)
+    return replace(found, notes=tuple(notes))
+
+
+def _stage(experiment: Experiment, counts: Counts, at: int) -> StagePlan:
+    setting, method = experiment.training_setting, experiment.method
+    stage, rounds = setting.stages[at], experiment.plan[at]
+    batch = experiment.config.training.batch_size
+    held = [_of(counts, turn.task, turn.client) for turns in rounds for turn in turns]
+    known = [count for count in held if count is not None]
+    whole = len(known) == len(held)
+    asked = experiment.setting.datasets if method.once else experiment.setting.seen(at)
+    if at == len(experiment.plan) - 1:
+        tests = counts.tests(asked, general=method.answers_any)
+    elif method.once:
+        tests = 0
+    else:
+        ahead = experiment.config.evaluation.ahead
+        tests = counts.tests(experiment.setting.seen(at + 1) if ahead else asked)
+    steps = [setting.epochs * math.ceil(count / batch) for count in known]
+    return StagePlan(
+        tasks=tuple(task.name for task in stage.tasks),
+        clients=len(setting.pool(stage)),
+        rounds=len(rounds),
+        per_round=setting.per_round,
+        sampled=len({turn.client for turns in rounds for turn in turns}),
+        samples=setting.epochs * sum(known) if whole else None,
+        steps=sum(steps) if whole else None,
+        tests=tests,
+    )
+
+
+def _of(counts: Counts, task: Task, client: int) -> int | None:
+    held = counts.held(task)
+    return held[client] if held else None
+
+
+# -- bytes -----------------------------------------------------------------------------------------
+
+
+def _width(experiment: Experiment, notes: list[str]) -> int:
+    from fcit.models.size import identity_width
+
+    if experiment.method.identity is None:
+        return 0
+    try:
+        return identity_width(experiment.identity_path())
+    except FcitError as error:
+        notes.append(f"{error}; identity tokens are taken to be {WIDTH} wide")
+        return WIDTH
+
+
+def _with_bytes(stage: StagePlan, traffic: Traffic) -> StagePlan:
+    down = [one for turns in traffic.down for one in turns]
+    up = [one for turns in traffic.up for one in turns]
+    return replace(
+        stage, down=round(fmean(down)), up=round(fmean(up)), down_all=sum(down), up_all=sum(up)
+    )

@@ -1,0 +1,148 @@
+"""What training takes in memory and time: from shapes and lengths, or from a few real steps."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from fcit.client import Data
+from fcit.config import Config
+from fcit.experiment import Experiment, Site
+from fcit.types import FcitError, Job, Sample
+
+if TYPE_CHECKING:
+    import torch
+
+    from fcit.models.size import Load, Size
+
+LETTERS = 3.5
+"""Characters of a token where there is no tokenizer to ask."""
+
+AROUND = 16
+"""Tokens of a chat template around one question and answer, then."""
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Tokens of a training sample, its image's included, and of its answer: the mean, and the most."""
+
+    length: float
+    answer: float
+    longest: int
+    most: int
+
+
+def spans(experiment: Experiment, size: Size, samples: Sequence[Sample], notes: list[str]) -> Spans:
+    """How long training samples are; guessed from their characters where the model's tokenizer is not
+    on this disk, and without samples as the longest there may be."""
+    from fcit.models.size import lengths
+
+    limit = experiment.config.training.max_length
+    if not samples:
+        notes.append("no data here: every sample is taken to be of 100 tokens beside its image")
+        whole = min(limit, size.image_tokens + 100)
+        return Spans(whole, 10, whole, 10)
+    try:
+        rows = lengths(experiment.model_path(), samples, size.image_tokens, limit)
+    except FcitError as error:
+        notes.append(f"{error}; {LETTERS} characters are taken to be a token")
+        rows = [_guess(one, size.image_tokens, limit) for one in samples]
+    whole, said = [row[0] for row in rows], [row[1] for row in rows]
+    return Spans(fmean(whole), fmean(said), max(whole), max(said))
+
+
+def _guess(sample: Sample, image: int, limit: int) -> tuple[int, int]:
+    turns = [(sample.prompt, sample.answers[0]), *sample.more]
+    said = sum(round(len(answer) / LETTERS) + 1 for _, answer in turns)
+    asked = sum(round(len(prompt) / LETTERS) + AROUND for prompt, _ in turns)
+    return min(limit, image + asked + said), said
+
+
+def load(
+    experiment: Experiment, job: Job, spans: Spans, images: int, number: int, device: str
+) -> Load:
+    """The heaviest pass of a run: `job` is a message of its last stage, `images` how many are seen in
+    all, `number` the bytes of one."""
+    from fcit.models.size import Load
+
+    training, method = experiment.config.training, experiment.method
+    received = job.received
+    trained = len(method.trains(received))
+    batch = min(training.micro_batch or training.batch_size, training.batch_size)
+    return Load(
+        batch=batch,
+        length=spans.longest,
+        answered=batch * spans.most,
+        blocks=len(received.adapters),
+        trained=trained,
+        rank=method.rank,
+        projector=method.projector != "frozen",
+        step=training.batch_size,
+        images=images,
+        number=number,
+        scores=device == "cpu",
+        dropout=training.dropout > 0,
+        checkpointing=training.checkpointing,
+    )
+
+
+# -- time --------------------------------------------------------------------------------------------
+
+
+def rate(device: str, dtype: torch.dtype, threads: int) -> float:
+    """Multiplications and additions a second in matrix products, measured in a moment."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        side = 1024 if device == "cpu" else 8192
+        a = torch.randn(side, side, device=device).to(dtype)
+        (a @ a).sum().item()
+        begun, times = time.perf_counter(), 0
+        while times < 3 or time.perf_counter() - begun < 0.3:
+            (a @ a).sum().item()
+            times += 1
+        return 2 * side**3 * times / (time.perf_counter() - begun)
+    finally:
+        torch.set_num_threads(before)
+
+
+def seconds(size: Size, spans: Spans, rate: float, config: Config) -> tuple[float, float]:
+    """Of one training sample, and of one answer, in matrix products alone: a lower bound.
+
+    A frozen layer costs as much backward as forward; recomputing costs one more. A new image is seen
+    by the vision tower once, where features are kept.
+    """
+    attention = 4 * size.hidden * size.depth
+    forward = 2 * size.decoder * spans.length + attention * spans.length**2
+    seen = 2 * size.vision * size.image_tokens
+    passes = 3 if config.training.checkpointing else 2
+    head = 2 * size.hidden * size.vocabulary
+    train = passes * (forward + head * spans.answer) + seen
+    words = min(spans.answer, config.evaluation.max_new_tokens)
+    answer = forward + words * (2 * size.decoder + head + attention * spans.length) + seen
+    return train / rate, answer / rate
+
+
+def measured(config: Config, job: Job) -> tuple[float, float]:
+    """Seconds of one training step and of one answer, from a few real ones in this process."""
+    site = Site(config)
+    experiment, training = site.experiment, config.training
+    data = experiment.data(job.turn)
+    few = Data(data.samples[: 4 * training.batch_size], data.images[: 4 * training.batch_size])
+    site.experiment.data = lambda turn: few  # type: ignore[method-assign]
+    site.train(job, {})  # features, and whatever else is only made once
+    begun = time.perf_counter()
+    update, _ = site.train(job, {})
+    step = (time.perf_counter() - begun) / update.metrics["steps"]
+    site.place(job.received)
+    name = job.turn.task.datasets[0]
+    count = min(config.evaluation.batch_size, len(experiment.samples(name, "test")))
+    asked = experiment.test(name, range(count))
+    begun = time.perf_counter()
+    site.answer(asked)
+    return step, (time.perf_counter() - begun) / count

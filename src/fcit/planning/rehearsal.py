@@ -1,0 +1,146 @@
+"""A run without training: the server's own loop over blank tensors, to weigh what travels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from fcit.experiment import Experiment
+from fcit.optimisers.base import groups, renew
+from fcit.server import hand_out, take_round
+from fcit.types import Identity, Job, State, Turn, Update, Weights
+from fcit.weights import nbytes, state_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fcit.models.size import Size
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One stage's bytes: to and from each client of every round, [round][slot]; and the last round's
+    first message, for what training it takes."""
+
+    down: list[list[int]]
+    up: list[list[int]]
+    last: Job
+
+
+def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
+    """What every client of every round is sent and sends, by stage.
+
+    Methods, federated optimiser and server are the real ones; clients return what they got. Every
+    task's identity token, [width], is unlike all others, so each opens a subspace of its own.
+    """
+    method, setting = experiment.method, experiment.training_setting
+    optimiser, engine = experiment.optimiser, _Blank(experiment, size, width)
+    blank, projector = size.blank(method.rank), size.blank_projector()
+    state = method.start(blank, projector, experiment.config.seed)
+    found: list[Traffic] = []
+    for stage, rounds in zip(setting.stages, experiment.plan, strict=True):
+        state = renew(state, method.begin(state, stage))
+        state = replace(state, optimiser=optimiser.begin(state.optimiser))
+        down: list[list[int]] = []
+        up: list[list[int]] = []
+        jobs: Sequence[Job] = []
+        for number, turns in enumerate(rounds):
+            if number in (0, len(rounds) - 1):  # between them nothing changes its shape
+                state, report = take_round(turns, method, state, engine, setting.epochs, optimiser)
+                jobs, updates, identities = report.jobs, report.updates, report.identities
+            else:
+                epochs = setting.epochs
+                state, identities, jobs = hand_out(turns, method, state, engine, epochs, optimiser)
+                updates = list(engine.run(jobs))
+            told = {one.client: nbytes({"token": one.token}) for one in identities}
+            down.append([weight(job.received) for job in jobs])
+            up.append([weight(one) + told.get(one.client, 0) for one in updates])
+        state = replace(method.end(state, stage), optimiser=state.optimiser)
+        found.append(Traffic(down, up, jobs[0]))
+    return found
+
+
+def weight(sent: State | Update) -> int:
+    """The bytes of a message's tensors."""
+    return sum(map(state_bytes, (sent.adapters, sent.extras, sent.optimiser)))
+
+
+class _Blank:
+    """An engine whose clients return what they were sent."""
+
+    def __init__(self, experiment: Experiment, size: Size, width: int):
+        self.experiment, self.size, self.width = experiment, size, width
+        self.tasks: dict[str, int] = {}
+
+    def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
+        from torch import cat, zeros
+
+        for turn in turns:
+            token = zeros(max(self.width, 64))
+            token[self.tasks.setdefault(turn.task.name, len(self.tasks)) % len(token)] = 1
+            if self.experiment.method.identity == "both":
+                token = cat([token, token])
+            yield Identity(turn.client, turn.task.name, token, 1)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
+        method, size = self.experiment.method, self.size
+        for job in jobs:
+            received, trained = job.received, method.trains(job.received)
+            model = _Model(received, size)
+            method.equip(model, received)
+            extras, _ = method.report(model, received, {}, [_Batch()])
+            projector = received.extras.get("projector", {})
+            if projector:
+                extras = extras | {"projector": projector}
+            own = [value for name in trained for value in received.adapters[name].values()]
+            more = [value for part in model.extra.values() for value in part.values()]
+            names = groups(trained, bool(projector))
+            named = dict(zip(names, ([*own, *more], [*projector.values()]), strict=True))
+            named = {name: values for name, values in named.items() if values}
+            local = self.experiment.optimiser.local(job.turn, named, received.optimiser, {})
+            adapters = {name: received.adapters[name] for name in trained}
+            yield Update(job.turn.client, 1, adapters, extras, {"loss": 0.0}, local.report()[0])
+
+
+class _Batch:
+    """One sample of nothing."""
+
+    def each(self) -> Iterator[_Batch]:
+        yield self
+
+
+class _Model:
+    """What methods may touch of a model, with nothing behind it."""
+
+    device = "cpu"
+
+    def __init__(self, received: State, size: Size):
+        self.received, self.size = received, size
+        self.layers = list(size.layers)
+        self.gate: Any = None
+        self.prompts: Any = None
+        self.extra: dict[str, Any] = {}
+
+    def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
+        from torch import int64, zeros
+
+        return zeros(1, 2, requires_grad=True), zeros(1, dtype=int64)
+
+    def loss(self, batch: Any) -> Tensor:
+        return self.logits(batch)[0].sum()
+
+    def live(self, name: str) -> Weights:
+        return self.received.adapters[name]
+
+    def gradient(self, name: str, loss: Tensor) -> Weights:
+        return self.received.adapters[name]
+
+    def base_embeds(self, batch: Any) -> Tensor:
+        from torch import zeros
+
+        return zeros(1, self.size.image_tokens, self.size.hidden)
+
+    def instead(self, gate: Any, projector: Weights | None = None) -> AbstractContextManager[None]:
+        return nullcontext()
