@@ -24,8 +24,8 @@ VICUNA = (
 PALIGEMMA = (
     "{% for message in messages %}{% if message['role'] == 'user' %}"
     "{% for part in message['content'] if part['type'] == 'image' %}<image>{{ bos_token }}{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}\n"
-    "{% else %}{{ message['content'][0]['text'] }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{{ '\\n' }}{% else %}{{ message['content'][0]['text'] }}{{ eos_token }}{% endif %}{% endfor %}"
 )
 """What PaliGemma's processor writes (it ships no template): image, prefix, line break, then the answer."""
 
@@ -103,7 +103,7 @@ class Chat:
             token if end > start and any(a <= start and end <= b for a, b in spans) else -100
             for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
         ]
-        wanted = image.count(self.marks[-1])
+        wanted = max(1, image.count(self.marks[-1]))
         if ids.count(self.image_id) < wanted or all(label == -100 for label in labels):
             raise FcitError(
                 f"training.max_length: {self.max_length} tokens cut off the image or the whole answer "
@@ -123,7 +123,7 @@ class Chat:
         return text.strip("\n")
 
     def _render(self, messages: list[dict[str, Any]], open_turn: bool, image: str) -> str:
-        text = self.processor.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             messages,
             chat_template=self.template,
             tokenize=False,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText
 
-from fcit.models import llava_original
+from fcit.models import llava_original, processors
 from fcit.models.vision import projector
 from fcit.types import FcitError
 
@@ -51,7 +51,7 @@ def load(
         if original:
             model, processor = llava_original.load(Path(folder), clip, dtype, options)
         else:
-            processor = AutoProcessor.from_pretrained(folder, backend="pil")
+            processor = processors.load(folder)
             model = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, **options
             )

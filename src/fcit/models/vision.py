@@ -92,6 +92,11 @@ class Vision:
         self.layers = _longest(model.get_encoder(modality="image"))
         self.kind: type = BaseModelOutputWithPooling
 
+    @property
+    def device(self) -> torch.device:
+        """Where the projector is."""
+        return next(self.named[0][1].parameters()).device
+
     def weights(self) -> Weights:
         """The projector's parameters, in place."""
         return {
@@ -106,18 +111,18 @@ class Vision:
         made = self.processor(
             text=[self.processor.image_token],
             images=[image],
-            return_tensors="pt",
+            return_tensors="np",
             return_text_replacement_offsets=True,
         )
         text = made.pop("text_replacement_offsets")[0][0]["replacement"]
-        device, dtype = next(self.base.parameters()).device, self.model.dtype
+        device, dtype = self.device, self.model.dtype
         takes = inspect.signature(self.base.get_image_features).parameters
         inputs = {
-            name: value.to(device)
+            name: torch.as_tensor(value, device=device)
             for name, value in made.items()
             if name in takes and name != "pixel_values"
         }
-        pixels = made["pixel_values"].to(device, dtype)
+        pixels = torch.as_tensor(made["pixel_values"]).to(device, dtype)
         calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {part: [] for _, part in self.named}
 
         def record(part: nn.Module, args: Any, output: Tensor) -> None:
