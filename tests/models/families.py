@@ -52,6 +52,7 @@ def tokenizer(*added: str, **special: str) -> Any:
     made: Any = hf.PreTrainedTokenizerFast.from_pretrained(
         CHECKPOINTS / "mini-lmm", extra_special_tokens=special
     )
+    made.chat_template = None
     made.add_tokens([*added, *special.values()], special_tokens=True)
     return made
 

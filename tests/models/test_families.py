@@ -96,6 +96,33 @@ def test_ids_and_logits_are_those_of_transformers_own_path(model: LMM, images) -
         torch.testing.assert_close(ours, logits[:, :-1][learnt], rtol=1e-4, atol=1e-5)
 
 
+def test_greedy_answers_are_those_of_transformers_own_generate(model: LMM, images) -> None:
+    model.receive(State({"0": block(model, 3)}), 2.0)
+    for prompt, path in zip(ANSWERS, images, strict=True):
+        image = Image.open(path)
+        if model.model.config.model_type == "paligemma":
+            inputs = model.processor(images=image, text="<image>" + prompt, return_tensors="np")
+            inputs.convert_to_tensors("pt").pop("labels")
+        else:
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            text = model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=model.processor.chat_template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            inputs = model.processor(
+                images=[image],
+                text=[text],
+                return_tensors="pt",
+                add_special_tokens=not text.startswith("<s>"),
+            )
+        out = model.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        answer = model.tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert model.generate([prompt], [path], 5) == [answer]
+
+
 def test_only_the_answer_carries_loss(model: LMM, images) -> None:
     for sample, path in zip(SAMPLES, images, strict=True):
         labels = model.batch([sample], [path]).labels

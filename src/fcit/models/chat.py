@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,15 +38,19 @@ class Chat:
     """A processor's chat template and tokenizer; `image` is what stands for an image in a prompt.
 
     template: one of `TEMPLATES` in place of the processor's own. image_id: the token that image
-    embeddings take the place of.
+    embeddings take the place of. kind: the family, which may have a template where the processor has
+    none.
     """
 
-    def __init__(self, processor: Any, max_length: int, image_id: int, template: str = ""):
+    def __init__(
+        self, processor: Any, max_length: int, image_id: int, template: str = "", kind: str = ""
+    ):
         self.processor, self.tokenizer, self.max_length = processor, processor.tokenizer, max_length
         self.image_id = image_id
-        self.template = TEMPLATES.get(template) or processor.chat_template
         if template and template not in TEMPLATES:
             raise FcitError(f"[model] template: {template!r} is none of {', '.join(TEMPLATES)}")
+        own = TEMPLATES.get(template) or processor.chat_template or TEMPLATES.get(kind)
+        self.template = own["default"] if isinstance(own, dict) else own
         if not self.template:
             raise FcitError(
                 "[model] template: the processor has no chat template of its own; name one of "
@@ -60,13 +65,8 @@ class Chat:
 
     def ids(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Ids and mask [n, seq] of open prompts, padded on the left."""
-        return self.tokenizer(
-            list(texts),
-            padding=True,
-            padding_side="left",
-            return_tensors="pt",
-            add_special_tokens=not self._begun(texts[0]),
-        )
+        rows = {"input_ids": [self._encode(text)[0] for text in texts]}
+        return self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")
 
     def turns(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
         """A sample's conversation as ids, and the same with -100 outside the assistant's answers.
@@ -91,17 +91,11 @@ class Chat:
                     "with its own earlier part, so the answers in it cannot be told apart"
                 )
             spans.append((len(opened), len(text.rstrip())))
-        encoded = self.tokenizer(
-            text,
-            return_offsets_mapping=True,
-            truncation=True,
-            max_length=self.max_length,
-            add_special_tokens=not self._begun(text),
-        )
-        ids = list(encoded["input_ids"])
+        ids, places = self._encode(text)
+        ids, places = ids[: self.max_length], places[: self.max_length]
         labels = [
             token if end > start and any(a <= start and end <= b for a, b in spans) else -100
-            for token, (start, end) in zip(ids, encoded["offset_mapping"], strict=True)
+            for token, (start, end) in zip(ids, places, strict=True)
         ]
         wanted = max(1, image.count(self.marks[-1]))
         if ids.count(self.image_id) < wanted or all(label == -100 for label in labels):
@@ -110,6 +104,27 @@ class Chat:
                 f"of {sample.dataset} sample {sample.id}; raise it"
             )
         return ids, labels
+
+    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """A text's ids, and from where to where in it each reaches.
+
+        In Vicuna's conversation the texts beside the image are tokenized one by one, as LLaVA does:
+        what follows the image then starts like a text of its own.
+        """
+        mark = self.marks[-1]
+        pieces = re.split(f"((?:{re.escape(mark)})+)", text) if self.template == VICUNA else [text]
+        ids: list[int] = []
+        places: list[tuple[int, int]] = []
+        at = 0
+        for piece in filter(None, pieces):
+            first = at == 0 and not self._begun(text)
+            encoded = self.tokenizer(
+                piece, return_offsets_mapping=True, add_special_tokens=first
+            )
+            ids += encoded["input_ids"]
+            places += [(at + start, at + end) for start, end in encoded["offset_mapping"]]
+            at += len(piece)
+        return ids, places
 
     def _begun(self, text: str) -> bool:
         """Whether the template wrote the tokenizer's first token itself."""

@@ -22,7 +22,7 @@ from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
 from fcit.models.loading import load
 from fcit.models.subspace import Gate, Subspaces, projections
-from fcit.models.vision import Embeds, Seen, Vision
+from fcit.models.vision import Embeds, Seen, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
@@ -60,15 +60,14 @@ class LMM:
         self.tokenizer = self.processor.tokenizer
         config = self.model.config
         self.image_id = int(config.image_token_id)
-        self.chat = Chat(
-            self.processor, max_length, self.image_id, template or default(config.model_type)
-        )
+        self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
         self.square = config.model_type == "llava"
         decoder, sizes = self.model.get_decoder(), config.get_text_config()
         root = next(name for name, part in self.model.named_modules() if part is decoder)
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
-        self.checkpointing = prepare(self.model, self.subspaces.control) if checkpointing else []
+        self._again: list[nn.Module] = []
+        self.checkpoint(checkpointing)
         self.vision = Vision(self.model, self.processor)
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
@@ -173,6 +172,11 @@ class LMM:
         """What learns at the projector's rate."""
         return [value for one in self.projectors for value in one.values() if value.requires_grad]
 
+    def checkpoint(self, on: bool) -> None:
+        """Whether the language model's layers keep no activations while training, but are computed
+        again for the gradient: the same numbers in less memory and more time."""
+        self._again = prepare(self.model, self.subspaces.control) if on else []
+
     def features(self, images: Sequence[Path]) -> list[Seen]:
         """Image files as they come to the projector, each computed once.
 
@@ -197,7 +201,7 @@ class LMM:
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
         inputs, labels = self._inputs(batch)
-        with checkpointed(self.checkpointing):
+        with checkpointed(self._again):
             hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         place = labels[:, 1:] != -100
         head = self.model.get_output_embeddings()
@@ -284,23 +288,3 @@ class LMM:
 
     def _encode(self, data: bytes, path: Path) -> Seen:
         return self.vision.see(open_image(io.BytesIO(data), path, self.square))
-
-
-def default(kind: str) -> str:
-    """The template of a family whose processor ships none."""
-    return kind if kind in ("paligemma",) else ""
-
-
-def mix(parts: Sequence[Sequence[Embeds]], shares: Tensor) -> list[Embeds]:
-    """Embeddings of the same images by K projectors, mixed by each image's shares [batch, K]."""
-    levels = [[list(level) for level in zip(*part, strict=True)] for part in parts]
-    mixed = []
-    for rows in zip(*levels, strict=True):
-        weights = shares.to(rows[0][0].dtype)
-        if len({len(row) for row in rows[0]}) == 1:
-            stacked = torch.stack([torch.stack(row) for row in rows])
-            mixed.append(list(torch.einsum("bk,kbtd->btd", weights, stacked)))
-            continue
-        images = zip(weights, *rows, strict=True)
-        mixed.append([torch.einsum("k,ktd->td", w, torch.stack(row)) for w, *row in images])
-    return [list(one) for one in zip(*mixed, strict=True)]

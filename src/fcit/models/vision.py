@@ -210,6 +210,21 @@ class Vision:
         )
 
 
+def mix(parts: Sequence[Sequence[Embeds]], shares: Tensor) -> list[Embeds]:
+    """Embeddings of the same images by K projectors, mixed by each image's shares [batch, K]."""
+    levels = [[list(level) for level in zip(*part, strict=True)] for part in parts]
+    mixed = []
+    for rows in zip(*levels, strict=True):
+        weights = shares.to(rows[0][0].dtype)
+        if len({len(row) for row in rows[0]}) == 1:
+            stacked = torch.stack([torch.stack(row) for row in rows])
+            mixed.append(list(torch.einsum("bk,kbtd->btd", weights, stacked)))
+            continue
+        images = zip(weights, *rows, strict=True)
+        mixed.append([torch.einsum("k,ktd->td", w, torch.stack(row)) for w, *row in images])
+    return [list(one) for one in zip(*mixed, strict=True)]
+
+
 def projector(model: Any) -> list[tuple[str, nn.Module]]:
     """A model's projector, found by its place: (prefix of its weights' names, module).
 
