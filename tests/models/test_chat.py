@@ -29,12 +29,13 @@ def merges(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 SYSTEM_WORDS = [f"▁{word}" for word in SYSTEM.split()]
-WORDS = ["USER", "ASSISTANT", "▁USER", "▁ASSISTANT", "What", "▁What", "▁is", "▁it", "▁two", "▁cats"]
+# Earlier words are put together first, so that a word with its space comes before the word alone.
+WORDS = ["▁USER", "▁ASSISTANT", "▁What", "▁is", "▁it", "▁two", "▁cats", "USER", "What"]
 
 
 def vicuna(legacy: bool, max_length: int = 2048) -> Chat:
     vocabulary, pairs = merges([*SYSTEM_WORDS, *WORDS, ":", "?", "▁"])
-    made = LlamaTokenizer(vocab=vocabulary, merges=pairs, legacy=legacy)
+    made = LlamaTokenizer(vocab=vocabulary, merges=pairs, legacy=legacy, add_bos_token=True)
     made.add_special_tokens({"pad_token": "<pad>"})
     made.add_tokens("<image>", special_tokens=True)
     processor = SimpleNamespace(tokenizer=made, image_token="<image>", chat_template=None)

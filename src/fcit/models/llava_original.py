@@ -35,9 +35,6 @@ RENAMED = (
     (re.compile(r"^model\.vision_tower\.vision_tower\.(?:vision_model\.)?"), "model.vision_tower."),
     (re.compile(r"^model\.(?=layers\.|norm\.|embed_tokens\.)"), "model.language_model."),
 )
-ADDED = ("<image>", "<pad>")
-"""Tokens that transformers' LLaVA needs and the original has no rows for."""
-
 
 def recognise(folder: str | Path) -> bool:
     """Whether a folder is a LLaVA checkpoint of the original format."""
@@ -73,7 +70,8 @@ def load(
         raise FcitError(f"{folder}/config.json: mm_projector_type {kind!r} is not mlp2x_gelu")
     tower = _tower(folder, own, clip)
     vision: Any = CLIPVisionModel.from_pretrained(tower, dtype=dtype)
-    config = _config(own, vision.config)
+    tokenizer = _tokenizer(folder)
+    config = _config(own, vision.config, tokenizer)
     with torch.device("meta"):
         model = LlavaForConditionalGeneration._from_config(config, **options)
     model.model.vision_tower = vision
@@ -96,20 +94,34 @@ def load(
             f"{folder}: {len(missing)} tensors are in none of its files, the first is {missing[0]}"
         )
     _buffers(model, config, dtype)
-    return model, _processor(folder, tower, config)
+    return model, LlavaProcessor(
+        image_processor=AutoImageProcessor.from_pretrained(tower, backend="pil"),
+        tokenizer=tokenizer,
+        patch_size=config.vision_config.patch_size,
+        vision_feature_select_strategy=config.vision_feature_select_strategy,
+        num_additional_image_tokens=1,
+        chat_template=VICUNA,
+    )
 
 
-def _config(own: dict[str, Any], vision: CLIPVisionConfig) -> LlavaConfig:
+def _tokenizer(folder: Path) -> Any:
+    """LLaMA's tokenizer, which begins a text with <s>, and the two tokens that it lacks."""
+    tokenizer: Any = LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
+    tokenizer.add_tokens("<image>", special_tokens=True)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    return tokenizer
+
+
+def _config(own: dict[str, Any], vision: CLIPVisionConfig, tokenizer: Any) -> LlavaConfig:
     known = set(LlamaConfig().to_dict()) - {"model_type", "architectures", "dtype", "torch_dtype"}
     text = LlamaConfig(**{key: value for key, value in own.items() if key in known})
-    image = text.vocab_size
-    text.vocab_size += len(ADDED)
-    text.pad_token_id = image + 1
+    text.vocab_size = max(text.vocab_size, len(tokenizer))
+    text.pad_token_id = tokenizer.pad_token_id
     feature = own.get("mm_vision_select_feature", "patch")
     return LlavaConfig(
         vision_config=vision,
         text_config=text,
-        image_token_index=image,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=own.get("mm_vision_select_layer", -2),
         vision_feature_select_strategy="default" if feature == "patch" else "full",
@@ -166,19 +178,3 @@ def _buffers(model: Any, config: LlavaConfig, dtype: torch.dtype) -> None:
     """Buffers are in no checkpoint (rotary frequencies): take them from the same layers made anew."""
     language = model.model.language_model
     language.rotary_emb = type(language.rotary_emb)(config.text_config)
-
-
-def _processor(folder: Path, tower: str, config: LlavaConfig) -> LlavaProcessor:
-    tokenizer = LlamaTokenizer.from_pretrained(folder)
-    if len(tokenizer) > config.image_token_id:
-        raise FcitError(f"{folder}: its tokenizer has {len(tokenizer)} tokens, config.json fewer")
-    tokenizer.add_special_tokens({"pad_token": ADDED[1]})
-    tokenizer.add_tokens(ADDED[0], special_tokens=True)
-    return LlavaProcessor(
-        image_processor=AutoImageProcessor.from_pretrained(tower, backend="pil"),
-        tokenizer=tokenizer,
-        patch_size=config.vision_config.patch_size,
-        vision_feature_select_strategy=config.vision_feature_select_strategy,
-        num_additional_image_tokens=1,
-        chat_template=VICUNA,
-    )
