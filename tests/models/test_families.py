@@ -57,9 +57,7 @@ def block(model: LMM, seed: int, std: float = 0.05) -> dict[str, torch.Tensor]:
     """A block that changes answers: both factors drawn."""
     noise = torch_stream(seed, "block")
     blank = model.subspaces.blank(4, 1.0, noise)
-    return {
-        key: torch.randn(value.shape, generator=noise) * std for key, value in blank.items()
-    }
+    return {key: torch.randn(value.shape, generator=noise) * std for key, value in blank.items()}
 
 
 def theirs(model: LMM, sample: Sample, path: Path):

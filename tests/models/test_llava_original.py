@@ -106,7 +106,9 @@ def test_logits_are_the_originals(original: Original, picture: Path) -> None:
     ids = batch.ids[0].tolist()
     at = ids.index(model.image_id)
     assert ids.count(model.image_id) == 4
-    pixels = model.processor.image_processor(Image.open(picture), return_tensors="pt")["pixel_values"]
+    pixels = model.processor.image_processor(Image.open(picture), return_tensors="pt")[
+        "pixel_values"
+    ]
     theirs = original.logits(ids[:at], pixels, ids[at + 4 :])
     model.receive(State(), 2.0)
     with torch.no_grad():
@@ -124,7 +126,11 @@ def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(
 ) -> None:
     """The reference's config.json calls the model otherwise and names another tower."""
     own = LMM(original.folder, clip=original.clip)
-    changed = original.config | {"model_type": "llava_llama", "mm_text_tower": "x", "mlp_smoe": False}
+    changed = original.config | {
+        "model_type": "llava_llama",
+        "mm_text_tower": "x",
+        "mlp_smoe": False,
+    }
     changed["mm_vision_tower"] = str(original.clip)
     for file in original.folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())

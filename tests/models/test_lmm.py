@@ -199,7 +199,9 @@ def test_a_checkpointed_model_has_the_same_loss_and_gradients(lmm, data) -> None
         loss = model.loss(model.batch(samples, images))
         loss.backward()
         drawn = control.noise.get_state()
-        grads = [value.grad for value in (*model.adapter_parameters(), *model.projector_parameters())]
+        grads = [
+            value.grad for value in (*model.adapter_parameters(), *model.projector_parameters())
+        ]
         runs.append([loss.detach(), drawn, *grads])
         control.noise = None
     assert len(calls) == 2  # once forwards, once again for the gradients

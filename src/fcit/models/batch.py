@@ -23,9 +23,10 @@ class Batch:
 
     def each(self) -> Iterator[Batch]:
         """Every sample as a batch of its own."""
-        parts = (self.ids, self.mask, self.labels)
-        rows = zip(*(part.split(1) for part in parts), strict=True)
-        return (Batch(*row, (one,)) for row, one in zip(rows, self.images, strict=True))
+        parts = (self.ids.split(1), self.mask.split(1), self.labels.split(1), self.images)
+        return (
+            Batch(ids, mask, labels, (one,)) for ids, mask, labels, one in zip(*parts, strict=True)
+        )
 
 
 def collate(

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from fcit.types import FcitError, Sample
 
-
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. "
@@ -28,7 +27,7 @@ PALIGEMMA = (
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
     "{{ '\\n' }}{% else %}{{ message['content'][0]['text'] }}{{ eos_token }}{% endif %}{% endfor %}"
 )
-"""What PaliGemma's processor writes (it ships no template): image, prefix, line break, then the answer."""
+"""What PaliGemma's processor writes (it ships no template): image, prefix, line break, answer."""
 
 TEMPLATES = {"vicuna-v1": VICUNA, "paligemma": PALIGEMMA}
 """Templates by the name that `[model] template` calls them by."""
@@ -118,9 +117,7 @@ class Chat:
         at = 0
         for piece in filter(None, pieces):
             first = at == 0 and not self._begun(text)
-            encoded = self.tokenizer(
-                piece, return_offsets_mapping=True, add_special_tokens=first
-            )
+            encoded = self.tokenizer(piece, return_offsets_mapping=True, add_special_tokens=first)
             ids += encoded["input_ids"]
             places += [(at + start, at + end) for start, end in encoded["offset_mapping"]]
             at += len(piece)

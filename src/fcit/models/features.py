@@ -79,7 +79,7 @@ class FeatureCache:
         self.memory[key] = value
         self.held += nbytes(value)
         while self.held > self.memory_bytes and len(self.memory) > 1:
-            old, dropped = self.memory.popitem(last=False)
+            _, dropped = self.memory.popitem(last=False)
             self.held -= nbytes(dropped)
 
     def _room(self, value: Weights) -> bool:

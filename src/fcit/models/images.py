@@ -24,6 +24,6 @@ def open_image(source: Path | io.BytesIO, name: Path, square: bool = True) -> Im
     side = max(rgb.size)
     if not square or rgb.size == (side, side):
         return rgb
-    square = Image.new("RGB", (side, side), MEAN)
-    square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
-    return square
+    padded = Image.new("RGB", (side, side), MEAN)
+    padded.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
+    return padded

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoImageProcessor,
-    CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
     LlamaTokenizer,
@@ -35,6 +33,7 @@ RENAMED = (
     (re.compile(r"^model\.vision_tower\.vision_tower\.(?:vision_model\.)?"), "model.vision_tower."),
     (re.compile(r"^model\.(?=layers\.|norm\.|embed_tokens\.)"), "model.language_model."),
 )
+
 
 def recognise(folder: str | Path) -> bool:
     """Whether a folder is a LLaVA checkpoint of the original format."""
@@ -71,7 +70,7 @@ def load(
     tower = _tower(folder, own, clip)
     vision: Any = CLIPVisionModel.from_pretrained(tower, dtype=dtype)
     tokenizer = _tokenizer(folder)
-    config = _config(own, vision.config, tokenizer)
+    config: Any = _config(own, vision.config, tokenizer)
     with torch.device("meta"):
         model = LlavaForConditionalGeneration._from_config(config, **options)
     model.model.vision_tower = vision
@@ -112,7 +111,7 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _config(own: dict[str, Any], vision: CLIPVisionConfig, tokenizer: Any) -> LlavaConfig:
+def _config(own: dict[str, Any], vision: Any, tokenizer: Any) -> LlavaConfig:
     known = set(LlamaConfig().to_dict()) - {"model_type", "architectures", "dtype", "torch_dtype"}
     text = LlamaConfig(**{key: value for key, value in own.items() if key in known})
     text.vocab_size = max(text.vocab_size, len(tokenizer))

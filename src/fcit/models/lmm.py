@@ -56,6 +56,7 @@ class LMM:
         checkpointing: bool = False,
     ):
         self.model, self.processor = load(folder, device, dtype, quantize, device_map, clip)
+        self.vision = Vision(self.model, self.processor)
         self.device = self.model.get_input_embeddings().weight.device
         self.tokenizer = self.processor.tokenizer
         config = self.model.config
@@ -68,7 +69,6 @@ class LMM:
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
         self._again: list[nn.Module] = []
         self.checkpoint(checkpointing)
-        self.vision = Vision(self.model, self.processor)
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -77,6 +77,7 @@ class LMM:
         self.extra = nn.ModuleDict()
         self.prompts: Callable[[Tensor], Tensor] | None = None
         self.cache = FeatureCache(fingerprint(self.model, self.processor), cache)
+
     @property
     def gate(self):
         """How much each block gives (see `subspace.Gate`)."""
@@ -229,7 +230,9 @@ class LMM:
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
         )
         out = self.model.generate(**inputs, generation_config=config)
-        texts = self.tokenizer.batch_decode(out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(
+            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
+        )
         return [text.strip() for text in texts]
 
     @torch.no_grad()

@@ -47,6 +47,7 @@ def load(
             )
         options["quantization_config"] = _bits(folder, quantize, device, dtype)
         options.setdefault("device_map", {"": device})
+    model: Any
     try:
         if original:
             model, processor = llava_original.load(Path(folder), clip, dtype, options)
@@ -62,7 +63,7 @@ def load(
         line = str(error).strip().splitlines()[0]
         raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
     if "device_map" not in options:
-        model = model.to(device)
+        model.to(device)
     return model.requires_grad_(False).eval(), processor
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils import is_torchvision_available
+from transformers.utils.import_utils import is_torchvision_available
 
 
 def load(folder: str | Path) -> Any:
@@ -28,7 +28,9 @@ def images_only(kind: Any) -> Any:
             return [name for name in super().get_attributes() if name != "video_processor"]
 
         @classmethod
-        def from_args_and_dict(cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any) -> Any:
+        def from_args_and_dict(
+            cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any
+        ) -> Any:
             return super().from_args_and_dict(args, processor_dict, video_processor=None, **kwargs)
 
     ImagesOnly.__name__ = ImagesOnly.__qualname__ = kind.__name__

@@ -135,7 +135,9 @@ class Vision:
             for hook in hooks:
                 hook.remove()
         if any(len(made) != 1 for made in calls.values()):
-            raise FcitError(f"{type(self.model).__name__}: its projector does not run once per image")
+            raise FcitError(
+                f"{type(self.model).__name__}: its projector does not run once per image"
+            )
         seen, given = zip(*(made[0] for made in calls.values()), strict=True)
         stacked = isinstance(output.pooler_output, Tensor)
         whole = _whole(output.pooler_output)
@@ -160,7 +162,9 @@ class Vision:
         if images[0].stacked:
             pooled = torch.cat(pooled)[None]
         deeper = {
-            "deepstack_features": [list(level) for level in zip(*(e[1:] for e in embeds), strict=True)]
+            "deepstack_features": [
+                list(level) for level in zip(*(e[1:] for e in embeds), strict=True)
+            ]
         }
         given = deeper if len(embeds[0]) > 1 else {}
         return {"image": self.kind(pooler_output=pooled, **given)}
