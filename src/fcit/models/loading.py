@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +54,10 @@ def load(
             model, processor = llava_original.load(Path(folder), clip, dtype, options)
         else:
             processor = processors.load(folder)
-            model = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, **options
+            model, found = AutoModelForImageTextToText.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
+            _complete(folder, model, found["missing_keys"])
     except ImportError as error:
         line = " ".join(str(error).split())
         raise FcitError(f"[model] path: {folder} needs a package: {line}") from None
@@ -65,6 +67,16 @@ def load(
     if "device_map" not in options:
         model.to(device)
     return model.requires_grad_(False).eval(), processor
+
+
+def _complete(folder: str | Path, model: Any, missing: Iterable[str]) -> None:
+    """transformers fills what a checkpoint lacks with random numbers; here that is an error."""
+    lacking = sorted(set(missing) & {name for name, _ in model.named_parameters()})
+    if lacking:
+        raise FcitError(
+            f"[model] path: {folder} lacks {len(lacking)} of the model's tensors, the first is "
+            f"{lacking[0]}"
+        )
 
 
 def _bits(folder: str | Path, quantize: str, device: str, dtype: torch.dtype) -> Any:

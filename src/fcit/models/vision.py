@@ -66,7 +66,7 @@ class Seen:
         plain, stacked, skip = (bool(one) for one in flat["form"].tolist())
         count = sum(name.startswith("part.") for name in flat)
         return Seen(
-            bytes(flat["text"].tolist()).decode(),
+            flat["text"].numpy().tobytes().decode(),
             tuple(flat[f"part.{at}"] for at in range(count)),
             {name[6:]: value for name, value in flat.items() if name.startswith("input.")},
             tuple(flat["pixels"].tolist()),
