@@ -201,3 +201,17 @@ def test_frozen_features_are_computed_once(model: LMM, images) -> None:
         hook.remove()
     assert model.cache.computed == computed
     assert all(one.plain or one.skip for one in model.features(images))
+
+
+def test_a_tower_that_cannot_be_passed_over_runs_whole(tmp_path: Path, images) -> None:
+    """Where its layers are not what they seem, the frozen tower runs again, to the same embeddings."""
+    model = LMM(families.write("LLaVA-OneVision", tmp_path))
+    seen = model.features(images)
+    wanted = model.project(seen)
+    model.vision.layers = [model.vision.base.vision_tower.embeddings]
+    model.cache.memory.clear()
+    again = model.features(images)
+    assert all(one.skip for one in seen if not one.plain)
+    assert not any(one.skip for one in again if not one.plain)
+    for ours, theirs in zip(model.project(again), wanted, strict=True):
+        assert torch.equal(ours[0], theirs[0])

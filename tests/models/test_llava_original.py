@@ -189,6 +189,16 @@ def test_what_does_not_fit_is_named(original: Original, tmp_path: Path) -> None:
         LMM(folder, clip=original.clip)
 
 
+def test_a_tokenizer_that_needs_more_packages_says_which(original, tmp_path, monkeypatch) -> None:
+    folder = altered(original, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    monkeypatch.setattr("fcit.models.llava_original.is_sentencepiece_available", lambda: False)
+    with pytest.raises(
+        FcitError, match="tokenizer.model: reading it needs sentencepiece and protobuf"
+    ):
+        LMM(folder, clip=original.clip)
+
+
 class Evil:
     def __reduce__(self):
         return (Path.touch, (Path("ran"),))

@@ -23,6 +23,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaProcessor,
 )
+from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from fcit.models.chat import VICUNA
 from fcit.types import FcitError
@@ -105,6 +106,12 @@ def load(
 
 def _tokenizer(folder: Path) -> Any:
     """LLaMA's tokenizer, which begins a text with <s>, and the two tokens that it lacks."""
+    able = is_sentencepiece_available() and is_protobuf_available()
+    if not able and not (folder / "tokenizer.json").is_file():
+        raise FcitError(
+            f"{folder}/tokenizer.model: reading it needs sentencepiece and protobuf: pip install "
+            "'fcit[large]'"
+        )
     tokenizer: Any = LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
     tokenizer.add_tokens("<image>", special_tokens=True)
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
