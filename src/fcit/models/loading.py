@@ -54,9 +54,10 @@ def load(
             model, processor = llava_original.load(Path(folder), clip, dtype, options)
         else:
             processor = processors.load(folder)
-            model, found = AutoModelForImageTextToText.from_pretrained(
+            loaded: Any = AutoModelForImageTextToText.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
             )
+            model, found = loaded
             _complete(folder, model, found["missing_keys"])
     except ImportError as error:
         line = " ".join(str(error).split())
