@@ -95,7 +95,9 @@ def test_nothing_is_pickled() -> None:
     for path in files():
         text = path.read_text(encoding="utf-8")
         assert "pickle" not in {name.split(".")[0] for name in imports(path)}, path
-        assert "torch.load" not in text, path
+        if path.name != "llava_original.py":
+            assert "torch.load" not in text, path
+        assert text.count("torch.load") == text.count("weights_only=True"), path
         assert "torch.save" not in text, path
 
 

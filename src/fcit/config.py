@@ -71,13 +71,19 @@ class DataSection(Section):
 class ModelSection(Section):
     """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
     the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 where the hardware
-    computes in it. features: keep frozen vision features in the user's cache folder."""
+    computes in it. features: keep frozen vision features in the user's cache folder.
+    template: a chat template in place of the model's own: "vicuna-v1" (LLaVA-1.5's) or "paligemma".
+    quantize: the language model's matrices in 8 or 4 bits (bitsandbytes, on CUDA). device_map: spread
+    a model over several GPUs: "auto", "balanced" or "sequential" (accelerate)."""
 
     path: str = ""
     identity: str = ""
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     features: bool = True
+    template: Literal["", "vicuna-v1", "paligemma"] = ""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
 
 
 class TrainingSection(Section):

@@ -215,7 +215,17 @@ class Site:
         device, dtype = choose(part.device, part.dtype)
         cache = cache_folder() / "features" if part.features else None
         path = self.experiment.model_path()
-        return LMM(path, device, dtype, cache, self.config.training.max_length)
+        return LMM(
+            path,
+            device,
+            dtype,
+            cache,
+            self.config.training.max_length,
+            quantize=part.quantize,
+            device_map=part.device_map,
+            template=part.template,
+            clip=self.config.model.identity,
+        )
 
     @cached_property
     def encoder(self):

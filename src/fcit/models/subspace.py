@@ -8,8 +8,7 @@ scales the r columns of each block: B diag(gate) A, which is also the paper's in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,32 +49,6 @@ class Control:
         elif isinstance(gate, Mapping):
             gate = gate[layer]
         return gate.unsqueeze(1) if gate is not None and gate.dim() == 2 else gate
-
-
-def replayed(control: Control) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What surrounds a checkpointed layer's first pass and its second: both draw the same dropout."""
-    kept: list[Tensor] = []
-
-    @contextmanager
-    def first() -> Iterator[None]:
-        if control.noise is not None:
-            kept.append(control.noise.get_state())
-        yield
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        noise = control.noise
-        if noise is None or not kept:
-            yield
-            return
-        now = noise.get_state()
-        noise.set_state(kept[0])
-        try:
-            yield
-        finally:  # torch leaves by an exception once it has what it needs
-            noise.set_state(now)
-
-    return first(), again()
 
 
 class SubspaceLinear(nn.Module):
