@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fcit.types import FcitError, Sample
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model said: the text, its tokens, and whether it ended by itself (or at the limit).
+
+    `question` counts the tokens up to the answer, the image's included.
+    """
+
+    text: str
+    question: int
+    tokens: int
+    ended: bool
 
 
 class Chat:
@@ -17,6 +32,16 @@ class Chat:
     def question(self, prompt: str, tokens: int) -> str:
         """The text up to where the assistant answers one prompt about one image."""
         return self._render([_human(self._plain(prompt), image=True)], True, tokens)
+
+    def completion(
+        self, row: Sequence[int], question: int, limit: int, ends: Collection[int]
+    ) -> Completion:
+        """A generated row of ids as text, cut at `limit` tokens (a greedy answer's first words do not
+        depend on how long it may get). `ends`: the tokens that end an answer."""
+        stop = next((at for at, token in enumerate(row) if token in ends), len(row))
+        said = row[: min(stop, limit)]
+        text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
+        return Completion(text, question, len(said), stop < min(limit, len(row)))
 
     def turns(self, sample: Sample, tokens: int) -> tuple[list[int], list[int]]:
         """A sample's conversation as ids, and the same with -100 outside the assistant's answers."""

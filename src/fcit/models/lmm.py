@@ -17,7 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.utils import logging
 
 from fcit.models.batch import Batch, collate, make_room
-from fcit.models.chat import Chat
+from fcit.models.chat import Chat, Completion
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
 from fcit.models.subspace import Gate, Subspaces, projections
@@ -206,6 +206,14 @@ class LMM:
         self, prompts: Sequence[str], images: Sequence[Path], max_new_tokens: int = 128
     ) -> list[str]:
         """Greedy answers to one prompt about one image each, as one left-padded batch."""
+        limits = [max_new_tokens] * len(prompts)
+        return [one.text for one in self.complete(prompts, images, limits)]
+
+    @torch.no_grad()
+    def complete(
+        self, prompts: Sequence[str], images: Sequence[Path], limits: Sequence[int]
+    ) -> list[Completion]:
+        """The same, each answer with its own limit and its counts of tokens."""
         features = self.features(images)
         texts = [self.chat.question(text, features.shape[1]) for text in prompts]
         encoded = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(
@@ -214,10 +222,11 @@ class LMM:
         labels = torch.full_like(encoded["input_ids"], -100)
         batch = Batch(encoded["input_ids"], encoded["attention_mask"], labels, features)
         ids, mask, _, outputs = self._with_images(batch)
+        ends = self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id
         config = GenerationConfig(
             do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id,
+            max_new_tokens=max(limits),
+            eos_token_id=ends,
             pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
         )
         out = self.model.generate(
@@ -226,8 +235,12 @@ class LMM:
             mm_encoder_outputs=outputs,
             generation_config=config,
         )
-        texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        stops = {ends} if isinstance(ends, int) else set(ends)
+        rows, asked = out[:, ids.shape[1] :].tolist(), mask.sum(dim=1).tolist()
+        return [
+            self.chat.completion(row, question, limit, stops)
+            for row, question, limit in zip(rows, asked, limits, strict=True)
+        ]
 
     @torch.no_grad()
     def base_embeds(self, batch: Batch) -> Tensor:
