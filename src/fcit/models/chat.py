@@ -75,7 +75,9 @@ class Chat:
 
     def _plain(self, text: str) -> str:
         """A person's text without image placeholders: the template sets the one there is."""
-        return text.replace(self.processor.image_token, "").strip("\n")
+        while self.processor.image_token in text:  # what is left of one may be another
+            text = text.replace(self.processor.image_token, "")
+        return text.strip("\n")
 
     def _render(self, messages: list[dict[str, Any]], open_turn: bool, tokens: int) -> str:
         text = self.processor.apply_chat_template(
