@@ -98,5 +98,3 @@ def _shaken(weights: Weights, name: str, size: float) -> Weights:
         key: value + size * torch.randn(value.shape, generator=noise)
         for key, value in sorted(weights.items())
     }
-
-

@@ -158,9 +158,7 @@ def test_the_router_takes_the_image_where_tokens_are_of_both(
     import router  # type: ignore[import-not-found]
 
     found = router.Router(tmp_path / "all", CHECKPOINTS / "mini-clip")
-    assert found.weights(PROMPT, _square(image)) == pytest.approx(
-        answered(run, image)[1], abs=1e-5
-    )
+    assert found.weights(PROMPT, _square(image)) == pytest.approx(answered(run, image)[1], abs=1e-5)
     with pytest.raises(ValueError, match="give the image too"):
         found.weights(PROMPT)
     with pytest.raises(FcitError, match="routes by images as well.*IconQA"):
@@ -237,7 +235,9 @@ def test_half_precision_is_written_when_asked_for(table: dict, tmp_path: Path) -
     with pytest.raises(FcitError, match="--dtype: 'int8'"):
         export.merged(run, PROMPT, tmp_path / "merged", "int8")  # type: ignore[arg-type]
     export.merged(run, PROMPT, tmp_path / "merged", "bfloat16")
-    dtypes = {str(value.dtype) for value in load(tmp_path / "merged" / "model.safetensors").values()}
+    dtypes = {
+        str(value.dtype) for value in load(tmp_path / "merged" / "model.safetensors").values()
+    }
     assert dtypes == {"torch.bfloat16"}
 
 
@@ -245,9 +245,7 @@ def test_half_precision_is_written_when_asked_for(table: dict, tmp_path: Path) -
     ("method", "said"),
     [("l2p", "prompts are chosen"), ("moelora", "every token"), ("zeroshot", "nothing to export")],
 )
-def test_what_no_adapter_expresses_is_refused(
-    method: str, said: str, made, tmp_path: Path
-) -> None:
+def test_what_no_adapter_expresses_is_refused(method: str, said: str, made, tmp_path: Path) -> None:
     run = made(method)
     for write in (export.everything, lambda run, out: export.subspace(run, "0", out)):
         with pytest.raises(FcitError, match=said):

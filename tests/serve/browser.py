@@ -61,9 +61,9 @@ class Browser:
         self.session = ""
         targets = self.ask("Target.getTargets")["targetInfos"]
         page = next(one for one in targets if one["type"] == "page")
-        self.session = self.ask(
-            "Target.attachToTarget", targetId=page["targetId"], flatten=True
-        )["sessionId"]
+        self.session = self.ask("Target.attachToTarget", targetId=page["targetId"], flatten=True)[
+            "sessionId"
+        ]
         for domain in ("Page", "Runtime", "DOM", "Log"):
             self.ask(f"{domain}.enable")
 
@@ -113,9 +113,7 @@ class Browser:
 
     def value(self, script: str) -> Any:
         """The value of an expression in the page."""
-        got = self.ask(
-            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
-        )
+        got = self.ask("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in got, got
         return got["result"].get("value")
 

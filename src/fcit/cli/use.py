@@ -17,7 +17,9 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
     subspace: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="One adapter, as a PEFT folder: 0, 1, ... (or a dataset)."),
+        typer.Option(
+            metavar="NAME", help="One adapter, as a PEFT folder: 0, 1, ... (or a dataset)."
+        ),
     ] = None,
     everything: Annotated[
         bool,
@@ -43,7 +45,9 @@ def export(
     """
     asked = [subspace is not None, everything, merged is not None]
     if sum(asked) != 1:
-        raise FcitError("say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT")
+        raise FcitError(
+            "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT"
+        )
     from fcit import api
     from fcit import export as exports
 

@@ -1,4 +1,4 @@
-"""A run's model for use without fcit: a PEFT adapter, all adapters with their router, or merged weights."""
+"""A run's model for use without fcit: a PEFT adapter, all adapters and a router, or merged weights."""
 
 from __future__ import annotations
 
@@ -196,4 +196,3 @@ def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
         raise FcitError(f"--merged: {file}: not here; finish the run, or give a prompt instead")
     rows = [row["activation"] for row in read_lines(file)]
     return {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
-

@@ -75,7 +75,7 @@ def everything(run: Run) -> str:
     code = (
         _opening("base = AutoModelForImageTextToText.from_pretrained(BASE)", run)
         .replace("from peft import PeftModel\n", "")
-        .replace("\nBASE", f"from router import Router, load, open_adapters\n\nBASE", 1)
+        .replace("\nBASE", "from router import Router, load, open_adapters\n\nBASE", 1)
         + (f'CLIP = "{clip_name(run)}"\n' if routed else "")
         + 'model = load(".", base)\nprompt = "How many icons are there?"\n'
         + chosen
@@ -84,8 +84,8 @@ def everything(run: Run) -> str:
     )
     return (
         _head(run, "All subspaces and their router", "peft")
-        + "`adapters/` holds PEFT adapters, `identity.safetensors` the identity tokens of those that are\n"
-        "routed by them, `projector.safetensors` the trained projector (beside an adapter: its own).\n"
+        + "`adapters/` holds PEFT adapters, `identity.safetensors` the identity tokens that choose among\n"
+        "them, `projector.safetensors` the trained projector (beside an adapter: its own).\n"
         "An adapter here comes without the shared projector; `fcit export --subspace` writes one that\n"
         "stands alone. `router.py` puts all in place and chooses, one instruction at a time.\n"
         + f"\n| adapter | trained by clients who learnt |\n|---|---|\n{rows}\n"
@@ -109,8 +109,8 @@ def merged(run: Run, target: str, shares: Mapping[str, float], dtype: str) -> st
     code = code.replace("from_pretrained(BASE", 'from_pretrained("."') + _ask(run)
     return (
         _head(run, "A model merged for one task", "transformers")
-        + f"The base model with the run's adapters and projector in its weights ({dtype}), opened as for\n"
-        f"{whose}\n\n| adapter | gives |\n|---|---|\n{rows}\n"
+        + f"The base model with the run's adapters and projector in its weights ({dtype}), opened as\n"
+        f"for {whose}\n\n| adapter | gives |\n|---|---|\n{rows}\n"
         + "It answers other instructions with the same weights, which is not what the run would do.\n"
         + TESTED
         + _code(code)
@@ -173,9 +173,14 @@ def _facts(run: Run) -> str:
     if (run.folder / "matrix.json").is_file():
         results = run.results
         scores = {key: results.get(key) for key in ("last", "avg", "zero_shot_mean")}
-        facts["accuracy of the run"] = ", ".join(
-            f"{key} {value:.2f}" for key, value in scores.items() if isinstance(value, int | float)
-        ) + f" ({config.evaluation.scoring} scoring)"
+        facts["accuracy of the run"] = (
+            ", ".join(
+                f"{key} {value:.2f}"
+                for key, value in scores.items()
+                if isinstance(value, int | float)
+            )
+            + f" ({config.evaluation.scoring} scoring)"
+        )
     rows = "".join(f"| {key} | {value} |\n" for key, value in facts.items())
     return (
         f"## What made it\n\n| | |\n|---|---|\n{rows}\n"

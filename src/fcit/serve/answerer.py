@@ -82,12 +82,17 @@ class Answerer:
         if not questions:
             return []
         site = self.site
-        samples = [Sample("", "", path.name, one.prompt, ("",)) for one, path in zip(questions, images, strict=True)]
+        samples = [
+            Sample("", "", path.name, one.prompt, ("",))
+            for one, path in zip(questions, images, strict=True)
+        ]
         encoder = site.encoder if site.method.identity else None
         shares = activate(site.model, encoder, site.method, site.placed, Data(samples, images))
         if encoder and len(encoder.seen) > REMEMBERED:
             encoder.seen.clear()
-        limits = [min(one.limit or self.usual, room) for one, room in zip(questions, rooms, strict=True)]
+        limits = [
+            min(one.limit or self.usual, room) for one, room in zip(questions, rooms, strict=True)
+        ]
         said = site.model.complete([one.prompt for one in questions], images, limits)
         return [
             Reply(one.text, one.question, one.tokens, one.ended, row)

@@ -244,5 +244,3 @@ def _page() -> tuple[str, str]:
         "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
     return text, policy
-
-

@@ -13,7 +13,6 @@ from typing import Generic, TypeVar
 
 from fcit.serve.refusal import Refusal
 
-
 Q = TypeVar("Q")
 R = TypeVar("R")
 

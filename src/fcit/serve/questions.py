@@ -120,7 +120,9 @@ def parse(body: bytes, model: str, limits: Limits) -> tuple[Request, Question]:
         where = ".".join(str(part) for part in first["loc"])
         raise Refusal(400, f"{where}: {first['msg']}", "invalid_type", where) from None
     if request.model != model:
-        raise Refusal(404, f"there is no such model here; it is {model!r}", "model_not_found", "model")
+        raise Refusal(
+            404, f"there is no such model here; it is {model!r}", "model_not_found", "model"
+        )
     for key, values in HARMLESS.items():
         if table.get(key) is not None and table[key] not in values:
             way = f"leave it out, or set {json.dumps(values[0])}" if values else "leave it out"

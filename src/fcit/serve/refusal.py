@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.responses import JSONResponse
 
 
-class Refusal(Exception):
+class Refusal(Exception):  # noqa: N818 (it is an answer, not a fault)
     """A request that is not answered. `param` is the field at fault, `code` a word for programs."""
 
     def __init__(
