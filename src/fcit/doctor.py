@@ -24,7 +24,7 @@ class Finding:
 
 def findings() -> list[Finding]:
     """Everything `fcit doctor` shows, in order."""
-    return [*_versions(), *_machine(), _accelerator(), _java(), _flower(), _peft(), *_places()]
+    return [*_versions(), *_machine(), _accelerator(), _java(), _flower(), _peft(), _serve(), *_places()]
 
 
 def examine() -> None:
@@ -87,6 +87,12 @@ def _peft() -> Finding:
     if importlib.util.find_spec("peft"):
         return Finding("PEFT", importlib.metadata.version("peft"))
     return Finding("PEFT", "none", "nothing: adapters are written in PEFT's format without it")
+
+
+def _serve() -> Finding:
+    if all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
+        return Finding("serve", f"uvicorn {importlib.metadata.version('uvicorn')}")
+    return Finding("serve", "none", "fcit serve is off (pip install 'fcit[serve]')")
 
 
 def _places() -> list[Finding]:

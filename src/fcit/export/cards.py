@@ -84,8 +84,8 @@ def everything(run: Run) -> str:
     )
     return (
         _head(run, "All subspaces and their router", "peft")
-        + "`adapters/` holds PEFT adapters, `identity.safetensors` the identity tokens that choose among\n"
-        "them, `projector.safetensors` the trained projector (beside an adapter: its own).\n"
+        + "`adapters/` holds PEFT adapters, `identity.safetensors` the identity tokens that choose\n"
+        "among them, `projector.safetensors` the trained projector (beside an adapter: its own).\n"
         "An adapter here comes without the shared projector; `fcit export --subspace` writes one that\n"
         "stands alone. `router.py` puts all in place and chooses, one instruction at a time.\n"
         + f"\n| adapter | trained by clients who learnt |\n|---|---|\n{rows}\n"
