@@ -72,6 +72,21 @@ def test_chat_answers_what_comes_through_a_pipe(made: Run, image: Path) -> None:
     assert lines[1].count("█") > lines[2].count("█")
 
 
+def test_chat_at_a_terminal_tells_mistakes_and_goes_on(made: Run, image: Path) -> None:
+    pty = pytest.importorskip("pty", reason="no terminals to pretend to be here")
+    ours, theirs = pty.openpty()
+    words = [*FCIT, "chat", str(made.folder)]
+    try:
+        os.write(ours, f"hello\n/image {image}\n{PROMPT}\n/quit\n".encode())
+        done = subprocess.run(words, stdin=theirs, capture_output=True, text=True, timeout=240)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "set an image first" in done.stdout
+    assert made.answer(image, PROMPT).text in done.stdout
+
+
 def test_chat_sets_the_image_and_refuses_what_is_none(
     made: Run, image: Path, tmp_path: Path
 ) -> None:
@@ -88,10 +103,9 @@ def test_chat_sets_the_image_and_refuses_what_is_none(
 def served(made: Run) -> Iterator[subprocess.Popen[str]]:
     pytest.importorskip("uvicorn", reason="the extra fcit[serve] is not installed")
     words = [*FCIT, "serve", str(made.folder), "--port", "0"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    yield process
-    process.kill()
-    process.wait()
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
 
 
 def test_serve_says_where_it_is_and_stops_at_ctrl_c(served: subprocess.Popen[str]) -> None:

@@ -24,7 +24,16 @@ class Finding:
 
 def findings() -> list[Finding]:
     """Everything `fcit doctor` shows, in order."""
-    return [*_versions(), *_machine(), _accelerator(), _java(), _flower(), _peft(), _serve(), *_places()]
+    return [
+        *_versions(),
+        *_machine(),
+        _accelerator(),
+        _java(),
+        _flower(),
+        _peft(),
+        _serve(),
+        *_places(),
+    ]
 
 
 def examine() -> None:

@@ -62,6 +62,18 @@ def test_questions_asked_at_once_get_the_answers_they_get_alone(real, made, pict
         assert one.model_extra["fcit"]["activation"] == pytest.approx(other.activation, abs=1e-6)
 
 
+@pytest.mark.parametrize("method", ["finetune", "hide", "l2p", "moelora", "zeroshot"])
+def test_other_methods_answer_too(method: str, table: dict, picture: Path, tmp_path: Path) -> None:
+    from fcit.serve.answerer import Answerer, Reply
+    from fcit.serve.questions import Question
+
+    run = handmade.run(tmp_path / "run", table, method)
+    want = run.answer(picture, handmade.PROMPTS[0])
+    (got,) = Answerer(run)([Question(handmade.PROMPTS[0], picture.read_bytes())])
+    assert isinstance(got, Reply)
+    assert (got.text, got.activation) == (want.text, want.activation)
+
+
 def test_an_answer_is_cut_at_its_own_limit_and_says_so(real, made, picture: Path) -> None:
     with client(real) as asking:
         got = [

@@ -119,6 +119,7 @@ BODIES: dict[str, tuple[bytes | str | dict, int]] = {
     "a GIF": (ask({"url": url(drawn("GIF"))}), 400),
     "half an image": (ask({"url": url(drawn(size=(200, 200))[:-40])}), 400),
     "too many pixels": (ask({"url": url(drawn(size=(600, 500)))}), 413),
+    "a thin image that is large once square": (ask({"url": url(drawn(size=(2000, 1)))}), 413),
     "a small bomb": (ask({"url": url(bomb(11_000))}), 413),
     "a bomb": (ask({"url": url(bomb(60_000))}), 413),
     "too large a body": (ask({"url": url(bytes(200_000))}), 413),

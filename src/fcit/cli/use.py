@@ -92,7 +92,9 @@ def serve(
     window: Annotated[float, typer.Option(help="Milliseconds a batch waits for more.")] = 5.0,
     waiting: Annotated[int, typer.Option(help="Requests inside at a time; then 429.")] = 64,
     body: Annotated[int, typer.Option(help="Bytes of a request at most.")] = 8 << 20,
-    pixels: Annotated[int, typer.Option(help="Pixels of an image at most.")] = 16_000_000,
+    pixels: Annotated[
+        int, typer.Option(help="Of an image padded to a square, at most.")
+    ] = 36_000_000,
     prompt: Annotated[int, typer.Option(help="Characters of a prompt at most.")] = 4000,
     timeout: Annotated[float, typer.Option(help="Seconds until an answer is given up.")] = 120.0,
 ) -> None:

@@ -11,7 +11,7 @@ from fcit.types import FcitError
 class Limits:
     """batch: questions answered at once. window: milliseconds a batch waits for more. waiting:
     requests in the house, waiting or being answered; others are told to come again (429). body: bytes
-    of a request. pixels: of an image. prompt: characters. timeout: seconds a request may wait for its
+    of a request. pixels: of an image padded to a square. prompt: characters. timeout: seconds a request may wait for its
     answer. patience: seconds a client has to send its headers, and again its body. connections: open
     at once; more are refused (503)."""
 
@@ -19,7 +19,7 @@ class Limits:
     window: float = 5.0
     waiting: int = 64
     body: int = 8 << 20
-    pixels: int = 16_000_000
+    pixels: int = 36_000_000
     prompt: int = 4000
     timeout: float = 120.0
     patience: float = 15.0

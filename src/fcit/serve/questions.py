@@ -176,7 +176,7 @@ def picture(data: bytes, limits: Limits) -> None:
     """Check that the bytes are one whole image, its size before it is decoded. Raises Refusal."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            pixels = image.width * image.height
+            pixels = max(image.size) ** 2  # models are given it padded to a square
             if pixels <= limits.pixels:
                 image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -185,5 +185,5 @@ def picture(data: bytes, limits: Limits) -> None:
         said = "the image cannot be decoded; PNG, JPEG and WebP are taken"
         raise Refusal(400, said, "invalid_image", "messages") from None
     if pixels > limits.pixels:
-        said = f"the image has more than {limits.pixels} pixels"
+        said = f"the image, padded to a square, has more than {limits.pixels} pixels"
         raise Refusal(413, said, "image_too_large", "messages")
