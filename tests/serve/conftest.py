@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import handmade
 
-pytest.importorskip("starlette", reason="the extra fcit[serve] is not installed")
-uvicorn = pytest.importorskip("uvicorn", reason="the extra fcit[serve] is not installed")
+if TYPE_CHECKING:
+    import uvicorn
 
-from fcit.serve.answerer import Reply  # noqa: E402
-from fcit.serve.app import Served, build  # noqa: E402
-from fcit.serve.limits import Limits  # noqa: E402
-from fcit.serve.protocol import patient  # noqa: E402
-from fcit.serve.questions import Question  # noqa: E402
+    from fcit.serve.questions import Question
+
+
+@pytest.fixture(scope="session")
+def extra() -> None:
+    """Skips what needs the extra where it is not installed."""
+    for name in ("starlette", "uvicorn"):
+        pytest.importorskip(name, reason="the extra fcit[serve] is not installed")
 
 
 @dataclass
@@ -38,7 +43,7 @@ class Server:
 @contextmanager
 def running(config: uvicorn.Config, batches: list[list[str]]) -> Iterator[Server]:
     """A uvicorn server in a thread, on a free port of loopback."""
-    import socket
+    import uvicorn
 
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -55,8 +60,14 @@ def running(config: uvicorn.Config, batches: list[list[str]]) -> Iterator[Server
 
 
 @pytest.fixture(scope="session")
-def stand_in():
+def stand_in(extra: None):
     """Makes servers whose model repeats the question in upper case, `delay` seconds a batch."""
+    import uvicorn
+
+    from fcit.serve.answerer import Reply
+    from fcit.serve.app import Served, build
+    from fcit.serve.limits import Limits
+    from fcit.serve.protocol import patient
 
     @contextmanager
     def make(delay: float = 0.0, key: str = "", **limits: float) -> Iterator[Server]:
@@ -110,9 +121,9 @@ def made(table: dict, tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="session")
-def real(made) -> Iterator[Server]:
+def real(extra: None, made) -> Iterator[Server]:
     """The mini model served."""
-    from fcit.serve import settings
+    from fcit.serve import Limits, settings
 
     config = settings(made, "127.0.0.1", "", Limits(window=30.0))
     with running(config, []) as server:

@@ -7,13 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import openai
 import pytest
 
 import handmade
 
+openai = pytest.importorskip("openai", reason="the extra fcit[dev] is not installed")
 
-def client(server, key: str = "none") -> openai.OpenAI:
+
+def client(server, key: str = "none") -> Any:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key=key, max_retries=0, timeout=120)
 
 
@@ -63,7 +64,9 @@ def test_questions_asked_at_once_get_the_answers_they_get_alone(real, made, pict
 
 
 @pytest.mark.parametrize("method", ["finetune", "hide", "l2p", "moelora", "zeroshot"])
-def test_other_methods_answer_too(method: str, table: dict, picture: Path, tmp_path: Path) -> None:
+def test_other_methods_answer_too(
+    method: str, extra: None, table: dict, picture: Path, tmp_path: Path
+) -> None:
     from fcit.serve.answerer import Answerer, Reply
     from fcit.serve.questions import Question
 
