@@ -47,7 +47,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "evaluate", "score", "report", "doctor", "data"])
+@pytest.mark.parametrize(
+    "command", ["run", "evaluate", "score", "report", "export", "chat", "serve", "doctor", "data"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = call(command, "--help")
     assert done.returncode == 0

@@ -33,6 +33,7 @@ def findings() -> list[Finding]:
         _flower(),
         _peft(),
         _trackers(),
+        _serve(),
         *_places(),
     ]
 
@@ -103,6 +104,12 @@ def _trackers() -> Finding:
     found = [name for name in TRACKERS if importlib.util.find_spec(name)]
     off = "" if found else "tracking.to stays empty (a run's folder has all results without it)"
     return Finding("trackers", ", ".join(found) or "none", off)
+
+
+def _serve() -> Finding:
+    if all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
+        return Finding("serve", f"uvicorn {importlib.metadata.version('uvicorn')}")
+    return Finding("serve", "none", "fcit serve is off (pip install 'fcit[serve]')")
 
 
 def _places() -> list[Finding]:

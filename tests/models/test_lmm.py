@@ -188,7 +188,8 @@ def test_a_checkpointed_model_has_the_same_loss_and_gradients(lmm, data) -> None
     from fcit.models.lmm import LMM
 
     samples, images = data
-    other = LMM(CHECKPOINTS / "mini-lmm", checkpointing=True)
+    other = LMM(CHECKPOINTS / "mini-lmm")
+    other.checkpoint(True)
     runs, made = [], blocks(lmm, 2)
     calls: list[int] = []
     other.model.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))

@@ -12,6 +12,7 @@ from fcit.cli.data import data
 from fcit.cli.options import Changes, Recipe, stoppable
 from fcit.cli.plan import plan
 from fcit.cli.sweep import sweep
+from fcit.cli.use import chat, export, serve
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -157,6 +158,11 @@ def report(
     page = reports.write(folders, out or folders[0] / "report")
     _print_results(folders)
     typer.echo(str(page.resolve()))
+
+
+app.command()(export)
+app.command()(chat)
+app.command()(serve)
 
 
 @app.command()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -31,6 +32,19 @@ PALIGEMMA = (
 
 TEMPLATES = {"vicuna-v1": VICUNA, "paligemma": PALIGEMMA}
 """Templates by the name that `[model] template` calls them by."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model said: the text, its tokens, and whether it ended by itself (or at the limit).
+
+    `question` counts the tokens up to the answer, the image's included.
+    """
+
+    text: str
+    question: int
+    tokens: int
+    ended: bool
 
 
 class Chat:
@@ -66,6 +80,16 @@ class Chat:
         """Ids and mask [n, seq] of open prompts, padded on the left."""
         rows = {"input_ids": [self._encode(text)[0] for text in texts]}
         return self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")
+
+    def completion(
+        self, row: Sequence[int], question: int, limit: int, ends: Collection[int]
+    ) -> Completion:
+        """A generated row of ids as text, cut at `limit` tokens (a greedy answer's first words do not
+        depend on how long it may get). `ends`: the tokens that end an answer."""
+        stop = next((at for at, token in enumerate(row) if token in ends), len(row))
+        said = row[: min(stop, limit)]
+        text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
+        return Completion(text, question, len(said), stop < min(limit, len(row)))
 
     def turns(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
         """A sample's conversation as ids, and the same with -100 outside the assistant's answers.
@@ -130,8 +154,8 @@ class Chat:
 
     def _plain(self, text: str) -> str:
         """A person's text without image placeholders: the template sets the one there is."""
-        for mark in self.marks:
-            text = text.replace(mark, "")
+        while found := next((mark for mark in self.marks if mark in text), ""):
+            text = text.replace(found, "")  # what is left of one may be another
         return text.strip("\n")
 
     def _render(self, messages: list[dict[str, Any]], open_turn: bool, image: str) -> str:

@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging
 
 from fcit.models.batch import Batch, collate, make_room
-from fcit.models.chat import Chat
+from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
@@ -28,7 +28,6 @@ from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 
-
 GRID = "image_grid_thw"
 """How families that place image tokens in two dimensions call an image's grid."""
 
@@ -39,7 +38,7 @@ class LMM:
     `extra` holds a method's own modules (their parameters train with the adapters). `prompts`, when
     set, is given `base_embeds` and gives embeddings [batch, n, width] that stand before the image's.
     `gate` is a `subspace.Gate`. `quantize`, `device_map`, `clip`: see `loading.load`; `template`: see
-    `chat.Chat`; `checkpointing` computes activations twice instead of keeping them.
+    `chat.Chat`.
     """
 
     def __init__(
@@ -54,7 +53,6 @@ class LMM:
         device_map: str = "",
         template: str = "",
         clip: str | Path = "",
-        checkpointing: bool = False,
     ):
         self.model, self.processor = load(folder, device, dtype, quantize, device_map, clip)
         give_back(str(device), self.model.num_parameters())
@@ -70,7 +68,6 @@ class LMM:
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
         self._again: list[nn.Module] = []
-        self.checkpoint(checkpointing)
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -219,23 +216,32 @@ class LMM:
         self, prompts: Sequence[str], images: Sequence[Path], max_new_tokens: int = 128
     ) -> list[str]:
         """Greedy answers to one prompt about one image each, as one left-padded batch."""
+        limits = [max_new_tokens] * len(prompts)
+        return [one.text for one in self.complete(prompts, images, limits)]
+
+    @torch.no_grad()
+    def complete(
+        self, prompts: Sequence[str], images: Sequence[Path], limits: Sequence[int]
+    ) -> list[Completion]:
+        """The same, each answer with its own limit and its counts of tokens."""
         seen = self.features(images)
         encoded = self.chat.ids(
             [self.chat.question(text, one.text) for text, one in zip(prompts, seen, strict=True)]
         )
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
+        last = self.tokenizer.eos_token_id
+        ends, pad = self.model.generation_config.eos_token_id or last, self.tokenizer.pad_token_id
         config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            do_sample=False, max_new_tokens=max(limits), eos_token_id=ends, pad_token_id=pad or last
         )
         out = self.model.generate(**inputs, generation_config=config)
-        texts = self.tokenizer.batch_decode(
-            out[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        return [text.strip() for text in texts]
+        stops = {ends} if isinstance(ends, int) else set(ends)
+        rows, asked = out[:, inputs["input_ids"].shape[1] :].tolist(), mask.sum(dim=1).tolist()
+        return [
+            self.chat.completion(row, question, limit, stops)
+            for row, question, limit in zip(rows, asked, limits, strict=True)
+        ]
 
     @torch.no_grad()
     def base_embeds(self, batch: Batch) -> Tensor:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -208,14 +209,25 @@ def _stack(
     return a.to(device, torch.float32), b.to(device, torch.float32)
 
 
-def save_peft(folder: Path, block: Weights, scale: float, base: str) -> None:
-    """Write one block as a standard PEFT LoRA adapter folder (adapter_config.json + safetensors)."""
+def save_peft(
+    folder: Path,
+    block: Weights,
+    scale: float,
+    base: str,
+    projector: Weights | None = None,
+    place: str = "",
+) -> None:
+    """Write one block as a standard PEFT LoRA adapter folder (adapter_config.json + safetensors).
+
+    projector: tensors that replace those of the module at the path `place` (PEFT's modules_to_save).
+    """
+    whole = {f"{PEFT_PREFIX}{place}.{name}": value for name, value in (projector or {}).items()}
     paths = sorted(
         key[len(PEFT_PREFIX) : -len(".lora_A.weight")] for key in block if ".lora_A." in key
     )
     rank = block[f"{PEFT_PREFIX}{paths[0]}.lora_A.weight"].shape[0]
-    save(folder / "adapter_model.safetensors", block)
-    config = {
+    save(folder / "adapter_model.safetensors", block | whole)
+    config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -226,6 +238,8 @@ def save_peft(folder: Path, block: Weights, scale: float, base: str) -> None:
         "target_modules": paths,
         "inference_mode": True,
     }
+    if whole:
+        config["modules_to_save"] = [place]
     write_json(folder / "adapter_config.json", config)
 
 
