@@ -9,11 +9,12 @@ import platform
 import subprocess
 import time
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcit import config as configs
+from fcit import engines
 from fcit.config import Config
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment
@@ -25,20 +26,26 @@ from fcit.server import Position, Round, federate
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 
-FREE_TO_CHANGE = (("federation", "workers"), ("federation", "engine"))
+if TYPE_CHECKING:
+    from fcit.engines import AnyEngine
+
+Build = Callable[[Config, int, Path], "AnyEngine"]
+"""What makes a run's engine, from its configuration, its number of workers and its folder."""
+
+FREE_TO_CHANGE = (
+    ("federation", "workers"),
+    ("federation", "engine"),
+    ("federation", "deadline"),
+)
 """What a resumed run may set otherwise: it changes the speed, not the numbers."""
 
 
 class Session:
     """A run's folder with everything that works on it."""
 
-    def __init__(self, config: Config, folder: Path, watch: Watch):
+    def __init__(self, config: Config, folder: Path, watch: Watch, build: Build = engines.build):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
-        if config.federation.engine != "local":
-            raise FcitError(
-                f"federation.engine: {config.federation.engine!r} is not in this version of fcit; "
-                "use local"
-            )
+        self.build = build
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
@@ -100,12 +107,13 @@ class Session:
 
     def run(self) -> None:
         """Do what is left of the run."""
-        with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
+        with self.folder.locked(), self._engine() as engine:
             position = self.folder.position()
             self.folder.tidy()
             self.folder.keep_log(position)
             if position:
                 state, engine.memory = self.folder.state()
+                engines.check_memory(self.config, engine.memory)
                 self.watch.say(
                     f"going on after stage {position.stage + 1}, round {position.rounds}"
                 )
@@ -120,7 +128,7 @@ class Session:
 
     def _federate(
         self,
-        engine: LocalEngine,
+        engine: AnyEngine,
         state: State,
         position: Position | None,
         zero: Mapping[str, float],
@@ -209,6 +217,9 @@ class Session:
         if position is None or not self.folder.matrix.is_file():
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
+
+    def _engine(self) -> AnyEngine:
+        return self.build(self.config, self._workers(), self.folder.path)
 
     def _workers(self) -> int:
         federation = self.config.federation

@@ -1,0 +1,52 @@
+"""The client's side of Flower: `node.respond` behind a ClientApp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fcit.engines import parcels
+from fcit.engines.node import Place, respond
+from fcit.types import FcitError
+
+MEMORIES = "clients"
+"""The folder of a run's folder in which simulated clients keep their memories."""
+
+
+def client_app(run: Path | None = None) -> ClientApp:
+    """The app that nodes run. `run` is the run's folder where all clients are on this machine; nodes
+    of a deployment say in their own configuration where their data and memories are."""
+    app = ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        found = respond(*parcels.unpack(message.content), place(context, run))
+        return Message(parcels.pack(*found), reply_to=message)
+
+    app.query()(answer)
+    app.train()(answer)
+    return app
+
+
+def place(context: Context, run: Path | None = None) -> Place:
+    """Where a node's client is, from the node's configuration: client, data, memory, and images.
+
+    Raises FcitError naming the entry that is missing.
+    """
+    given = context.node_config
+    if "client" not in given and "partition-id" in given:
+        folder = run or Path(str(context.run_config.get("out") or ""))
+        if not folder.name:
+            raise FcitError("a simulation's run config must name the run's folder: out")
+        return Place(int(given["partition-id"]), folder / MEMORIES)
+    for key in ("client", "data"):
+        if key not in given:
+            raise FcitError(f"--node-config: {key} is missing, such as {key}={_EXAMPLES[key]}")
+    data = Path(str(given["data"])).expanduser()
+    memory = Path(str(given.get("memory") or data.parent / "memory")).expanduser()
+    images = str(given.get("images", ""))
+    return Place(int(given["client"]), memory, data, tuple(filter(None, images.split(":"))))
+
+
+_EXAMPLES = {"client": "3", "data": '"/srv/fcit/data"'}
