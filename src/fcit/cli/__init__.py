@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fcit.cli.data import data
+from fcit.cli.deploy import deploy
 from fcit.cli.options import Changes, Recipe, stoppable
 from fcit.types import FcitError
 from fcit.watch import Terminal
@@ -32,6 +33,7 @@ Start here:
 """,
 )
 app.add_typer(data, name="data")
+app.add_typer(deploy, name="deploy")
 
 
 @app.command()
@@ -45,7 +47,7 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where clients run: local (worker processes) or flower.")
+        str | None, typer.Option(help="Where clients run: local (worker processes) or flower (Flower's simulation).")
     ] = None,
     changes: Changes = None,
     out: Annotated[

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcit.config import Config
+from fcit.config import Config, build_method
 from fcit.types import FcitError, Weights
+from fcit.watch import Watch
 
 if TYPE_CHECKING:
     from fcit.engines.flower import FlowerEngine
@@ -25,23 +27,50 @@ def build(config: Config, workers: int, folder: Path) -> AnyEngine:
     """The engine a recipe names: local, or Flower's simulation of all clients on this machine.
 
     workers: clients that train at a time. folder: the run's; simulated clients keep their memories
-    in it. Raises FcitError where the package of an engine is not installed.
+    in it. Raises FcitError where Flower is not installed.
     """
     if config.federation.engine == "local":
         from fcit.engines.local import LocalEngine
 
         return LocalEngine(config, workers)
     hush()
-    try:
+    with _needs_flower("federation.engine: flower"):
         from fcit.engines.simulation import simulate
+    return simulate(config, workers, folder)
+
+
+def deployment(
+    config: Config, out: Path, hosts: Sequence[str], split: bool, install: str, watch: Watch
+) -> None:
+    """Write the folders of a federation across machines (see `deploy.write`); with `split`, every
+    client's share of the recipe's data too.
+
+    Raises FcitError where `out` is not empty, a method is not federated, or Flower is not installed.
+    """
+    with _needs_flower("fcit deploy"):
+        from fcit.engines import deploy
+    from fcit.engines import shares
+
+    if build_method(config).centralised:
+        raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FcitError(f"{out}: is there already and not empty; choose another --out")
+    clients = config.federation.clients
+    deploy.write(out, hosts, config, install)
+    if split:
+        shares.split(config, [out / f"client-{one}" / "data" for one in range(clients)], watch)
+
+
+@contextmanager
+def _needs_flower(what: str) -> Iterator[None]:
+    try:
+        yield
     except ImportError as error:
-        if not str(error.name).startswith("flwr"):
+        if not str(error.name).startswith(("flwr", "cryptography")):
             raise
         raise FcitError(
-            "federation.engine: flower needs Flower, which is not installed; "
-            "pip install 'fcit[flower]', or use local"
+            f"{what} needs Flower, which is not installed: pip install 'fcit[flower]'"
         ) from None
-    return simulate(config, workers, folder)
 
 
 def hush() -> None:

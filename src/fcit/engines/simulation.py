@@ -32,7 +32,7 @@ from flwr.superlink.grid import InMemoryGrid
 
 from fcit.config import Config
 from fcit.engines import parcels
-from fcit.engines.clientapp import place
+from fcit.engines.apps import place
 from fcit.engines.flower import FlowerEngine
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment

@@ -1,18 +1,41 @@
-"""The client's side of Flower: `node.respond` behind a ClientApp."""
+"""The two sides of a run as Flower's apps: what `flwr run` starts on the server and on every node."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
 
+from fcit.config import Config
 from fcit.engines import parcels
+from fcit.engines.flower import FlowerEngine
+from fcit.engines.local import LocalEngine
 from fcit.engines.node import Place, respond
 from fcit.types import FcitError
 
+Build = Callable[[Config, int, Path], FlowerEngine]
+
 MEMORIES = "clients"
 """The folder of a run's folder in which simulated clients keep their memories."""
+
+
+def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
+    """The app that a SuperLink runs: `main` gets Flower's run config, and what builds an engine whose
+    clients are the SuperLink's nodes."""
+    app = ServerApp()
+
+    def serve(grid: Grid, context: Context) -> None:
+        def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
+            return FlowerEngine(config, grid, LocalEngine(config, workers), folder)
+
+        main(context.run_config, build)
+
+    app.main()(serve)
+    return app
 
 
 def client_app(run: Path | None = None) -> ClientApp:
