@@ -29,13 +29,19 @@ class Lines:
 
 def run(given: Mapping[str, Any], build: Build) -> None:
     """Run a recipe, or go on with its run: `given` is Flower's run config, with the paths `recipe`
-    and `out`, and `changes`, which are key=value separated by spaces."""
+    and `out`, and `changes`, which are key=value separated by spaces (method=NAME is --method)."""
     for key in ("recipe", "out"):
         if not given.get(key):
             raise FcitError(f"--run-config: {key} is missing; it must name a path on the server")
     out = Path(str(given["out"])).expanduser()
-    changes = [*str(given.get("changes", "")).split(), "federation.engine=flower"]
-    config = configs.load(Path(str(given["recipe"])).expanduser(), changes)
+    changes = str(given.get("changes", "")).split()
+    methods = [one.removeprefix("method=") for one in changes if one.startswith("method=")]
+    others = [one for one in changes if not one.startswith("method=")]
+    config = configs.load(
+        Path(str(given["recipe"])).expanduser(),
+        [*others, "federation.engine=flower"],
+        methods[-1] if methods else None,
+    )
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
     session.prepare()

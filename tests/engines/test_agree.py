@@ -29,6 +29,9 @@ def config(table: dict, engine: str, method: str, optimizer: str = "fedavg") -> 
 def agree(one: Path, other: Path) -> None:
     """The same matrix, the same state, and the same memories, wherever clients keep them."""
     assert (one / "matrix.json").read_bytes() == (other / "matrix.json").read_bytes()
+    if RunFolder(one).position() is None:  # zeroshot has no state
+        assert RunFolder(other).position() is None
+        return
     (mine, memory), (theirs, turns) = RunFolder(one).state(), RunFolder(other).state()
     assert to_bytes(flatten(mine)) == to_bytes(flatten(theirs))
     assert memory.keys() == turns.keys()
@@ -75,6 +78,3 @@ def test_a_simulation_cut_off_and_resumed_goes_on_from_its_clients_memories(
         fcit.run(config(table, "local", "finetune", "scaffold"), tmp_path / "flower", resume=True)
     fcit.run(simulated, tmp_path / "flower", resume=True)
     agree(tmp_path / "local", tmp_path / "flower")
-    memories = next((tmp_path / "flower" / "clients").glob("*/client-*/*.safetensors"))
-    for file in memories.parents[1].rglob("*.safetensors"):
-        file.unlink()

@@ -47,7 +47,10 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where clients run: local (worker processes) or flower (Flower's simulation).")
+        str | None,
+        typer.Option(
+            help="Where clients run: local (worker processes) or flower (Flower's simulation)."
+        ),
     ] = None,
     changes: Changes = None,
     out: Annotated[

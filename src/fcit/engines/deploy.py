@@ -31,7 +31,8 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
     """Write the folders `server` and `client-0`, `client-1`, ... below `out`, which is new or empty.
 
     hosts: names and addresses by which clients reach the server; the first one is the one they use.
-    config: the recipe to run, for as many clients as it has. install: where the folders will stand on their machines.
+    config: the recipe to run, for as many clients as it has. install: where the folders will stand on
+    their machines.
     """
     server = out / "server"
     authority = _certificates(server, hosts)
@@ -60,7 +61,10 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
 
 def _certificates(server: Path, hosts: Sequence[str]) -> str:
     """The server's key and certificate, signed by an authority whose key is then forgotten."""
-    authority, key = ec.generate_private_key(ec.SECP384R1()), ec.generate_private_key(ec.SECP384R1())
+    authority, key = (
+        ec.generate_private_key(ec.SECP384R1()),
+        ec.generate_private_key(ec.SECP384R1()),
+    )
     issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fcit")])
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
     signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
@@ -146,7 +150,7 @@ def _script(path: Path, body: str) -> None:
 
 
 _START_SERVER = f"""\
-exec flower-superlink --host "${{FCIT_HOST:-0.0.0.0}}" --port "${{FCIT_PORT:-{PORT}}}" \\
+exec python3 -m fcit.engines.superlink --host "${{FCIT_HOST:-0.0.0.0}}" --port "${{FCIT_PORT:-{PORT}}}" \\
   --ssl-ca-certfile ca.crt --ssl-certfile server.crt --ssl-keyfile server.key \\
   --enable-supernode-auth --database flower/state.db --disable-runtime-dependency-installation
 """
@@ -158,7 +162,9 @@ done
 """
 
 _RUN = """\
-exec flwr run app fcit --run-config "recipe=\\"$PWD/recipe.toml\\" out=\\"$PWD/run-folder\\"" --stream
+out="${FCIT_RUN:-$PWD/run-folder}"
+exec flwr run app fcit --stream \\
+  --run-config "recipe=\\"$PWD/recipe.toml\\" out=\\"$out\\" changes=\\"$*\\""
 """
 
 
@@ -242,7 +248,7 @@ The server is reached as HOST. Every machine has fcit with Flower: `pip install 
    `server/register clients/*.pub`
 4. Each client: `client-N/start`, or its unit.
 5. The server: `server/run` begins the run in `server/run-folder`, and goes on with it if it was cut
-   off.
+   off. `FCIT_RUN=$PWD/second server/run seed=1` runs a changed recipe in another folder.
 
 docs/deploy.md of fcit says more, docs/privacy.md what leaves a client.
 """

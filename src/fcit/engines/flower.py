@@ -175,7 +175,10 @@ class FlowerEngine:
             yield errand.client, Fault(errand.client, "timeout", "the client is not connected")
         for key, errand in underway.items():
             self.overdue[key] = errand.client
-            yield errand.client, Fault(errand.client, "timeout", f"no answer in {self.deadline:g} s")
+            yield (
+                errand.client,
+                Fault(errand.client, "timeout", f"no answer in {self.deadline:g} s"),
+            )
 
     def _push(self, errand: Errand) -> str:
         content = parcels.pack(*errand.reply)

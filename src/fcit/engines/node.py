@@ -37,9 +37,7 @@ class Place:
     images: tuple[str, ...] = ()
 
 
-def respond(
-    header: wire.Header, weights: Weights, place: Place, site: Site | None = None
-) -> Reply:
+def respond(header: wire.Header, weights: Weights, place: Place, site: Site | None = None) -> Reply:
     """Answer one message; what goes wrong becomes an answer too.
 
     site: where it is there already (else one is made of the recipe in the message, and kept).

@@ -44,9 +44,7 @@ def _write(folder: Path, name: str, samples: list[Sample], experiment: Experimen
         copy = folder / "datasets" / sample.image
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(
-                datasets.image_path(experiment.root, sample, experiment.images), copy
-            )
+            shutil.copyfile(datasets.image_path(experiment.root, sample, experiment.images), copy)
     file = datasets.record_file(folder, datasets.find(name), "train")
     write_json(file, [_record(sample) for sample in samples])
 

@@ -93,7 +93,9 @@ class Crew(Backend):
         header, weights = parcels.unpack(message.content)
         where = {key: str(value) for key, value in asdict(place(context, self.run)).items()}
         try:
-            answer, tensors = self.home.ask({"do": "client", "ask": header, "place": where}, weights)
+            answer, tensors = self.home.ask(
+                {"do": "client", "ask": header, "place": where}, weights
+            )
         except BaseException as error:
             self.fail(error)
             raise
