@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from fcit import config as configs
-from fcit.engines.apps import Build, client_app, server_app
+from fcit.engines import Build
+from fcit.engines.apps import client_app, server_app
 from fcit.session import Session
 from fcit.types import FcitError
 

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,21 +29,16 @@ from fcit.watch import Watch
 if TYPE_CHECKING:
     from fcit.engines import AnyEngine
 
-Build = Callable[[Config, int, Path], "AnyEngine"]
-"""What makes a run's engine, from its configuration, its number of workers and its folder."""
-
-FREE_TO_CHANGE = (
-    ("federation", "workers"),
-    ("federation", "engine"),
-    ("federation", "deadline"),
-)
+FREE_TO_CHANGE = tuple(("federation", key) for key in ("workers", "engine", "deadline"))
 """What a resumed run may set otherwise: it changes the speed, not the numbers."""
 
 
 class Session:
     """A run's folder with everything that works on it."""
 
-    def __init__(self, config: Config, folder: Path, watch: Watch, build: Build = engines.build):
+    def __init__(
+        self, config: Config, folder: Path, watch: Watch, build: engines.Build = engines.build
+    ):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
         self.build = build
         self.experiment = Experiment(config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     AnyEngine = LocalEngine | FlowerEngine
 
+
+Build = Callable[[Config, int, Path], "AnyEngine"]
+"""What makes a run's engine, from its configuration, its number of workers and its folder."""
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 """Flower reports every run to its makers, and asks for newer versions, unless told otherwise."""

@@ -11,13 +11,12 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fcit.config import Config
-from fcit.engines import parcels
+from fcit.engines import Build, parcels
 from fcit.engines.flower import FlowerEngine
 from fcit.engines.local import LocalEngine
 from fcit.engines.node import Place, respond
 from fcit.types import FcitError
 
-Build = Callable[[Config, int, Path], FlowerEngine]
 
 MEMORIES = "clients"
 """The folder of a run's folder in which simulated clients keep their memories."""
