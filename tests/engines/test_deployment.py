@@ -18,9 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import tomli_w
 from test_agree import config as short
+from typer.testing import CliRunner
 
 import fcit
+from fcit.cli import app
 from fcit.config import Config, load, validate
 from fcit.engines import deployment
 from fcit.experiment import Experiment
@@ -73,8 +76,9 @@ def test_every_machine_gets_a_folder_and_secrets_are_secret(folders: Path) -> No
     assert "--enable-supernode-auth" in (folders / "server" / "start").read_text()
     unit = (folders / "client-2" / "fcit-client-2.service").read_text()
     assert "ExecStart=/srv/fcit/client-2/start" in unit
-    app = tomllib.loads((folders / "server" / "app" / "pyproject.toml").read_text())
-    assert app["tool"]["flwr"]["app"]["components"]["clientapp"] == "fcit.flower_app:client"
+    project = tomllib.loads((folders / "server" / "app" / "pyproject.toml").read_text())
+    components = project["tool"]["flwr"]["app"]["components"]
+    assert components["clientapp"] == "fcit.flower_app:client"
 
 
 def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table: dict) -> None:
@@ -102,6 +106,21 @@ def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table:
 
 def test_the_recipe_of_a_deployment_is_the_one_given(folders: Path, table: dict) -> None:
     assert load(folders / "server" / "recipe.toml").data == federation(table).data
+
+
+def test_the_command_leaves_data_to_the_clients_unless_told_to_split(
+    table: dict, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "short.toml"
+    recipe.write_text(tomli_w.dumps(federation(table).model_dump(mode="json")))
+    out = tmp_path / "federation"
+    words = ["deploy", "init", str(recipe), "--out", str(out), "--host", "fcit.example.org"]
+    done = CliRunner().invoke(app, [*words, "--set", "federation.clients=2", "--set", "seed=9"])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.glob("client-*")) == ["client-0", "client-1"]
+    assert not any((out / "client-0" / "data").iterdir())
+    assert "fcit.example.org:9093" in (out / "client-1" / "start").read_text()
+    assert load(out / "server" / "recipe.toml").seed == 9
 
 
 def test_what_cannot_be_deployed_is_refused(folders: Path, table: dict, tmp_path: Path) -> None:

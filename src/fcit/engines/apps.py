@@ -17,7 +17,6 @@ from fcit.engines.local import LocalEngine
 from fcit.engines.node import Place, respond
 from fcit.types import FcitError
 
-
 MEMORIES = "clients"
 """The folder of a run's folder in which simulated clients keep their memories."""
 

@@ -230,7 +230,7 @@ class FlowerEngine:
 def _open(client: int, message: Message) -> Reply | Fault:
     """What a message holds, or the fault that it tells of."""
     if message.has_error():
-        return Fault(client, "crash", message.error.reason)
+        return Fault(client, "crash", message.error.reason or "Flower gives no reason")
     try:
         header, weights = parcels.unpack(message.content)
     except FcitError as error:
