@@ -45,7 +45,9 @@ def run(given: Mapping[str, Any], build: Build) -> None:
     )
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
-    session.experiment.prepare(session.watch)  # no partition.json: who holds what is the clients' own
+    session.experiment.prepare(
+        session.watch
+    )  # no partition.json: who holds what is the clients' own
     session.run()
     Lines().say(f"run folder: {out}")
 
