@@ -23,7 +23,18 @@ FLOORS = {
         "provenance",
     ),
     5: ("engines",),
-    6: ("results", "session", "planning", "api", "sweep", "export", "serve", "doctor", "cli"),
+    6: (
+        "results",
+        "session",
+        "planning",
+        "api",
+        "sweep",
+        "export",
+        "serve",
+        "doctor",
+        "cli",
+        "flower_app",
+    ),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 LIGHT = ("types", "seeds", "files", "watch", "metrics", "cli")

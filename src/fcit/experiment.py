@@ -16,7 +16,7 @@ from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
 from fcit.client import Data, Training, identify, take_turn
-from fcit.config import Config, build_method
+from fcit.config import Config, DataSection, build_method
 from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
 from fcit.optimisers import Optimiser
@@ -49,10 +49,16 @@ def _made_by(kind: str) -> str:
 
 
 class Experiment:
-    """What a configuration stands for, built on first use; no model is loaded here."""
+    """What a configuration stands for, built on first use; no model is loaded here.
 
-    def __init__(self, config: Config):
-        self.config = config
+    own: a client's own data folder, all of which it trains on, in place of its share of the recipe's.
+    """
+
+    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
+        if own:
+            data = DataSection(root=str(own), images=tuple(images), size="")
+            config = config.model_copy(update={"data": data})
+        self.config, self.own = config, own is not None
         self.method = build_method(config)
         federation, part = config.federation, config.setting
         self.optimiser = Optimiser() if self.method.centralised else federation.build_optimiser()
@@ -178,7 +184,19 @@ class Experiment:
 
     def data(self, turn: Turn) -> Data:
         """A client's own training samples of its turn's task."""
+        if self.own:
+            return self._data(self._whole(turn.task))
         return self._data(self.shares(turn.task)[turn.client])
+
+    def _whole(self, task: Task) -> list[Sample]:
+        """All training samples that this data folder has of a task's datasets."""
+        found: list[Sample] = []
+        for name in task.datasets:
+            if datasets.record_file(self.root, datasets.find(name), "train").is_file():
+                found += self.samples(name, "train")
+        if not found:
+            raise FcitError(f"{self.root}: has no training samples of {task.name}")
+        return found
 
     def _data(self, samples: Sequence[Sample]) -> Data:
         paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
@@ -196,11 +214,11 @@ class Experiment:
 class Site:
     """One process with the base model loaded once, doing what the server or a client needs done."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
         import torch
 
         torch.set_num_threads(config.training.threads)
-        self.experiment = Experiment(config)
+        self.experiment = Experiment(config, own, images)
         self.config, self.method = config, self.experiment.method
         self.training = Training(**config.training.model_dump())
         self.placed: State = State()

@@ -23,7 +23,8 @@ class Section(BaseModel):
 class FederationSection(Section):
     """clients in all, of whom per_round train in each of a stage's rounds. minimum: training samples
     of each dataset that every client gets at least. workers: parallel processes of the local engine
-    (0: one a core on a CPU, one on a GPU). average: of LoRA's factors A and B, or of their products
+    (0: one a core on a CPU, one on a GPU). deadline: seconds that the clients of a round have, with the
+    flower engine. average: of LoRA's factors A and B, or of their products
     (see `averaging`). optimizer: a file of `optimisers/`, beside any method; optimizer_options: its
     hyper-parameters."""
 
@@ -36,6 +37,7 @@ class FederationSection(Section):
     optimizer_options: dict[str, float] = {}
     engine: Literal["local", "flower"] = "local"
     workers: Annotated[int, Field(ge=0)] = 0
+    deadline: Annotated[float, Field(gt=0, strict=False)] = 3600.0
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

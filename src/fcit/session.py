@@ -6,9 +6,10 @@ import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcit import config as configs
+from fcit import engines
 from fcit.config import Config
 from fcit.engines.local import LocalEngine, cores
 from fcit.experiment import Experiment
@@ -22,9 +23,13 @@ from fcit.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 
+if TYPE_CHECKING:
+    from fcit.engines import AnyEngine
+
 FREE_TO_CHANGE = (
     ("federation", "workers"),
     ("federation", "engine"),
+    ("federation", "deadline"),
     ("tracking", "to"),
     ("tracking", "project"),
 )
@@ -34,14 +39,12 @@ FREE_TO_CHANGE = (
 class Session:
     """A run's folder with everything that works on it."""
 
-    def __init__(self, config: Config, folder: Path, watch: Watch):
+    def __init__(
+        self, config: Config, folder: Path, watch: Watch, build: engines.Build = engines.build
+    ):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
-        if config.federation.engine != "local":
-            raise FcitError(
-                f"federation.engine: {config.federation.engine!r} is not in this version of fcit; "
-                "use local"
-            )
         require(config.tracking)
+        self.build = build
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
@@ -114,13 +117,14 @@ class Session:
             tracking(
                 config.tracking, folder.path, configs.to_table(config), self.watch.say
             ) as track,
-            LocalEngine(self.config, workers(self.config)) as engine,
+            self._engine() as engine,
         ):
             position = self.folder.position()
             self.folder.tidy()
             self.folder.keep_log(position)
             if position:
                 state, engine.memory = self.folder.state()
+                engines.check_memory(self.config, engine.memory)
                 self.watch.say(
                     f"going on after stage {position.stage + 1}, round {position.rounds}"
                 )
@@ -137,7 +141,7 @@ class Session:
 
     def _federate(
         self,
-        engine: LocalEngine,
+        engine: AnyEngine,
         state: State,
         position: Position | None,
         zero: Mapping[str, float],
@@ -232,6 +236,9 @@ class Session:
         if position is None or not self.folder.matrix.is_file():
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
+
+    def _engine(self) -> AnyEngine:
+        return self.build(self.config, workers(self.config), self.folder.path)
 
 
 def workers(config: Config) -> int:

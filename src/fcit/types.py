@@ -157,3 +157,13 @@ class Identity:
     task: str
     token: Tensor
     samples: int
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A client that did not answer as it should: it crashed ("crash"), did not answer by the deadline
+    ("timeout"), answered what cannot be read ("garbled"), twice ("duplicate") or too late ("late")."""
+
+    client: int
+    kind: str
+    detail: str

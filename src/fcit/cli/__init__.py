@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from fcit.cli.data import data
+from fcit.cli.deploy import deploy
 from fcit.cli.options import Changes, Recipe, stoppable
 from fcit.cli.plan import plan
 from fcit.cli.sweep import sweep
@@ -37,6 +38,7 @@ Start here:
 app.command()(plan)
 app.command()(sweep)
 app.add_typer(data, name="data")
+app.add_typer(deploy, name="deploy")
 
 
 @app.command()
@@ -50,7 +52,10 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where clients run: local (worker processes) or flower.")
+        str | None,
+        typer.Option(
+            help="Where clients run: local (worker processes) or flower (Flower's simulation)."
+        ),
     ] = None,
     changes: Changes = None,
     out: Annotated[

@@ -135,7 +135,7 @@ class LocalEngine:
 
     def start(self) -> State:
         """The method's state before the first round."""
-        return unflatten(self._ask({"do": "start"})[1])
+        return unflatten(self.ask({"do": "start"})[1])
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
         """Clients' identity tokens, as they come."""
@@ -162,10 +162,11 @@ class LocalEngine:
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
         asks = [{"do": "answer", "dataset": dataset, "indices": list(part)} for part in chunks]
-        for header, _ in self.map(self._ask, asks):
+        for header, _ in self.map(self.ask, asks):
             yield [Answer(text, activation) for text, activation in header["answers"]]
 
-    def _ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
+    def ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
+        """Send a request to a worker that is free, or once one is, and wait for its reply."""
         one = self.free.get()
         try:
             return one.ask(header, weights)
@@ -174,9 +175,9 @@ class LocalEngine:
 
     def _as_completed(self, asks: Iterable[Reply]) -> Iterator[Reply]:
         if self.map is map:
-            yield from (self._ask(header, weights) for header, weights in asks)
+            yield from (self.ask(header, weights) for header, weights in asks)
             return
-        futures = [self.pool.submit(self._ask, header, weights) for header, weights in asks]
+        futures = [self.pool.submit(self.ask, header, weights) for header, weights in asks]
         try:
             for future in as_completed(futures):
                 yield future.result()
