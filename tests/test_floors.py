@@ -9,10 +9,10 @@ import fcit
 
 ROOT = Path(fcit.__file__).parent
 FLOORS = {
-    1: ("types", "weights", "averaging", "seeds", "files", "watch"),
+    1: ("types", "weights", "averaging", "robust", "packing", "privacy", "seeds", "files", "watch"),
     2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
-    3: ("client", "evaluate", "pretrain"),
-    4: ("federation", "config", "experiment", "server", "runfolder"),
+    3: ("client", "evaluate", "pretrain", "acceptance", "replies"),
+    4: ("federation", "config", "experiment", "server", "runfolder", "journal"),
     5: ("engines",),
     6: ("results", "session", "api", "doctor", "cli"),
 }

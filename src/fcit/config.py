@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fcit.federation import FederationSection, Positive, Section
+from fcit.federation import FederationSection, Positive, PrivacySection, Section
 from fcit.files import write_text
 from fcit.types import FcitError
 
@@ -154,9 +154,29 @@ class Config(Section):
     model: ModelSection = ModelSection()
     setting: SettingSection = SettingSection()
     federation: FederationSection = FederationSection()
+    privacy: PrivacySection = PrivacySection()
     training: TrainingSection = TrainingSection()
     method: MethodSection = MethodSection()
     evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        """What privacy does not go together with."""
+        if not self.privacy.clip:
+            return self
+        from fcit.methods import find
+
+        method, federation = find(self.method.name), self.federation
+        for wrong, why in (
+            (method.centralised, f"{self.method.name} has no clients"),
+            (method.statistics, f"{self.method.name}'s clients send more than what they trained"),
+            (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
+            (federation.robust != "mean", "federation.robust is no mean"),
+            (federation.average == "product", "federation.average = product is no mean"),
+        ):
+            if wrong:
+                raise ValueError(f"privacy: {why}, which clip and noise would not cover")
+        return self
 
 
 def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:

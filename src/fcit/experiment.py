@@ -6,7 +6,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -20,8 +20,11 @@ from fcit.config import Config, build_method
 from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
 from fcit.optimisers import Optimiser
+from fcit.packing import pack_update, unpack_state
 from fcit.partition import split
+from fcit.privacy import hide_token
 from fcit.seeds import torch_stream
+from fcit.server import Terms
 from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
 from fcit.watch import Watch
 
@@ -61,12 +64,28 @@ class Experiment:
             rounds=federation.rounds,
             order=part.order or None,
         )
+        self.privacy = config.privacy.build()
         epochs = config.training.epochs
         self.setting = Setting(**{**_fields(self.setting), "epochs": epochs})
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
         self._shares: dict[tuple[Task, int], list[list[Sample]]] = {}
+
+    @property
+    def terms(self) -> Terms:
+        """How the recipe wants rounds to be held."""
+        part = self.config.federation
+        return Terms(
+            part.average,
+            part.min_clients,
+            part.absurd,
+            part.robust,
+            part.lying,
+            part.wire,
+            self.privacy,
+            self.config.seed,
+        )
 
     @cached_property
     def root(self) -> Path:
@@ -217,14 +236,29 @@ class Site:
 
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
-        return identify(self.method, self.encoder, turn, self.experiment.data(turn))
+        identity = identify(self.method, self.encoder, turn, self.experiment.data(turn))
+        privacy = self.experiment.privacy
+        if not privacy.on:
+            return identity
+        noise = privacy.stream(self.config.seed, "token", turn.client, turn.task.name)
+        return hide_token(identity, privacy, noise)
 
     def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
-        """One client's turn."""
-        data = self.experiment.data(job.turn)
-        seed = self.config.seed
-        optimiser = self.experiment.optimiser
-        return take_turn(job, self.method, self.model, data, self.training, seed, memory, optimiser)
+        """One client's turn; what comes and goes has the form of the wire."""
+        turn, wire, seed = job.turn, self.config.federation.wire, self.config.seed
+        job = replace(job, received=unpack_state(job.received, wire))
+        update, memory = take_turn(
+            job,
+            self.method,
+            self.model,
+            self.experiment.data(turn),
+            self.training,
+            seed,
+            memory,
+            self.experiment.optimiser,
+        )
+        noise = torch_stream(seed, "wire", "up", turn.stage, turn.round, turn.client)
+        return pack_update(update, job.received, wire, noise), memory
 
     def place(self, state: State) -> None:
         """Put a state in place, to answer with."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from fcit.benchmark import metrics, scorers
 from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
+from fcit.replies import named
 from fcit.runfolder import ZERO_SHOT, RunFolder
 from fcit.server import Round
-from fcit.types import State, Update
+from fcit.types import State
 from fcit.watch import Watch
-from fcit.weights import nbytes, state_bytes
+from fcit.weights import nbytes
 
 Row = list[float | None]
 
@@ -102,7 +104,7 @@ class Results:
         tokens = {one.client: nbytes({"token": one.token}) for one in report.identities}
         jobs, updates = report.jobs, report.updates
         now = time.monotonic()
-        row = {
+        row: dict[str, Any] = {
             "stage": report.position.stage + 1,
             "round": report.position.rounds,
             "clients": [job.turn.client for job in jobs],
@@ -111,10 +113,19 @@ class Results:
             "losses": [round(update.metrics["loss"], 5) for update in updates],
             "subspaces": [",".join(update.adapters) for update in updates],
             "seconds": round(now - self.clock, 3),
-            "bytes_down": [_bytes(job.received) for job in jobs],
-            "bytes_up": [_bytes(one) + tokens.get(one.client, 0) for one in updates],
+            "bytes_down": list(report.bytes_down),
+            "bytes_up": [
+                size + tokens.get(one.client, 0)
+                for one, size in zip(updates, report.bytes_up, strict=True)
+            ],
             "bytes_token": [tokens.get(update.client, 0) for update in updates],
         }
+        if report.faults:
+            row["faults"] = [asdict(fault) for fault in report.faults]
+            for fault in report.faults:
+                self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
+        if report.notes:
+            row["notes"] = list(report.notes)
         self.clock = now
         self.folder.append_log(row)
 
@@ -182,7 +193,3 @@ class Results:
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
             if value is not None
         }
-
-
-def _bytes(sent: State | Update) -> int:
-    return sum(map(state_bytes, (sent.adapters, sent.extras, sent.optimiser)))

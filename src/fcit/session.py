@@ -18,6 +18,7 @@ from fcit.config import Config
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
+from fcit.journal import RunJournal
 from fcit.models import CHECKPOINTS
 from fcit.results import Results, Row
 from fcit.runfolder import ZERO_SHOT, RunFolder
@@ -25,8 +26,10 @@ from fcit.server import Position, Round, federate
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 
-FREE_TO_CHANGE = (("federation", "workers"), ("federation", "engine"))
-"""What a resumed run may set otherwise: it changes the speed, not the numbers."""
+FREE_TO_CHANGE = tuple(
+    ("federation", key) for key in ("workers", "engine", "min_clients", "deadline")
+)
+"""What a resumed run may set otherwise: it changes the speed and how much may fail, not the numbers."""
 
 
 class Session:
@@ -144,6 +147,7 @@ class Session:
             def after_round(state: State, report: Round) -> None:
                 self.results.log(report)
                 self.folder.commit(state, report.position, engine.memory)
+                journal.clear()
 
             def after_stage(state: State, position: Position) -> None:
                 self.folder.commit(state, position, engine.memory)
@@ -160,6 +164,7 @@ class Session:
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
+            journal = RunJournal(self.folder.path, engine.memory)
             self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,
@@ -171,7 +176,8 @@ class Session:
                 after_stage,
                 position,
                 self.experiment.optimiser,
-                self.config.federation.average,
+                self.experiment.terms,
+                journal,
             )
 
     def evaluate(self) -> Row:
