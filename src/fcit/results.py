@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -12,9 +13,10 @@ from fcit.benchmark import metrics, scorers
 from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
+from fcit.privacy import epsilon
 from fcit.replies import named
 from fcit.runfolder import ZERO_SHOT, RunFolder
-from fcit.server import Round
+from fcit.server import Position, Round
 from fcit.types import State
 from fcit.watch import Watch
 from fcit.weights import nbytes
@@ -165,7 +167,22 @@ class Results:
             "chance": self._chance,
             "routing": self._routing(rows),
         }
+        if self.experiment.privacy.on:
+            value["privacy"] = self._spent()
         write_json(self.folder.matrix, value)
+
+    def _spent(self) -> dict[str, float | None]:
+        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most."""
+        setting, plan = self.experiment.training_setting, self.experiment.plan
+        position = self.folder.position() or Position()
+        done = [rounds for stage in plan[: position.stage] for rounds in stage]
+        done += plan[position.stage][: position.rounds] if plan else []
+        met = {(turn.client, turn.stage, turn.task.name) for turns in done for turn in turns}
+        most = max(Counter(client for client, *_ in met).values(), default=0)
+        tokens = most if self.method.identity else 0
+        return epsilon(
+            self.experiment.privacy, len(done), setting.clients, setting.per_round, tokens
+        )
 
     @cached_property
     def _chance(self) -> dict[str, float]:

@@ -77,12 +77,11 @@ def coordinates(cohort: Sequence[Mapping[str, Tensor]], cut: int) -> Weights:
 def krum(cohort: Sequence[Mapping[str, Tensor]], lying: int) -> int:
     """The client nearest to its n - f - 2 nearest neighbours, by squared distance; f are `lying`
     (Blanchard et al. 2017, Machine Learning with Adversaries, section 4)."""
-    from torch import cdist, stack
+    from torch import cdist, float64, stack, zeros
 
-    distances = 0.0
+    distances = zeros(len(cohort), len(cohort), dtype=float64)
     for key in cohort[0]:
         rows = stack([part[key].flatten() for part in cohort]).double()
-        distances = distances + cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
-    assert not isinstance(distances, float)
+        distances += cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
     nearest = distances.sort(dim=1).values[:, 1 : len(cohort) - lying - 1]
     return int(nearest.sum(dim=1).argmin())

@@ -17,7 +17,8 @@ REFERENCES = ("zeroshot", "individual", "multitask")
 
 @dataclass(frozen=True)
 class Round:
-    """One line of the log: parallel tuples over the round's clients; stage and round from 1."""
+    """One line of the log: parallel tuples over the round's clients; stage and round from 1. faults: client, kind
+    and detail of those who are not among them; notes: what the server had to do otherwise."""
 
     stage: int
     round: int
@@ -29,6 +30,8 @@ class Round:
     seconds: float
     bytes_down: tuple[int, ...]
     bytes_up: tuple[int, ...]
+    faults: tuple[tuple[int, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,7 @@ class Run:
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tokens: Tokens | None = None
     data: str = ""
+    privacy: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def reference(self) -> bool:
@@ -126,6 +130,7 @@ def read_run(path: Path) -> Run:
             partition=_partition(path / "partition.json"),
             data=_data(path / "partition.json"),
             tokens=_tokens(path / "state"),
+            privacy={key: _number(value) for key, value in (data.get("privacy") or {}).items()},
         )
     except KeyError as error:
         raise FcitError(f"{file}: the field {error} is missing") from None
@@ -223,6 +228,11 @@ def _rounds(file: Path) -> tuple[Round, ...]:
                 seconds=float(row["seconds"]),
                 bytes_down=tuple(map(int, row["bytes_down"])),
                 bytes_up=tuple(map(int, row["bytes_up"])),
+                faults=tuple(
+                    (int(one["client"]), str(one["kind"]), str(one["detail"]))
+                    for one in row.get("faults", ())
+                ),
+                notes=tuple(map(str, row.get("notes", ()))),
             )
         except KeyError as error:
             raise FcitError(f"{file}, line {number}: the field {error} is missing") from None
