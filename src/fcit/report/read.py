@@ -17,8 +17,10 @@ REFERENCES = ("zeroshot", "individual", "multitask")
 
 @dataclass(frozen=True)
 class Round:
-    """One line of the log: parallel tuples over the round's clients; stage and round from 1. faults: client, kind
-    and detail of those who are not among them; notes: what the server had to do otherwise."""
+    """One line of the log: parallel tuples over the round's clients; stage and round from 1.
+
+    faults: client, kind and detail; notes: what the server had to do otherwise.
+    """
 
     stage: int
     round: int
