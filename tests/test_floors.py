@@ -14,7 +14,7 @@ FLOORS = {
     3: ("client", "evaluate", "pretrain", "acceptance", "replies"),
     4: ("federation", "config", "experiment", "server", "runfolder", "journal"),
     5: ("engines",),
-    6: ("results", "session", "api", "doctor", "cli"),
+    6: ("results", "tally", "session", "api", "doctor", "cli"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 LIGHT = ("types", "seeds", "files", "watch", "cli")

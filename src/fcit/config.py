@@ -138,12 +138,14 @@ class MethodSection(BaseModel):
 class EvaluationSection(Section):
     """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
     Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit: test
-    samples per dataset (0: all)."""
+    samples per dataset (0: all). where: the server answers test samples of its own, or every client
+    scores its own and sends sums."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
     max_new_tokens: Positive = 128
     limit: Annotated[int, Field(ge=0)] = 0
+    where: Literal["server", "clients"] = "server"
 
 
 class Config(Section):

@@ -11,21 +11,32 @@ from functools import cached_property
 from pathlib import Path
 
 from fcit import schedule
-from fcit.benchmark import datasets, settings
+from fcit.benchmark import datasets, scorers, settings
 from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
 from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
-from fcit.evaluate import Answer, answer
+from fcit.evaluate import Answer, answer, chunks
 from fcit.models import CHECKPOINTS
 from fcit.optimisers import Optimiser
 from fcit.packing import pack_update, unpack_state
 from fcit.partition import split
 from fcit.privacy import hide_token
 from fcit.seeds import torch_stream
-from fcit.server import Terms
-from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
+from fcit.types import (
+    FcitError,
+    Identity,
+    Job,
+    Sample,
+    Score,
+    Setting,
+    State,
+    Task,
+    Turn,
+    Update,
+    Weights,
+)
 from fcit.watch import Watch
 
 
@@ -71,21 +82,6 @@ class Experiment:
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
         self._shares: dict[tuple[Task, int], list[list[Sample]]] = {}
-
-    @property
-    def terms(self) -> Terms:
-        """How the recipe wants rounds to be held."""
-        part = self.config.federation
-        return Terms(
-            part.average,
-            part.min_clients,
-            part.absurd,
-            part.robust,
-            part.lying,
-            part.wire,
-            self.privacy,
-            self.config.seed,
-        )
 
     @cached_property
     def root(self) -> Path:
@@ -144,7 +140,15 @@ class Experiment:
     def test(self, dataset: str, indices: Sequence[int]) -> Data:
         """Some test samples of a dataset."""
         samples = self.samples(dataset, "test")
-        return self._data([samples[i] for i in indices])
+        return self.data_of([samples[i] for i in indices])
+
+    def test_share(self, dataset: str, client: int) -> list[Sample]:
+        """A client's own test samples: as unequal a share as its training samples are."""
+        samples = self.samples(dataset, "test")
+        clients, beta = self.setting.clients, self.config.setting.beta
+        name = f"{dataset}/test"
+        share = split(len(samples), clients, beta, self.config.seed, name, minimum=0)[client]
+        return [samples[i] for i in share]
 
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split where the data folder has
@@ -180,9 +184,10 @@ class Experiment:
 
     def data(self, turn: Turn) -> Data:
         """A client's own training samples of its turn's task."""
-        return self._data(self.shares(turn.task)[turn.client])
+        return self.data_of(self.shares(turn.task)[turn.client])
 
-    def _data(self, samples: Sequence[Sample]) -> Data:
+    def data_of(self, samples: Sequence[Sample]) -> Data:
+        """Samples with the paths of their images."""
         paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
         return Data(samples, paths)
 
@@ -271,6 +276,19 @@ class Site:
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
         return answer(self.model, encoder, self.method, self.placed, data, tokens)
+
+    def score(self, client: int, dataset: str) -> Score:
+        """How the state in place does on a client's own test samples."""
+        samples, part = self.experiment.test_share(dataset, client), self.config.evaluation
+        texts: dict[int, str] = {}
+        for batch in chunks(samples, part.batch_size):
+            data = self.experiment.data_of([samples[i] for i in batch])
+            texts |= {i: one.text for i, one in zip(batch, self.answer(data), strict=True)}
+        if not samples:
+            return Score(client, dataset, 0.0, 0)
+        said = [texts[i] for i in range(len(samples))]
+        found = scorers.score(dataset, said, samples, part.scoring)
+        return Score(client, dataset, sum(found.each), len(samples))
 
 
 def _fields(value) -> dict:

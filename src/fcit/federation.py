@@ -12,6 +12,7 @@ from fcit.optimisers import Optimiser, find
 from fcit.packing import Wire
 from fcit.privacy import Privacy
 from fcit.robust import Rule
+from fcit.server import Terms
 from fcit.types import FcitError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -75,6 +76,19 @@ class FederationSection(Section):
     def build_optimiser(self) -> Optimiser:
         """The federated optimiser with its hyper-parameters."""
         return find(self.optimizer)(**self.optimizer_options)
+
+    def terms(self, privacy: Privacy, seed: int) -> Terms:
+        """How rounds are held."""
+        return Terms(
+            self.average,
+            self.min_clients,
+            self.absurd,
+            self.robust,
+            self.lying,
+            self.wire,
+            privacy,
+            seed,
+        )
 
 
 class PrivacySection(Section):

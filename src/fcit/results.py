@@ -9,6 +9,7 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Protocol
 
+from fcit import tally
 from fcit.benchmark import metrics, scorers
 from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
@@ -24,12 +25,8 @@ from fcit.weights import nbytes
 Row = list[float | None]
 
 
-class Answering(Protocol):
+class Answering(tally.Scoring, Protocol):
     """An engine's other half: whatever answers test samples with a state."""
-
-    def place(self, state: State) -> None:
-        """Put a state in place."""
-        ...
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples, in order."""
@@ -44,7 +41,13 @@ class Results:
         self.config, self.method = experiment.config, experiment.method
         self.setting = experiment.setting
         self.stages = experiment.training_setting.stages
+        self.elsewhere = self.config.evaluation.where == "clients"
         self.clock = time.monotonic()
+
+    def forget(self, stage: str, dataset: str) -> None:
+        """Remove a dataset's answers, or sums, after a stage."""
+        self.folder.predictions(stage, dataset).unlink(missing_ok=True)
+        tally.file(self.folder.path, stage, dataset).unlink(missing_ok=True)
 
     def zero_shot(self, engine: Answering) -> dict[str, float]:
         """The base model's accuracy on every dataset (percent)."""
@@ -54,6 +57,9 @@ class Results:
 
     def row(self, engine: Answering, state: State, stage: str, seen: Collection[str]) -> Row:
         """The accuracies after a stage, in the setting's order of datasets; None where not seen."""
+        if self.elsewhere:
+            path = self.folder.path
+            return tally.row(self.experiment, path, engine, state, stage, seen, self.watch)
         left = [name for name in seen if not self.folder.predictions(stage, name).is_file()]
         if left:
             engine.place(state)
@@ -187,6 +193,8 @@ class Results:
     @cached_property
     def _chance(self) -> dict[str, float]:
         samples, mode = self.experiment.samples, self.config.evaluation.scoring
+        if self.elsewhere:  # the best constant answer is known to whoever has the test set
+            return {}
         return {
             name: round(
                 scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
@@ -196,7 +204,7 @@ class Results:
 
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
         """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
-        if not rows or not self.method.identity:
+        if not rows or not self.method.identity or self.elsewhere:
             return {}
         homes: dict[str, set[str]] = {}
         tasks = {task.name: task.datasets for stage in self.stages for task in stage.tasks}

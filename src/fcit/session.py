@@ -176,7 +176,7 @@ class Session:
                 after_stage,
                 position,
                 self.experiment.optimiser,
-                self.experiment.terms,
+                self.config.federation.terms(self.experiment.privacy, self.config.seed),
                 journal,
             )
 
@@ -197,7 +197,7 @@ class Session:
         with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in names:
-                self.folder.predictions(stage, name).unlink(missing_ok=True)
+                self.results.forget(stage, name)
             row = self.results.row(engine, state, stage, names)
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])

@@ -149,6 +149,17 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Score:
+    """What a client says of its own test samples of a dataset: the sum of their scores (each 0 to 100),
+    and how many they are."""
+
+    client: int
+    dataset: str
+    total: float
+    count: int
+
+
+@dataclass(frozen=True)
 class Identity:
     """A client's identity token for a task (Guo et al. 2025, section 4): [d], and its sample count."""
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from fcit.config import Config
 from fcit.engines import wire
 from fcit.evaluate import Answer
-from fcit.types import Fault, FcitError, Identity, Job, State, Turn, Update, Weights
+from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten, unflatten
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class LocalEngine:
 
     def __init__(self, config: Config, workers: int):
         self.config, self.memory = config, dict[int, Weights]()
+        self.placed: Weights | None = None
         self.tick: Callable[[], None] = lambda: None
         self.pool = ThreadPoolExecutor(workers)
         self.map = map if workers == 1 else self.pool.map  # one worker answers in this very thread
@@ -192,14 +193,23 @@ class LocalEngine:
 
     def place(self, state: State) -> None:
         """Put a state in place at every worker, to answer with."""
-        weights = flatten(replace(state, optimiser={}))
-        list(self.map(lambda one: one.ask({"do": "place"}, weights), self.all))
+        self.placed = flatten(replace(state, optimiser={}))
+        list(self.map(lambda one: one.ask({"do": "place"}, self.placed), self.all))
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
         asks = [{"do": "answer", "dataset": dataset, "indices": list(part)} for part in chunks]
         for header, _ in self.map(self._ask, asks):
             yield [Answer(text, activation) for text, activation in header["answers"]]
+
+    def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
+        """Clients' scores of the state in place on their own test samples, as they come."""
+        asks = [
+            (client, {"do": "score", "client": client, "dataset": dataset}, Weights())
+            for client in clients
+        ]
+        for reply in self._as_completed(asks):
+            yield reply if isinstance(reply, Fault) else Score(**reply[0])
 
     def _ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
         one = self.free.get()
@@ -229,6 +239,8 @@ class LocalEngine:
             place = self.all.index(gone)
             try:
                 self.all[place] = Worker(self.config)
+                if self.placed is not None:
+                    self.all[place].ask({"do": "place"}, self.placed)
             except GoneError as again:
                 raise FcitError(f"no new worker can be started: {again}") from None
             return self.all[place]

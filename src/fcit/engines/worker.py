@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import traceback
+from dataclasses import asdict
 from typing import IO
 
 from fcit.client import Data
@@ -63,6 +64,8 @@ def handle(site: Site, header: wire.Header, weights: Weights) -> tuple[wire.Head
             data: Data = site.experiment.test(header["dataset"], header["indices"])
             rows = [[one.text, one.activation] for one in site.answer(data)]
             return {"answers": rows}, {}
+        case "score":
+            return asdict(site.score(header["client"], header["dataset"])), {}
         case unknown:
             raise ValueError(f"unknown request {unknown}")
 
