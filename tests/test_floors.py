@@ -12,7 +12,7 @@ FLOORS = {
     1: ("types", "weights", "averaging", "robust", "packing", "privacy", "seeds", "files", "watch"),
     2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
     3: ("client", "evaluate", "pretrain", "acceptance", "replies"),
-    4: ("federation", "config", "experiment", "server", "runfolder", "journal"),
+    4: ("federation", "config", "cache", "experiment", "server", "runfolder", "journal"),
     5: ("engines",),
     6: ("results", "tally", "session", "api", "doctor", "cli"),
 }

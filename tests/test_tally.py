@@ -54,6 +54,8 @@ def test_a_run_scored_by_its_clients_has_the_accuracies_of_one_scored_by_the_ser
     assert there["matrix"] == here["matrix"]
     assert there["zero_shot"] == here["zero_shot"]
     assert there["chance"] == there["routing"] == {}
-    assert not (tmp_path / "there" / "predictions").exists()
+    answers = (tmp_path / "there" / "predictions").rglob("*.jsonl")
+    assert not {path.stem for path in answers} & {"IconQA", "FigureQA"}
+    assert there["ahead"] == here["ahead"]
     kept = read_json(tmp_path / "there" / "scores" / "2" / "IconQA.json")
     assert (kept["count"], kept["clients"], kept["faults"]) == (12, 4, 0)

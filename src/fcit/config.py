@@ -138,14 +138,18 @@ class MethodSection(BaseModel):
 class EvaluationSection(Section):
     """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
     Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit: test
-    samples per dataset (0: all). where: the server answers test samples of its own, or every client
-    scores its own and sends sums."""
+    samples per dataset (0: all). ahead: after a stage also ask the datasets that the next one is the
+    first to learn. general: that many questions of the mini model's pretraining mixture are asked
+    before and after (another model's mixture is not known: none). where: the server answers test
+    samples of its own, or every client scores its own and sends sums."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
     max_new_tokens: Positive = 128
     limit: Annotated[int, Field(ge=0)] = 0
     where: Literal["server", "clients"] = "server"
+    ahead: bool = True
+    general: Annotated[int, Field(ge=0)] = 300
 
 
 class Config(Section):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from functools import cached_property
@@ -15,6 +12,7 @@ from fcit.benchmark import datasets, scorers, settings
 from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
+from fcit.cache import cache_folder, made_by
 from fcit.client import Data, Training, identify, take_turn
 from fcit.config import Config, build_method
 from fcit.evaluate import Answer, answer, chunks
@@ -22,6 +20,8 @@ from fcit.models import CHECKPOINTS
 from fcit.optimisers import Optimiser
 from fcit.packing import pack_update, unpack_state
 from fcit.partition import split
+from fcit.pretrain.general import GENERAL
+from fcit.pretrain.general import write as write_general
 from fcit.privacy import hide_token
 from fcit.seeds import torch_stream
 from fcit.types import (
@@ -38,26 +38,6 @@ from fcit.types import (
     Weights,
 )
 from fcit.watch import Watch
-
-
-def cache_folder() -> Path:
-    """Where fcit keeps what can be made again: $FCIT_CACHE, or `fcit` in the user's cache folder."""
-    if os.environ.get("FCIT_CACHE"):
-        return Path(os.environ["FCIT_CACHE"]).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fcit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
-
-
-def _made_by() -> str:
-    """A digest of the mini suite's generators: another version of them never reads an old suite."""
-    digest = hashlib.sha256()
-    room = Path(datasets.__file__).parent
-    for file in sorted(
-        [*(room / "mini").glob("*.py"), *room.glob("*.py"), room.parent / "seeds.py"]
-    ):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]
 
 
 class Experiment:
@@ -92,7 +72,15 @@ class Experiment:
                 raise FcitError(f"data.root: {root}: no such folder")
             return root
         train, test = self.config.data.counts
-        return cache_folder() / f"mini-{_made_by()}-seed{self.config.seed}-{train}x{test}"
+        return cache_folder() / f"mini-{made_by('mini')}-seed{self.config.seed}-{train}x{test}"
+
+    @property
+    def general(self) -> Path | None:
+        """The data folder of the mini model's general questions, in the cache; None: not asked."""
+        count = self.config.evaluation.general
+        if not count or self.config.model.path:
+            return None
+        return cache_folder() / f"general-{made_by('generic')}-{count}"
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
@@ -117,6 +105,10 @@ class Experiment:
                 except FcitError:
                     if not self.root.is_dir():  # else another run has just made it
                         raise
+        if self.general and not self.general.is_dir():
+            count = self.config.evaluation.general
+            with watch.bar("general questions", count) as step:
+                write_general(self.general, count, progress=step)
         try:
             datasets.require(self.root, self.setting.datasets, self.images)
         except FcitError as error:
@@ -128,6 +120,8 @@ class Experiment:
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
         key = (dataset, part)
+        if dataset == GENERAL and self.general and key not in self._samples:
+            self._samples[key] = datasets.read(self.general, dataset, part)
         if key not in self._samples:
             data, limit = self.config.data, self.config.evaluation.limit
             count = (
@@ -140,7 +134,10 @@ class Experiment:
     def test(self, dataset: str, indices: Sequence[int]) -> Data:
         """Some test samples of a dataset."""
         samples = self.samples(dataset, "test")
-        return self.data_of([samples[i] for i in indices])
+        chosen = [samples[i] for i in indices]
+        if dataset == GENERAL and self.general:
+            return Data(chosen, [datasets.image_path(self.general, one) for one in chosen])
+        return self.data_of(chosen)
 
     def test_share(self, dataset: str, client: int) -> list[Sample]:
         """A client's own test samples: as unequal a share as its training samples are."""

@@ -14,6 +14,7 @@ from fcit.benchmark import metrics, scorers
 from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
+from fcit.pretrain.general import GENERAL
 from fcit.privacy import epsilon
 from fcit.replies import named
 from fcit.runfolder import ZERO_SHOT, RunFolder
@@ -52,32 +53,59 @@ class Results:
     def zero_shot(self, engine: Answering) -> dict[str, float]:
         """The base model's accuracy on every dataset (percent)."""
         names = self.setting.datasets
-        row = self.row(engine, State(), ZERO_SHOT, names)
-        return {name: value for name, value in zip(names, row, strict=True) if value is not None}
+        self._ask(engine, State(), ZERO_SHOT, [*names, *self._general])
+        return {name: self._percent(ZERO_SHOT, name) for name in names}
 
-    def row(self, engine: Answering, state: State, stage: str, seen: Collection[str]) -> Row:
-        """The accuracies after a stage, in the setting's order of datasets; None where not seen."""
-        if self.elsewhere:
-            path = self.folder.path
-            return tally.row(self.experiment, path, engine, state, stage, seen, self.watch)
-        left = [name for name in seen if not self.folder.predictions(stage, name).is_file()]
-        if left:
-            engine.place(state)
-            parts = {name: self._chunks(name) for name in left}
-            label = "zero-shot answers" if stage == ZERO_SHOT else f"answers after stage {stage}"
-            with self.watch.bar(label, sum(map(len, parts.values()))) as step:
-                done = 0
-                step(done)
-                for name, todo in parts.items():
-                    answers: dict[int, Answer] = {}
-                    for part, found in zip(todo, engine.answer(name, todo), strict=True):
-                        answers |= dict(zip(part, found, strict=True))
-                        done += 1
-                        step(done)
-                    self._keep(stage, name, answers)
+    def row(self, engine: Answering, state: State, stage: int, seen: Collection[str]) -> Row:
+        """The accuracies after a stage (from 0), in the setting's order of datasets; None where not
+        seen. The datasets that the next stage is the first to learn are asked too, and after the last
+        one the general questions; `write_matrix` scores these."""
+        last = self.method.once or stage == len(self.stages) - 1
+        further = self._general if last and self.method.answers_any else self._next(stage)
+        name = self.stage_name(stage)
+        self._ask(engine, state, name, [*seen, *further])
         return [
-            self._percent(stage, name) if name in seen else None for name in self.setting.datasets
+            self._percent(name, dataset) if dataset in seen else None
+            for dataset in self.setting.datasets
         ]
+
+    def stage_name(self, stage: int) -> str:
+        """Where a stage's predictions are kept; the base model's where a method has no stages."""
+        return ZERO_SHOT if not self.stages else "1" if self.method.once else str(stage + 1)
+
+    @property
+    def _general(self) -> list[str]:
+        return [GENERAL] if self.experiment.general else []
+
+    def _next(self, stage: int) -> list[str]:
+        """The datasets that the stage after this one is the first to learn, if they are to be asked."""
+        if self.method.once or not self.config.evaluation.ahead or stage + 1 >= len(self.stages):
+            return []
+        seen = self.setting.seen(stage)
+        return [name for name in self.setting.seen(stage + 1) if name not in seen]
+
+    def _ask(self, engine: Answering, state: State, stage: str, names: Collection[str]) -> None:
+        """Answer what has no predictions yet; where clients have the test samples, ask them for sums."""
+        if self.elsewhere:
+            theirs = [name for name in names if self._tallied(name)]
+            tally.ask(self.experiment, self.folder.path, engine, state, stage, theirs, self.watch)
+            names = [name for name in names if name not in theirs]
+        left = [name for name in names if not self.folder.predictions(stage, name).is_file()]
+        if not left:
+            return
+        engine.place(state)
+        parts = {name: self._chunks(name) for name in left}
+        label = "zero-shot answers" if stage == ZERO_SHOT else f"answers after stage {stage}"
+        with self.watch.bar(label, sum(map(len, parts.values()))) as step:
+            done = 0
+            step(done)
+            for name, todo in parts.items():
+                answers: dict[int, Answer] = {}
+                for part, found in zip(todo, engine.answer(name, todo), strict=True):
+                    answers |= dict(zip(part, found, strict=True))
+                    done += 1
+                    step(done)
+                self._keep(stage, name, answers)
 
     def _chunks(self, name: str) -> list[list[int]]:
         return chunks(self.experiment.samples(name, "test"), self.config.evaluation.batch_size)
@@ -100,7 +128,16 @@ class Results:
         ]
         write_lines(self.folder.predictions(stage, name), rows)
 
+    def _tallied(self, name: str) -> bool:
+        return self.elsewhere and name != GENERAL
+
+    def _there(self, stage: str, name: str) -> bool:
+        made = tally.file(self.folder.path, stage, name) if self._tallied(name) else None
+        return (made or self.folder.predictions(stage, name)).is_file()
+
     def _percent(self, stage: str, name: str) -> float:
+        if self._tallied(name):
+            return tally.percent(self.folder.path, stage, name)
         rows = read_lines(self.folder.predictions(stage, name))
         samples = self.experiment.samples(name, "test")
         texts = [row["prediction"] for row in rows]
@@ -172,6 +209,8 @@ class Results:
             "zero_shot": dict(zero),
             "chance": self._chance,
             "routing": self._routing(rows),
+            "ahead": self._ahead(rows),
+            "general": self._retained(),
         }
         if self.experiment.privacy.on:
             value["privacy"] = self._spent()
@@ -200,6 +239,27 @@ class Results:
                 scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
             )
             for name in self.setting.datasets
+        }
+
+    def _ahead(self, rows: Sequence[Row]) -> dict[str, float]:
+        """Accuracy on each dataset right before it is first learned (percent): its difference from
+        zero-shot is forward transfer (Lopez-Paz and Ranzato 2017)."""
+        return {
+            name: self._percent(self.stage_name(stage), name)
+            for stage in range(len(rows))
+            for name in self._next(stage)
+            if self._there(self.stage_name(stage), name)
+        }
+
+    def _retained(self) -> dict[str, float]:
+        """Accuracy on the general questions before any training and after all of it (percent)."""
+        last = 0 if self.method.once else len(self.stages) - 1
+        stages = {"before": ZERO_SHOT} | ({"after": self.stage_name(last)} if self.stages else {})
+        return {
+            when: self._percent(stage, name)
+            for when, stage in stages.items()
+            for name in self._general
+            if self._there(stage, name)
         }
 
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:

@@ -20,8 +20,9 @@ from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
 from fcit.journal import RunJournal
 from fcit.models import CHECKPOINTS
+from fcit.pretrain.general import GENERAL
 from fcit.results import Results, Row
-from fcit.runfolder import ZERO_SHOT, RunFolder
+from fcit.runfolder import RunFolder
 from fcit.server import Position, Round, federate
 from fcit.types import FcitError, State
 from fcit.watch import Watch
@@ -157,7 +158,7 @@ class Session:
                 seen = (
                     self.setting.datasets if self.method.once else self.setting.seen(position.stage)
                 )
-                row = self.results.row(engine, state, self._stage_name(position.stage), seen)
+                row = self.results.row(engine, state, position.stage, seen)
                 del rows[self._row_index(position.stage) :]
                 rows.append(row)
                 self.results.write_matrix(zero, rows)
@@ -192,21 +193,18 @@ class Session:
             )
         self._same_base()
         names = self.setting.datasets
-        stage = self._stage_name(last) if self.stages else ZERO_SHOT
+        stage = self.results.stage_name(last)
         state = self.folder.state()[0] if self.stages else State()
         with self.folder.locked(), LocalEngine(self.config, self._workers()) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
-            for name in names:
+            for name in (*names, GENERAL):
                 self.results.forget(stage, name)
-            row = self.results.row(engine, state, stage, names)
+            row = self.results.row(engine, state, last, names)
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])
         return row
 
     # -- small things --------------------------------------------------------------------------------
-
-    def _stage_name(self, stage: int) -> str:
-        return "1" if self.method.once else str(stage + 1)
 
     def _row_index(self, stage: int) -> int:
         return 0 if self.method.once else stage

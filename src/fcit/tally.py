@@ -31,21 +31,21 @@ def file(run: Path, stage: str, dataset: str) -> Path:
     return run / "scores" / stage / f"{dataset}.json"
 
 
-def row(
+def ask(
     experiment: Experiment,
     run: Path,
     engine: Scoring,
     state: State,
     stage: str,
-    seen: Collection[str],
+    names: Collection[str],
     watch: Watch,
-) -> list[float | None]:
-    """The accuracies (percent) after a stage, in the setting's order of datasets; None where not seen.
+) -> None:
+    """Ask all clients for their sums of the datasets that have none yet after a stage.
 
-    Sums that are there are read. A client that gives no usable sum is named and left out. Raises
-    FcitError when nobody has a test sample of a dataset.
+    A client that gives no usable sum is named and left out. Raises FcitError when nobody has a test
+    sample of a dataset.
     """
-    left = [name for name in seen if not file(run, stage, name).is_file()]
+    left = [name for name in names if not file(run, stage, name).is_file()]
     if left:
         engine.place(state)
     for name in left:
@@ -59,10 +59,12 @@ def row(
         total = sum(one.total for one in scores)
         value = {"total": total, "count": count, "clients": len(scores), "faults": len(faults)}
         write_json(file(run, stage, name), value)
-    return [
-        _percent(file(run, stage, name)) if name in seen else None
-        for name in experiment.setting.datasets
-    ]
+
+
+def percent(run: Path, stage: str, dataset: str) -> float:
+    """The accuracy (percent) that the clients' sums of a dataset make."""
+    found = read_json(file(run, stage, dataset))
+    return round(found["total"] / found["count"], 4)
 
 
 def sums(
@@ -84,8 +86,3 @@ def sums(
         else:
             good[one.client] = one
     return [good[client] for client in sorted(good)], faults
-
-
-def _percent(path: Path) -> float:
-    found = read_json(path)
-    return round(found["total"] / found["count"], 4)

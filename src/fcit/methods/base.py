@@ -104,6 +104,9 @@ class Method:
     once: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
 
+    answers_any: ClassVar[bool] = True
+    """Whether it can be asked what belongs to none of the datasets it learnt."""
+
     centralised: ClassVar[bool] = False
     """Whether nothing is federated, so that no server or client optimiser has a place in it."""
 

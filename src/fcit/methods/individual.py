@@ -15,6 +15,7 @@ class Individual(Method):
     """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds."""
 
     once: ClassVar[bool] = True
+    answers_any: ClassVar[bool] = False
 
     def reshape(self, setting: Setting) -> Setting:
         alone = tuple(Stage((Task(name, (name,)),)) for name in setting.datasets)
