@@ -168,20 +168,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _private(self) -> Self:
         """What privacy does not go together with."""
-        if not self.privacy.clip:
-            return self
-        from fcit.methods import find
-
-        method, federation = find(self.method.name), self.federation
-        for wrong, why in (
-            (method.centralised, f"{self.method.name} has no clients"),
-            (method.statistics, f"{self.method.name}'s clients send more than what they trained"),
-            (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
-            (federation.robust != "mean", "federation.robust is no mean"),
-            (federation.average == "product", "federation.average = product is no mean"),
-        ):
-            if wrong:
-                raise ValueError(f"privacy: {why}, which clip and noise would not cover")
+        self.privacy.covers(self.method.name, self.federation)
         return self
 
 

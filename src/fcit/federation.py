@@ -106,6 +106,21 @@ class PrivacySection(Section):
             raise ValueError("noise hides only what is bounded; set clip too")
         return self
 
+    def covers(self, method: str, federation: FederationSection) -> None:
+        """Raise ValueError on what is sent, or done, beside what would be clipped and noised."""
+        from fcit.methods import find
+
+        kind = find(method)
+        for wrong, why in (
+            (kind.centralised, f"{method} has no clients"),
+            (kind.statistics, f"{method}'s clients send more than what they trained"),
+            (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
+            (federation.robust != "mean", "federation.robust is no mean"),
+            (federation.average == "product", "federation.average = product is no mean"),
+        ):
+            if self.clip and wrong:
+                raise ValueError(f"privacy: {why}, which clip and noise would not cover")
+
     def build(self) -> Privacy:
         """The values of the section."""
         return Privacy(**self.model_dump())

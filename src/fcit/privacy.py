@@ -9,6 +9,7 @@ protected from whom.
 
 from __future__ import annotations
 
+import importlib.util
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -98,6 +99,12 @@ def _means(
     return result
 
 
+def require() -> None:
+    """Raise FcitError unless the accountant is there."""
+    if importlib.util.find_spec("dp_accounting") is None:
+        raise FcitError("privacy: needs dp-accounting; pip install 'fcit[privacy]'")
+
+
 def epsilon(
     privacy: Privacy, rounds: int, clients: int, per_round: int, tokens: int
 ) -> dict[str, float | None]:
@@ -109,11 +116,9 @@ def epsilon(
     Replacing a client moves a sum by two clips at most, hence half the noise multiplier.
     Raises FcitError when dp-accounting is not installed.
     """
-    try:
-        import dp_accounting as dp
-        from dp_accounting import rdp
-    except ImportError:
-        raise FcitError("privacy: needs dp-accounting; install fcit[privacy]") from None
+    require()
+    import dp_accounting as dp
+    from dp_accounting import rdp
 
     def spent(*parts: tuple[dp.DpEvent, int]) -> float:
         account = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fcit import config as configs
+from fcit import privacy
 from fcit.config import Config
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment
@@ -91,6 +92,8 @@ class Session:
 
     def prepare(self) -> None:
         """Make or check the data; write down who holds how much of it."""
+        if self.experiment.privacy.on:
+            privacy.require()
         self.experiment.prepare(self.watch)
         write_json(
             self.folder.partition,
