@@ -1,11 +1,11 @@
 """The server's memory while it averages updates of one block of LLaVA-1.5-7B, against their number.
 
-    .venv/bin/python benchmarks/aggregation.py [--updates 10 100 1000] [--dtype bfloat16] [--out FOLDER]
+    .venv/bin/python benchmarks/aggregation.py [--updates 10 100 1000] [--dtype float32] [--out FOLDER]
 
-All updates stand in one and the same file (a thousand would take 23 GB in bfloat16), which is opened and
-read once for each: what a journal of as many files costs in memory, but with a warm page cache, so that
-the seconds are those of arithmetic and not of a disk. Each row is a process of its own; anonymous memory
-leaves out pages of the mapped file, which the system can take back at any time.
+All updates stand in one and the same file (a thousand would take 46 GB in float32, in which the journal
+keeps them), which is opened and read once for each: what a journal of as many files costs in memory, but
+with a warm page cache, so that the seconds are those of arithmetic and not of a disk. Each row is a process of its own; memory is
+anonymous memory, without pages of the mapped file, which the system can take back at any time.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def main() -> int:
     """Print one row for each number of updates."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, nargs="+", default=[10, 100, 1000])
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     asked = parser.parse_args()

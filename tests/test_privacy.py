@@ -95,6 +95,12 @@ def test_without_noise_there_is_no_bound() -> None:
     assert epsilon(Privacy(1.0, 0.0), 5, 50, 5, tokens=0)["epsilon"] is None
 
 
+def test_before_the_first_round_nothing_is_spent() -> None:
+    pytest.importorskip("dp_accounting")
+    for privacy in (Privacy(1.0, 1.0, 1.0), Privacy(1.0)):
+        assert set(epsilon(privacy, 0, 50, 5, 0).values()) == {0.0, 1e-5}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -120,24 +120,22 @@ def epsilon(
     import dp_accounting as dp
     from dp_accounting import rdp
 
-    def spent(*parts: tuple[dp.DpEvent, int]) -> float:
+    def spent(*parts: tuple[float, dp.DpEvent, int]) -> float | None:
+        happened = [part for part in parts if part[2]]
+        if not all(noise for noise, *_ in happened):
+            return None
         account = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
-        for event, count in parts:
+        for _, event, count in happened:
             account.compose(event, count)
-        return round(float(account.get_epsilon(privacy.delta)), 4)
+        return round(float(account.get_epsilon(privacy.delta)), 4) if happened else 0.0
 
-    updates = tokened = None
-    if privacy.noise:
-        gaussian = dp.GaussianDpEvent(privacy.noise / 2)
-        updates = (dp.SampledWithoutReplacementDpEvent(clients, per_round, gaussian), rounds)
-    if privacy.token_noise:
-        tokened = (dp.GaussianDpEvent(privacy.token_noise / 2), tokens)
-    both = None
-    if (updates or not rounds) and (tokened or not tokens):
-        both = spent(*(part for part in (updates, tokened) if part and part[1]))
+    noised = dp.GaussianDpEvent(privacy.noise / 2)
+    drawn = dp.SampledWithoutReplacementDpEvent(clients, per_round, noised)
+    updates = privacy.noise, drawn, rounds
+    sent = privacy.token_noise, dp.GaussianDpEvent(privacy.token_noise / 2), tokens
     return {
-        "epsilon": both,
-        "epsilon_updates": spent(updates) if updates else None,
-        "epsilon_tokens": spent(tokened) if tokened and tokens else (None if tokens else 0.0),
+        "epsilon": spent(updates, sent),
+        "epsilon_updates": spent(updates),
+        "epsilon_tokens": spent(sent),
         "delta": privacy.delta,
     }
