@@ -4,8 +4,8 @@
 
 All updates stand in one and the same file (a thousand would take 46 GB in float32, in which the journal
 keeps them), which is opened and read once for each: what a journal of as many files costs in memory, but
-with a warm page cache, so that the seconds are those of arithmetic and not of a disk. Each row is a process of its own; memory is
-anonymous memory, without pages of the mapped file, which the system can take back at any time.
+with a warm page cache, so that the seconds are those of arithmetic and not of a disk. Each row is a
+process of its own; memory leaves out pages of the mapped file, which the system can take back.
 """
 
 from __future__ import annotations
