@@ -247,6 +247,21 @@ def test_control_variates_unlike_the_others_are_a_fault() -> None:
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "shape")]
 
 
+@pytest.mark.parametrize("wire", ["bfloat16", "int8"])
+def test_packed_jobs_of_two_fresh_subspaces_keep_their_names(wire: str) -> None:
+    """Both are the same blank tensors."""
+    method = find("disco")(rank=2)
+
+    def other(one: Identity) -> list[Identity | Fault]:
+        return [replace(one, token=-one.token)]
+
+    crowd = Crowd(method, spoil_token=other)
+    after, report = take_round(TURNS, method, begun(method), crowd, 1, terms=Terms(wire=wire))
+    assert not report.faults
+    assert sorted(after.adapters) == ["0", "1"]
+    assert [list(job.received.adapters) for job in report.jobs] == [["0"], ["1"], ["0"], ["0"]]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_journal_changes_no_bit_and_spares_whoever_has_answered(
     name: str, tmp_path: Path

@@ -16,7 +16,7 @@ from fcit.privacy import Privacy
 from fcit.replies import InMemory, Journal, gather, named, tokens
 from fcit.seeds import torch_stream
 from fcit.types import Fault, FcitError, Identity, Job, Setting, State, Turn, Update
-from fcit.weights import state_bytes
+from fcit.weights import flatten, state_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -209,11 +209,11 @@ def _packed(jobs: Sequence[Job], terms: Terms, place: tuple[int, int]) -> list[J
     """The jobs in their form on the wire; what several clients get is packed once."""
     if terms.wire == "float32":
         return list(jobs)
-    seen: dict[tuple[int, ...], State] = {}
+    seen: dict[tuple[tuple[str, int], ...], State] = {}
     packed: list[Job] = []
     for job in jobs:
-        parts = [part for kind in _kinds(job.received) for _, part in sorted(kind.items())]
-        key = tuple(id(tensor) for part in parts for _, tensor in sorted(part.items()))
+        # the names too: fresh subspaces are the same blank tensors
+        key = tuple((name, id(tensor)) for name, tensor in flatten(job.received).items())
         if key not in seen:
             noise = torch_stream(terms.seed, "wire", "down", *place, len(seen))
             seen[key] = pack_state(job.received, terms.wire, noise)
