@@ -12,10 +12,11 @@ from fcit import config as configs
 from fcit.client import Data
 from fcit.config import Config
 from fcit.evaluate import Answer
-from fcit.experiment import Experiment, Site
+from fcit.experiment import Experiment
 from fcit.files import read_json, read_lines
 from fcit.runfolder import RunFolder
 from fcit.session import Session
+from fcit.site import Site
 from fcit.types import FcitError, Sample, State
 from fcit.watch import Silent, Watch
 

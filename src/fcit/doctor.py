@@ -113,7 +113,7 @@ def _serve() -> Finding:
 
 
 def _places() -> list[Finding]:
-    from fcit.experiment import cache_folder
+    from fcit.cache import cache_folder
 
     found: list[Finding] = []
     for part, place in (("cache", cache_folder()), ("here", Path.cwd())):

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit import config as configs
-from fcit import engines
+from fcit import engines, privacy
 from fcit.config import Config
 from fcit.engines.local import LocalEngine, cores
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
+from fcit.journal import RunJournal
 from fcit.pretrain.general import GENERAL
 from fcit.provenance import base, versions
 from fcit.results import Results, Row
@@ -27,13 +28,11 @@ if TYPE_CHECKING:
     from fcit.engines import AnyEngine
 
 FREE_TO_CHANGE = (
-    ("federation", "workers"),
-    ("federation", "engine"),
-    ("federation", "deadline"),
+    *(("federation", key) for key in ("workers", "engine", "min_clients", "deadline")),
     ("tracking", "to"),
     ("tracking", "project"),
 )
-"""What a resumed run may set otherwise: it changes no numbers."""
+"""What a resumed run may set otherwise: the speed and how much may fail, not the numbers."""
 
 
 class Session:
@@ -98,6 +97,8 @@ class Session:
 
     def prepare(self) -> None:
         """Make or check the data; write down who holds how much of it."""
+        if self.experiment.privacy.on:
+            privacy.require()
         self.experiment.prepare(self.watch)
         write_json(
             self.folder.partition,
@@ -166,6 +167,7 @@ class Session:
             def after_round(state: State, report: Round) -> None:
                 row = self.results.log(report)
                 self.folder.commit(state, report.position, engine.memory)
+                journal.clear()
                 track(of_round(row, len(state.adapters)), self._rounds(report.position))
 
             def after_stage(state: State, position: Position) -> None:
@@ -186,6 +188,7 @@ class Session:
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
+            journal = RunJournal(self.folder.path, engine.memory)
             self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,
@@ -197,7 +200,8 @@ class Session:
                 after_stage,
                 position,
                 self.experiment.optimiser,
-                self.config.federation.average,
+                self.config.federation.terms(self.experiment.privacy, self.config.seed),
+                journal,
             )
 
     def evaluate(self) -> Row:
@@ -217,7 +221,7 @@ class Session:
         with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*names, GENERAL):
-                self.folder.predictions(stage, name).unlink(missing_ok=True)
+                self.results.forget(stage, name)
             row = self.results.row(engine, state, last, names)
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])

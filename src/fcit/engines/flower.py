@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +21,11 @@ from fcit.engines.local import LocalEngine
 from fcit.engines.node import Reply
 from fcit.evaluate import Answer
 from fcit.files import write_text
-from fcit.types import Fault, FcitError, Identity, Job, State, Turn, Update, Weights
+from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
+from fcit.weights import flatten
+
+HOUR = 3600.0
+"""Seconds that a round's clients have where the recipe sets no deadline: nobody waits for ever."""
 
 AFTER = 2.0
 """Replies are still taken up, as late ones, until so many deadlines have passed."""
@@ -63,7 +67,8 @@ class FlowerEngine:
         self.config, self.grid, self.check = config, grid, check
         self.memory = dict[int, Weights]()
         self.tick: Callable[[], None] = lambda: None
-        self.deadline = config.federation.deadline
+        self.deadline = config.federation.deadline or HOUR
+        self.placed = State()
         self.recipe = config.model_dump(mode="json")
         self.run_name = _name(folder)
         self.nodes: dict[int, int] = {}
@@ -90,8 +95,9 @@ class FlowerEngine:
         return self.home.start()
 
     def place(self, state: State) -> None:
-        """Put a state in place, to answer with."""
+        """Put a state in place, to answer with, here and for what clients score."""
         self.home.place(state)
+        self.placed = state
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
@@ -125,6 +131,14 @@ class FlowerEngine:
             yield found
         for client in self._late():
             yield Fault(client, "late", "an answer to an earlier turn came after its deadline")
+
+    def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
+        """Clients' scores of the state in place on their own test samples, as they come."""
+        header = {"do": "score", "dataset": dataset, "config": self.recipe, "run": self.run_name}
+        body = flatten(replace(self.placed, optimiser={}))
+        asks = {client: Errand(client, (header, body), MessageType.EVALUATE) for client in clients}
+        for client, reply in self._send(asks):
+            yield _read(client, reply, lambda header, _: Score(**header))
 
     def _about(self, turn: Turn) -> wire.Header:
         return {"turn": wire.pack_turn(turn), "config": self.recipe, "run": self.run_name}
@@ -240,7 +254,7 @@ def _open(client: int, message: Message) -> Reply | Fault:
     return header, weights
 
 
-Answered = TypeVar("Answered", Identity, Update)
+Answered = TypeVar("Answered", Identity, Update, Score)
 
 
 def _read(

@@ -11,14 +11,14 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fcit.config import Config, validate
 from fcit.engines import wire
-from fcit.experiment import Site
+from fcit.site import Site
 from fcit.types import FcitError, Weights
-from fcit.weights import load, save
+from fcit.weights import load, save, unflatten
 
 Reply = tuple[wire.Header, Weights]
 
@@ -54,6 +54,9 @@ def respond(header: wire.Header, weights: Weights, place: Place, site: Site | No
             return wire.pack_identity(site.identify(wire.unpack_turn(header["turn"])))
         if header["do"] == "train":
             return _train(site, header, weights, place)
+        if header["do"] == "score":
+            site.place(unflatten(weights))
+            return asdict(site.score(place.client, header["dataset"])), {}
         raise ValueError(f"unknown request {header['do']}")
     except Exception as error:
         full = str(error) if isinstance(error, FcitError) else traceback.format_exc()

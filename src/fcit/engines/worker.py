@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +18,7 @@ from fcit.client import Data
 from fcit.config import validate
 from fcit.engines import wire
 from fcit.engines.node import Place, respond
-from fcit.experiment import Site
+from fcit.site import Site
 from fcit.types import FcitError, Weights
 from fcit.weights import flatten, unflatten
 
@@ -70,6 +71,8 @@ def handle(site: Site, header: wire.Header, weights: Weights) -> tuple[wire.Head
             place = Place(int(where["client"]), Path(where["memory"]))
             reply, tensors = respond(header["ask"], weights, place, site)
             return {"answer": reply}, tensors
+        case "score":
+            return asdict(site.score(header["client"], header["dataset"])), {}
         case unknown:
             raise ValueError(f"unknown request {unknown}")
 

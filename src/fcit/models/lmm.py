@@ -225,9 +225,8 @@ class LMM:
     ) -> list[Completion]:
         """The same, each answer with its own limit and its counts of tokens."""
         seen = self.features(images)
-        encoded = self.chat.ids(
-            [self.chat.question(text, one.text) for text, one in zip(prompts, seen, strict=True)]
-        )
+        asked = zip(prompts, seen, strict=True)
+        encoded = self.chat.ids([self.chat.question(text, one.text) for text, one in asked])
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
         last = self.tokenizer.eos_token_id

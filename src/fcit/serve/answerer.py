@@ -13,9 +13,9 @@ from PIL import Image
 from fcit.api import Run
 from fcit.client import Data
 from fcit.evaluate import activate
-from fcit.experiment import Site
 from fcit.serve.questions import Question
 from fcit.serve.refusal import Refusal
+from fcit.site import Site
 from fcit.types import Sample
 
 REMEMBERED = 4096
