@@ -78,7 +78,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ("model.device=cuda:99", "cuda:99"),
         ('setting.order=["Nothing"]', "Nothing"),
         ("federation.minimum=1000", "1000"),
-        ("federation.deadline=0", "deadline"),
+        ("federation.deadline=-1", "deadline"),
         ("federation.sped=1", "federation.sped"),
     ],
 )

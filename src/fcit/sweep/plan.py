@@ -69,11 +69,11 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     table = configs.checked(File, configs.read_toml(path, "sweep"), str(path))
     out = out or (path.parent / table.out if table.out else Path("runs") / path.stem)
     found: dict[Path, Run] = {}
-    for number, part in enumerate(table.runs):
+    for number, part in enumerate(table.runs, 1):
         recipe = path.parent / part.recipe
         name = part.name or recipe.stem
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise FcitError(f"{path}: runs.{number}.name: {name!r} cannot be a folder's name")
+            raise FcitError(f"{path}: runs, no. {number}.name: {name!r} cannot be a folder's name")
         for method in part.methods:
             for seed in part.seeds:
                 folder = out.resolve() / name / method / f"seed{seed}"
@@ -81,7 +81,7 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
                 run = Run(name, method, seed, recipe.resolve(), changes, folder)
                 if folder in found:
                     raise FcitError(
-                        f"{path}: runs.{number}: {run} is there twice; give one another name"
+                        f"{path}: runs, no. {number}: {run} is there twice; give one another name"
                     )
                 found[folder] = run
     return list(found.values())
