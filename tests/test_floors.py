@@ -23,7 +23,7 @@ FLOORS = {
         "provenance",
     ),
     5: ("engines",),
-    6: ("results", "session", "planning", "api", "sweep", "doctor", "cli"),
+    6: ("results", "session", "planning", "api", "sweep", "doctor", "bench", "cli"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 LIGHT = ("types", "seeds", "files", "watch", "metrics", "cli")
