@@ -33,11 +33,11 @@ class Options:
     layers: int = 2
     rank: int = 8
     subspaces: int = 8
-    batch: int = 16
+    batch: int = 8
     steps: int = 2
     tokens: int = 32
     alone: int = 2
-    rounds: int = 7
+    rounds: int = 5
     dropout: float = 0.05
     device: str = "auto"
     dtype: str = "auto"

@@ -22,7 +22,7 @@ from fcit.types import Identity, Job, Sample, State, Task, Turn
 from fcit.weights import nbytes
 
 if TYPE_CHECKING:
-    from fcit.bench import Options
+    from fcit.bench import Memory, Options
     from fcit.models.batch import Batch
 
 QUESTION = (
@@ -43,9 +43,9 @@ class Pair:
             options.subspaces,
         )  # fmt: skip
         self.encoder = Encoder(CHECKPOINTS / "mini-clip", device)
-        self.data = _data(place, options.batch * options.steps)
+        self.data = questions(place, options.batch * options.steps)
         self.asked = Data(self.data.samples[: options.batch], self.data.images[: options.batch])
-        self.state = _state(self.method, self.ours, options.subspaces)
+        self.state = state(self.method, self.ours, options.subspaces)
         turn = Turn(0, _task(0), stage=0, round=0)
         self.job = Job(turn, self.method.send(self.state, turn))
         self.theirs.put(self.state.adapters)
@@ -91,7 +91,15 @@ class Pair:
             found["answer float32"] = lambda: peft(torch.float32)
         return found
 
-    def memory(self):
+    def plain(self) -> object:
+        """The same batch of questions to the base model alone."""
+        self.ours.receive(State(), self.method.scale)
+        prompts = [sample.prompt for sample in self.asked.samples]
+        found = self.ours.generate(prompts, self.asked.images, self.options.tokens)
+        self.ours.receive(self.state, self.method.scale)
+        return found
+
+    def memory(self) -> Memory:
         """What training adds on both sides, in tensors, and on CUDA at the peak of a turn."""
         from fcit.bench import Memory
 
@@ -117,7 +125,9 @@ class Pair:
             self.job.received, self.method.scale, self.method.trains(self.job.received), True
         )
         control = model.subspaces.control
-        control.dropout, control.noise = self.options.dropout, torch_stream(0, "bench")
+        where = model.device if model.device.type == "cuda" else "cpu"
+        control.dropout = self.options.dropout
+        control.noise = torch_stream(0, "bench", device=where)
         parameters = [*model.adapter_parameters(), *model.projector_parameters()]
         learning = sum(4 * one.nbytes for one in parameters)
         kept = kept_bytes(model, model.batch(self.asked.samples, self.asked.images))
@@ -147,7 +157,8 @@ def kept_bytes(model: LMM, batch: Batch) -> int:
     return sum(storage.nbytes() for storage in held.values())
 
 
-def _data(place: Path, count: int) -> Data:
+def questions(place: Path, count: int) -> Data:
+    """So many samples about one picture, which is drawn in the folder."""
     path = place / "image.png"
     Image.new("RGB", (64, 48), (200, 30, 90)).save(path)
     samples = [
@@ -161,7 +172,7 @@ def _task(number: int) -> Task:
     return Task(f"task{number}", ("bench",))
 
 
-def _state(method: Disco, model: LMM, subspaces: int) -> State:
+def state(method: Disco, model: LMM, subspaces: int) -> State:
     """A server's state after K tasks, each the only one of its subspace; blocks as if trained."""
     noise = torch_stream(0, "bench")
     blank = model.subspaces.blank(method.rank, method.init_std, noise)

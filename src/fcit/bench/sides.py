@@ -37,7 +37,8 @@ class PeftLMM(LMM):
         for name, own in self.model.named_parameters():
             own.data = same[name].data
         config = LoraConfig(
-            r=rank, lora_alpha=scale * rank, lora_dropout=dropout, target_modules=self.layers
+            r=rank,
+            lora_alpha=scale * rank,  # type: ignore[arg-type]  # a float will do lora_dropout=dropout, target_modules=self.layers
         )
         with warnings.catch_warnings():  # PEFT asks transformers for a name that it gave up
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")

@@ -22,10 +22,10 @@ def bench(
     layers: Annotated[int, typer.Option(help="Its layers.")] = 2,
     rank: Annotated[int, typer.Option(help="r of every LoRA block.")] = 8,
     subspaces: Annotated[int, typer.Option(help="K, the subspaces that answers mix.")] = 8,
-    batch: Annotated[int, typer.Option(help="Samples of a step, questions of a batch.")] = 16,
+    batch: Annotated[int, typer.Option(help="Samples of a step, questions of a batch.")] = 8,
     steps: Annotated[int, typer.Option(help="Steps of a timed client's turn.")] = 2,
     tokens: Annotated[int, typer.Option(help="Length of an answer.")] = 32,
-    rounds: Annotated[int, typer.Option(help="How often everything is timed.")] = 7,
+    rounds: Annotated[int, typer.Option(help="How often everything is timed.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
 ) -> None:
