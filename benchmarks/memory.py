@@ -109,9 +109,9 @@ def write(folder: Path, hidden: int, depth: int) -> None:
 def turn(table: dict) -> dict[str, int]:
     """One client's turn; bytes of resident memory before anything is loaded, and at the peak."""
     from fcit.config import validate
-    from fcit.experiment import Site
     from fcit.models import identity, lmm, size  # so that the baseline holds every import
     from fcit.planning.rehearsal import rehearse
+    from fcit.site import Site
 
     assert identity and lmm
     site = Site(validate(table))

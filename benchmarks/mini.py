@@ -26,8 +26,9 @@ from measures import (
 )
 from targets import targets
 
-from fcit import config, sweep
+from fcit import sweep
 from fcit.files import write_json
+from fcit.source import SIZES
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -85,8 +86,8 @@ def keys(plan: Sequence[str], methods: Sequence[str]) -> list[Key]:
             raise FcitError(f"--plan {word}: write SETTING/SIZE/SEEDS, e.g. {PLAN[0]}") from None
         if not (RECIPES / f"{setting}.toml").is_file():
             raise FcitError(f"--plan {word}: no recipe {RECIPES / setting}.toml")
-        if size not in config.SIZES:
-            raise FcitError(f"--plan {word}: no size {size!r}; there are {', '.join(config.SIZES)}")
+        if size not in SIZES:
+            raise FcitError(f"--plan {word}: no size {size!r}; there are {', '.join(SIZES)}")
     places = {(setting, size, seed) for setting, size, seeds in parts for seed in seeds}
     found = [
         Key(setting, size, seed, method)

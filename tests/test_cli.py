@@ -47,7 +47,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("command", ["run", "evaluate", "score", "report", "doctor", "data"])
+@pytest.mark.parametrize(
+    "command", ["run", "evaluate", "score", "report", "export", "chat", "serve", "doctor", "data"]
+)
 def test_every_command_explains_itself(command: str) -> None:
     done = call(command, "--help")
     assert done.returncode == 0
@@ -76,7 +78,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ("model.device=cuda:99", "cuda:99"),
         ('setting.order=["Nothing"]', "Nothing"),
         ("federation.minimum=1000", "1000"),
-        ("federation.engine=flower", "flower"),
+        ("federation.deadline=0", "deadline"),
         ("federation.sped=1", "federation.sped"),
     ],
 )

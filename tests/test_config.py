@@ -8,6 +8,7 @@ import pytest
 
 from fcit import config
 from fcit.methods import find, names
+from fcit.source import SIZES
 from fcit.types import FcitError
 
 FILES = sorted((Path(__file__).parents[1] / "recipes").rglob("*.toml"))
@@ -125,13 +126,13 @@ def test_relative_paths_start_at_the_recipe(tmp_path) -> None:
 
 def test_a_size_says_how_many_samples_and_a_count_of_your_own_goes_first(tmp_path) -> None:
     path = recipe(tmp_path, "")
-    assert config.load(path).data.counts == config.SIZES["small"]
-    for size, counts in config.SIZES.items():
+    assert config.load(path).data.counts == SIZES["small"]
+    for size, counts in SIZES.items():
         got = config.load(path, [f"data.size={size}"])
         assert got.data.counts == counts
         got = config.load(path, [f"data.size={size}", "data.train=7"])
         assert got.data.counts == (7, counts[1])
-    ordered = list(config.SIZES.values())
+    ordered = list(SIZES.values())
     assert ordered == sorted(ordered)
     assert all(test >= 300 for _, test in ordered)
 

@@ -12,7 +12,7 @@ from fcit import doctor
 from fcit.doctor import Finding, findings
 
 PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
-PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "trackers")
+PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "trackers", "serve")
 
 
 def found() -> dict[str, Finding]:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from fcit.config import SIZES, validate
-from fcit.experiment import Experiment, cache_folder
+from fcit.cache import cache_folder
+from fcit.config import validate
+from fcit.experiment import Experiment
+from fcit.source import SIZES
 
 
 def root(**data) -> Path:

@@ -9,21 +9,50 @@ import fcit
 
 ROOT = Path(fcit.__file__).parent
 FLOORS = {
-    1: ("types", "weights", "averaging", "seeds", "files", "watch", "lookup", "metrics"),
+    1: (
+        "types",
+        "weights",
+        "averaging",
+        "robust",
+        "packing",
+        "privacy",
+        "seeds",
+        "files",
+        "watch",
+        "lookup",
+        "metrics",
+    ),
     2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
-    3: ("client", "evaluate", "pretrain"),
+    3: ("client", "evaluate", "pretrain", "acceptance", "replies"),
     4: (
         "federation",
         "setting",
+        "source",
         "tracking",
         "config",
+        "cache",
         "experiment",
+        "site",
         "server",
         "runfolder",
+        "journal",
         "provenance",
     ),
     5: ("engines",),
-    6: ("results", "session", "planning", "api", "sweep", "doctor", "bench", "cli"),
+    6: (
+        "results",
+        "tally",
+        "session",
+        "planning",
+        "api",
+        "sweep",
+        "export",
+        "serve",
+        "doctor",
+        "bench",
+        "cli",
+        "flower_app",
+    ),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
 LIGHT = ("types", "seeds", "files", "watch", "metrics", "cli")
@@ -95,7 +124,9 @@ def test_nothing_is_pickled() -> None:
     for path in files():
         text = path.read_text(encoding="utf-8")
         assert "pickle" not in {name.split(".")[0] for name in imports(path)}, path
-        assert "torch.load" not in text, path
+        if path.name != "llava_original.py":
+            assert "torch.load" not in text, path
+        assert text.count("torch.load") == text.count("weights_only=True"), path
         assert "torch.save" not in text, path
 
 

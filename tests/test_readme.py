@@ -24,6 +24,7 @@ from fcit import config, methods, optimisers
 from fcit.api import Run
 from fcit.benchmark import datasets, scorers
 from fcit.cli import app
+from fcit.source import SIZES
 from test_floors import FLOORS
 
 ROOT = Path(__file__).parents[1]
@@ -159,7 +160,7 @@ def test_the_recipe_table_names_the_sizes() -> None:
         for key, _, text in rows(README, "| key | default | what it does |")
         if "data.size" in key
     )
-    for size, counts in config.SIZES.items():
+    for size, counts in SIZES.items():
         assert re.search(rf"`{size}` \({counts[0]}\b.*?\b{counts[1]}\b", said), size
 
 

@@ -8,12 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import tomli_w
 
+import fcit
+from fcit import config as configs
+from fcit.engines.local import LocalEngine
+from fcit.experiment import Experiment
 from fcit.files import read_lines
+from fcit.types import Fault, Job, Update
 
 FCIT = [sys.executable, "-m", "fcit.cli"]
 
@@ -86,6 +92,30 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert not list(folder.rglob("*.part"))
     rounds = [(row["stage"], row["round"]) for row in read_lines(folder / "log.jsonl")]
     assert rounds == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
+    recipe: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server dies as soon as a first reply is in its journal."""
+    folder = tmp_path / "run"
+    killed(recipe, folder, lambda: bool(list(folder.glob("journal/[0-9]*.safetensors"))))
+    answered = {int(path.stem) for path in folder.glob("journal/[0-9]*.safetensors")}
+    plan = Experiment(configs.load(recipe)).plan[0][0]
+    trained: list[tuple[int, int, int]] = []
+    run = LocalEngine.run
+
+    def counted(engine: LocalEngine, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+        trained.extend((job.turn.stage, job.turn.round, job.turn.client) for job in jobs)
+        return run(engine, jobs)
+
+    monkeypatch.setattr(LocalEngine, "run", counted)
+    fcit.run(recipe, folder, resume=True)
+    assert results(folder) == results(undisturbed)
+    here = {client for stage, number, client in trained if (stage, number) == (0, 0)}
+    assert here == {turn.client for turn in plan} - answered
+    assert len(trained) == len(here) + 3 * 2
+    assert not (folder / "journal").exists()
 
 
 def test_no_worker_outlives_a_killed_server(recipe: Path, tmp_path: Path) -> None:

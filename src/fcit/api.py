@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 from fcit import config as configs
 from fcit.client import Data
 from fcit.config import Config
-from fcit.experiment import Site
-from fcit.files import read_json
+from fcit.evaluate import Answer
+from fcit.experiment import Experiment
+from fcit.files import read_json, read_lines
 from fcit.runfolder import RunFolder
 from fcit.session import Session
+from fcit.site import Site
 from fcit.types import FcitError, Sample, State
 from fcit.watch import Silent, Watch
 
@@ -66,14 +69,36 @@ class Run:
 
     def generate(self, image: str | Path, prompt: str) -> str:
         """The trained model's answer to a prompt about an image file, routed as in evaluation."""
+        return self.answer(image, prompt).text
+
+    def answer(self, image: str | Path, prompt: str) -> Answer:
+        """The same with how much each adapter gave."""
         sample = Sample("", "", str(image), prompt, ("",))
-        return self._site.answer(Data([sample], [Path(image)]))[0].text
+        return self.site.answer(Data([sample], [Path(image)]))[0]
 
     @cached_property
-    def _site(self) -> Site:
-        site = Site(self.config)
+    def state(self) -> State:
+        """The run's last committed state (empty for a reference point that trains nothing)."""
         folder = RunFolder(self.folder)
-        if folder.position() is None and site.experiment.training_setting.stages:
+        trains = bool(Experiment(self.config).training_setting.stages)
+        if folder.position() is None and trains:
             raise FcitError(f"{self.folder}: this run has no state yet; finish it with --resume")
-        site.place(folder.state()[0] if folder.position() else State())
+        return folder.state()[0] if trains else State()
+
+    @property
+    def trained_by(self) -> dict[str, list[str]]:
+        """For every adapter the tasks whose clients trained it, the most frequent first."""
+        log = RunFolder(self.folder).log
+        found: dict[str, Counter[str]] = {name: Counter() for name in self.state.adapters}
+        for row in read_lines(log) if log.is_file() else []:
+            for task, name in zip(row["tasks"], row["subspaces"], strict=True):
+                if name in found:
+                    found[name][task] += 1
+        return {name: [task for task, _ in tasks.most_common()] for name, tasks in found.items()}
+
+    @cached_property
+    def site(self) -> Site:
+        """The run's model in this process, its state in place; loaded on first use."""
+        site = Site(self.config)
+        site.place(self.state)
         return site

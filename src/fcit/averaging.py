@@ -8,7 +8,7 @@ Tasks and Client Resources, arXiv 2402.11505, section 3.2); no matrix of the lay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
@@ -37,7 +37,7 @@ def exact(after: State, updates: Sequence[Update]) -> State:
     return replace(after, adapters=adapters)
 
 
-def product_mean(parts: Sequence[Weights], counts: Sequence[int]) -> Weights:
+def product_mean(parts: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -> Weights:
     """LoRA blocks averaged as products, layer by layer, `counts` being the weights.
 
     Gives the best approximation of rank r to sum_k w_k B_k A_k (Eckart and Young 1936), in balanced

@@ -11,73 +11,32 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from fcit.federation import FederationSection, Positive, Section
+from fcit.federation import FederationSection, Positive, PrivacySection, Section
 from fcit.files import write_text
 from fcit.setting import SettingSection
+from fcit.source import DataSection
 from fcit.tracking import TrackingSection
 from fcit.types import FcitError
 
-Size = Literal["tiny", "small", "full"]
 Model = TypeVar("Model", bound=BaseModel)
-
-SIZES: dict[Size, tuple[int, int]] = {
-    "tiny": (600, 300),
-    "small": (1200, 300),
-    "full": (6000, 1000),
-}
-"""Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
-
-
-class DataSection(Section):
-    """root: a data folder in the official layout; absent: the mini suite, made in the user's cache.
-
-    images: folders to find its images in, tried in order (absent: datasets/ of the root).
-    size: of the mini suite (see SIZES); a root of your own has none ("").
-    train, test: the mini suite's samples per dataset (0: as its size says); with a root of your own,
-    the first so many are read (0: all).
-    """
-
-    root: str = ""
-    images: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
-    size: Literal["tiny", "small", "full", ""] = "small"
-    train: Annotated[int, Field(ge=0)] = 0
-    test: Annotated[int, Field(ge=0)] = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, table: Any) -> Any:
-        """A root has no size, and the mini suite always has one."""
-        if not isinstance(table, dict) or not isinstance(table.get("root", ""), str):
-            return table
-        given = table.get("size") or ""
-        if not table.get("root"):
-            if table.get("images"):
-                raise ValueError("images are of a data folder of your own; set root too")
-            return {key: value for key, value in table.items() if key != "size" or value != ""}
-        if given:
-            raise ValueError(
-                f"size = {given!r} is of the mini suite, but root names a data folder; leave one of "
-                "them out (train and test bound what is read of a folder)"
-            )
-        return table | {"size": ""}
-
-    @property
-    def counts(self) -> tuple[int, int]:
-        """The mini suite's training and test samples per dataset."""
-        train, test = SIZES[self.size or "small"]
-        return self.train or train, self.test or test
 
 
 class ModelSection(Section):
     """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
     the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 where the hardware
-    computes in it. features: keep frozen vision features in the user's cache folder."""
+    computes in it. features: keep frozen vision features in the user's cache folder.
+    template: a chat template in place of the model's own: "vicuna-v1" (LLaVA-1.5's) or "paligemma".
+    quantize: the language model's matrices in 8 or 4 bits (bitsandbytes, on CUDA). device_map: spread
+    a model over several GPUs: "auto", "balanced" or "sequential" (accelerate)."""
 
     path: str = ""
     identity: str = ""
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     features: bool = True
+    template: Literal["", "vicuna-v1", "paligemma"] = ""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
 
 
 class TrainingSection(Section):
@@ -134,12 +93,14 @@ class EvaluationSection(Section):
     Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit: test
     samples per dataset (0: all). ahead: after a stage also ask the datasets that the next one is the
     first to learn. general: that many questions of the mini model's pretraining mixture are asked
-    before and after (another model's mixture is not known: none)."""
+    before and after (another model's mixture is not known: none). where: the server answers test
+    samples of its own, or every client scores its own and sends sums."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
     max_new_tokens: Positive = 128
     limit: Annotated[int, Field(ge=0)] = 0
+    where: Literal["server", "clients"] = "server"
     ahead: bool = True
     general: Annotated[int, Field(ge=0)] = 300
 
@@ -152,10 +113,17 @@ class Config(Section):
     model: ModelSection = ModelSection()
     setting: SettingSection = SettingSection()
     federation: FederationSection = FederationSection()
+    privacy: PrivacySection = PrivacySection()
     training: TrainingSection = TrainingSection()
     method: MethodSection = MethodSection()
     evaluation: EvaluationSection = EvaluationSection()
     tracking: TrackingSection = TrackingSection()
+
+    @model_validator(mode="after")
+    def _private(self) -> Self:
+        """What privacy does not go together with."""
+        self.privacy.covers(self.method.name, self.federation)
+        return self
 
 
 def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:

@@ -33,6 +33,7 @@ def findings() -> list[Finding]:
         _flower(),
         _peft(),
         _trackers(),
+        _serve(),
         *_places(),
     ]
 
@@ -105,8 +106,14 @@ def _trackers() -> Finding:
     return Finding("trackers", ", ".join(found) or "none", off)
 
 
+def _serve() -> Finding:
+    if all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
+        return Finding("serve", f"uvicorn {importlib.metadata.version('uvicorn')}")
+    return Finding("serve", "none", "fcit serve is off (pip install 'fcit[serve]')")
+
+
 def _places() -> list[Finding]:
-    from fcit.experiment import cache_folder
+    from fcit.cache import cache_folder
 
     found: list[Finding] = []
     for part, place in (("cache", cache_folder()), ("here", Path.cwd())):

@@ -36,6 +36,16 @@ def answer(
 
     The state must be in place (`model.receive`). Raises FcitError on an image that cannot be read.
     """
+    shares = activate(model, encoder, method, state, data)
+    prompts = [sample.prompt for sample in data.samples]
+    texts = model.generate(prompts, data.images, max_new_tokens)
+    return [Answer(text, row) for text, row in zip(texts, shares, strict=True)]
+
+
+def activate(
+    model: LMM, encoder: Encoder | None, method: Method, state: State, data: Data
+) -> list[dict[str, float]]:
+    """Route every sample by itself and open the model's adapters for the batch; the shares by name."""
     import torch
 
     prompts = [sample.prompt for sample in data.samples]
@@ -50,8 +60,7 @@ def answer(
     if names and all(shares):
         table = [[row[name] for name in names] for row in shares]
         method.activate(model, torch.tensor(table, device=model.device))
-    texts = model.generate(prompts, data.images, max_new_tokens)
-    return [Answer(text, row) for text, row in zip(texts, shares, strict=True)]
+    return shares
 
 
 def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:

@@ -1,10 +1,7 @@
-"""From a configuration to the objects of a run: data, plan, method, model, and one process's work."""
+"""From a configuration to the objects of a run: data, plan, method."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,47 +12,40 @@ from fcit.benchmark import datasets, settings
 from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
-from fcit.client import Data, Training, identify, take_turn
+from fcit.cache import cache_folder, made_by
+from fcit.client import Data
 from fcit.config import Config, build_method
-from fcit.evaluate import Answer, answer
 from fcit.models import CHECKPOINTS
 from fcit.optimisers import Optimiser
 from fcit.partition import split
 from fcit.pretrain.general import GENERAL
 from fcit.pretrain.general import write as write_general
-from fcit.seeds import torch_stream
-from fcit.types import FcitError, Identity, Job, Sample, Setting, State, Task, Turn, Update, Weights
+from fcit.source import DataSection
+from fcit.types import (
+    FcitError,
+    Sample,
+    Setting,
+    Task,
+    Turn,
+)
 from fcit.watch import Watch
 
 
-def cache_folder() -> Path:
-    """Where fcit keeps what can be made again: $FCIT_CACHE, or `fcit` in the user's cache folder."""
-    if os.environ.get("FCIT_CACHE"):
-        return Path(os.environ["FCIT_CACHE"]).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fcit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
-
-
-def _made_by(kind: str) -> str:
-    """A digest of the generators in `benchmark/kind/` and of what they draw with: another version of
-    them never reads what an old one made."""
-    digest = hashlib.sha256()
-    room = Path(datasets.__file__).parent
-    pens = [room / f"{name}.py" for name in ("draw", "font", "icons")]
-    for file in [*sorted((room / kind).glob("*.py")), *pens, room.parent / "seeds.py"]:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:8]
-
-
 class Experiment:
-    """What a configuration stands for, built on first use; no model is loaded here."""
+    """What a configuration stands for, built on first use; no model is loaded here.
 
-    def __init__(self, config: Config):
-        self.config = config
+    own: a client's own data folder, all of which it trains on, in place of its share of the recipe's.
+    """
+
+    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
+        if own:
+            data = DataSection(root=str(own), images=tuple(images), size="")
+            config = config.model_copy(update={"data": data})
+        self.config, self.own = config, own is not None
         self.method = build_method(config)
         federation, part = config.federation, config.setting
         self.optimiser = Optimiser() if self.method.centralised else federation.build_optimiser()
+        self.privacy = config.privacy.build()
         sizes = (federation.clients, federation.per_round, federation.rounds)
         if part.stages:
             spelled = [settings.Spelled(one.slots, one.rounds, one.clients) for one in part.stages]
@@ -77,7 +67,7 @@ class Experiment:
                 raise FcitError(f"data.root: {root}: no such folder")
             return root
         train, test = self.config.data.counts
-        return cache_folder() / f"mini-{_made_by('mini')}-seed{self.config.seed}-{train}x{test}"
+        return cache_folder() / f"mini-{made_by('mini')}-seed{self.config.seed}-{train}x{test}"
 
     @property
     def general(self) -> Path | None:
@@ -85,7 +75,7 @@ class Experiment:
         count = self.config.evaluation.general
         if not count or self.config.model.path:
             return None
-        return cache_folder() / f"general-{_made_by('generic')}-{count}"
+        return cache_folder() / f"general-{made_by('generic')}-{count}"
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
@@ -142,7 +132,18 @@ class Experiment:
         chosen = [samples[i] for i in indices]
         if dataset == GENERAL and self.general:
             return Data(chosen, [datasets.image_path(self.general, one) for one in chosen])
-        return self._data(chosen)
+        return self.data_of(chosen)
+
+    def test_share(self, dataset: str, client: int) -> list[Sample]:
+        """A client's own test samples: as unequal a share as its training samples are."""
+        if self.own:
+            there = datasets.record_file(self.root, datasets.find(dataset), "test").is_file()
+            return self.samples(dataset, "test") if there else []
+        samples = self.samples(dataset, "test")
+        clients, beta = self.setting.clients, self.config.setting.beta
+        name = f"{dataset}/test"
+        share = split(len(samples), clients, beta, self.config.seed, name, minimum=0)[client]
+        return [samples[i] for i in share]
 
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split where the data folder has
@@ -178,9 +179,22 @@ class Experiment:
 
     def data(self, turn: Turn) -> Data:
         """A client's own training samples of its turn's task."""
-        return self._data(self.shares(turn.task)[turn.client])
+        if self.own:
+            return self.data_of(self._whole(turn.task))
+        return self.data_of(self.shares(turn.task)[turn.client])
 
-    def _data(self, samples: Sequence[Sample]) -> Data:
+    def _whole(self, task: Task) -> list[Sample]:
+        """All training samples that this data folder has of a task's datasets."""
+        found: list[Sample] = []
+        for name in task.datasets:
+            if datasets.record_file(self.root, datasets.find(name), "train").is_file():
+                found += self.samples(name, "train")
+        if not found:
+            raise FcitError(f"{self.root}: has no training samples of {task.name}")
+        return found
+
+    def data_of(self, samples: Sequence[Sample]) -> Data:
+        """Samples with the paths of their images."""
         paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
         return Data(samples, paths)
 
@@ -191,66 +205,3 @@ class Experiment:
     def identity_path(self) -> str:
         """The identity encoder's folder or hub id."""
         return self.config.model.identity or str(CHECKPOINTS / "mini-clip")
-
-
-class Site:
-    """One process with the base model loaded once, doing what the server or a client needs done."""
-
-    def __init__(self, config: Config):
-        import torch
-
-        torch.set_num_threads(config.training.threads)
-        self.experiment = Experiment(config)
-        self.config, self.method = config, self.experiment.method
-        self.training = Training(**config.training.model_dump())
-        self.placed: State = State()
-
-    @cached_property
-    def model(self):
-        """The base model."""
-        from fcit.models.device import choose
-        from fcit.models.lmm import LMM
-
-        part = self.config.model
-        device, dtype = choose(part.device, part.dtype)
-        cache = cache_folder() / "features" if part.features else None
-        path = self.experiment.model_path()
-        return LMM(path, device, dtype, cache, self.config.training.max_length)
-
-    @cached_property
-    def encoder(self):
-        """The frozen identity encoder."""
-        from fcit.models.device import choose
-        from fcit.models.identity import Encoder
-
-        device, _ = choose(self.config.model.device, "float32")
-        return Encoder(self.experiment.identity_path(), device)
-
-    def start(self) -> State:
-        """The method's state before the first round."""
-        noise = torch_stream(self.config.seed, "init")
-        blank = self.model.subspaces.blank(self.method.rank, self.method.init_std, noise)
-        return self.method.start(blank, self.model.base_projector, self.config.seed)
-
-    def identify(self, turn: Turn) -> Identity:
-        """One client's identity token."""
-        return identify(self.method, self.encoder, turn, self.experiment.data(turn))
-
-    def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
-        """One client's turn."""
-        data = self.experiment.data(job.turn)
-        seed = self.config.seed
-        optimiser = self.experiment.optimiser
-        return take_turn(job, self.method, self.model, data, self.training, seed, memory, optimiser)
-
-    def place(self, state: State) -> None:
-        """Put a state in place, to answer with."""
-        self.placed = state
-        self.model.receive(state, self.method.scale)
-        self.method.equip(self.model, state)
-
-    def answer(self, data: Data) -> list[Answer]:
-        """Answers of the state in place."""
-        encoder = self.encoder if self.method.identity else None
-        tokens = self.config.evaluation.max_new_tokens
-        return answer(self.model, encoder, self.method, self.placed, data, tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,24 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
         aside.replace(path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_aside(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside `path`; on success it takes the place of `path` in one step.
+
+    Raises FcitError when `path` is there and is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FcitError(f"{path}: is there and not empty; choose another --out")
+    path = path.absolute()
+    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
+    aside.mkdir(parents=True)
+    try:
+        yield aside
+        aside.replace(path)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: Path, text: str) -> None:

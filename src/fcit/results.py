@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Protocol
 
-from fcit import metrics
+from fcit import metrics, tally
 from fcit.benchmark import scorers
 from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
 from fcit.pretrain.general import GENERAL
+from fcit.privacy import epsilon
+from fcit.replies import named
 from fcit.runfolder import ZERO_SHOT, RunFolder
-from fcit.server import Round
-from fcit.types import State, Update
+from fcit.server import Position, Round
+from fcit.types import State
 from fcit.watch import Watch
-from fcit.weights import nbytes, state_bytes
+from fcit.weights import nbytes
 
 Row = list[float | None]
 
 
-class Answering(Protocol):
+class Answering(tally.Scoring, Protocol):
     """An engine's other half: whatever answers test samples with a state."""
-
-    def place(self, state: State) -> None:
-        """Put a state in place."""
-        ...
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples, in order."""
@@ -42,7 +42,13 @@ class Results:
         self.config, self.method = experiment.config, experiment.method
         self.setting = experiment.setting
         self.stages = experiment.training_setting.stages
+        self.elsewhere = self.config.evaluation.where == "clients"
         self.clock = time.monotonic()
+
+    def forget(self, stage: str, dataset: str) -> None:
+        """Remove a dataset's answers, or sums, after a stage."""
+        self.folder.predictions(stage, dataset).unlink(missing_ok=True)
+        tally.file(self.folder.path, stage, dataset).unlink(missing_ok=True)
 
     def zero_shot(self, engine: Answering) -> dict[str, float]:
         """The base model's accuracy on every dataset (percent)."""
@@ -79,7 +85,11 @@ class Results:
         return [name for name in self.setting.seen(stage + 1) if name not in seen]
 
     def _ask(self, engine: Answering, state: State, stage: str, names: Collection[str]) -> None:
-        """Answer what has no predictions yet."""
+        """Answer what has no predictions yet; where clients have the test samples, ask them for sums."""
+        if self.elsewhere:
+            theirs = [name for name in names if self._tallied(name)]
+            tally.ask(self.experiment, self.folder.path, engine, state, stage, theirs, self.watch)
+            names = [name for name in names if name not in theirs]
         left = [name for name in names if not self.folder.predictions(stage, name).is_file()]
         if not left:
             return
@@ -118,7 +128,16 @@ class Results:
         ]
         write_lines(self.folder.predictions(stage, name), rows)
 
+    def _tallied(self, name: str) -> bool:
+        return self.elsewhere and name != GENERAL
+
+    def _there(self, stage: str, name: str) -> bool:
+        made = tally.file(self.folder.path, stage, name) if self._tallied(name) else None
+        return (made or self.folder.predictions(stage, name)).is_file()
+
     def _percent(self, stage: str, name: str) -> float:
+        if self._tallied(name):
+            return tally.percent(self.folder.path, stage, name)
         rows = read_lines(self.folder.predictions(stage, name))
         samples = self.experiment.samples(name, "test")
         texts = [row["prediction"] for row in rows]
@@ -130,7 +149,7 @@ class Results:
         tokens = {one.client: nbytes({"token": one.token}) for one in report.identities}
         jobs, updates = report.jobs, report.updates
         now = time.monotonic()
-        row = {
+        row: dict[str, Any] = {
             "stage": report.position.stage + 1,
             "round": report.position.rounds,
             "clients": [job.turn.client for job in jobs],
@@ -139,10 +158,19 @@ class Results:
             "losses": [round(update.metrics["loss"], 5) for update in updates],
             "subspaces": [",".join(update.adapters) for update in updates],
             "seconds": round(now - self.clock, 3),
-            "bytes_down": [_bytes(job.received) for job in jobs],
-            "bytes_up": [_bytes(one) + tokens.get(one.client, 0) for one in updates],
+            "bytes_down": list(report.bytes_down),
+            "bytes_up": [
+                size + tokens.get(one.client, 0)
+                for one, size in zip(updates, report.bytes_up, strict=True)
+            ],
             "bytes_token": [tokens.get(update.client, 0) for update in updates],
         }
+        if report.faults:
+            row["faults"] = [asdict(fault) for fault in report.faults]
+            for fault in report.faults:
+                self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
+        if report.notes:
+            row["notes"] = list(report.notes)
         self.clock = now
         self.folder.append_log(row)
         return row
@@ -185,12 +213,29 @@ class Results:
             "ahead": self._ahead(rows),
             "general": self._retained(),
         }
+        if self.experiment.privacy.on:
+            value["privacy"] = self._spent()
         write_json(self.folder.matrix, value)
         return value
+
+    def _spent(self) -> dict[str, float | None]:
+        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most."""
+        setting, plan = self.experiment.training_setting, self.experiment.plan
+        position = self.folder.position() or Position()
+        done = [rounds for stage in plan[: position.stage] for rounds in stage]
+        done += plan[position.stage][: position.rounds] if plan else []
+        met = {(turn.client, turn.stage, turn.task.name) for turns in done for turn in turns}
+        most = max(Counter(client for client, *_ in met).values(), default=0)
+        tokens = most if self.method.identity else 0
+        return epsilon(
+            self.experiment.privacy, len(done), setting.clients, setting.per_round, tokens
+        )
 
     @cached_property
     def _chance(self) -> dict[str, float]:
         samples, mode = self.experiment.samples, self.config.evaluation.scoring
+        if self.elsewhere:  # the best constant answer is known to whoever has the test set
+            return {}
         return {
             name: round(
                 scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
@@ -205,7 +250,7 @@ class Results:
             name: self._percent(self.stage_name(stage), name)
             for stage in range(len(rows))
             for name in self._next(stage)
-            if self.folder.predictions(self.stage_name(stage), name).is_file()
+            if self._there(self.stage_name(stage), name)
         }
 
     def _retained(self) -> dict[str, float]:
@@ -216,12 +261,12 @@ class Results:
             when: self._percent(stage, name)
             for when, stage in stages.items()
             for name in self._general
-            if self.folder.predictions(stage, name).is_file()
+            if self._there(stage, name)
         }
 
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
         """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
-        if not rows or not self.method.identity:
+        if not rows or not self.method.identity or self.elsewhere:
             return {}
         homes: dict[str, set[str]] = {}
         tasks = {task.name: task.datasets for stage in self.stages for task in stage.tasks}
@@ -235,7 +280,3 @@ class Results:
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
             if value is not None
         }
-
-
-def _bytes(sent: State | Update) -> int:
-    return sum(map(state_bytes, (sent.adapters, sent.extras, sent.optimiser)))

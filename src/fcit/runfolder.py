@@ -42,7 +42,8 @@ class RunFolder:
     def begun(self) -> bool:
         """Whether there is anything of a run to lose: answers or a state."""
         return self.config.is_file() and (
-            self.position() is not None or (self.path / "predictions").is_dir()
+            self.position() is not None
+            or any((self.path / name).is_dir() for name in ("predictions", "scores"))
         )
 
     def commit(

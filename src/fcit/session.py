@@ -6,13 +6,15 @@ import time
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcit import config as configs
+from fcit import engines, privacy
 from fcit.config import Config
 from fcit.engines.local import LocalEngine, cores
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
+from fcit.journal import RunJournal
 from fcit.pretrain.general import GENERAL
 from fcit.provenance import base, versions
 from fcit.results import Results, Row
@@ -22,26 +24,26 @@ from fcit.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 
+if TYPE_CHECKING:
+    from fcit.engines import AnyEngine
+
 FREE_TO_CHANGE = (
-    ("federation", "workers"),
-    ("federation", "engine"),
+    *(("federation", key) for key in ("workers", "engine", "min_clients", "deadline")),
     ("tracking", "to"),
     ("tracking", "project"),
 )
-"""What a resumed run may set otherwise: it changes no numbers."""
+"""What a resumed run may set otherwise: the speed and how much may fail, not the numbers."""
 
 
 class Session:
     """A run's folder with everything that works on it."""
 
-    def __init__(self, config: Config, folder: Path, watch: Watch):
+    def __init__(
+        self, config: Config, folder: Path, watch: Watch, build: engines.Build = engines.build
+    ):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
-        if config.federation.engine != "local":
-            raise FcitError(
-                f"federation.engine: {config.federation.engine!r} is not in this version of fcit; "
-                "use local"
-            )
         require(config.tracking)
+        self.build = build
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
@@ -95,6 +97,8 @@ class Session:
 
     def prepare(self) -> None:
         """Make or check the data; write down who holds how much of it."""
+        if self.experiment.privacy.on:
+            privacy.require()
         self.experiment.prepare(self.watch)
         write_json(
             self.folder.partition,
@@ -114,13 +118,14 @@ class Session:
             tracking(
                 config.tracking, folder.path, configs.to_table(config), self.watch.say
             ) as track,
-            LocalEngine(self.config, workers(self.config)) as engine,
+            self._engine() as engine,
         ):
             position = self.folder.position()
             self.folder.tidy()
             self.folder.keep_log(position)
             if position:
                 state, engine.memory = self.folder.state()
+                engines.check_memory(self.config, engine.memory)
                 self.watch.say(
                     f"going on after stage {position.stage + 1}, round {position.rounds}"
                 )
@@ -137,7 +142,7 @@ class Session:
 
     def _federate(
         self,
-        engine: LocalEngine,
+        engine: AnyEngine,
         state: State,
         position: Position | None,
         zero: Mapping[str, float],
@@ -162,6 +167,7 @@ class Session:
             def after_round(state: State, report: Round) -> None:
                 row = self.results.log(report)
                 self.folder.commit(state, report.position, engine.memory)
+                journal.clear()
                 track(of_round(row, len(state.adapters)), self._rounds(report.position))
 
             def after_stage(state: State, position: Position) -> None:
@@ -182,6 +188,7 @@ class Session:
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
+            journal = RunJournal(self.folder.path, engine.memory)
             self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,
@@ -193,7 +200,8 @@ class Session:
                 after_stage,
                 position,
                 self.experiment.optimiser,
-                self.config.federation.average,
+                self.config.federation.terms(self.experiment.privacy, self.config.seed),
+                journal,
             )
 
     def evaluate(self) -> Row:
@@ -213,7 +221,7 @@ class Session:
         with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*names, GENERAL):
-                self.folder.predictions(stage, name).unlink(missing_ok=True)
+                self.results.forget(stage, name)
             row = self.results.row(engine, state, last, names)
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])
@@ -232,6 +240,9 @@ class Session:
         if position is None or not self.folder.matrix.is_file():
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
+
+    def _engine(self) -> AnyEngine:
+        return self.build(self.config, workers(self.config), self.folder.path)
 
 
 def workers(config: Config) -> int:

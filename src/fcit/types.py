@@ -19,6 +19,10 @@ PROJECTOR = "projector."
 """Prefix of a projector's tensors where they travel inside an adapter (isolated projectors)."""
 
 
+Parts = Mapping[str, Mapping[str, "Tensor"]]
+"""Named Weights to be read, which may lie in a file until they are."""
+
+
 class FcitError(Exception):
     """Something a person caused and can mend; the message names what and how."""
 
@@ -143,10 +147,34 @@ class Update:
 
     client: int
     samples: int
-    adapters: dict[str, Weights]
-    extras: dict[str, Weights]
+    adapters: Parts
+    extras: Parts
     metrics: Mapping[str, float]
-    optimiser: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    optimiser: Parts = field(default_factory=dict[str, Weights])
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What went wrong with one client in one round, in one word and in one line.
+
+    Engines say "crash", "timeout" (past the deadline), "garbled" (cannot be decoded), "duplicate" or
+    "late"; the server adds what `acceptance` finds wrong with a reply.
+    """
+
+    client: int
+    kind: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a client says of its own test samples of a dataset: the sum of their scores (each 0 to 100),
+    and how many they are."""
+
+    client: int
+    dataset: str
+    total: float
+    count: int
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fcit.files import written_aside
-from fcit.types import FcitError, State, Weights
+from fcit.types import FcitError, Parts, State, Weights
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -36,22 +36,23 @@ def _key(path: str, end: str) -> str:
     return PEFT_PREFIX + path + end
 
 
-def mean(parts: Sequence[Weights], counts: Sequence[int]) -> Weights:
+def mean(parts: Iterable[Mapping[str, Tensor]], counts: Sequence[int]) -> Weights:
     """The average of `parts` weighted by `counts`, summed in the order given.
 
+    One part is held at a time: where they come from files, memory does not grow with their number.
     Raises FcitError when the parts do not hold the same tensors.
     """
-    for part in parts[1:]:
-        if part.keys() != parts[0].keys():
-            odd = sorted(part.keys() ^ parts[0].keys())[0]
-            raise FcitError(f"updates cannot be averaged: tensor {odd} is not in all of them")
     total = sum(counts)
     result: Weights = {}
-    for name in parts[0]:
-        value = parts[0][name] * (counts[0] / total)
-        for part, count in zip(parts[1:], counts[1:], strict=True):
-            value = value + part[name] * (count / total)
-        result[name] = value
+    for number, (part, count) in enumerate(zip(parts, counts, strict=True)):
+        if not number:
+            result = {name: value * (count / total) for name, value in part.items()}
+            continue
+        if part.keys() != result.keys():
+            odd = sorted(part.keys() ^ result.keys())[0]
+            raise FcitError(f"updates cannot be averaged: tensor {odd} is not in all of them")
+        for name in result:
+            result[name] += part[name] * (count / total)
     return result
 
 
@@ -62,12 +63,12 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return normalize(a, dim=-1) @ normalize(b, dim=-1).T
 
 
-def nbytes(weights: Weights) -> int:
+def nbytes(weights: Mapping[str, Tensor]) -> int:
     """How many bytes the tensors take on a wire."""
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
-def state_bytes(parts: Mapping[str, Weights]) -> int:
+def state_bytes(parts: Parts) -> int:
     """How many bytes several named Weights take on a wire."""
     return sum(nbytes(weights) for weights in parts.values())
 
@@ -93,8 +94,9 @@ def unflatten(flat: Weights) -> State:
     return state
 
 
-def to_bytes(weights: Weights) -> bytes:
-    """Weights in the safetensors format: the same tensors give the same bytes.
+def to_bytes(weights: Weights, note: Mapping[str, str] | None = None) -> bytes:
+    """Weights in the safetensors format: the same tensors give the same bytes. `note`: words to go
+    into the header.
 
     A tensor that stands under two names (a teacher is a model of before) is written twice.
     """
@@ -107,7 +109,7 @@ def to_bytes(weights: Weights) -> bytes:
         place = tensor.untyped_storage().data_ptr()
         apart[name] = tensor.clone() if place in held else tensor
         held.add(place)
-    return save(apart)
+    return save(apart, dict(note) if note else None)
 
 
 def from_bytes(data: bytes) -> Weights:
@@ -121,10 +123,56 @@ def from_bytes(data: bytes) -> Weights:
         raise FcitError(f"not a safetensors message: {error}") from None
 
 
-def save(path: Path, weights: Weights, durable: bool = True) -> None:
+def save(
+    path: Path, weights: Weights, durable: bool = True, note: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file, whole or not at all."""
     with written_aside(path, durable) as aside:
-        aside.write_bytes(to_bytes(weights))
+        aside.write_bytes(to_bytes(weights, note))
+
+
+class Stored(Mapping[str, "Tensor"]):
+    """The tensors under a prefix in a safetensors file, each read when it is asked for."""
+
+    def __init__(self, path: Path, prefix: str, names: Sequence[str]):
+        self.path, self.prefix, self.names = path, prefix, names
+        self.file: Any = None
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise KeyError(name)
+        if self.file is None:
+            from safetensors import safe_open
+
+            self.file = safe_open(self.path, "pt")
+        return self.file.get_tensor(self.prefix + name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+class StoredParts(Mapping[str, Stored]):
+    """Named Weights in a safetensors file in the form of `flatten`: those of one kind."""
+
+    def __init__(self, path: Path, kind: str, keys: Iterable[str]):
+        self.path, self.kind = path, kind
+        self.names: dict[str, list[str]] = {}
+        for key in sorted(keys):
+            first, name, rest = key.split("/", 2)
+            if first == kind:
+                self.names.setdefault(name, []).append(rest)
+
+    def __getitem__(self, name: str) -> Stored:
+        return Stored(self.path, f"{self.kind}/{name}/", self.names[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
 
 
 def load(path: Path) -> Weights:

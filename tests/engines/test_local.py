@@ -6,8 +6,6 @@ import copy
 import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from fcit.config import Config, validate
 from fcit.engines.local import LocalEngine, Worker
 from fcit.experiment import Experiment
 from fcit.methods.finetune import Finetune
-from fcit.types import FcitError, Job, State, Turn
+from fcit.types import Fault, FcitError, Job, State, Turn
 from fcit.weights import flatten
 
 CHUNKS = [[0, 3, 5], [1], [2, 4]]
@@ -139,30 +137,42 @@ def test_a_clients_spoilt_image_is_named_and_the_engine_goes_on(
     assert len(list(two.run(jobs(two, good)))) == len(good)
 
 
-def test_a_killed_worker_is_an_error_and_no_other_one_remains(config: Config, spoilt) -> None:
+def test_a_killed_worker_is_a_fault_and_another_takes_its_place(config: Config, spoilt) -> None:
     turns = Experiment(config).plan[0][0]
-    raised: list[BaseException] = []
-
-    def train(engine: LocalEngine, work: list[Job]) -> None:
-        try:
-            list(engine.run(work))
-        except BaseException as error:
-            raised.append(error)
-
     with LocalEngine(config, 2) as engine:
         crew = processes(engine)
-        assert [process.poll() for process in crew] == [None, None]
-        training = threading.Thread(target=train, args=(engine, jobs(engine, turns * 4)))
-        training.start()
-        time.sleep(0.3)
-        os.kill(crew[0].pid, signal.SIGKILL)
-        training.join(timeout=30)
-        assert not training.is_alive(), "the engine waits for a worker that is gone"
-        assert crew[1].poll() is None
-    assert [type(error) for error in raised] == [FcitError]
-    assert "status -9" in str(raised[0])
-    assert "--resume" in str(raised[0])
-    assert all(process.poll() is not None for process in crew)
+        work = jobs(engine, turns * 3)
+        replies = engine.run(work)
+        killed = False
+        faults, updates = [], []
+        for reply in replies:
+            if not killed:
+                os.kill(crew[0].pid, signal.SIGKILL)
+                killed = True
+            (faults if isinstance(reply, Fault) else updates).append(reply)
+        assert len(faults) + len(updates) == len(work)
+        assert [fault.kind for fault in faults] == ["crash"]
+        assert "status -9" in faults[0].detail
+        assert crew[0].poll() is not None and crew[1].poll() is None
+        now = processes(engine)
+        assert now[1] is crew[1] and now[0].poll() is None
+    assert all(process.poll() is not None for process in [*crew, *now])
+
+
+def test_a_client_that_hangs_is_a_fault_at_the_deadline(config: Config, spoilt) -> None:
+    """The worker is stopped, so that it takes no more time than the machine's load would explain."""
+    federation = config.federation.model_copy(update={"deadline": 60.0})
+    turns = Experiment(config).plan[0][0]
+    with LocalEngine(config.model_copy(update={"federation": federation}), 1) as engine:
+        (process,) = processes(engine)
+        work = jobs(engine, turns[:1])
+        engine.deadline = 0.5
+        os.kill(process.pid, signal.SIGSTOP)
+        (fault,) = engine.run(work)
+        engine.deadline = 0.0
+        assert (fault.client, fault.kind) == (turns[0].client, "timeout")
+        assert process.poll() == -signal.SIGKILL
+        assert len(list(engine.run(work))) == 1
 
 
 def test_closing_an_engine_ends_its_workers(config: Config) -> None:

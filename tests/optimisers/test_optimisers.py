@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcit.averaging import exact
+from fcit.averaging import Average, exact
 from fcit.engines import wire
 from fcit.methods.base import Method
 from fcit.methods.ewc import Ewc
@@ -28,7 +28,7 @@ from fcit.optimisers.fedyogi import Fedyogi
 from fcit.optimisers.scaffold import SAMPLES, VARIATE, Scaffold
 from fcit.runfolder import RunFolder
 from fcit.schedule import plan
-from fcit.server import Average, Position, Round, federate
+from fcit.server import Position, Round, Terms, federate
 from fcit.types import FcitError, Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
@@ -422,7 +422,15 @@ def go(
         done, state = whole.commits[place]
     commits = ledger.after_round, ledger.after_stage
     last = federate(
-        SETTING, PLAN, method, state, Scripted(place or 0), *commits, done, optimiser, average
+        SETTING,
+        PLAN,
+        method,
+        state,
+        Scripted(place or 0),
+        *commits,
+        done,
+        optimiser,
+        Terms(average),
     )
     return ledger, last
 
@@ -442,6 +450,13 @@ def test_methods_never_see_the_optimisers_memory_nor_do_clients() -> None:
     class Forgetful(Stepping):
         def send(self, state: State, turn: Turn) -> State:
             return state
+
+        def expects(self, received: State) -> State:
+            extras = {
+                name: {key: value.float() for key, value in weights.items()}
+                for name, weights in received.extras.items()
+            }
+            return State(received.adapters, extras)
 
     ledger, engine = Ledger(), Scripted()
     method = Forgetful()

@@ -10,9 +10,11 @@ import typer
 
 from fcit.cli.bench import bench
 from fcit.cli.data import data
+from fcit.cli.deploy import deploy
 from fcit.cli.options import Changes, Recipe, stoppable
 from fcit.cli.plan import plan
 from fcit.cli.sweep import sweep
+from fcit.cli.use import chat, export, serve
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -38,6 +40,7 @@ app.command()(plan)
 app.command()(sweep)
 app.command()(bench)
 app.add_typer(data, name="data")
+app.add_typer(deploy, name="deploy")
 
 
 @app.command()
@@ -51,7 +54,10 @@ def run(
         ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Where clients run: local (worker processes) or flower.")
+        str | None,
+        typer.Option(
+            help="Where clients run: local (worker processes) or flower (Flower's simulation)."
+        ),
     ] = None,
     changes: Changes = None,
     out: Annotated[
@@ -159,6 +165,11 @@ def report(
     page = reports.write(folders, out or folders[0] / "report")
     _print_results(folders)
     typer.echo(str(page.resolve()))
+
+
+app.command()(export)
+app.command()(chat)
+app.command()(serve)
 
 
 @app.command()

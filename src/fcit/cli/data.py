@@ -165,7 +165,7 @@ def stats(
     from fcit import config
     from fcit.benchmark import datasets
     from fcit.benchmark import stats as facts
-    from fcit.experiment import Site
+    from fcit.site import Site
 
     if root and seed is not None:
         raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")

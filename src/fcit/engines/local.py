@@ -7,7 +7,8 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,13 +16,21 @@ from typing import TYPE_CHECKING
 from fcit.config import Config
 from fcit.engines import wire
 from fcit.evaluate import Answer
-from fcit.types import FcitError, Identity, Job, State, Turn, Update, Weights
+from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten, unflatten
 
 if TYPE_CHECKING:
-    from fcit.experiment import Site
+    from fcit.site import Site
 
 Reply = tuple[wire.Header, Weights]
+
+
+class GoneError(Exception):
+    """A worker process ended in the middle of a request; `kind` is that of a Fault."""
+
+    def __init__(self, kind: str, detail: str):
+        super().__init__(detail)
+        self.kind = kind
 
 
 class Worker:
@@ -46,18 +55,34 @@ class Worker:
         )
         self.ask({"do": "config", "config": config.model_dump(mode="json")})
 
-    def ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
-        """Send a request and wait for its reply."""
+    def ask(
+        self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
+    ) -> Reply:
+        """Send a request and wait for its reply, for `deadline` seconds at most (0: for ever)."""
         assert self.process.stdin and self.process.stdout
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            self.process.kill()
+
+        timer = threading.Timer(deadline, end) if deadline else None
+        if timer:
+            timer.start()
         try:
             wire.write_frame(self.process.stdin, header, weights)
             reply = wire.read_frame(self.process.stdout)
         except BrokenPipeError:
             reply = None
+        finally:
+            if timer:
+                timer.cancel()
+        if reply is None and late.is_set():
+            raise GoneError("timeout", f"no reply within federation.deadline ({deadline:g} s)")
         if reply is None:
-            raise FcitError(
-                f"a worker process ended with status {self.process.wait()} (out of memory?); "
-                "try federation.workers=1, then go on with --resume"
+            status = self.process.wait()
+            raise GoneError(
+                "crash", f"its worker process ended with status {status} (out of memory?)"
             )
         if "error" in reply[0]:
             raise FcitError(reply[0]["error"])
@@ -79,11 +104,14 @@ class InProcess:
     """The same requests answered by a site in this process (`workers = 1`)."""
 
     def __init__(self, config: Config):
-        from fcit.experiment import Site
+        from fcit.site import Site
 
         self.site: Site = Site(config)
 
-    def ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
+    def ask(
+        self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
+    ) -> Reply:
+        """Answer at once; nobody could end a request that takes too long."""
         from fcit.engines.worker import handle
 
         return handle(self.site, header, weights or {})
@@ -101,19 +129,25 @@ def cores() -> int:
 class LocalEngine:
     """Clients on this machine. `memory` is what each client keeps between its turns.
 
+    A worker that dies in a client's turn, or is ended at the deadline, is that client's fault and is
+    replaced; what a client says is wrong (an image that cannot be read) ends the round, because whoever
+    runs this engine can mend it.
+
     The bits of every reply are the same for any number of workers: a client trains alone, with its
     own number of threads and its own random streams.
     """
 
     def __init__(self, config: Config, workers: int):
         self.config, self.memory = config, dict[int, Weights]()
+        self.placed: Weights | None = None
         self.tick: Callable[[], None] = lambda: None
         self.pool = ThreadPoolExecutor(workers)
         self.map = map if workers == 1 else self.pool.map  # one worker answers in this very thread
+        self.deadline, self.closed, self.crew = config.federation.deadline, False, threading.Lock()
         self.all: list[Worker | InProcess] = []
         self.free: queue.Queue[Worker | InProcess] = queue.Queue()
         try:
-            kind = InProcess if workers == 1 else Worker
+            kind = InProcess if workers == 1 and not self.deadline else Worker
             for one in self.map(lambda _: kind(config), range(workers)):
                 self.all.append(one)
                 self.free.put(one)
@@ -129,26 +163,35 @@ class LocalEngine:
 
     def close(self) -> None:
         """End the workers."""
-        for one in self.all:
-            one.close()
+        with self.crew:
+            self.closed = True
+            for one in self.all:
+                one.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self) -> State:
         """The method's state before the first round."""
-        return unflatten(self._ask({"do": "start"})[1])
+        return unflatten(self.ask({"do": "start"})[1])
 
-    def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
+    def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         """Clients' identity tokens, as they come."""
-        asks = [({"do": "identify", "turn": wire.pack_turn(turn)}, {}) for turn in turns]
-        return (wire.unpack_identity(*reply) for reply in self._as_completed(asks))
+        asks = [
+            (turn.client, {"do": "identify", "turn": wire.pack_turn(turn)}, Weights())
+            for turn in turns
+        ]
+        for reply in self._as_completed(asks):
+            yield reply if isinstance(reply, Fault) else wire.unpack_identity(*reply)
 
-    def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
+    def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, as they come."""
         asks = []
         for job in jobs:
             header, weights = wire.pack_job(job, self.memory.get(job.turn.client, {}))
-            asks.append((header | {"do": "train"}, weights))
+            asks.append((job.turn.client, header | {"do": "train"}, weights))
         for reply in self._as_completed(asks):
+            if isinstance(reply, Fault):
+                yield reply
+                continue
             update, memory = wire.unpack_update(*reply)
             self.memory[update.client] = memory
             self.tick()
@@ -156,29 +199,69 @@ class LocalEngine:
 
     def place(self, state: State) -> None:
         """Put a state in place at every worker, to answer with."""
-        weights = flatten(replace(state, optimiser={}))
-        list(self.map(lambda one: one.ask({"do": "place"}, weights), self.all))
+        self.placed = flatten(replace(state, optimiser={}))
+        list(self.map(lambda one: one.ask({"do": "place"}, self.placed), self.all))
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
         asks = [{"do": "answer", "dataset": dataset, "indices": list(part)} for part in chunks]
-        for header, _ in self.map(self._ask, asks):
+        for header, _ in self.map(self.ask, asks):
             yield [Answer(text, activation) for text, activation in header["answers"]]
 
-    def _ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
+    def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
+        """Clients' scores of the state in place on their own test samples, as they come."""
+        asks = [
+            (client, {"do": "score", "client": client, "dataset": dataset}, Weights())
+            for client in clients
+        ]
+        for reply in self._as_completed(asks):
+            yield reply if isinstance(reply, Fault) else Score(**reply[0])
+
+    def ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
+        """Send a request to a worker that is free, or once one is, and wait for its reply."""
         one = self.free.get()
         try:
             return one.ask(header, weights)
+        except GoneError as gone:
+            raise FcitError(f"{gone}; try federation.workers=1, then go on with --resume") from None
         finally:
             self.free.put(one)
 
-    def _as_completed(self, asks: Iterable[Reply]) -> Iterator[Reply]:
+    def _turn(self, client: int, header: wire.Header, weights: Weights) -> Reply | Fault:
+        one = self.free.get()
+        try:
+            return one.ask(header, weights, self.deadline)
+        except GoneError as gone:
+            one = self._replaced(one)
+            return Fault(client, gone.kind, str(gone))
+        finally:
+            self.free.put(one)
+
+    def _replaced(self, gone: Worker | InProcess) -> Worker | InProcess:
+        """Another worker in the place of one that is gone, unless the engine is closing."""
+        with self.crew:
+            if self.closed:
+                return gone
+            gone.close()
+            place = self.all.index(gone)
+            try:
+                self.all[place] = Worker(self.config)
+                if self.placed is not None:
+                    self.all[place].ask({"do": "place"}, self.placed)
+            except GoneError as again:
+                raise FcitError(f"no new worker can be started: {again}") from None
+            return self.all[place]
+
+    def _as_completed(
+        self, asks: Sequence[tuple[int, wire.Header, Weights]]
+    ) -> Iterator[Reply | Fault]:
         if self.map is map:
-            yield from (self._ask(header, weights) for header, weights in asks)
+            yield from (self._turn(*ask) for ask in asks)
             return
-        futures = [self.pool.submit(self._ask, header, weights) for header, weights in asks]
+        futures = {self.pool.submit(self._turn, *ask) for ask in asks}
         try:
             for future in as_completed(futures):
+                futures.discard(future)  # or all replies would stay in memory until the last
                 yield future.result()
         finally:
             for future in futures:

@@ -62,7 +62,9 @@ def pack_update(update: Update, memory: Weights) -> tuple[Header, Weights]:
     """An update, and the client's new memory."""
     kept = {MEMORY + name: value for name, value in memory.items()}
     header = {"client": update.client, "samples": update.samples, "metrics": dict(update.metrics)}
-    return header, flatten(State(update.adapters, update.extras, update.optimiser)) | kept
+    parts = (update.adapters, update.extras, update.optimiser)
+    held = ({name: dict(weights) for name, weights in kind.items()} for kind in parts)
+    return header, flatten(State(*held)) | kept
 
 
 def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:

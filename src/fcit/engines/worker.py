@@ -10,12 +10,15 @@ import queue
 import sys
 import threading
 import traceback
+from dataclasses import asdict
+from pathlib import Path
 from typing import IO
 
 from fcit.client import Data
 from fcit.config import validate
 from fcit.engines import wire
-from fcit.experiment import Site
+from fcit.engines.node import Place, respond
+from fcit.site import Site
 from fcit.types import FcitError, Weights
 from fcit.weights import flatten, unflatten
 
@@ -63,6 +66,13 @@ def handle(site: Site, header: wire.Header, weights: Weights) -> tuple[wire.Head
             data: Data = site.experiment.test(header["dataset"], header["indices"])
             rows = [[one.text, one.activation] for one in site.answer(data)]
             return {"answers": rows}, {}
+        case "client":  # of a simulation: the whole of what a node of a deployment does
+            where = header["place"]
+            place = Place(int(where["client"]), Path(where["memory"]))
+            reply, tensors = respond(header["ask"], weights, place, site)
+            return {"answer": reply}, tensors
+        case "score":
+            return asdict(site.score(header["client"], header["dataset"])), {}
         case unknown:
             raise ValueError(f"unknown request {unknown}")
 

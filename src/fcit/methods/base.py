@@ -11,7 +11,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from fcit.types import PROJECTOR, FcitError, Identity, Setting, Stage, State, Turn, Update, Weights
+from fcit.types import (
+    PROJECTOR,
+    FcitError,
+    Identity,
+    Parts,
+    Setting,
+    Stage,
+    State,
+    Turn,
+    Update,
+    Weights,
+)
 from fcit.weights import mean
 
 if TYPE_CHECKING:
@@ -103,6 +114,9 @@ class Method:
     """The extras that are trained weights: server optimisers act on them as on adapters. All others
     (statistics, tokens) stay as `aggregate` leaves them."""
 
+    statistics: ClassVar[bool] = False
+    """Whether clients send, beside what they trained, what they measured on their data."""
+
     @property
     def identity(self) -> Literal["text", "image", "both"] | None:
         """What identity tokens are made of; None where the method needs no tokens."""
@@ -149,6 +163,15 @@ class Method:
         """Which of the received adapters learn; the others stay frozen."""
         return list(received.adapters)
 
+    def expects(self, received: State) -> State:
+        """What a client that got `received` is to send back, as tensors of the right names, shapes and
+        types; the server takes nothing else."""
+        shared = {"projector"} & received.extras.keys()
+        return State(
+            {name: received.adapters[name] for name in self.trains(received)},
+            {key: received.extras[key] for key in shared},
+        )
+
     def equip(self, model: Model, received: State) -> None:
         """Prepare a model for what was received, to train or to answer: extra modules, prompts."""
 
@@ -192,10 +215,11 @@ def with_projector(block: Weights, projector: Weights) -> Weights:
     return block | {PROJECTOR + name: value for name, value in projector.items()}
 
 
-def _averages(sent: Sequence[tuple[dict[str, Weights], int]]) -> dict[str, Weights]:
+def _averages(sent: Sequence[tuple[Parts, int]]) -> dict[str, Weights]:
     """For every name, the mean over those who sent it, weighted by their samples."""
     result: dict[str, Weights] = {}
     for name in dict.fromkeys(name for parts, _ in sent for name in parts):
-        who = [(parts[name], samples) for parts, samples in sent if name in parts]
-        result[name] = mean([part for part, _ in who], [samples for _, samples in who])
+        who = [(parts, samples) for parts, samples in sent if name in parts]
+        counts = [samples for _, samples in who]
+        result[name] = mean((parts[name] for parts, _ in who), counts)
     return result

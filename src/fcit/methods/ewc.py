@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fcit.methods.base import Method, Model
 from fcit.types import FcitError, Stage, State, Turn, Weights
@@ -32,6 +32,8 @@ class Ewc(Method):
     trained, and the server averages by sample count, which is the Fisher over all their data.
     """
 
+    statistics: ClassVar[bool] = True
+
     consolidation: float = 5000.0
     fisher_samples: int = 128
 
@@ -51,6 +53,11 @@ class Ewc(Method):
         held = {key: state.extras[key] for key in (FISHER, CENTRE) if key in state.extras}
         asked = {MEASURE: {"asked": ones(1)}} if turn.last else {}
         return replace(sent, extras=sent.extras | held | asked)
+
+    def expects(self, received: State) -> State:
+        expected = super().expects(received)
+        asked = {MEASURED: received.adapters["0"]} if MEASURE in received.extras else {}
+        return State(expected.adapters, expected.extras | asked)
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda / 2 sum F (theta - theta*)^2."""

@@ -8,25 +8,34 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fcit.models.vision import Seen
+
 
 @dataclass(frozen=True)
 class Batch:
     """Samples as tensors: ids and mask [batch, seq]; labels [batch, seq], -100 where no loss is;
-    frozen vision features [batch, tokens, width]."""
+    the image of each sample as the frozen part of the model sees it."""
 
     ids: Tensor
     mask: Tensor
     labels: Tensor
-    features: Tensor
+    images: tuple[Seen, ...]
 
     def each(self) -> Iterator[Batch]:
         """Every sample as a batch of its own."""
-        parts = (self.ids, self.mask, self.labels, self.features)
-        return (Batch(*one) for one in zip(*(part.split(1) for part in parts), strict=True))
+        parts = (self.ids.split(1), self.mask.split(1), self.labels.split(1), self.images)
+        return (
+            Batch(ids, mask, labels, (one,)) for ids, mask, labels, one in zip(*parts, strict=True)
+        )
 
 
-def collate(rows: Sequence[tuple[list[int], list[int]]], pad: int, features: Tensor) -> Batch:
-    """One right-padded batch of (token ids, labels), where the features are."""
+def collate(
+    rows: Sequence[tuple[list[int], list[int]]],
+    pad: int,
+    images: Sequence[Seen],
+    device: torch.device,
+) -> Batch:
+    """One right-padded batch of (token ids, labels) on a device."""
     length = max(len(ids) for ids, _ in rows)
     ids = torch.full((len(rows), length), pad)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
@@ -35,8 +44,7 @@ def collate(rows: Sequence[tuple[list[int], list[int]]], pad: int, features: Ten
         ids[row, : len(tokens)] = torch.tensor(tokens)
         mask[row, : len(tokens)] = 1
         labels[row, : len(tokens)] = torch.tensor(answered)
-    device = features.device
-    return Batch(ids.to(device), mask.to(device), labels.to(device), features)
+    return Batch(ids.to(device), mask.to(device), labels.to(device), tuple(images))
 
 
 def make_room(batch: Batch, count: int, image_id: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,20 +10,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from fcit.types import Weights
 from fcit.weights import load, nbytes, save
+
+FORM = "seen-1"
+"""The form of what is kept: another form never reads it."""
 
 
 def fingerprint(model: Any, processor: Any) -> str:
     """A digest of all that a vision feature depends on beside the image: preparation and weights."""
     vision = model.get_encoder(modality="image")
-    digest = hashlib.sha256(repr(processor.image_processor.to_dict()).encode())
+    settings = {
+        key: value
+        for key, value in sorted(vars(processor).items())
+        if isinstance(value, int | float | str) and key != "chat_template"
+    }
+    digest = hashlib.sha256(repr((FORM, type(processor).__name__, settings)).encode())
+    digest.update(repr(processor.image_processor.to_dict()).encode())
     digest.update(repr(getattr(model.config, "vision_feature_layer", None)).encode())
     digest.update(str(model.dtype).encode())
     for name, value in vision.state_dict().items():
         digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -44,12 +53,12 @@ class FeatureCache:
         self.folder = folder / model[:16] if folder else None
         self.model = model
         self.memory_bytes, self.disk_bytes = memory_bytes, disk_bytes
-        self.memory: OrderedDict[str, Tensor] = OrderedDict()
+        self.memory: OrderedDict[str, Weights] = OrderedDict()
         self.held = 0
         self.computed = 0
         self._on_disk: int | None = None
 
-    def get(self, image: bytes, compute: Callable[[], Tensor]) -> Tensor:
+    def get(self, image: bytes, compute: Callable[[], Weights]) -> Weights:
         """The features of an image file's bytes, from memory, from disk, or computed and kept."""
         key = hashlib.sha256(image).hexdigest()
         if key in self.memory:
@@ -57,28 +66,28 @@ class FeatureCache:
             return self.memory[key]
         path = self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
         if path and path.is_file():
-            value = load(path)["features"]
+            value = load(path)
         else:
-            value = compute().cpu()
+            value = {name: tensor.cpu() for name, tensor in compute().items()}
             self.computed += 1
             if path and self._room(value):
-                save(path, {"features": value}, durable=False)
+                save(path, value, durable=False)
         self._remember(key, value)
         return value
 
-    def _remember(self, key: str, value: Tensor) -> None:
+    def _remember(self, key: str, value: Weights) -> None:
         self.memory[key] = value
-        self.held += nbytes({key: value})
+        self.held += nbytes(value)
         while self.held > self.memory_bytes and len(self.memory) > 1:
-            old, dropped = self.memory.popitem(last=False)
-            self.held -= nbytes({old: dropped})
+            _, dropped = self.memory.popitem(last=False)
+            self.held -= nbytes(dropped)
 
-    def _room(self, value: Tensor) -> bool:
+    def _room(self, value: Weights) -> bool:
         assert self.folder is not None
         if self._on_disk is None:
             self._on_disk = 0
             for file in self.folder.parent.rglob("*.safetensors"):
                 with contextlib.suppress(FileNotFoundError):  # another process may be renaming
                     self._on_disk += file.stat().st_size
-        self._on_disk += nbytes({"": value})
+        self._on_disk += nbytes(value)
         return self._on_disk <= self.disk_bytes

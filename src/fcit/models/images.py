@@ -1,4 +1,4 @@
-"""Open an image for a model: whole, in RGB, padded to a square."""
+"""Open an image for a model: whole, in RGB, and padded to a square where the model was trained so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MEAN = (122, 116, 104)
 """CLIP's mean colour, which LLaVA-1.5 pads with."""
 
 
-def open_image(source: Path | io.BytesIO, name: Path) -> Image.Image:
+def open_image(source: Path | io.BytesIO, name: Path, square: bool = True) -> Image.Image:
     """Decode an image fully. Raises FcitError naming the file when it cannot be decoded."""
     try:
         with Image.open(source) as image:
@@ -22,8 +22,8 @@ def open_image(source: Path | io.BytesIO, name: Path) -> Image.Image:
     except Exception as error:  # Pillow raises nearly anything on a broken file
         raise FcitError(f"{name}: image cannot be decoded: {error}") from None
     side = max(rgb.size)
-    if rgb.size == (side, side):
+    if not square or rgb.size == (side, side):
         return rgb
-    square = Image.new("RGB", (side, side), MEAN)
-    square.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
-    return square
+    padded = Image.new("RGB", (side, side), MEAN)
+    padded.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
+    return padded

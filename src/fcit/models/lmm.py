@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers import GenerationConfig
 from transformers.utils import logging
 
 from fcit.models.batch import Batch, collate, make_room
-from fcit.models.chat import Chat
+from fcit.models.chat import Chat, Completion
+from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
-from fcit.models.subspace import Gate, Subspaces, projections, replayed
+from fcit.models.loading import load
+from fcit.models.subspace import Gate, Subspaces, projections
+from fcit.models.vision import Embeds, Seen, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
+
+GRID = "image_grid_thw"
+"""How families that place image tokens in two dimensions call an image's grid."""
 
 
 class LMM:
@@ -35,7 +37,8 @@ class LMM:
 
     `extra` holds a method's own modules (their parameters train with the adapters). `prompts`, when
     set, is given `base_embeds` and gives embeddings [batch, n, width] that stand before the image's.
-    `gate` is a `subspace.Gate`.
+    `gate` is a `subspace.Gate`. `quantize`, `device_map`, `clip`: see `loading.load`; `template`: see
+    `chat.Chat`.
     """
 
     def __init__(
@@ -45,33 +48,30 @@ class LMM:
         dtype: torch.dtype = torch.float32,
         cache: Path | None = None,
         max_length: int = 2048,
+        *,
+        quantize: str = "none",
+        device_map: str = "",
+        template: str = "",
+        clip: str | Path = "",
     ):
-        self.device = torch.device(device)
-        try:
-            self.processor = AutoProcessor.from_pretrained(folder, backend="pil")
-            # On a CPU, torch's fused attention is slow to differentiate.
-            model: Any = AutoModelForImageTextToText.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                attn_implementation="eager" if self.device.type == "cpu" else None,
-            )
-        except (OSError, ValueError, KeyError) as error:
-            line = str(error).strip().splitlines()[0]
-            raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
-        give_back(self.device.type, model.num_parameters())
-        self.model: Any = model.to(self.device).requires_grad_(False).eval()
+        self.model, self.processor = load(folder, device, dtype, quantize, device_map, clip)
+        give_back(str(device), self.model.num_parameters())
+        self.vision = Vision(self.model, self.processor)
+        self.device = self.model.get_input_embeddings().weight.device
         self.tokenizer = self.processor.tokenizer
-        self.chat = Chat(self.processor, max_length)
-        self.image_id = int(self.model.config.image_token_id)
-        decoder, sizes = self.model.get_decoder(), self.model.config.get_text_config()
+        config = self.model.config
+        self.image_id = int(config.image_token_id)
+        self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
+        self.square = config.model_type == "llava"
+        decoder, sizes = self.model.get_decoder(), config.get_text_config()
         root = next(name for name, part in self.model.named_modules() if part is decoder)
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
-        self.projector = find_projector(self.model, decoder)
-        base = {name: value.detach().clone() for name, value in self.projector.named_parameters()}
+        self._again: list[nn.Module] = []
+        base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
+        self._takes = set(inspect.signature(self.model.base_model.forward).parameters)
         self.isolated = False
         self.extra = nn.ModuleDict()
         self.prompts: Callable[[Tensor], Tensor] | None = None
@@ -173,17 +173,12 @@ class LMM:
         return [value for one in self.projectors for value in one.values() if value.requires_grad]
 
     def checkpoint(self, on: bool) -> None:
-        """Keep only the inputs of the language model's layers while training, or all there is; what is
-        computed again draws the dropout it drew before."""
-        again = partial(replayed, self.subspaces.control)
-        for part in self.model.get_decoder().modules():
-            if isinstance(part, GradientCheckpointingLayer):
-                part.gradient_checkpointing = part.training = on  # nothing inside it is in training
-                how = partial(checkpoint, use_reentrant=False, context_fn=again)
-                part._gradient_checkpointing_func = how  # type: ignore[assignment]
+        """Whether the language model's layers keep no activations while training, but are computed
+        again for the gradient: the same numbers in less memory and more time."""
+        self._again = prepare(self.model, self.subspaces.control) if on else []
 
-    def features(self, images: Sequence[Path]) -> Tensor:
-        """Frozen vision features of image files: [batch, tokens, width], each computed once.
+    def features(self, images: Sequence[Path]) -> list[Seen]:
+        """Image files as they come to the projector, each computed once.
 
         One image is encoded at a time, so that a feature never depends on its neighbours.
         """
@@ -193,21 +188,21 @@ class LMM:
                 data = path.read_bytes()
             except OSError as error:
                 raise FcitError(f"{path}: image cannot be read: {error.strerror}") from None
-            rows.append(self.cache.get(data, lambda d=data, p=path: self._encode(d, p)))
-        return torch.stack(rows).to(self.device)
+            flat = self.cache.get(data, lambda d=data, p=path: self._encode(d, p).flat())
+            rows.append(Seen.of(flat).to(self.device))
+        return rows
 
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""
-        features = self.features(images)
-        rows = [self.chat.turns(sample, features.shape[1]) for sample in samples]
-        return collate(rows, self.tokenizer.pad_token_id or 0, features)
+        seen = self.features(images)
+        rows = [self.chat.turns(s, one.text) for s, one in zip(samples, seen, strict=True)]
+        return collate(rows, self.tokenizer.pad_token_id or 0, seen, self.device)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
-        ids, mask, labels, images = self._with_images(batch)
-        hidden = self.model.base_model(
-            input_ids=ids, attention_mask=mask, mm_encoder_outputs=images, use_cache=False
-        ).last_hidden_state
+        inputs, labels = self._inputs(batch)
+        with checkpointed(self._again):
+            hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         place = labels[:, 1:] != -100
         head = self.model.get_output_embeddings()
         return head(hidden[:, :-1][place]).float(), labels[:, 1:][place]
@@ -221,80 +216,85 @@ class LMM:
         self, prompts: Sequence[str], images: Sequence[Path], max_new_tokens: int = 128
     ) -> list[str]:
         """Greedy answers to one prompt about one image each, as one left-padded batch."""
-        features = self.features(images)
-        texts = [self.chat.question(text, features.shape[1]) for text in prompts]
-        encoded = self.tokenizer(texts, padding=True, padding_side="left", return_tensors="pt").to(
-            self.device
-        )
-        labels = torch.full_like(encoded["input_ids"], -100)
-        batch = Batch(encoded["input_ids"], encoded["attention_mask"], labels, features)
-        ids, mask, _, outputs = self._with_images(batch)
+        limits = [max_new_tokens] * len(prompts)
+        return [one.text for one in self.complete(prompts, images, limits)]
+
+    @torch.no_grad()
+    def complete(
+        self, prompts: Sequence[str], images: Sequence[Path], limits: Sequence[int]
+    ) -> list[Completion]:
+        """The same, each answer with its own limit and its counts of tokens."""
+        seen = self.features(images)
+        asked = zip(prompts, seen, strict=True)
+        encoded = self.chat.ids([self.chat.question(text, one.text) for text, one in asked])
+        ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
+        inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
+        last = self.tokenizer.eos_token_id
+        ends, pad = self.model.generation_config.eos_token_id or last, self.tokenizer.pad_token_id
         config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=self.model.generation_config.eos_token_id or self.tokenizer.eos_token_id,
-            pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
+            do_sample=False, max_new_tokens=max(limits), eos_token_id=ends, pad_token_id=pad or last
         )
-        out = self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            mm_encoder_outputs=outputs,
-            generation_config=config,
-        )
-        texts = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
-        return [text.strip() for text in texts]
+        out = self.model.generate(**inputs, generation_config=config)
+        stops = {ends} if isinstance(ends, int) else set(ends)
+        rows, asked = out[:, inputs["input_ids"].shape[1] :].tolist(), mask.sum(dim=1).tolist()
+        return [
+            self.chat.completion(row, question, limit, stops)
+            for row, question, limit in zip(rows, asked, limits, strict=True)
+        ]
 
     @torch.no_grad()
     def base_embeds(self, batch: Batch) -> Tensor:
-        """Image embeddings [batch, tokens, width] by the projector as it came: they never learn."""
-        features = batch.features.to(next(iter(self._base.values())).dtype)
-        return functional_call(self.projector, self._base, (features,))
+        """Image embeddings by the projector as it came, which never learns: [batch, tokens, width], or
+        their means [batch, 1, width] where images have different numbers of tokens."""
+        rows = [one[0] for one in self.vision.embed(batch.images, self._base)]
+        if len({len(row) for row in rows}) > 1:
+            rows = [row.mean(dim=0, keepdim=True) for row in rows]
+        return torch.stack(rows)
 
-    def _project(self, features: Tensor) -> Tensor:
+    def project(self, images: Sequence[Seen]) -> list[Embeds]:
         """Image embeddings from frozen features; isolated projectors are mixed by the gate."""
-        parts = [
-            functional_call(self.projector, one, (features.to(next(iter(one.values())).dtype),))
-            for one in self.projectors
-        ]
+        parts = [self.vision.embed(images, one) for one in self.projectors]
         if len(parts) == 1:
             return parts[0]
         gate = self.gate if isinstance(self.gate, Tensor) else None
         if gate is None:
-            return torch.stack(parts).mean(0)
-        shares = gate / gate.sum(-1, keepdim=True)
-        return torch.einsum("bk,kbtd->btd", shares.to(parts[0].dtype), torch.stack(parts))
+            shares = torch.full((len(images), len(parts)), 1 / len(parts), device=self.device)
+        else:
+            shares = gate / gate.sum(-1, keepdim=True)
+        return mix(parts, shares)
 
-    def _with_images(self, batch: Batch):
-        """Ids, mask, labels, and the image embeddings in the form transformers takes them."""
-        embeds = self._project(batch.features).to(self.model.dtype)
+    def _inputs(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:
+        """What transformers' forward takes, image embeddings among it, and the labels."""
+        embeds = self.project(batch.images)
         ids, mask, labels = batch.ids, batch.mask, batch.labels
+        grids = [one.inputs[GRID] for one in batch.images if GRID in one.inputs]
         if self.prompts is not None:
-            before = self.prompts(self.base_embeds(batch))
-            embeds = torch.cat([before.to(embeds.dtype), embeds], dim=1)
+            if grids:
+                raise FcitError(
+                    f"method: its prompts stand before the image, but {type(self.model).__name__} "
+                    "places image tokens by their grid; take another method or model"
+                )
+            before = self.prompts(self.base_embeds(batch)).to(self.model.dtype)
+            embeds = [[torch.cat([p, e[0]])] for p, e in zip(before, embeds, strict=True)]
             ids, mask, labels = make_room(batch, before.shape[1], self.image_id)
-        outputs = {"image": BaseModelOutputWithPooling(pooler_output=tuple(embeds))}  # type: ignore
-        return ids, mask, labels, outputs
+        embeds = [[part.to(self.model.dtype) for part in one] for one in embeds]
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "mm_encoder_outputs": self.vision.outputs(batch.images, embeds),
+        }
+        if GRID in self._takes and grids:
+            inputs[GRID] = torch.cat(grids)
+        for name in ("mm_token_type_ids", "token_type_ids"):
+            if name in self._takes:
+                inputs[name] = self._types(ids, labels)
+        return inputs, labels
 
-    @torch.no_grad()
-    def _encode(self, data: bytes, path: Path) -> Tensor:
-        pixels = self.processor.image_processor(
-            open_image(io.BytesIO(data), path), return_tensors="pt"
-        )["pixel_values"]
-        seen: list[Tensor] = []
-        hook = self.projector.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        try:
-            self.model.base_model.get_image_features(
-                pixel_values=pixels.to(self.device, self.model.dtype)
-            )
-        finally:
-            hook.remove()
-        return seen[0][0]
+    def _types(self, ids: Tensor, labels: Tensor) -> Tensor:
+        """Which tokens are an image's; for PaliGemma, which are the answer and all after it."""
+        if self.model.config.model_type == "paligemma":
+            return ((labels != -100).cumsum(dim=1) > 0).long()
+        return (ids == self.image_id).long()
 
-
-def find_projector(model: Any, decoder: nn.Module) -> nn.Module:
-    """The part of a model that is neither its image encoder nor its language model."""
-    vision = model.get_encoder(modality="image")
-    for part in model.base_model.children():
-        if part not in (vision, decoder) and any(True for _ in part.parameters()):
-            return part
-    raise FcitError(f"no projector found in {type(model).__name__}")
+    def _encode(self, data: bytes, path: Path) -> Seen:
+        return self.vision.see(open_image(io.BytesIO(data), path, self.square))

@@ -12,8 +12,8 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from fcit.models.chat import Chat
-from fcit.models.lmm import find_projector
 from fcit.models.subspace import projections
+from fcit.models.vision import projector
 from fcit.types import FcitError, Sample, Weights
 from fcit.weights import PEFT_PREFIX
 
@@ -71,8 +71,17 @@ def size(folder: str | Path) -> Size:
     root = next(name for name, part in model.named_modules() if part is decoder)
     found = projections(decoder, text.hidden_size, text.intermediate_size)
     linear = {path: decoder.get_submodule(path) for path in found}
-    learnt = find_projector(model, decoder)
+    learnt = {
+        prefix + name: tuple(value.shape)
+        for prefix, part in projector(model)
+        for name, value in part.named_parameters()
+    }
     eyes = config.vision_config
+    if config.model_type != "llava":
+        raise FcitError(
+            f"[model] path: {folder}: how many tokens an image takes is not known beforehand for "
+            f"{config.model_type}; fcit plan knows llava"
+        )
     vision = _count(model.get_encoder(modality="image"))
     chosen = getattr(config, "vision_feature_layer", -1)
     return Size(
@@ -82,7 +91,7 @@ def size(folder: str | Path) -> Size:
         layers={
             f"{root}.{path}": (one.in_features, one.out_features) for path, one in linear.items()
         },
-        projector={name: tuple(value.shape) for name, value in learnt.named_parameters()},
+        projector=learnt,
         depth=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
@@ -117,8 +126,9 @@ def lengths(
     except (OSError, ValueError, KeyError) as error:
         line = str(error).strip().splitlines()[0].rstrip(".")
         raise FcitError(f"[model] path: {folder}: no processor: {line}") from None
-    chat = Chat(processor, max_length)
-    rows = [chat.turns(sample, tokens) for sample in samples]
+    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
+    chat = Chat(processor, max_length, image)
+    rows = [chat.turns(sample, processor.image_token * tokens) for sample in samples]
     return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
 
 

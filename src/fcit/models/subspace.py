@@ -8,10 +8,10 @@ scales the r columns of each block: B diag(gate) A, which is also the paper's in
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,32 +68,6 @@ class Control:
 
 def _widen(gate: Tensor, rank: int, scale: float, like: Tensor) -> Tensor:
     return gate.to(like).repeat_interleave(rank, dim=-1) * scale
-
-
-def replayed(control: Control) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """What surrounds a checkpointed layer's first pass and its second: both draw the same dropout."""
-    kept: list[Tensor] = []
-
-    @contextmanager
-    def first() -> Iterator[None]:
-        if control.noise is not None:
-            kept.append(control.noise.get_state())
-        yield
-
-    @contextmanager
-    def again() -> Iterator[None]:
-        noise = control.noise
-        if noise is None or not kept:
-            yield
-            return
-        now = noise.get_state()
-        noise.set_state(kept[0])
-        try:
-            yield
-        finally:  # torch leaves by an exception once it has what it needs
-            noise.set_state(now)
-
-    return first(), again()
 
 
 class SubspaceLinear(nn.Module):
@@ -260,14 +234,25 @@ def _stack(
     return a.to(device, torch.float32), b.to(device, torch.float32)
 
 
-def save_peft(folder: Path, block: Weights, scale: float, base: str) -> None:
-    """Write one block as a standard PEFT LoRA adapter folder (adapter_config.json + safetensors)."""
+def save_peft(
+    folder: Path,
+    block: Weights,
+    scale: float,
+    base: str,
+    projector: Weights | None = None,
+    place: str = "",
+) -> None:
+    """Write one block as a standard PEFT LoRA adapter folder (adapter_config.json + safetensors).
+
+    projector: tensors that replace those of the module at the path `place` (PEFT's modules_to_save).
+    """
+    whole = {f"{PEFT_PREFIX}{place}.{name}": value for name, value in (projector or {}).items()}
     paths = sorted(
         key[len(PEFT_PREFIX) : -len(".lora_A.weight")] for key in block if ".lora_A." in key
     )
     rank = block[f"{PEFT_PREFIX}{paths[0]}.lora_A.weight"].shape[0]
-    save(folder / "adapter_model.safetensors", block)
-    config = {
+    save(folder / "adapter_model.safetensors", block | whole)
+    config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
@@ -278,6 +263,8 @@ def save_peft(folder: Path, block: Weights, scale: float, base: str) -> None:
         "target_modules": paths,
         "inference_mode": True,
     }
+    if whole:
+        config["modules_to_save"] = [place]
     write_json(folder / "adapter_config.json", config)
 
 

@@ -59,6 +59,10 @@ class Optimiser:
         """What a client gets that trains these groups (see `groups`)."""
         return {}
 
+    def reports(self, groups: Sequence[str]) -> Sequence[str]:
+        """Of the groups that a client trains, those it sends something for beside its update."""
+        return ()
+
     def local(
         self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Slots, memory: Weights
     ) -> Local:

@@ -43,6 +43,9 @@ class Scaffold(Optimiser):
     def send(self, kept: Slots, groups: Sequence[str]) -> Slots:
         return {group: kept[VARIATE + group] for group in groups if VARIATE + group in kept}
 
+    def reports(self, groups: Sequence[str]) -> Sequence[str]:
+        return groups
+
     def local(
         self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Slots, memory: Weights
     ) -> Local:

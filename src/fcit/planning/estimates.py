@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from fcit.client import Data
 from fcit.config import Config
-from fcit.experiment import Experiment, Site
+from fcit.experiment import Experiment
+from fcit.site import Site
 from fcit.types import FcitError, Job, Sample
 
 if TYPE_CHECKING:

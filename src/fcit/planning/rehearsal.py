@@ -51,8 +51,8 @@ def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
                 state, report = take_round(turns, method, state, engine, setting.epochs, optimiser)
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
-                epochs = setting.epochs
-                state, identities, jobs = hand_out(turns, method, state, engine, epochs, optimiser)
+                identities = list(engine.identify(method.unknown(state, turns)))
+                state, jobs = hand_out(turns, method, state, identities, setting.epochs, optimiser)
                 updates = list(engine.run(jobs))
             told = {one.client: nbytes({"token": one.token}) for one in identities}
             down.append([weight(job.received) for job in jobs])

@@ -24,6 +24,8 @@ _SAME_NUMBERS = {
     "data.images",
     "federation.engine",
     "federation.workers",
+    "federation.min_clients",
+    "federation.deadline",
     "model.features",
     "evaluation.batch_size",
     "tracking.to",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import write_text
-from fcit.report import paint, plots, sheet, significance, tables
+from fcit.report import paint, plots, sheet, significance, tables, trust
 from fcit.report.examples import Example, examples
 from fcit.report.group import Entry, Group, flat, group_runs
 from fcit.report.paper import papers
@@ -51,6 +51,8 @@ class Section:
     clients: Sequence[Plot]
     traffic: Sequence[Plot]
     costs: Sequence[Cost]
+    privacy: Sequence[str]
+    troubles: Sequence[trust.Trouble]
     examples: dict[str, list[Example]]
 
 
@@ -104,6 +106,7 @@ def _section(
         return _plot(folder, prefix + name, title, caption, draw())
 
     several = any(len(entry.runs) > 1 for entry in group.entries)
+    runs = [run for entry in group.entries for run in entry.runs]
     mean = " Mean over seeds; the band or line is ± one standard deviation." if several else ""
     return Section(
         group=group,
@@ -120,6 +123,8 @@ def _section(
         clients=plots.clients(drawn, plot),
         traffic=plots.traffic(drawn, plot),
         costs=[_cost(entry) for entry in group.entries if entry.first.rounds],
+        privacy=[trust.spent(run) for run in runs if run.privacy],
+        troubles=trust.troubles(runs),
         examples=examples(drawn, root),
     )
 

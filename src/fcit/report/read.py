@@ -18,7 +18,10 @@ REFERENCES = ("zeroshot", "individual", "multitask")
 
 @dataclass(frozen=True)
 class Round:
-    """One line of the log: parallel tuples over the round's clients; stage and round from 1."""
+    """One line of the log: parallel tuples over the round's clients; stage and round from 1.
+
+    faults: client, kind and detail; notes: what the server had to do otherwise.
+    """
 
     stage: int
     round: int
@@ -30,6 +33,8 @@ class Round:
     seconds: float
     bytes_down: tuple[int, ...]
     bytes_up: tuple[int, ...]
+    faults: tuple[tuple[int, str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,7 @@ class Run:
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tokens: Tokens | None = None
     data: str = ""
+    privacy: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def reference(self) -> bool:
@@ -129,6 +135,7 @@ def read_run(path: Path) -> Run:
             partition=_partition(path / "partition.json"),
             data=_data(path / "partition.json"),
             tokens=_tokens(path / "state"),
+            privacy={key: _number(value) for key, value in (data.get("privacy") or {}).items()},
         )
     except KeyError as error:
         raise FcitError(f"{file}: the field {error} is missing") from None
@@ -241,6 +248,8 @@ def _rounds(file: Path) -> tuple[Round, ...]:
                 seconds=float(row["seconds"]),
                 bytes_down=tuple(map(int, row["bytes_down"])),
                 bytes_up=tuple(map(int, row["bytes_up"])),
+                faults=tuple(map(_fault, row.get("faults", ()))),
+                notes=tuple(map(str, row.get("notes", ()))),
             )
         except KeyError as error:
             raise FcitError(f"{file}, line {number}: the field {error} is missing") from None
@@ -250,29 +259,28 @@ def _rounds(file: Path) -> tuple[Round, ...]:
     return tuple(rounds)
 
 
+def _fault(row: Any) -> tuple[int, str, str]:
+    return int(row["client"]), str(row["kind"]), str(row["detail"])
+
+
 def _partition(file: Path) -> dict[str, tuple[int, ...]]:
-    if not file.is_file():
-        return {}
-    data = read_json(file)
+    data = read_json(file) if file.is_file() else {"datasets": {}}
     try:
         return {str(name): tuple(map(int, counts)) for name, counts in data["datasets"].items()}
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise FcitError(
-            f"{file}: must hold {{dataset: [samples per client]}} as datasets"
-        ) from None
+        said = f"{file}: must hold {{dataset: [samples per client]}} as datasets"
+        raise FcitError(said) from None
 
 
 def _data(file: Path) -> str:
     """The data folder the run was made on."""
-    data = read_json(file) if file.is_file() else {}
+    data = read_json(file) if file.is_file() else None
     return str(data.get("data", "")) if isinstance(data, dict) else ""
 
 
 def _tokens(state: Path) -> Tokens | None:
     index = state / "state.json"
-    if not index.is_file():
-        return None
-    data = read_json(index)
+    data = read_json(index) if index.is_file() else None
     extras = data.get("extras") if isinstance(data, dict) else None
     if not isinstance(extras, dict) or "identity" not in extras:
         return None

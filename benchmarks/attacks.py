@@ -1,0 +1,145 @@
+"""Last of the mini suite's task-hom with 20 clients a round: under sign-flipping clients, and with noise.
+
+    .venv/bin/python benchmarks/attacks.py [--seeds 0 1 2] [--method disco] [--out runs/attacks]
+        [--liars 0 0.1 0.2] [--rules mean median trimmed krum] [--noise 0.1 0.3 1] [--set key=value ...]
+
+A flipping client sends x - (y - x) where an honest one sends y. A finished run is read, not repeated; one
+that was cut off goes on. Tables go to standard output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+from unittest import mock
+
+from fcit import config
+from fcit.api import Run, run
+from fcit.engines.local import LocalEngine
+from fcit.files import read_json
+from fcit.runfolder import RunFolder
+from fcit.seeds import numpy_stream
+from fcit.types import Fault, FcitError, Job, State, Update
+from fcit.watch import Terminal
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
+CROWD = (
+    "data.size=tiny",
+    "federation.clients=40",
+    "federation.per_round=20",
+    "federation.minimum=4",
+)
+
+
+def flipped(update: Update, received: State) -> Update:
+    """x - (y - x) for everything that was trained."""
+
+    def turned(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: {key: 2 * theirs[name][key] - value for key, value in weights.items()}
+            for name, weights in mine.items()
+        }
+
+    adapters = turned(update.adapters, received.adapters)
+    return replace(update, adapters=adapters, extras=turned(update.extras, received.extras))
+
+
+def crowd(share: float) -> type[LocalEngine]:
+    """A local engine in which a share of the clients, drawn by the run's seed, flips signs."""
+
+    class Crowd(LocalEngine):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            clients = self.config.federation.clients
+            order = numpy_stream(self.config.seed, "liars").permutation(clients)
+            liars = {int(client) for client in order[: round(share * clients)]}
+            received = {job.turn.client: job.received for job in jobs}
+            for one in super().run(jobs):
+                lies = isinstance(one, Update) and one.client in liars
+                yield flipped(one, received[one.client]) if lies else one
+
+    return Crowd
+
+
+def measured(out: Path, share: float, changes: Sequence[str], method: str) -> dict[str, Any]:
+    """A run's matrix.json: read where the run is finished, else made."""
+    made = config.load(RECIPE, [*CROWD, *changes], method)
+    folder = RunFolder(out)
+    if folder.matrix.is_file():
+        found = read_json(folder.matrix)
+        position = folder.position()
+        if position and position.ended and len(found["matrix"]) == len(found["stages"]):
+            return found
+    with mock.patch("fcit.session.LocalEngine", crowd(share)):
+        done: Run = run(made, out, resume=folder.begun(), watch=Terminal())
+    return done.results
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation."""
+    return f"{fmean(values):.1f}" + (f" ± {stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def main() -> int:
+    """Run what is missing and print both tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--method", default="disco")
+    parser.add_argument("--out", type=Path, default=Path("runs/attacks"))
+    parser.add_argument("--liars", type=float, nargs="*", default=[0.0, 0.1, 0.2])
+    parser.add_argument("--rules", nargs="+", default=["mean", "median", "trimmed", "krum"])
+    parser.add_argument("--clip", type=float, default=1.0)
+    parser.add_argument("--noise", type=float, nargs="*", default=[0.0, 0.01, 0.1, 0.3, 1.0])
+    parser.add_argument("--token-noise", type=float, default=0.0)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    asked = parser.parse_args()
+
+    def row(name: str, share: float, changes: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            measured(
+                asked.out / f"{asked.method}-{name}-seed{seed}",
+                share,
+                [f"seed={seed}", *changes, *asked.set],
+                asked.method,
+            )
+            for seed in asked.seeds
+        ]
+
+    print(f"task-hom/tiny, {asked.method}, seeds {asked.seeds}: Last\n")
+    print("| sign-flipping clients | " + " | ".join(asked.rules) + " |")
+    print("|---" * (len(asked.rules) + 1) + "|")
+    for share in asked.liars:
+        cells = [
+            spread(
+                [
+                    one["last"]
+                    for one in row(f"{rule}-{share:g}", share, [f"federation.robust={rule}"])
+                ]
+            )
+            for rule in asked.rules
+        ]
+        print(f"| {share:.0%} | " + " | ".join(cells) + " |", flush=True)
+    print(f"\nclip {asked.clip:g}, noise on tokens {asked.token_noise:g}\n")
+    print("| noise | epsilon of updates | epsilon of tokens | Last |\n|---|---|---|---|")
+    for noise in asked.noise:
+        changes = [f"privacy.clip={asked.clip}", f"privacy.noise={noise}"]
+        changes.append(f"privacy.token_noise={asked.token_noise}")
+        found = row(f"clip{asked.clip:g}-{noise:g}-{asked.token_noise:g}", 0.0, changes)
+        spent = found[0]["privacy"]
+        shown = ["none" if spent[k] is None else f"{spent[k]:.1f}" for k in KEYS]
+        print(f"| {noise:g} | {' | '.join(shown)} | {spread([x['last'] for x in found])} |")
+    return 0
+
+
+KEYS = ("epsilon_updates", "epsilon_tokens")
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except FcitError as error:
+        print(f"attacks.py: {error}", file=sys.stderr)
+        sys.exit(2)

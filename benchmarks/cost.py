@@ -1,0 +1,139 @@
+"""What a round costs: bytes and accuracy by the form on the wire; seconds and memory by clients.
+
+    .venv/bin/python benchmarks/cost.py wire [--seeds 0 1 2] [--out runs/cost] [--set key=value ...]
+    .venv/bin/python benchmarks/cost.py clients [--clients 10 100 1000] [--out runs/cost]
+
+`wire`: the mini suite's task-hom at size tiny with disco; one row for each form, and the bytes it would
+take to send all K subspaces both ways instead of a client's own. `clients`: one round in which every
+client of a federation takes part, with one or two samples of IconQA each; each row is a process of its
+own, model included. A finished run is read, not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fcit import config
+from fcit.api import run
+from fcit.files import read_json, read_lines
+from fcit.packing import Wire, pack
+from fcit.runfolder import RunFolder
+from fcit.seeds import torch_stream
+from fcit.types import FcitError
+from fcit.watch import Silent, Terminal
+from fcit.weights import nbytes
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
+FORMS: tuple[Wire, ...] = ("float32", "bfloat16", "int8")
+
+
+def measured(out: Path, changes: Sequence[str]) -> dict[str, Any]:
+    """A run's matrix.json: read where the run is finished, else made."""
+    folder = RunFolder(out)
+    position = folder.position()
+    if position and position.ended and folder.matrix.is_file():
+        found = read_json(folder.matrix)
+        if len(found["matrix"]) == len(found["stages"]):
+            return found
+    made = config.load(RECIPE, changes)
+    return run(made, out, resume=folder.begun(), watch=Terminal()).results
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and sample standard deviation."""
+    return f"{fmean(values):.2f}" + (f" ± {stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def wire(asked: argparse.Namespace) -> None:
+    """Bytes a client and round, and Last, for each form."""
+    print("| on the wire | KB down | KB up | all K, KB either way | Last |\n|---|---|---|---|---|")
+    for form in FORMS:
+        places = {seed: asked.out / f"{form}-seed{seed}" for seed in asked.seeds}
+        changes = ["data.size=tiny", f"federation.wire={form}", *asked.set]
+        last = [measured(place, [f"seed={k}", *changes])["last"] for k, place in places.items()]
+        place = next(iter(places.values()))
+        rows = read_lines(place / "log.jsonl")
+        down, up = (
+            fmean(size for row in rows for size in row[key]) for key in ("bytes_down", "bytes_up")
+        )
+        state, _ = RunFolder(place).state()
+        shared = {"projector": state.extras["projector"]} if "projector" in state.extras else {}
+        noise = torch_stream(0, "wire")
+        every = sum(nbytes(pack(x, form, noise)) for x in (state.adapters | shared).values())
+        sizes = " | ".join(f"{size / 1e3:.1f}" for size in (down, up, every))
+        print(f"| {form} | {sizes} | {spread(last)} |", flush=True)
+
+
+def clients(asked: argparse.Namespace) -> None:
+    """Seconds and memory of one round, for each number of clients."""
+    print("| clients | seconds of the round | largest memory, MB |\n|---|---|---|")
+    for count in asked.clients:
+        command = [sys.executable, __file__, "clients", "--out", str(asked.out)]
+        command += [word for one in asked.set for word in ("--set", one)]
+        done = subprocess.run(
+            [*command, "--inside", str(count)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise FcitError(done.stderr.strip().splitlines()[-1])
+        row = json.loads(done.stdout.splitlines()[-1])
+        print(f"| {count} | {row['seconds']:.1f} | {row['mb']:.0f} |", flush=True)
+
+
+def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]:
+    """A federation of `count` clients, all of whom train once."""
+    import resource
+
+    made = config.load(
+        RECIPE,
+        [
+            'setting.order=["IconQA"]',
+            f"federation.clients={count}",
+            f"federation.per_round={count}",
+            "federation.rounds=1",
+            "federation.minimum=1",
+            f"data.train={max(count, 1000)}",
+            "data.test=20",
+            *changes,
+        ],
+    )
+    place = out / f"clients-{count}-{time.time_ns()}"
+    run(made, place, watch=Silent())
+    (row,) = read_lines(place / "log.jsonl")
+    assert len(row["clients"]) == count
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"seconds": row["seconds"], "mb": peak}
+
+
+def main() -> int:
+    """Print the table that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("wire", "clients"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--out", type=Path, default=Path("runs/cost"))
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.inside:
+        print(json.dumps(one_round(asked.out, asked.inside, asked.set)))
+    elif asked.what == "wire":
+        wire(asked)
+    else:
+        clients(asked)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except FcitError as error:
+        print(f"cost.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,30 @@
+"""Where what can be made again is kept, and which version of the mini suite this is."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from pathlib import Path
+
+from fcit.benchmark import datasets
+
+
+def cache_folder() -> Path:
+    """Where fcit keeps what can be made again: $FCIT_CACHE, or `fcit` in the user's cache folder."""
+    if os.environ.get("FCIT_CACHE"):
+        return Path(os.environ["FCIT_CACHE"]).expanduser()
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "fcit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
+
+
+def made_by(kind: str) -> str:
+    """A digest of the generators in `benchmark/kind/` and of what they draw with: another version of
+    them never reads what an old one made."""
+    digest = hashlib.sha256()
+    room = Path(datasets.__file__).parent
+    pens = [room / f"{name}.py" for name in ("draw", "font", "icons")]
+    for file in [*sorted((room / kind).glob("*.py")), *pens, room.parent / "seeds.py"]:
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:8]

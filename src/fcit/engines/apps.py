@@ -1,0 +1,73 @@
+"""The two sides of a run as Flower's apps: what `flwr run` starts on the server and on every node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fcit.config import Config
+from fcit.engines import Build, parcels
+from fcit.engines.flower import FlowerEngine
+from fcit.engines.local import LocalEngine
+from fcit.engines.node import Place, respond
+from fcit.types import FcitError
+
+MEMORIES = "clients"
+"""The folder of a run's folder in which simulated clients keep their memories."""
+
+
+def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
+    """The app that a SuperLink runs: `main` gets Flower's run config, and what builds an engine whose
+    clients are the SuperLink's nodes."""
+    app = ServerApp()
+
+    def serve(grid: Grid, context: Context) -> None:
+        def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
+            return FlowerEngine(config, grid, LocalEngine(config, workers), folder)
+
+        main(context.run_config, build)
+
+    app.main()(serve)
+    return app
+
+
+def client_app(run: Path | None = None) -> ClientApp:
+    """The app that nodes run. `run` is the run's folder where all clients are on this machine; nodes
+    of a deployment say in their own configuration where their data and memories are."""
+    app = ClientApp()
+
+    def answer(message: Message, context: Context) -> Message:
+        found = respond(*parcels.unpack(message.content), place(context, run))
+        return Message(parcels.pack(*found), reply_to=message)
+
+    app.query()(answer)
+    app.train()(answer)
+    return app
+
+
+def place(context: Context, run: Path | None = None) -> Place:
+    """Where a node's client is, from the node's configuration: client, data, memory, and images.
+
+    Raises FcitError naming the entry that is missing.
+    """
+    given = context.node_config
+    if "client" not in given and "partition-id" in given:
+        folder = run or Path(str(context.run_config.get("out") or ""))
+        if not folder.name:
+            raise FcitError("a simulation's run config must name the run's folder: out")
+        return Place(int(given["partition-id"]), folder / MEMORIES)
+    for key in ("client", "data"):
+        if key not in given:
+            raise FcitError(f"--node-config: {key} is missing, such as {key}={_EXAMPLES[key]}")
+    data = Path(str(given["data"])).expanduser()
+    memory = Path(str(given.get("memory") or data.parent / "memory")).expanduser()
+    images = str(given.get("images", ""))
+    return Place(int(given["client"]), memory, data, tuple(filter(None, images.split(":"))))
+
+
+_EXAMPLES = {"client": "3", "data": '"/srv/fcit/data"'}

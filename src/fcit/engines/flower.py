@@ -1,0 +1,279 @@
+"""The Flower engine: turns go to clients as Flower's messages, through whatever grid Flower gives."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from flwr.app import Message, MessageType
+from flwr.serverapp import Grid
+
+from fcit.config import Config
+from fcit.engines import parcels, wire
+from fcit.engines.local import LocalEngine
+from fcit.engines.node import Reply
+from fcit.evaluate import Answer
+from fcit.files import write_text
+from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
+from fcit.weights import flatten
+
+HOUR = 3600.0
+"""Seconds that a round's clients have where the recipe sets no deadline: nobody waits for ever."""
+
+AFTER = 2.0
+"""Replies are still taken up, as late ones, until so many deadlines have passed."""
+
+PATIENCE = 0.1, 2.0
+"""Seconds between looking for replies: at first, and at most."""
+
+LOST = (3, 4, 5)
+"""Flower's error codes for a message, a reply or a node that is gone: the message is sent again."""
+
+
+@dataclass
+class Errand:
+    """A message under way: for whom, what, to which node, and since when that node was up."""
+
+    client: int
+    reply: Reply
+    type: str
+    node: int = 0
+    up: str = ""
+
+
+class FlowerEngine:
+    """Clients behind a Flower grid; `home` starts the run and answers its test sets. `check` raises
+    what ended the clients' side, where that is on this machine.
+
+    Clients keep their memories themselves: `memory` holds, for each client, the stage and round of
+    the turn whose memory it is to go on from, so that a commit fixes that too.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        grid: Grid,
+        home: LocalEngine,
+        folder: Path,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.config, self.grid, self.check = config, grid, check
+        self.memory = dict[int, Weights]()
+        self.tick: Callable[[], None] = lambda: None
+        self.deadline = config.federation.deadline or HOUR
+        self.placed = State()
+        self.recipe = config.model_dump(mode="json")
+        self.run_name = _name(folder)
+        self.nodes: dict[int, int] = {}
+        self.up: dict[int, str] = {}
+        self.hellos: set[str] = set()
+        self.overdue: dict[str, int] = {}
+        self.stack = ExitStack()
+        self.home = self.stack.enter_context(home)
+
+    def __enter__(self) -> FlowerEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End what the engine started."""
+        self.stack.close()
+
+    # -- what the server does itself ---------------------------------------------------------------
+
+    def start(self) -> State:
+        """The method's state before the first round."""
+        return self.home.start()
+
+    def place(self, state: State) -> None:
+        """Put a state in place, to answer with, here and for what clients score."""
+        self.home.place(state)
+        self.placed = state
+
+    def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
+        """Answers to chunks of a dataset's test samples (indices), in the order given."""
+        return self.home.answer(dataset, chunks)
+
+    # -- what clients do ---------------------------------------------------------------------------
+
+    def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+        """Clients' identity tokens, or what they did instead, as they come."""
+        asks = {
+            turn.client: Errand(turn.client, ({"do": "identify"} | self._about(turn), {}), "query")
+            for turn in turns
+        }
+        for client, reply in self._send(asks):
+            yield _read(client, reply, lambda header, body: wire.unpack_identity(header, body))
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+        """Clients' updates, or what they did instead, as they come."""
+        asks, versions = {}, {}
+        for job in jobs:
+            client = job.turn.client
+            header, weights = wire.pack_job(job, {})
+            header |= {"do": "train", "since": self._since(client)} | self._about(job.turn)
+            asks[client] = Errand(client, (header, weights), MessageType.TRAIN)
+            versions[client] = torch.tensor([job.turn.stage, job.turn.round])
+        for client, reply in self._send(asks):
+            found = _read(client, reply, lambda header, body: wire.unpack_update(header, body)[0])
+            if isinstance(found, Update) and isinstance(reply, tuple) and reply[0].get("kept"):
+                self.memory[client] = {"turn": versions[client]}
+            self.tick()
+            yield found
+        for client in self._late():
+            yield Fault(client, "late", "an answer to an earlier turn came after its deadline")
+
+    def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
+        """Clients' scores of the state in place on their own test samples, as they come."""
+        header = {"do": "score", "dataset": dataset, "config": self.recipe, "run": self.run_name}
+        body = flatten(replace(self.placed, optimiser={}))
+        asks = {client: Errand(client, (header, body), MessageType.EVALUATE) for client in clients}
+        for client, reply in self._send(asks):
+            yield _read(client, reply, lambda header, _: Score(**header))
+
+    def _about(self, turn: Turn) -> wire.Header:
+        return {"turn": wire.pack_turn(turn), "config": self.recipe, "run": self.run_name}
+
+    def _since(self, client: int) -> list[int] | None:
+        kept = self.memory.get(client)
+        if not kept:
+            return None
+        return [int(value) for value in kept["turn"]]
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    def _send(self, asks: Mapping[int, Errand]) -> Iterator[tuple[int, Reply | Fault]]:
+        """Send every client its errand; yield replies and faults as they come.
+
+        A client that is away has until the deadline to come back; one whose node was restarted since
+        it got its errand gets it again.
+        """
+        end = time.monotonic() + self.deadline
+        waiting, underway = dict(asks), dict[str, Errand]()
+        pause = PATIENCE[0]
+        while waiting or underway:
+            self.check()
+            self._look()
+            for client in [one for one in waiting if self.nodes.get(one) in self.up]:
+                errand = waiting.pop(client)
+                errand.node = self.nodes[client]
+                errand.up = self.up[errand.node]
+                underway[self._push(errand)] = errand
+            came = list(self.grid.pull_messages(list(underway))) if underway else []
+            for message in came:
+                errand = underway.pop(message.metadata.reply_to_message_id, None)
+                if errand is None:
+                    continue
+                if message.has_error() and message.error.code in LOST:
+                    waiting[errand.client] = errand
+                    continue
+                yield errand.client, _open(errand.client, message)
+            for key, errand in list(underway.items()):
+                if self.up.get(errand.node, errand.up) != errand.up:
+                    waiting[errand.client] = underway.pop(key)
+            if time.monotonic() > end:
+                break
+            pause = PATIENCE[0] if came else min(2 * pause, PATIENCE[1])
+            if waiting or underway:
+                time.sleep(pause)
+        for errand in waiting.values():
+            yield errand.client, Fault(errand.client, "timeout", "the client is not connected")
+        for key, errand in underway.items():
+            self.overdue[key] = errand.client
+            yield (
+                errand.client,
+                Fault(errand.client, "timeout", f"no answer in {self.deadline:g} s"),
+            )
+
+    def _push(self, errand: Errand) -> str:
+        content = parcels.pack(*errand.reply)
+        life = AFTER * self.deadline
+        (key,) = self.grid.push_messages([Message(content, errand.node, errand.type, ttl=life)])
+        if not key:
+            raise FcitError(f"client {errand.client}: Flower's SuperLink did not take its message")
+        return key
+
+    def _late(self) -> list[int]:
+        """The clients of overdue messages that were answered after all."""
+        if not self.overdue:
+            return []
+        keys = [one.metadata.reply_to_message_id for one in self.grid.pull_messages(self.overdue)]
+        return [self.overdue.pop(key) for key in keys if key in self.overdue]
+
+    def _look(self) -> None:
+        """See which nodes are up, and ask those not met since they came up which client they are.
+
+        A node that comes up under a known client's number takes its place once the old one is gone.
+        """
+        before = self.up
+        self.up = {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
+        fresh = [node for node, since in self.up.items() if before.get(node) != since]
+        content = parcels.pack({"do": "hello"}, {})
+        life = AFTER * self.deadline
+        messages = [Message(content, node, MessageType.QUERY, ttl=life) for node in fresh]
+        if messages:
+            self.hellos |= set(self.grid.push_messages(messages))
+        if self.hellos:
+            for message in self.grid.pull_messages(list(self.hellos)):
+                self.hellos.discard(message.metadata.reply_to_message_id)
+                self._meet(message)
+
+    def _meet(self, message: Message) -> None:
+        found = _open(-1, message)
+        if isinstance(found, Fault):
+            raise FcitError(f"a node did not say which client it is: {found.detail}")
+        node, (header, _) = message.metadata.src_node_id, found
+        client, mine = int(header["client"]), importlib.metadata.version("fcit")
+        if header["fcit"] != mine:
+            raise FcitError(f"client {client} has fcit {header['fcit']}, this server has {mine}")
+        if self.nodes.get(client, node) != node and self.nodes[client] in self.up:
+            raise FcitError(f"two nodes say they are client {client}; stop one of them")
+        self.nodes = {one: where for one, where in self.nodes.items() if where != node}
+        self.nodes[client] = node
+
+
+def _open(client: int, message: Message) -> Reply | Fault:
+    """What a message holds, or the fault that it tells of."""
+    if message.has_error():
+        return Fault(client, "crash", message.error.reason or "Flower gives no reason")
+    try:
+        header, weights = parcels.unpack(message.content)
+    except FcitError as error:
+        return Fault(client, "garbled", str(error))
+    if "error" in header:
+        return Fault(client, "crash", str(header["error"]))
+    return header, weights
+
+
+Answered = TypeVar("Answered", Identity, Update, Score)
+
+
+def _read(
+    client: int, reply: Reply | Fault, unpack: Callable[[wire.Header, Weights], Answered]
+) -> Answered | Fault:
+    if isinstance(reply, Fault):
+        return reply
+    try:
+        found = unpack(*reply)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Fault(client, "garbled", f"not what was asked for: {error!r}")
+    if found.client != client:
+        return Fault(client, "garbled", f"answered as client {found.client}")
+    return found
+
+
+def _name(folder: Path) -> str:
+    """The name by which clients know a run, made once and kept in its folder."""
+    file = folder / "flower.txt"
+    if not file.is_file():
+        write_text(file, uuid.uuid4().hex + "\n")
+    return file.read_text(encoding="utf-8").strip()

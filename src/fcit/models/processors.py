@@ -1,0 +1,37 @@
+"""A model's processor as it ships, without its part for videos where torchvision is absent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig, AutoProcessor
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+from transformers.utils.import_utils import is_torchvision_available
+
+
+def load(folder: str | Path) -> Any:
+    """The processor of a folder or hub id; images are prepared with Pillow."""
+    if not is_torchvision_available():
+        kind: Any = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(folder)), None)
+        if kind is not None and "video_processor" in kind.get_attributes():
+            return images_only(kind).from_pretrained(folder, backend="pil")
+    return AutoProcessor.from_pretrained(folder, backend="pil")
+
+
+def images_only(kind: Any) -> Any:
+    """A processor class that neither loads nor saves a part for videos."""
+
+    class ImagesOnly(kind):
+        @classmethod
+        def get_attributes(cls) -> list[str]:
+            return [name for name in super().get_attributes() if name != "video_processor"]
+
+        @classmethod
+        def from_args_and_dict(
+            cls, args: Any, processor_dict: dict[str, Any], **kwargs: Any
+        ) -> Any:
+            return super().from_args_and_dict(args, processor_dict, video_processor=None, **kwargs)
+
+    ImagesOnly.__name__ = ImagesOnly.__qualname__ = kind.__name__
+    return ImagesOnly

@@ -1,0 +1,141 @@
+"""Choose and open the adapters of this folder for an instruction; needs torch, transformers and peft.
+
+    model = load(folder, AutoModelForImageTextToText.from_pretrained(base))
+    weights = Router(folder, clip).weights("How many icons are there?")
+    open_adapters(model, weights)    # then model.generate(...), for this instruction
+
+It belongs to a folder written by `fcit export --all`, and imports nothing of fcit.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+
+class Router:
+    """How much each adapter gives for an instruction, by the identity tokens in this folder.
+
+    clip: the folder or hub id of the CLIP that made the tokens (router.json names it). A run that
+    does not route needs none.
+    """
+
+    def __init__(self, folder: str | Path, clip: str | Path = ""):
+        folder = Path(folder)
+        self.facts = json.loads((folder / "router.json").read_text(encoding="utf-8"))
+        self.names: list[str] = self.facts["adapters"]
+        self.kind: str | None = self.facts["token"]
+        if self.kind is None:
+            return
+        self.tokens = load_file(folder / "identity.safetensors")["tokens"]
+        model: Any = CLIPModel.from_pretrained(clip, dtype=torch.float32)
+        self.model = model.eval()
+        self.tokenizer = AutoTokenizer.from_pretrained(clip)
+        self.images = AutoImageProcessor.from_pretrained(clip, backend="pil")
+        self.length = int(model.config.text_config.max_position_embeddings)
+
+    def weights(self, prompt: str, image: Any = None) -> dict[str, float]:
+        """The activation factor of every adapter. image: a square PIL image in RGB, only where
+        router.json says that tokens are made of images ("image", "both")."""
+        if self.facts["gate"] == "choose":
+            raise ValueError("this run does not route; give weights yourself, such as {name: 1.0}")
+        if self.kind is None:
+            return dict.fromkeys(self.names, 1.0)
+        likeness = self._likeness(prompt, image)
+        if self.facts["gate"] == "softmax":
+            shares = (likeness / self.facts["temperature"]).softmax(dim=0)
+        elif self.facts["gate"] == "argmax":
+            shares = (likeness == likeness.max()).float()
+            shares = shares / shares.sum()
+        elif self.facts["gate"] == "cosine":
+            shares = likeness
+        else:
+            shares = torch.ones_like(likeness)
+        return dict(zip(self.names, shares.tolist(), strict=True))
+
+    def _likeness(self, prompt: str, image: Any) -> Tensor:
+        """Cosines [K]; tokens made of both average the text's and the image's."""
+        if self.kind == "text":
+            return cosine_similarity(self._text(prompt)[None], self.tokens)
+        if image is None:
+            raise ValueError("this run routes by images as well; give the image too")
+        if self.kind == "image":
+            return cosine_similarity(self._image(image)[None], self.tokens)
+        text, seen = self.tokens.chunk(2, dim=1)
+        a = cosine_similarity(self._text(prompt)[None], text)
+        return (a + cosine_similarity(self._image(image)[None], seen)) / 2
+
+    @torch.no_grad()
+    def _text(self, prompt: str) -> Tensor:
+        inputs = self.tokenizer(
+            [prompt], truncation=True, max_length=self.length, return_tensors="pt"
+        )
+        out = self.model.text_model(
+            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
+        )
+        return out.pooler_output[0]
+
+    @torch.no_grad()
+    def _image(self, image: Any) -> Tensor:
+        pixels = self.images(image, return_tensors="pt")["pixel_values"]
+        return self.model.visual_projection(self.model.vision_model(pixels).pooler_output)[0]
+
+
+class Projectors(nn.Module):
+    """The adapters' own projectors, their outputs mixed by the adapters' weights."""
+
+    def __init__(self, base: nn.Module, parts: Mapping[str, Mapping[str, Tensor]]):
+        super().__init__()
+        self.parts = nn.ModuleDict({name: copy.deepcopy(base) for name in parts})
+        for name, tensors in parts.items():
+            self.parts[name].load_state_dict(tensors)
+        self.weights: dict[str, float] = dict.fromkeys(parts, 1.0)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Image embeddings of vision features."""
+        total = sum(self.weights.values())
+        opened = {name: weight / total for name, weight in self.weights.items() if weight}
+        return sum(weight * self.parts[name](features) for name, weight in opened.items())  # type: ignore
+
+
+def load(folder: str | Path, base: nn.Module) -> Any:
+    """The base model with all adapters of this folder beside each other, and the run's projector."""
+    from peft import PeftModel
+
+    folder = Path(folder)
+    facts = json.loads((folder / "router.json").read_text(encoding="utf-8"))
+    names, place = facts["adapters"], facts["projector"]
+    if (folder / "projector.safetensors").is_file():
+        base.get_submodule(place).load_state_dict(load_file(folder / "projector.safetensors"))
+    own = {name: folder / "adapters" / name / "projector.safetensors" for name in names}
+    if all(path.is_file() for path in own.values()):
+        parent, _, leaf = place.rpartition(".")
+        parts = {name: load_file(path) for name, path in own.items()}
+        mixed = Projectors(base.get_submodule(place), parts)
+        setattr(base.get_submodule(parent), leaf, mixed)
+    model: Any = PeftModel.from_pretrained(
+        base, folder / "adapters" / names[0], adapter_name=names[0]
+    )
+    for name in names[1:]:
+        model.load_adapter(folder / "adapters" / name, adapter_name=name)
+    model.base_model.set_adapter(names)
+    return model.eval()
+
+
+def open_adapters(model: Any, weights: Mapping[str, float]) -> None:
+    """Let every adapter give as much as `weights` says, until the next call."""
+    for part in model.modules():
+        if isinstance(part, Projectors):
+            part.weights = dict(weights)
+        elif hasattr(part, "set_scale"):
+            for name, weight in weights.items():
+                part.set_scale(name, weight)

@@ -1,0 +1,105 @@
+"""`fcit serve`: a run behind an OpenAI-compatible endpoint, with a page to see which subspaces answer."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from fcit.api import Run
+from fcit.types import FcitError
+
+try:
+    import uvicorn
+
+    from fcit.serve.answerer import Answerer
+    from fcit.serve.app import Served, build
+    from fcit.serve.limits import Limits
+    from fcit.serve.protocol import patient
+except ModuleNotFoundError as error:
+    raise FcitError(
+        f"fcit serve needs {error.name}; install it with: pip install 'fcit[serve]'"
+    ) from None
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def read_key(file: Path | None) -> str:
+    """The key clients must show: the first line of a file, or $FCIT_SERVE_KEY; "" for none.
+
+    Raises FcitError when the file cannot be read or has no key.
+    """
+    if file is None:
+        return os.environ.get("FCIT_SERVE_KEY", "").strip()
+    try:
+        key = file.read_text(encoding="utf-8").strip().split("\n")[0].strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcitError(f"--key-file: {file}: cannot be read: {error}") from None
+    if not key:
+        raise FcitError(f"--key-file: {file}: is empty; write a key into it")
+    return key
+
+
+def serve(
+    run: Run,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    key: str = "",
+    limits: Limits | None = None,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve a run until Ctrl-C. Raises FcitError when it cannot be asked, or the port is taken."""
+    limits = limits or Limits()
+    listener = _listen(host, port)
+    with listener:
+        server = uvicorn.Server(settings(run, host, key, limits))
+        at = listener.getsockname()
+        place = f"[{at[0]}]" if ":" in at[0] else at[0]
+        if host not in LOOPBACK and not key:
+            say("warning: whoever reaches this port can ask; set --key-file or FCIT_SERVE_KEY")
+        say(f"serving {model_name(run)} at http://{place}:{at[1]} (Ctrl-C stops)")
+        server.run(sockets=[listener])
+
+
+def settings(run: Run, host: str, key: str, limits: Limits) -> uvicorn.Config:
+    """The model loaded, the application built, and how uvicorn is to run it."""
+    site = run.config
+    served = Served(
+        model_name(run),
+        run.trained_by,
+        {"method": site.method.name, "setting": site.setting.name},
+        int((run.folder / "config.toml").stat().st_mtime),
+        frozenset({host}),
+    )
+    return uvicorn.Config(
+        build(Answerer(run), served, limits, key),
+        http=patient(limits.patience),
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=limits.connections,
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=10,
+        h11_max_incomplete_event_size=16 << 10,
+    )
+
+
+def model_name(run: Run) -> str:
+    """What the model is called in requests: its run folder's name."""
+    return run.folder.resolve().name
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        raise FcitError(f"--host {host} --port {port}: cannot listen there: {error}") from None
+    return listener

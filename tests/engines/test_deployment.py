@@ -1,0 +1,310 @@
+"""A federation of processes on loopback: folders, keys and commands as operators get them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import tomli_w
+from test_agree import config as short
+from typer.testing import CliRunner
+
+import fcit
+from fcit.cli import app
+from fcit.config import Config, load, validate
+from fcit.engines import deployment
+from fcit.experiment import Experiment
+from fcit.runfolder import RunFolder
+from fcit.types import FcitError, Turn
+from fcit.watch import Silent
+from fcit.weights import flatten, to_bytes
+from fcit.weights import load as load_weights
+
+pytest.importorskip("flwr")
+
+PATIENCE = 1200
+"""Seconds that anything may take: every message starts a process, and test machines may be busy."""
+
+
+def federation(table: dict, method: str = "disco") -> Config:
+    """Two stages of one round, two of four clients."""
+    config = short(table, "flower", method).model_dump(mode="json")
+    config["federation"] |= {"rounds": 1, "deadline": PATIENCE}
+    return validate(config)
+
+
+# -- the folders ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folders(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("deploy") / "federation"
+    hosts = ["localhost", "127.0.0.1"]
+    deployment(federation(table), out, hosts, True, "/srv/fcit", Silent())
+    return out
+
+
+def test_every_machine_gets_a_folder_and_secrets_are_secret(folders: Path) -> None:
+    assert sorted(path.name for path in folders.iterdir()) == [
+        "README.md",
+        *(f"client-{client}" for client in range(4)),
+        "server",
+    ]
+    for secret in [folders / "server" / "server.key", *folders.glob("client-*/client.key")]:
+        assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    keys = {(folders / "server" / "clients" / f"client-{k}.pub").read_text() for k in range(4)}
+    assert len(keys) == 4
+    assert not list(folders.rglob("ca.key"))  # nobody can sign for another server
+    for script in ["server/start", "server/register", "server/run", "client-2/start"]:
+        subprocess.run(["sh", "-n", str(folders / script)], check=True)
+        text = (folders / script).read_text()
+        assert "FLWR_TELEMETRY_ENABLED=0" in text
+        assert "--insecure" not in text
+    assert "--enable-supernode-auth" in (folders / "server" / "start").read_text()
+    unit = (folders / "client-2" / "fcit-client-2.service").read_text()
+    assert "ExecStart=/srv/fcit/client-2/start" in unit
+    project = tomllib.loads((folders / "server" / "app" / "pyproject.toml").read_text())
+    components = project["tool"]["flwr"]["app"]["components"]
+    assert components["clientapp"] == "fcit.flower_app:client"
+
+
+def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table: dict) -> None:
+    config = federation(table)
+    whole = Experiment(config)
+    for client in range(4):
+        data = folders / f"client-{client}" / "data"
+        own = Experiment(config, data)
+        held = set()
+        for stage in whole.training_setting.stages:
+            for task in stage.tasks:
+                turn = Turn(client, task, 0, 0)
+                mine, theirs = own.data(turn), whole.shares(task)[client]
+                assert list(mine.samples) == theirs
+                held |= {sample.image for sample in theirs}
+                for path, image in zip(mine.images, whole.data(turn).images, strict=True):
+                    assert Path(path).read_bytes() == Path(image).read_bytes()
+        images = {
+            str(path.relative_to(data / "datasets"))
+            for path in (data / "datasets").rglob("*")
+            if path.is_file()
+        }
+        assert images == held
+
+
+def test_the_recipe_of_a_deployment_is_the_one_given(folders: Path, table: dict) -> None:
+    assert load(folders / "server" / "recipe.toml").data == federation(table).data
+
+
+def test_the_command_leaves_data_to_the_clients_unless_told_to_split(
+    table: dict, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "short.toml"
+    recipe.write_text(tomli_w.dumps(federation(table).model_dump(mode="json")))
+    out = tmp_path / "federation"
+    words = ["deploy", "init", str(recipe), "--out", str(out), "--host", "fcit.example.org"]
+    done = CliRunner().invoke(app, [*words, "--set", "federation.clients=2", "--set", "seed=9"])
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.glob("client-*")) == ["client-0", "client-1"]
+    assert not any((out / "client-0" / "data").iterdir())
+    assert "fcit.example.org:9093" in (out / "client-1" / "start").read_text()
+    assert load(out / "server" / "recipe.toml").seed == 9
+
+
+def test_what_cannot_be_deployed_is_refused(folders: Path, table: dict, tmp_path: Path) -> None:
+    with pytest.raises(FcitError, match="not empty"):
+        deployment(federation(table), folders, ["localhost"], False, "/srv", Silent())
+    with pytest.raises(FcitError, match="multitask is not federated"):
+        deployment(federation(table, "multitask"), tmp_path, ["x"], False, "/srv", Silent())
+
+
+def test_other_machines_may_call_what_nodes_need_and_nothing_else() -> None:
+    from fcit.engines.superlink import may_enter
+
+    for path in ("/v1/fleet/pull-messages", "/health"):
+        assert may_enter({"path": path, "client": ("10.1.2.3", 5)})
+    for path in ("/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/x", "/"):
+        assert not may_enter({"path": path, "client": ("10.1.2.3", 5)})
+        assert not may_enter({"path": path, "client": None})
+        assert may_enter({"path": path, "client": ("127.0.0.1", 5)})
+        assert may_enter({"path": path, "client": ("::1", 5)})
+
+
+# -- a federation that runs ------------------------------------------------------------------------------
+
+
+@dataclass
+class Running:
+    """A SuperLink and its SuperNodes, as processes."""
+
+    root: Path
+    port: int
+    processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        own = {"PATH": path, "OMP_NUM_THREADS": "1", "FCIT_SERVER": f"localhost:{self.port}"}
+        return os.environ | own | more
+
+    def start(self, name: str, script: str, **more: str) -> subprocess.Popen:
+        with (self.root / f"{name}.log").open("ab") as log:
+            process = subprocess.Popen(
+                ["sh", str(self.root / script)],
+                env=self.environment(**more),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.processes[name] = process
+        return process
+
+    def client(self, number: int) -> subprocess.Popen:
+        return self.start(f"client-{number}", f"client-{number}/start", FCIT_PORT=str(free_port()))
+
+    def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
+        process = self.processes.pop(name)
+        os.killpg(process.pid, how)
+        process.wait(timeout=60)
+
+    def do(self, script: str, *arguments: str, **more: str) -> str:
+        done = subprocess.run(
+            ["sh", str(self.root / script), *arguments],
+            env=self.environment(**more),
+            cwd=self.root / "server",
+            capture_output=True,
+            text=True,
+            timeout=2 * PATIENCE,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    def call(self, path: str, **headers: str) -> int:
+        context = ssl.create_default_context(cafile=self.root / "server" / "ca.crt")
+        address = f"https://localhost:{self.port}{path}"
+        request = urllib.request.Request(address, headers=headers)
+        try:
+            with urllib.request.urlopen(request, context=context, timeout=10) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def until(ready, what: str) -> None:
+    end = time.monotonic() + PATIENCE
+    while not ready():
+        assert time.monotonic() < end, what
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def running(folders: Path) -> Iterator[Running]:
+    """A SuperLink with clients 0 to 2 registered and connected; client 3 is not registered."""
+    running = Running(folders, free_port())
+    try:
+        link = {"FCIT_HOST": "127.0.0.1", "FCIT_PORT": str(running.port)}
+        running.start("server", "server/start", **link)
+
+        def up() -> bool:
+            try:
+                return running.call("/health") == 200
+            except OSError:
+                return False
+
+        until(up, "the SuperLink does not come up")
+        running.do("server/register", *(f"clients/client-{k}.pub" for k in range(3)))
+        for client in range(3):
+            running.client(client)
+        yield running
+    finally:
+        for name in list(running.processes):
+            running.stop(name, signal.SIGKILL)
+
+
+@pytest.mark.slow
+def test_a_node_without_a_registered_key_is_refused(running: Running) -> None:
+    stranger = running.client(3)
+    assert stranger.wait(timeout=PATIENCE) != 0
+    assert "Failed to activate SuperNode" in (running.root / "client-3.log").read_text()
+    running.do("server/register", "clients/client-3.pub")
+    running.client(3)
+    until(
+        lambda: "SuperNode ID" in (running.root / "client-3.log").read_text(),
+        "client 3 is registered and yet does not connect",
+    )
+
+
+@pytest.mark.slow
+def test_operators_calls_from_other_machines_are_refused(running: Running) -> None:
+    far = {"X-Forwarded-For": "10.1.2.3"}  # believed, as it comes from this machine
+    assert running.call("/v1/control/start-run", **far) == 403
+    assert running.call("/v1/control/start-run") != 403
+    assert running.call("/health", **far) == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "optimizer"), [("disco", "fedavg"), ("finetune", "fedavg"), ("finetune", "scaffold")]
+)
+def test_a_deployment_has_the_same_bits_as_one_process(
+    method: str, optimizer: str, running: Running, table: dict, tmp_path: Path
+) -> None:
+    """In scaffold's run a client is restarted in the middle of its turn."""
+    table_here = federation(table, method).model_dump(mode="json")
+    table_here["federation"] |= {"engine": "local", "optimizer": optimizer}
+    local = fcit.run(validate(table_here), tmp_path / "local").folder
+    out = tmp_path / "deployed"
+    changes = [f"method={method}", f"federation.optimizer={optimizer}"]
+    with ThreadPoolExecutor() as pool:
+        log = pool.submit(running.do, "server/run", *changes, FCIT_RUN=str(out))
+        if optimizer == "scaffold":
+            restart_in_its_turn(running)
+        said = log.result()
+    assert (out / "matrix.json").is_file(), said
+    assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
+    (mine, memory), (theirs, turns) = RunFolder(local).state(), RunFolder(out).state()
+    assert to_bytes(flatten(mine)) == to_bytes(flatten(theirs))
+    assert memory.keys() == turns.keys()
+    assert bool(memory) == (optimizer == "scaffold")
+    for client, kept in memory.items():
+        stage, number = map(int, turns[client]["turn"])
+        files = running.root.glob(f"client-{client}/memory/*/client-{client}/*.safetensors")
+        found = {file.name: file for file in files}[f"stage{stage}-round{number}.safetensors"]
+        assert to_bytes(load_weights(found)) == to_bytes(kept)
+
+
+def restart_in_its_turn(running: Running) -> None:
+    """End the first client that gets something to train, and start it again."""
+
+    def got() -> dict[int, int]:
+        logs = {client: running.root / f"client-{client}.log" for client in range(4)}
+        return {
+            client: log.read_text().count("Receiving: train message")
+            for client, log in logs.items()
+            if log.is_file()
+        }
+
+    before = got()
+    until(lambda: got() != before, "no client was asked to train")
+    client = next(client for client, count in got().items() if count != before[client])
+    running.stop(f"client-{client}")
+    running.client(client)

@@ -1,0 +1,264 @@
+"""The Flower engine and its clients, message by message: what is sent, and what comes of answers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fcit.config import Config, validate
+from fcit.engines import build, check_memory
+from fcit.engines.node import Place, keep, recall, respond
+from fcit.types import Fault, FcitError, Identity, Job, State, Task, Turn, Update
+
+pytest.importorskip("flwr")
+
+from flwr.app import Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from fcit.engines import parcels, wire
+from fcit.engines.apps import place
+from fcit.engines.flower import FlowerEngine
+
+TASK = Task("IconQA", ("IconQA",))
+TURNS = [Turn(client, TASK, 0, 1) for client in (0, 1, 2)]
+
+
+class FakeGrid:
+    """Nodes 100, 101, ... of clients 0, 1, ...; `behave` answers an errand, or not (None)."""
+
+    def __init__(self, clients: int, behave: Callable[[int, dict], Any]):
+        self.up = {100 + client: "since 1" for client in range(clients)}
+        self.behave, self.sent = behave, list[tuple[int, dict]]()
+        self.answers: dict[str, Message] = {}
+        self.polls = 0
+
+    def get_nodes(self) -> list[SimpleNamespace]:
+        self.polls += 1
+        return [SimpleNamespace(node_id=k, last_activated_at=v) for k, v in self.up.items()]
+
+    def push_messages(self, messages) -> list[str]:
+        keys = []
+        for message in messages:
+            key = f"message {len(self.sent)}"
+            message.metadata.__dict__["_message_id"] = key
+            client = message.metadata.dst_node_id - 100
+            header, _ = parcels.unpack(message.content)
+            self.sent.append((client, header))
+            if header["do"] == "hello":
+                found = parcels.pack({"client": client, "fcit": version()}, {})
+            else:
+                found = self.behave(client, header)
+            if found is not None:
+                self.answers[key] = Message(found, reply_to=message)
+            keys.append(key)
+        return keys
+
+    def pull_messages(self, ids) -> Iterator[Message]:
+        return iter([self.answers.pop(key) for key in list(ids) if key in self.answers])
+
+    def asked(self, what: str) -> list[int]:
+        return [client for client, header in self.sent if header["do"] == what]
+
+
+def version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("fcit")
+
+
+def update(client: int, kept: bool = False) -> RecordDict:
+    weights = {"0": {"a": torch.full((2,), float(client), dtype=torch.bfloat16)}}
+    header, tensors = wire.pack_update(Update(client, 5, weights, {}, {"loss": 1.0}), {})
+    return parcels.pack(header | {"kept": kept}, tensors)
+
+
+@pytest.fixture
+def config(table: dict) -> Config:
+    changed = copy.deepcopy(table)
+    changed["federation"]["deadline"] = 1
+    return validate(changed)
+
+
+@pytest.fixture
+def engine(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+    def make(behave, clients: int = 3) -> FlowerEngine:
+        grid: Any = FakeGrid(clients, behave)
+        home: Any = nullcontext()
+        return FlowerEngine(config, grid, home, tmp_path)
+
+    return make
+
+
+def jobs() -> list[Job]:
+    return [Job(turn, State({"0": {"a": torch.ones(2)}})) for turn in TURNS]
+
+
+def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> None:
+    one = engine(lambda client, header: update(client, kept=client == 2))
+    found = {got.client: got for got in one.run(jobs())}
+    assert sorted(found) == [0, 1, 2]
+    for client, got in found.items():
+        assert isinstance(got, Update)
+        assert got.adapters["0"]["a"].dtype == torch.bfloat16
+        assert got.adapters["0"]["a"].tolist() == [client, client]
+    for client, header in one.grid.sent[3:]:
+        assert header["turn"]["client"] == client
+        assert header["since"] is None
+    assert list(one.memory) == [2]
+    list(one.run(jobs()))
+    assert [header["since"] for client, header in one.grid.sent[6:] if client == 2] == [[0, 1]]
+    assert one.grid.asked("hello") == [0, 1, 2]
+
+
+def test_tokens_come_back_by_client(engine) -> None:
+    def behave(client: int, header: dict) -> RecordDict:
+        return parcels.pack(
+            *wire.pack_identity(Identity(client, "IconQA", torch.ones(3) * client, 7))
+        )
+
+    found = sorted(engine(behave).identify(TURNS), key=lambda one: one.client)
+    assert [float(one.token[0]) for one in found] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "detail"),
+    [
+        (Error(2, "boom"), "crash", "boom"),
+        (parcels.pack({"error": "no samples"}, {}), "crash", "no samples"),
+        (parcels.pack({"client": 1}, {}), "garbled", "samples"),
+        (RecordDict(), "garbled", "not a message of fcit"),
+        (update(2), "garbled", "as client 2"),
+        (None, "timeout", "no answer in 1 s"),
+    ],
+)
+def test_one_clients_fault_leaves_the_others_updates(
+    answer, kind: str, detail: str, engine
+) -> None:
+    one = engine(lambda client, header: answer if client == 1 else update(client))
+    found = {got.client: got for got in one.run(jobs())}
+    assert isinstance(found[0], Update)
+    assert isinstance(found[2], Update)
+    fault = found[1]
+    assert isinstance(fault, Fault)
+    assert fault.kind == kind
+    assert detail in fault.detail
+
+
+def test_a_client_that_never_connects_times_out(engine) -> None:
+    one = engine(lambda client, header: update(client), clients=2)
+    found = {got.client: got for got in one.run(jobs())}
+    assert found[2] == Fault(2, "timeout", "the client is not connected")
+    assert isinstance(found[0], Update)
+
+
+def test_an_answer_after_the_deadline_is_late_and_not_taken(engine) -> None:
+    one = engine(lambda client, header: None if client == 1 else update(client))
+    list(one.run(jobs()))
+    key = next(iter(one.overdue))
+    to = Message(update(1), 101, "train")
+    to.metadata.__dict__["_message_id"] = key
+    one.grid.answers[key] = Message(update(1, kept=True), reply_to=to)
+    one.grid.behave = lambda client, header: update(client)
+    found = list(one.run(jobs()))
+    assert [got for got in found if isinstance(got, Fault)] == [
+        Fault(1, "late", "an answer to an earlier turn came after its deadline")
+    ]
+    assert len(found) == 4
+    assert 1 not in one.memory
+
+
+def test_a_restarted_node_gets_its_job_again(engine) -> None:
+    def behave(client: int, header: dict) -> RecordDict | None:
+        if client == 1 and one.grid.up[101] == "since 1":
+            one.grid.up[101] = "since 2"  # it dies with the job and comes back
+            return None
+        return update(client)
+
+    one = engine(behave)
+    found = list(one.run(jobs()))
+    assert [type(got) for got in found] == [Update] * 3
+    assert sorted(one.grid.asked("train")) == [0, 1, 1, 2]
+
+
+def test_two_nodes_of_one_client_are_refused(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    list(one.run(jobs()))
+    one.nodes = {0: 100, 1: 102}
+    one.up = {100: "since 1", 102: "since 1"}
+    with pytest.raises(FcitError, match="two nodes say they are client 1"):
+        list(one.run(jobs()))
+
+
+# -- a client's side ---------------------------------------------------------------------------------
+
+
+def test_a_client_keeps_the_memory_it_began_from_and_the_one_it_made(tmp_path: Path) -> None:
+    ones, twos = {"a": torch.ones(1)}, {"a": torch.ones(1) * 2}
+    assert recall(tmp_path, None) == {}
+    assert keep(tmp_path, None, (0, 0), ones)
+    assert keep(tmp_path, (0, 0), (0, 3), twos)
+    assert float(recall(tmp_path, (0, 0))["a"]) == 1
+    assert keep(tmp_path, (0, 0), (0, 4), twos)  # the server never committed round 3
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "stage0-round0.safetensors",
+        "stage0-round4.safetensors",
+    }
+    assert not keep(tmp_path, None, (1, 0), {})
+    with pytest.raises(FcitError, match="memory is missing"):
+        recall(tmp_path, (0, 4))
+
+
+def test_a_client_with_its_own_data_says_nothing_of_its_files(
+    table: dict, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    turn = wire.pack_turn(Turn(3, TASK, 0, 0))
+    ask = {"do": "identify", "turn": turn, "config": table}
+    header, tensors = respond(ask, {}, Place(3, tmp_path / "memory", tmp_path))
+    assert header == {"error": "FcitError; the client's own log says more"}
+    assert not tensors
+    assert "has no training samples of IconQA" in capfd.readouterr().err
+
+
+def test_a_node_says_where_its_client_is() -> None:
+    def context(**config: Any) -> Any:
+        return SimpleNamespace(node_config=config, run_config={})
+
+    found = place(context(client=3, data="/srv/data", images="/a:/b"))
+    assert found == Place(3, Path("/srv/memory"), Path("/srv/data"), ("/a", "/b"))
+    assert place(context(**{"partition-id": 2}), Path("run")) == Place(2, Path("run/clients"))
+    with pytest.raises(FcitError, match="data is missing"):
+        place(context(client=3))
+
+
+# -- choosing an engine --------------------------------------------------------------------------------
+
+
+def test_without_flower_one_line_says_what_to_install(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    flower = config.model_copy(
+        update={"federation": config.federation.model_copy(update={"engine": "flower"})}
+    )
+    monkeypatch.setitem(sys.modules, "flwr.app", None)
+    for name in [one for one in sys.modules if one.startswith("fcit.engines.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(FcitError, match=r"pip install 'fcit\[flower\]'"):
+        build(flower, 1, tmp_path)
+
+
+def test_a_resumed_run_keeps_the_engine_that_its_memories_are_with(config: Config) -> None:
+    with pytest.raises(FcitError, match="engine=flower"):
+        check_memory(config, {1: {"turn": torch.tensor([0, 1])}})
+    check_memory(config, {1: {"drift": torch.ones(1)}, 2: {}})

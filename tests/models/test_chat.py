@@ -1,0 +1,107 @@
+"""Vicuna v1 token by token, against cases written by hand; and templates that cannot be learnt from."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from transformers import LlamaTokenizer
+
+from fcit.models.chat import VICUNA, Chat
+from fcit.types import FcitError, Sample
+
+SYSTEM = (
+    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the user's questions."
+)
+
+
+def merges(words: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A byte-pair vocabulary in which each of these words is one token, put together from its left."""
+    table = dict.fromkeys(["<unk>", "<s>", "</s>", "<0x0A>"])
+    pairs: dict[tuple[str, str], None] = {}
+    for word in words:
+        table.update(dict.fromkeys(word))
+        for at in range(1, len(word)):
+            pairs[word[:at], word[at]] = None
+            table[word[: at + 1]] = None
+    return {token: at for at, token in enumerate(table)}, list(pairs)
+
+
+SYSTEM_WORDS = [f"▁{word}" for word in SYSTEM.split()]
+# Earlier words are put together first, so that a word with its space comes before the word alone.
+WORDS = ["▁USER", "▁ASSISTANT", "▁What", "▁is", "▁it", "▁two", "▁cats", "USER", "What"]
+
+
+def vicuna(legacy: bool, max_length: int = 2048) -> Chat:
+    vocabulary, pairs = merges([*SYSTEM_WORDS, *WORDS, ":", "?", "▁"])
+    made = LlamaTokenizer(vocab=vocabulary, merges=pairs, legacy=legacy, add_bos_token=True)
+    made.add_special_tokens({"pad_token": "<pad>"})
+    made.add_tokens("<image>", special_tokens=True)
+    processor = SimpleNamespace(tokenizer=made, image_token="<image>", chat_template=None)
+    image_id = made.convert_tokens_to_ids("<image>")
+    return Chat(processor, max_length, image_id, "vicuna-v1")
+
+
+SAMPLE = Sample("1", "IconQA", "a.png", "What is it?", ("two cats",))
+OPENING = ["<s>", *SYSTEM_WORDS, "▁USER", ":", "▁", "<image>", "<image>"]
+# LLaVA tokenizes what follows the image as a text of its own, hence the lone space before the line break.
+ASKED = ["▁", "<0x0A>", "What", "▁is", "▁it", "?", "▁ASSISTANT", ":"]
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_single_turn_is_vicunas_token_by_token(legacy: bool) -> None:
+    chat = vicuna(legacy)
+    ids, labels = chat.turns(SAMPLE, "<image><image>")
+    said = ["▁two", "▁cats", "</s>"]
+    assert chat.tokenizer.convert_ids_to_tokens(ids) == [*OPENING, *ASKED, *said]
+    assert labels == [-100] * len(OPENING + ASKED) + ids[-3:]
+
+
+@pytest.mark.parametrize(("legacy", "user"), [(True, "▁USER"), (False, "USER")])
+def test_later_turns_follow_the_end_of_the_answer_without_a_space(legacy: bool, user: str) -> None:
+    """A tokenizer of the legacy kind puts a space of its own after a special token."""
+    chat = vicuna(legacy)
+    sample = Sample("1", "x", "a.png", "What is it?", ("two",), (("What?", "cats"),))
+    ids, labels = chat.turns(sample, "<image><image>")
+    first, again = ["▁two", "</s>"], [user, ":", "▁What", "?", "▁ASSISTANT", ":"]
+    said = ["▁cats", "</s>"]
+    tokens = chat.tokenizer.convert_ids_to_tokens(ids)
+    assert tokens == [*OPENING, *ASKED, *first, *again, *said]
+    learnt = [token for token, label in zip(tokens, labels, strict=True) if label != -100]
+    assert learnt == [*first, *said]
+
+
+def test_a_question_ends_where_the_answer_begins() -> None:
+    chat = vicuna(False)
+    text = chat.question("What is it?", "<image><image>")
+    assert text == f"{SYSTEM} USER: <image><image>\nWhat is it? ASSISTANT:"
+    encoded = chat.ids([text, chat.question("What?", "<image><image>")])
+    assert encoded["attention_mask"].tolist()[1][:2] == [0, 0]
+    assert encoded["input_ids"].tolist()[1][:3] == [chat.tokenizer.pad_token_id] * 2 + [1]
+    ids, labels = chat.turns(SAMPLE, "<image><image>")
+    assert encoded["input_ids"].tolist()[0] == ids[: labels.index(ids[-3])]
+
+
+def test_placeholders_in_a_persons_text_are_left_out() -> None:
+    assert vicuna(False).question("<image>\nWhat?", "<image>").count("<image>") == 1
+
+
+def test_a_cut_answer_names_the_sample_and_the_key() -> None:
+    with pytest.raises(FcitError, match="training.max_length: 20 tokens.*IconQA sample 1"):
+        vicuna(False, 20).turns(SAMPLE, "<image><image>")
+
+
+def test_a_template_that_changes_what_came_before_is_refused() -> None:
+    chat = vicuna(False)
+    chat.template = VICUNA.replace("USER: ", "USER {{ messages | length }}: ")
+    with pytest.raises(FcitError, match="does not begin with its own earlier part"):
+        chat.turns(SAMPLE, "<image>")
+
+
+def test_a_processor_without_a_template_and_an_unknown_name_are_refused() -> None:
+    processor = vicuna(False).processor
+    with pytest.raises(FcitError, match="no chat template of its own; name one of vicuna-v1"):
+        Chat(processor, 2048, 0)
+    with pytest.raises(FcitError, match="'alpaca' is none of vicuna-v1"):
+        Chat(processor, 2048, 0, "alpaca")

@@ -1,0 +1,217 @@
+"""The contract of a model family: trained, routed, answered, saved and reloaded like the mini model."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import families
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcit.models.lmm import LMM
+from fcit.models.subspace import load_peft, save_peft
+from fcit.seeds import torch_stream
+from fcit.types import Sample, State
+
+NAMES = [
+    pytest.param(
+        name,
+        marks=pytest.mark.skipif(
+            name == "SmolVLM2" and importlib.util.find_spec("num2words") is None,
+            reason="transformers' SmolVLM processor needs num2words",
+        ),
+    )
+    for name in families.FAMILIES
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LMM:
+    torch.set_num_threads(1)
+    folder = families.write(request.param, tmp_path_factory.mktemp("family") / "model")
+    return LMM(folder, cache=tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Four images of different sizes and shapes."""
+    folder, noise = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = [folder / f"{at}.png" for at in range(4)]
+    for path, (width, height) in zip(paths, [(40, 30), (64, 64), (30, 70), (64, 40)], strict=True):
+        grid = noise.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(grid).save(path)
+    return paths
+
+
+ANSWERS = ["red star", "blue house", "two", "yes"]
+SAMPLES = [
+    Sample(str(at), "IconQA", f"{at}.png", f"What is number {at}?", (answer,))
+    for at, answer in enumerate(ANSWERS)
+]
+
+
+def block(model: LMM, seed: int, std: float = 0.05) -> dict[str, torch.Tensor]:
+    """A block that changes answers: both factors drawn."""
+    noise = torch_stream(seed, "block")
+    blank = model.subspaces.blank(4, 1.0, noise)
+    return {key: torch.randn(value.shape, generator=noise) * std for key, value in blank.items()}
+
+
+def theirs(model: LMM, sample: Sample, path: Path):
+    """What the family's own processor makes of a whole conversation, beside pixels and all."""
+    image = Image.open(path)
+    if model.model.config.model_type == "paligemma":
+        suffix = sample.answers[0]
+        made = model.processor(
+            images=image, text="<image>" + sample.prompt, suffix=suffix, return_tensors="np"
+        )
+        return made.convert_to_tensors("pt")
+    user = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": sample.prompt}]}
+    said = {"role": "assistant", "content": [{"type": "text", "text": sample.answers[0]}]}
+    text = model.tokenizer.apply_chat_template(
+        [user, said], chat_template=model.processor.chat_template, tokenize=False
+    )
+    begun = not text.startswith("<s>")
+    return model.processor(
+        images=[image], text=[text], return_tensors="pt", add_special_tokens=begun
+    )
+
+
+def test_ids_and_logits_are_those_of_transformers_own_path(model: LMM, images) -> None:
+    model.receive(State(), 2.0)
+    for sample, path in zip(SAMPLES, images, strict=True):
+        batch = model.batch([sample], [path])
+        inputs = theirs(model, sample, path)
+        inputs.pop("labels", None)
+        assert batch.ids.tolist() == inputs["input_ids"].tolist()
+        with torch.no_grad():
+            logits = model.model(**inputs).logits
+            ours, _ = model.logits(batch)
+        learnt = batch.labels[:, 1:] != -100
+        torch.testing.assert_close(ours, logits[:, :-1][learnt], rtol=1e-4, atol=1e-5)
+
+
+def test_greedy_answers_are_those_of_transformers_own_generate(model: LMM, images) -> None:
+    model.receive(State({"0": block(model, 3)}), 2.0)
+    for prompt, path in zip(ANSWERS, images, strict=True):
+        image = Image.open(path)
+        if model.model.config.model_type == "paligemma":
+            inputs = model.processor(images=image, text="<image>" + prompt, return_tensors="np")
+            inputs.convert_to_tensors("pt").pop("labels")
+        else:
+            content = [{"type": "image"}, {"type": "text", "text": prompt}]
+            text = model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": content}],
+                chat_template=model.processor.chat_template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+            inputs = model.processor(
+                images=[image],
+                text=[text],
+                return_tensors="pt",
+                add_special_tokens=not text.startswith("<s>"),
+            )
+        out = model.model.generate(**inputs, max_new_tokens=5, do_sample=False)
+        new = out[0, inputs["input_ids"].shape[1] :]
+        answer = model.tokenizer.decode(new, skip_special_tokens=True).strip()
+        assert model.generate([prompt], [path], 5) == [answer]
+
+
+def test_only_the_answer_carries_loss(model: LMM, images) -> None:
+    for sample, path in zip(SAMPLES, images, strict=True):
+        labels = model.batch([sample], [path]).labels
+        text = model.tokenizer.decode(labels[labels != -100], skip_special_tokens=True)
+        assert text.strip() == sample.answers[0]
+        last = int(labels[labels != -100][-1])
+        assert model.tokenizer.added_tokens_decoder[last].special
+
+
+def test_a_few_steps_learn_the_answers(model: LMM, images) -> None:
+    model.receive(
+        State({"0": block(model, 0, 0.02)}, {"projector": model.base_projector}), 2.0, ["0"], True
+    )
+    batch = model.batch(SAMPLES, images)
+    adam = torch.optim.AdamW([*model.adapter_parameters(), *model.projector_parameters()], lr=3e-2)
+    losses = []
+    for _ in range(8):
+        loss = model.loss(batch)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0] - 0.2
+    for parameters in (model.adapter_parameters(), model.projector_parameters()):
+        assert all(value.grad is not None for value in parameters)
+        assert any(value.grad.abs().sum() > 0 for value in parameters)
+    moved = model.shared_projector()
+    assert any(not torch.equal(moved[key], model.base_projector[key]) for key in moved)
+
+
+def test_answers_do_not_depend_on_the_batch(model: LMM, images) -> None:
+    sent = {str(at): block(model, at) for at in range(2)}
+    for at, part in enumerate(sent.values()):
+        scaled = {key: value * (1 + at / 2) for key, value in model.base_projector.items()}
+        part |= {f"projector.{key}": value for key, value in scaled.items()}
+    model.receive(State(sent), 2.0)
+    gate = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8], [0.0, 1.0]])
+    model.gate = gate
+    together, answered = [], model.generate(ANSWERS, images, 5)
+    with torch.no_grad():
+        logits, _ = model.logits(model.batch(SAMPLES, images))
+    for at, path in enumerate(images):
+        model.gate = gate[at : at + 1]
+        assert model.generate([ANSWERS[at]], [path], 5) == answered[at : at + 1]
+        with torch.no_grad():
+            together.append(model.logits(model.batch([SAMPLES[at]], [path]))[0])
+    torch.testing.assert_close(torch.cat(together), logits, rtol=1e-3, atol=1e-4)
+
+
+def test_saved_adapters_come_back_with_the_same_logits(model: LMM, images, tmp_path) -> None:
+    made = block(model, 7)
+    model.receive(State({"0": made}, {"projector": model.base_projector}), 2.0)
+    batch = model.batch(SAMPLES, images)
+    with torch.no_grad():
+        before, _ = model.logits(batch)
+        save_peft(tmp_path, model.adapter("0"), 2.0, "model")
+        model.receive(State(), 2.0)
+        without, _ = model.logits(batch)
+        again, scale = load_peft(tmp_path)
+        model.receive(State({"0": again}), scale)
+        after, _ = model.logits(batch)
+    assert torch.equal(before, after)
+    assert not torch.equal(before, without)
+
+
+def test_frozen_features_are_computed_once(model: LMM, images) -> None:
+    model.receive(State(), 2.0)
+    model.features(images)
+    computed = model.cache.computed
+    runs = []
+    layer = model.vision.layers[0]
+    hook = layer.register_forward_hook(lambda *_: runs.append(1))
+    try:
+        model.cache.memory.clear()  # what comes back from the disk is as good
+        first = model.loss(model.batch(SAMPLES, images))
+        torch.testing.assert_close(model.loss(model.batch(SAMPLES, images)), first)
+    finally:
+        hook.remove()
+    assert model.cache.computed == computed
+    assert all(one.plain or one.skip for one in model.features(images))
+
+
+def test_a_tower_that_cannot_be_passed_over_runs_whole(tmp_path: Path, images) -> None:
+    """Where its layers are not what they seem, the frozen tower runs again, to the same embeddings."""
+    model = LMM(families.write("LLaVA-OneVision", tmp_path))
+    seen = model.features(images)
+    wanted = model.project(seen)
+    model.vision.layers = [model.vision.base.vision_tower.embeddings]
+    model.cache.memory.clear()
+    again = model.features(images)
+    assert all(one.skip for one in seen if not one.plain)
+    assert not any(one.skip for one in again if not one.plain)
+    for ours, theirs in zip(model.project(again), wanted, strict=True):
+        assert torch.equal(ours[0], theirs[0])

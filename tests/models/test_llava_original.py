@@ -1,0 +1,213 @@
+"""LLaVA checkpoints of the original format: the same weights, the same logits, clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from test_chat import SYSTEM_WORDS, WORDS, merges
+from transformers import (
+    CLIPImageProcessorPil,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaTokenizer,
+)
+
+from fcit.models.lmm import LMM
+from fcit.types import FcitError, Sample, State
+
+SAMPLE = Sample("1", "IconQA", "a.png", "What is it?", ("two cats",))
+
+
+class Original:
+    """A LLaVA in the original format, and its own forward pass, written anew."""
+
+    def __init__(self, folder: Path):
+        torch.manual_seed(0)
+        self.folder, self.clip = folder / "llava", folder / "clip"
+        vocabulary, pairs = merges([*SYSTEM_WORDS, *WORDS, ":", "?", "▁"])
+        config = LlamaConfig(
+            vocab_size=len(vocabulary),
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+        )
+        self.llama = LlamaForCausalLM(config).eval()
+        vision = CLIPVisionConfig(
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            image_size=16,
+            patch_size=8,
+        )
+        self.tower = CLIPVisionModel(vision).eval()
+        self.tower.save_pretrained(self.clip)
+        CLIPImageProcessorPil(
+            size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}
+        ).save_pretrained(self.clip)
+        self.projector = torch.nn.Sequential(
+            torch.nn.Linear(24, 32), torch.nn.GELU(), torch.nn.Linear(32, 32)
+        )
+        self.folder.mkdir()
+        LlamaTokenizer(vocab=vocabulary, merges=pairs).save_pretrained(self.folder)
+        self.config = config.to_dict() | {
+            "model_type": "llava",
+            "architectures": ["LlavaLlamaForCausalLM"],
+            "mm_vision_tower": "openai/no-such-clip",
+            "mm_projector_type": "mlp2x_gelu",
+            "mm_vision_select_layer": -2,
+            "mm_vision_select_feature": "patch",
+            "tune_mm_mlp_adapter": False,
+        }
+        self.write()
+
+    def write(self) -> None:
+        (self.folder / "config.json").write_text(json.dumps(self.config))
+        words = self.llama.state_dict()
+        parts = {f"model.mm_projector.{k}": v for k, v in self.projector.state_dict().items()}
+        names = sorted(words)
+        shards = ({k: words[k] for k in names[:9]}, {k: words[k] for k in names[9:]} | parts)
+        for number, shard in enumerate(shards, 1):
+            torch.save(shard, self.folder / f"pytorch_model-0000{number}-of-00002.bin")
+
+    @torch.no_grad()
+    def logits(self, before: list[int], pixels: torch.Tensor, after: list[int]) -> torch.Tensor:
+        """Words, patches of the layer before the last without the class token, words."""
+        seen = self.tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+        embed = self.llama.get_input_embeddings()
+        rows = [embed(torch.tensor([before])), self.projector(seen), embed(torch.tensor([after]))]
+        return self.llama(inputs_embeds=torch.cat(rows, dim=1)).logits
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
+    return Original(tmp_path_factory.mktemp("original"))
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("images") / "a.png"
+    Image.effect_noise((16, 16), 90).convert("RGB").save(path)
+    return path
+
+
+def test_logits_are_the_originals(original: Original, picture: Path) -> None:
+    model = LMM(original.folder, clip=original.clip)
+    batch = model.batch([SAMPLE], [picture])
+    ids = batch.ids[0].tolist()
+    at = ids.index(model.image_id)
+    assert ids.count(model.image_id) == 4
+    pixels = model.processor.image_processor(Image.open(picture), return_tensors="pt")[
+        "pixel_values"
+    ]
+    theirs = original.logits(ids[:at], pixels, ids[at + 4 :])
+    model.receive(State(), 2.0)
+    with torch.no_grad():
+        ours, _ = model.logits(batch)
+    learnt = batch.labels[:, 1:] != -100
+    wanted = theirs[:, :-1][learnt]
+    torch.testing.assert_close(ours[:, : wanted.shape[1]], wanted, rtol=1e-4, atol=1e-5)
+    assert (ours[:, wanted.shape[1] :].amax(dim=1) < wanted.amax(dim=1)).all()
+    assert len(model.layers) == 6
+    assert len(model.generate(["What is it?"], [picture], 3)) == 1
+
+
+def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(
+    original: Original, picture: Path, tmp_path: Path
+) -> None:
+    """The reference's config.json calls the model otherwise and names another tower."""
+    own = LMM(original.folder, clip=original.clip)
+    changed = original.config | {
+        "model_type": "llava_llama",
+        "mm_text_tower": "x",
+        "mlp_smoe": False,
+    }
+    changed["mm_vision_tower"] = str(original.clip)
+    for file in original.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    last = tmp_path / "pytorch_model-00002-of-00002.bin"
+    shard = torch.load(last, weights_only=True)
+    apart = {key: shard.pop(key) for key in list(shard) if "mm_projector" in key}
+    torch.save(shard, last)
+    torch.save(apart, tmp_path / "mm_projector.bin")
+    other = LMM(tmp_path)
+    with torch.no_grad():
+        logits = [model.logits(model.batch([SAMPLE], [picture]))[0] for model in (own, other)]
+    assert torch.equal(*logits)
+
+
+def test_a_model_saved_from_it_is_transformers_own(
+    original: Original, picture: Path, tmp_path: Path
+) -> None:
+    model = LMM(original.folder, clip=original.clip)
+    with torch.no_grad():
+        before, _ = model.logits(model.batch([SAMPLE], [picture]))
+    from fcit.models.loading import load
+
+    whole, processor = load(original.folder, "cpu", torch.float32, clip=original.clip)
+    whole.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = LMM(tmp_path)
+    with torch.no_grad():
+        after, _ = again.logits(again.batch([SAMPLE], [picture]))
+    torch.testing.assert_close(after, before)
+
+
+def altered(original: Original, folder: Path, **config) -> Path:
+    for file in original.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "config.json").write_text(json.dumps(original.config | config))
+    return folder
+
+
+def test_what_does_not_fit_is_named(original: Original, tmp_path: Path) -> None:
+    folder = altered(original, tmp_path, mm_projector_type="linear")
+    with pytest.raises(FcitError, match="mm_projector_type 'linear' is not mlp2x_gelu"):
+        LMM(folder, clip=original.clip)
+    altered(original, tmp_path, mm_vision_tower="")
+    with pytest.raises(FcitError, match="names no mm_vision_tower; name the CLIP"):
+        LMM(folder)
+    altered(original, tmp_path)
+    with pytest.raises(FcitError, match="quantize: a LLaVA checkpoint in the original format"):
+        LMM(folder, clip=original.clip, quantize="4bit")
+    last = tmp_path / "pytorch_model-00002-of-00002.bin"
+    last.write_bytes(b"nothing")
+    with pytest.raises(FcitError, match="00002.bin: not a checkpoint file"):
+        LMM(folder, clip=original.clip)
+    last.unlink()
+    with pytest.raises(FcitError, match="tensors are in none of its files, the first is"):
+        LMM(folder, clip=original.clip)
+
+
+def test_a_tokenizer_that_needs_more_packages_says_which(original, tmp_path, monkeypatch) -> None:
+    folder = altered(original, tmp_path)
+    (folder / "tokenizer.json").unlink()
+    monkeypatch.setattr("fcit.models.llava_original.is_sentencepiece_available", lambda: False)
+    with pytest.raises(
+        FcitError, match="tokenizer.model: reading it needs sentencepiece and protobuf"
+    ):
+        LMM(folder, clip=original.clip)
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("ran"),))
+
+
+def test_a_checkpoint_runs_no_code(original: Original, tmp_path: Path, monkeypatch) -> None:
+    folder = altered(original, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model.norm.weight": Evil()}, tmp_path / "pytorch_model-00002-of-00002.bin")
+    with pytest.raises(FcitError, match="not a checkpoint file"):
+        LMM(folder, clip=original.clip)
+    assert not (tmp_path / "ran").exists()

@@ -1,0 +1,158 @@
+"""Quantised, spread and video-less models: what can be checked without a GPU, and clear refusals."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import families
+import pytest
+import torch
+from torch import nn
+
+from fcit.models import CHECKPOINTS, loading
+from fcit.models.lmm import LMM
+from fcit.models.subspace import Subspaces
+from fcit.seeds import torch_stream
+from fcit.types import FcitError, Sample, State
+
+MINI = CHECKPOINTS / "mini-lmm"
+
+
+def test_quantised_weights_without_a_gpu_are_refused_in_one_line() -> None:
+    for bits in ("8bit", "4bit"):
+        with pytest.raises(FcitError, match=f"quantize: {bits} weights need a CUDA GPU") as refused:
+            LMM(MINI, quantize=bits)
+        assert "\n" not in str(refused.value)
+    with pytest.raises(FcitError, match="quantize: '2bit' is none of none, 8bit, 4bit"):
+        LMM(MINI, quantize="2bit")
+
+
+def test_missing_packages_are_named_with_what_installs_them(monkeypatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(FcitError, match="device_map: needs the package accelerate: pip install"):
+        LMM(MINI, device_map="auto")
+    with pytest.raises(FcitError, match="quantize: needs the package bitsandbytes: pip install"):
+        loading.load(MINI, "cuda", torch.bfloat16, "4bit")
+
+
+def test_only_the_language_models_layers_are_quantised(tmp_path: Path) -> None:
+    assert loading.unquantised(MINI) == [
+        "model.vision_tower",
+        "model.multi_modal_projector",
+        "lm_head",
+    ]
+    folder = families.write("Qwen3-VL", tmp_path)
+    kept = loading.unquantised(folder)
+    assert kept[:2] == ["model.visual", "model.visual.merger"]
+    assert kept[-1] == "lm_head"
+
+
+class Packed(nn.Linear):
+    """A matrix as bitsandbytes keeps one: bytes of another shape, unpacked on use."""
+
+    def __init__(self, whole: nn.Linear):
+        super().__init__(whole.in_features, whole.out_features, bias=False)
+        self.spread = float(whole.weight.detach().abs().max()) / 127
+        rounded = (whole.weight.detach() / self.spread).round() + 128
+        self.weight = nn.Parameter(rounded.to(torch.uint8).reshape(-1, 1), requires_grad=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        whole = (self.weight.float() - 128).reshape(self.out_features, self.in_features)
+        return nn.functional.linear(x, whole * self.spread)
+
+
+def test_subspaces_stand_beside_quantised_matrices() -> None:
+    model = nn.Module()
+    model.up = nn.Linear(6, 10, bias=False)
+    x, noise = torch.ones(2, 3, 6), torch_stream(0, "noise")
+    plain = model.up(x)
+    model.up = Packed(model.up)
+    subspaces = Subspaces(model, ["up"])
+    block = {
+        key: torch.randn(value.shape, generator=noise)
+        for key, value in subspaces.blank(2, 1.0, noise).items()
+    }
+    torch.testing.assert_close(model.up(x), plain, rtol=0.1, atol=0.05)
+    subspaces.load({"0": block}, 2.0, ["0"])
+    model.up(x).sum().backward()
+    a, b = (value for value in block.values())
+    with torch.no_grad():
+        torch.testing.assert_close(model.up(x) - model.up.base(x), x @ a.T @ b.T * 2.0)
+    assert all(value.grad is not None for value in subspaces.trained())
+    assert model.up.base.weight.dtype == torch.uint8
+    assert torch.equal(subspaces.block("0")["base_model.model.up.lora_A.weight"], a)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="needs accelerate")
+def test_a_model_placed_by_accelerate_trains_and_answers_alike(lmm, suite) -> None:
+    from fcit.benchmark import datasets
+
+    spread = LMM(MINI, device_map="auto")
+    samples = datasets.read(suite, "IconQA", "train")[:3]
+    images = [datasets.image_path(suite, sample) for sample in samples]
+    noise = torch_stream(0, "blocks")
+    sent = {"0": lmm.subspaces.blank(4, 1.0, noise)}
+    runs = []
+    for model in (lmm, spread):
+        model.receive(State(sent, {"projector": model.base_projector}), 2.0, ["0"], True)
+        loss = model.loss(model.batch(samples, images))
+        loss.backward()
+        runs.append([loss, *(value.grad for value in model.adapter_parameters())])
+        assert len(model.generate(["What is it?"], images[:1], 2)) == 1
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+def test_prompts_before_the_image_are_refused_where_a_grid_places_it(tmp_path, suite) -> None:
+    from fcit.benchmark import datasets
+
+    samples = datasets.read(suite, "IconQA", "train")[:2]
+    images = [datasets.image_path(suite, sample) for sample in samples]
+    placed = LMM(families.write("Qwen2.5-VL", tmp_path / "qwen"))
+    placed.prompts = lambda embeds: embeds[:, :1]
+    with pytest.raises(FcitError, match="places image tokens by their grid"):
+        placed.loss(placed.batch(samples, images))
+    tiled = LMM(families.write("Idefics3", tmp_path / "idefics"))
+    plain = tiled.loss(tiled.batch(samples, images))
+    tiled.prompts = lambda embeds: embeds[:, :1]
+    assert not torch.equal(tiled.loss(tiled.batch(samples, images)), plain)
+
+
+def test_a_model_that_takes_no_image_embeddings_is_refused(tmp_path: Path) -> None:
+    import transformers as hf
+
+    made = families.tokenizer(image_token="<image>")
+    vision = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32}
+    text = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = hf.BlipConfig(
+        vision_config=vision | {"patch_size": 16, "intermediate_size": 16},
+        text_config=text | {"vocab_size": len(made), "intermediate_size": 24},
+    )
+    hf.BlipForConditionalGeneration(config).save_pretrained(tmp_path)
+    hf.BlipProcessor(hf.BlipImageProcessorPil(), made).save_pretrained(tmp_path)
+    with pytest.raises(
+        FcitError, match="BlipForConditionalGeneration takes no image embeddings from outside"
+    ):
+        LMM(tmp_path)
+
+
+def test_a_checkpoint_that_lacks_tensors_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    for file in MINI.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    held = load_file(tmp_path / "model.safetensors")
+    gone = next(name for name in sorted(held) if "multi_modal_projector" in name)
+    save_file(
+        {k: v for k, v in held.items() if k != gone},
+        tmp_path / "model.safetensors",
+        {"format": "pt"},
+    )
+    with pytest.raises(FcitError, match="lacks 1 of the model's tensors.*multi_modal_projector"):
+        LMM(tmp_path)
+
+
+def test_a_sample_without_its_image_is_named(lmm, tmp_path: Path) -> None:
+    sample = Sample("7", "IconQA", "no.png", "What?", ("it",))
+    with pytest.raises(FcitError, match="no.png: image cannot be read"):
+        lmm.batch([sample], [tmp_path / "no.png"])
