@@ -4,7 +4,7 @@
 
 Random weights in bf16, rank 8, K = 8. Prints the measured rate of bf16 matrix products, the share of it
 that training reaches, tokens a second of training and of answers with and without routing over the
-subspaces, peak memory, and the seconds of a round of five clients. PEFT runs beside it (see `fcit bench`).
+subspaces, peak memory, and the seconds of a round of five clients. PEFT runs beside it (`fcit bench`).
 Needs CUDA, peft, and 14 GB in the temporary folder ($TMPDIR).
 """
 

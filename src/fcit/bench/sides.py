@@ -36,9 +36,9 @@ class PeftLMM(LMM):
             setattr(self.model.get_submodule(parent), leaf, layer.base)
         for name, own in self.model.named_parameters():
             own.data = same[name].data
+        alpha: Any = scale * rank  # LoraConfig says int; a float is as good
         config = LoraConfig(
-            r=rank,
-            lora_alpha=scale * rank,  # type: ignore[arg-type]  # a float will do lora_dropout=dropout, target_modules=self.layers
+            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=self.layers
         )
         with warnings.catch_warnings():  # PEFT asks transformers for a name that it gave up
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")

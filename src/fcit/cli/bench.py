@@ -22,12 +22,16 @@ def bench(
     layers: Annotated[int, typer.Option(help="Its layers.")] = 2,
     rank: Annotated[int, typer.Option(help="r of every LoRA block.")] = 8,
     subspaces: Annotated[int, typer.Option(help="K, the subspaces that answers mix.")] = 8,
-    batch: Annotated[int, typer.Option(help="Samples of a step, questions of a batch.")] = 8,
+    batch: Annotated[int, typer.Option(help="Samples of a step, questions of a batch.")] = 16,
     steps: Annotated[int, typer.Option(help="Steps of a timed client's turn.")] = 2,
     tokens: Annotated[int, typer.Option(help="Length of an answer.")] = 32,
     rounds: Annotated[int, typer.Option(help="How often everything is timed.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cuda, mps or cpu.")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    cpu_time: Annotated[
+        bool,
+        typer.Option("--cpu-time", help="Count seconds on the CPU: for a machine with other work."),
+    ] = False,
 ) -> None:
     """Time training and answering of a random LLaVA-shaped model beside PEFT's LoRA on the same weights.
 
@@ -41,7 +45,7 @@ def bench(
 
     options = Options(
         hidden, intermediate, layers, rank, subspaces, batch, steps, tokens,
-        rounds=rounds, device=device, dtype=dtype,
+        rounds=rounds, device=device, dtype=dtype, cpu_time=cpu_time,
     )  # fmt: skip
     found = measure(options, Terminal())
     if as_json:

@@ -18,8 +18,8 @@ from transformers import (
 from fcit.models import CHECKPOINTS
 from fcit.types import FcitError
 
-HEAD = 64
-"""A head's width, of the image encoder and of narrow language models; wide ones have twice as much."""
+PATCH, HEAD = 14, 64
+"""Pixels of an image token's side; and a head's width, which in wide language models is twice as much."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ def write(folder: Path, shape: Shape, dtype: torch.dtype, device: str = "cpu") -
     The end of an answer never has the highest logit, so that answers are as long as they may be.
     """
     processor: Any = AutoProcessor.from_pretrained(CHECKPOINTS / "mini-lmm", backend="pil")
+    processor.patch_size = PATCH
     processor.image_processor.size = {"shortest_edge": shape.side}
     processor.image_processor.crop_size = {"height": shape.side, "width": shape.side}
     config: Any = LlavaConfig.from_pretrained(CHECKPOINTS / "mini-lmm")
@@ -69,7 +70,7 @@ def write(folder: Path, shape: Shape, dtype: torch.dtype, device: str = "cpu") -
         num_hidden_layers=shape.vision_layers,
         num_attention_heads=shape.vision_width // HEAD,
         image_size=shape.side,
-        patch_size=14,
+        patch_size=PATCH,
         projection_dim=shape.vision_width,
     )
     config.text_config = LlamaConfig(
