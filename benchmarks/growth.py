@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/growth.py [--quick] [--out docs]
 
-Each point is a process of its own, so that its peak of resident memory is its own; tables show what it
-has above the first point's. Prints a Markdown table, with the exponent of the seconds between the last
+Seconds are those of one thread on the CPU, which other work hardly lengthens. Each point is a process of
+its own, so that its peak of resident memory is its own; the table shows what it has above the first's. Prints a Markdown table, with the exponent of the seconds between the last
 two points (1: linear), where constants weigh least, and writes growth.json and growth.png.
 
 clients     the split of 20 samples a client, the plan of 10 rounds, and one aggregation of updates
@@ -64,12 +64,15 @@ def main() -> None:
 
 def point(name: str, count: int) -> dict[str, float]:
     """Seconds (the least of several: the rest is other work) and peak bytes at one size."""
+    import torch
+
+    torch.set_num_threads(1)
     work = {"clients": clients, "subspaces": subspaces, "questions": questions}[name](count)
     seconds = []
     for _ in range(REPEATS + 1):
-        begun = time.perf_counter()
+        begun = time.process_time()
         work()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.process_time() - begun)
     # The first call makes what is only made once.
     return {
         "count": count,
