@@ -1,6 +1,6 @@
 """A model of LLaVA-1.5-7B's shape on a CUDA device: tokens a second, trained and generated, and memory.
 
-    .venv/bin/python benchmarks/gpu.py [--batch 16] [--rounds 5] [--json gpu.json]
+    .venv/bin/python benchmarks/gpu.py [--batch 8] [--rounds 5] [--json gpu.json]
 
 Random weights in bf16, rank 8, K = 8. Prints the measured rate of bf16 matrix products, the share of it
 that training reaches, tokens a second of training and of answers with and without routing over the
@@ -22,7 +22,7 @@ CLIENTS = 5
 def main() -> None:
     """Measure, print, and write JSON if asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--layers", type=int, default=32)

@@ -3,8 +3,9 @@
     .venv/bin/python benchmarks/growth.py [--quick] [--out docs]
 
 Seconds are those of one thread on the CPU, which other work hardly lengthens. Each point is a process of
-its own, so that its peak of resident memory is its own; the table shows what it has above the first's. Prints a Markdown table, with the exponent of the seconds between the last
-two points (1: linear), where constants weigh least, and writes growth.json and growth.png.
+its own, so that its peak of resident memory is its own; the table shows what it has above the first's,
+and the exponent of the seconds between the last two points (1: linear), where constants weigh least.
+Writes growth.json and growth.png.
 
 clients     the split of 20 samples a client, the plan of 10 rounds, and one aggregation of updates
             of every client (of the mini model's shape; they share tensors: memory is the server's own)
