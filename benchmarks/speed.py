@@ -1,10 +1,11 @@
 """Where a round's time goes on the mini suite, what is done twice, what is padding, how soon it starts.
 
-    .venv/bin/python benchmarks/speed.py [--recipe recipes/mini/task-hom.toml] [--quick] [--json FILE]
+    .venv/bin/python benchmarks/speed.py [--recipe recipes/mini/task-hom.toml] [--quick] [--parts round batches start]
 
 round     every client's turn of the first round in this process, against the floor: the floating-point
           operations of the trained path forward and backward at the rate of large matrix products, and
-          at the rate of the model's own (narrow) ones; what operators take the rest, by torch's profiler
+          at the rate of the model's own (narrow) ones; what operators take the rest, by torch's profiler.
+          Seconds on the CPU, in the recipe's one thread, which other work hardly lengthens
 vision    distinct images of that round, and how many were encoded: in the first pass, in the second
 batches   the share of a turn that reads images and tokenizes; the share of tokens that is padding, over
           all turns of the plan, grouped by length and in random order
@@ -27,9 +28,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 from unittest import mock
 
-PARTS = {
+if TYPE_CHECKING:
+    import torch
+
+PARTS = ("round", "batches", "start")
+OPERATORS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn"),
     "dropout": ("bernoulli_",),
     "AdamW and clipping": ("_foreach", "lerp", "addcdiv", "addcmul", "linalg_vector_norm"),
@@ -60,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--recipe", type=Path, default=Path("recipes/mini/task-hom.toml"))
     parser.add_argument("--quick", action="store_true", help="two clients with few samples")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     changes = ["data.size=tiny", "federation.workers=1", "evaluation.general=0"]
@@ -69,7 +76,9 @@ def main() -> None:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FCIT_CACHE"] = folder
-        for title, part in (("round", a_round), ("batches", batches), ("start", start)):
+        parts = {"round": a_round, "batches": batches, "start": start}
+        for title in given.parts:
+            part = parts[title]
             found[title] = part(given.recipe, changes, 1 if given.quick else 5)
             print(f"{title}")
             for name, value in found[title].items():
@@ -83,11 +92,8 @@ def main() -> None:
 
 def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """One round's turns: seconds, the floor, operators, encodings."""
-    import torch
-
     from fcit.config import load
     from fcit.models.size import lengths, size
-    from fcit.planning.estimates import rate
     from fcit.site import Site
     from fcit.types import Job
     from fcit.watch import Silent
@@ -107,9 +113,9 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     for number in range(2):
         before = cache.computed
         with timed(site.model, "batch", preparing):
-            begun = time.perf_counter()
+            begun = time.process_time()
             updates = [site.train(job, {})[0] for job in jobs]
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
         found[f"images encoded in pass {number + 1}"] = cache.computed - before
         if number == 0:
             found["seconds of pass 1, images encoded"] = seconds[0]
@@ -122,9 +128,9 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     samples = [sample for turn in turns for sample in experiment.data(turn).samples]
     spans = lengths(experiment.model_path(), samples, shape.image_tokens, 2048)
     work = floor(shape, spans, method.rank)
-    dtype, threads = site.model.model.dtype, torch.get_num_threads()
-    large = rate("cpu", dtype, threads)
-    own = narrow(shape, spans, experiment.config.training.batch_size, dtype)
+    dtype = site.model.model.dtype
+    rows = experiment.config.training.batch_size * sum(span for span, _ in spans) // len(spans)
+    large, own = rate(1024, 1024, 1024, dtype), rate(rows, shape.hidden, shape.intermediate, dtype)
     found |= {
         "GFLOP of the floor": work / 1e9,
         "GFLOP/s of large products": large / 1e9,
@@ -158,21 +164,18 @@ def _count(shape: tuple[int, ...]) -> int:
     return shape[0] * shape[1] if len(shape) == 2 else 0
 
 
-def narrow(shape, spans: Sequence[tuple[int, int]], batch: int, dtype) -> float:
-    """The rate of products of a step's tokens with one MLP projection."""
+def rate(rows: int, wide: int, out: int, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of one product x [rows, wide] by [wide, out]."""
     import torch
     from torch.nn import functional as F
 
-    rows = batch * sum(length for length, _ in spans) // len(spans)
-    x = torch.randn(rows, shape.hidden).to(dtype)
-    weight = torch.randn(shape.intermediate, shape.hidden).to(dtype)
+    x, weight = torch.randn(rows, wide).to(dtype), torch.randn(out, wide).to(dtype)
     F.linear(x, weight)
-    begun, times = time.perf_counter(), 0
-    while time.perf_counter() - begun < 0.5:
+    begun, times = time.process_time(), 0
+    while time.process_time() - begun < 1:
         F.linear(x, weight)
         times += 1
-    took = time.perf_counter() - begun
-    return 2 * rows * shape.hidden * shape.intermediate * times / took
+    return 2 * rows * wide * out * times / (time.process_time() - begun)
 
 
 def profile(work: Callable[[], object]) -> dict[str, float]:
@@ -190,12 +193,12 @@ def profile(work: Callable[[], object]) -> dict[str, float]:
             shares[_part(event.key.removeprefix("aten::"))] += (
                 event.self_cpu_time_total / 1e6 / wall
             )
-    found = {f"profile: {name}": shares[name] for name in [*PARTS, "other operators"]}
+    found = {f"profile: {name}": shares[name] for name in [*OPERATORS, "other operators"]}
     return found | {"profile: python and the rest": 1 - sum(shares.values())}
 
 
 def _part(operator: str) -> str:
-    for name, starts in PARTS.items():
+    for name, starts in OPERATORS.items():
         if operator.lstrip("_").startswith(tuple(start.lstrip("_") for start in starts)):
             return name
     return "other operators"
@@ -207,11 +210,11 @@ def timed(owner: object, name: str, seconds: list[float]) -> Iterator[None]:
     call = getattr(owner, name)
 
     def clocked(*given, **more):
-        begun = time.perf_counter()
+        begun = time.process_time()
         try:
             return call(*given, **more)
         finally:
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(time.process_time() - begun)
 
     with mock.patch.object(owner, name, clocked):
         yield
