@@ -173,6 +173,7 @@ def draw(found: dict[str, list[dict]], path: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
 
     from fcit.files import written_aside
 
@@ -182,6 +183,8 @@ def draw(found: dict[str, list[dict]], path: Path) -> None:
         linear = [seconds[-1] * count / counts[-1] for count in counts]
         panel.loglog(counts, linear, "--", color="0.7", label="linear")
         panel.loglog(counts, seconds, "o-", label="seconds", markersize=4)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(NullFormatter())
         panel.set_xlabel(name)
     panels[0].set_ylabel("seconds")
     panels[0].legend(frameon=False)

@@ -1,6 +1,6 @@
 """Where a round's time goes on the mini suite, what is done twice, what is padding, how soon it starts.
 
-    .venv/bin/python benchmarks/speed.py [--recipe recipes/mini/task-hom.toml] [--quick] [--parts round batches start]
+    .venv/bin/python benchmarks/speed.py [--quick] [--parts round batches start] [--json FILE]
 
 round     every client's turn of the first round in this process, against the floor: the floating-point
           operations of the trained path forward and backward at the rate of large matrix products, and
