@@ -49,6 +49,7 @@ FLOORS = {
         "export",
         "serve",
         "doctor",
+        "bench",
         "cli",
         "flower_app",
     ),

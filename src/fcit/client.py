@@ -95,7 +95,9 @@ def take_turn(
     model.checkpoint(training.checkpointing)
     control = model.subspaces.control
     control.dropout = training.dropout
-    control.noise = torch_stream(seed, "dropout", *place)
+    # Drawn where the model is on CUDA: a CPU's draws would hold a GPU up at every layer.
+    where_drawn = model.device if model.device.type == "cuda" else "cpu"
+    control.noise = torch_stream(seed, "dropout", *place, device=where_drawn)
     parts = (model.adapter_parameters(), model.projector_parameters())
     rates = (training.lr, training.projector_lr)
     learning = [

@@ -6,6 +6,7 @@ The published split, where a data folder has one, is read by `benchmark.datasets
 from __future__ import annotations
 
 import math
+from heapq import heapify, heappop, heappush
 
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError
@@ -59,8 +60,13 @@ def _rounded(shares: list[float], count: int) -> list[int]:
 def _filled(sizes: list[int], minimum: int) -> list[int]:
     """No size below `minimum`; what is missing is taken, one by one, from the largest."""
     sizes = list(sizes)
+    largest = [(-size, client) for client, size in enumerate(sizes)]
+    heapify(largest)  # holds every client's present size, and old ones, which are passed over
     for client, size in enumerate(sizes):
         for _ in range(minimum - size):
-            sizes[sizes.index(max(sizes))] -= 1
-            sizes[client] += 1
+            while -largest[0][0] != sizes[largest[0][1]]:
+                heappop(largest)
+            for one, change in ((largest[0][1], -1), (client, 1)):
+                sizes[one] += change
+                heappush(largest, (-sizes[one], one))
     return sizes

@@ -23,8 +23,10 @@ def numpy_stream(seed: int, purpose: str, *place: int | str) -> np.random.Genera
     return np.random.Generator(np.random.PCG64(derive(seed, purpose, *place)))
 
 
-def torch_stream(seed: int, purpose: str, *place: int | str) -> torch.Generator:
-    """A CPU torch generator of its own for one purpose at one place."""
+def torch_stream(
+    seed: int, purpose: str, *place: int | str, device: str | torch.device = "cpu"
+) -> torch.Generator:
+    """A torch generator of its own for one purpose at one place, on a CPU unless said otherwise."""
     import torch
 
-    return torch.Generator().manual_seed(derive(seed, purpose, *place))
+    return torch.Generator(device=device).manual_seed(derive(seed, purpose, *place))

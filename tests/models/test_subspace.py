@@ -51,6 +51,49 @@ def test_a_gate_scales_every_block_per_sample() -> None:
         torch.testing.assert_close(layer(x)[row], want)
 
 
+def test_a_gate_changed_in_place_or_for_another_is_seen() -> None:
+    model, spaces = toy()
+    blocks = {name: block(spaces, i) for i, name in enumerate("xy")}
+    spaces.load(blocks, 2.0)
+    x = torch.randn(2, 4, 6, generator=torch_stream(1, "x"))
+    gate = torch.tensor([[1.0, 0.0]] * 2)
+    spaces.control.gate = gate
+    first = model["up"](x)
+    gate[:, 0], gate[:, 1] = 0.0, 1.0
+    second = model["up"](x)
+    torch.testing.assert_close(second, model["up"].base(x) + x @ delta(blocks["y"], "up", 2.0).T)
+    spaces.control.gate = torch.tensor([[1.0, 0.0]] * 2)
+    assert torch.equal(model["up"](x), first)
+    assert not torch.allclose(first, second)
+
+
+def test_frozen_blocks_are_cast_once_and_new_ones_anew() -> None:
+    model, spaces = toy()
+    model.bfloat16()
+    spaces.load({"0": block(spaces, 0)}, 2.0)
+    x = torch.randn(2, 4, 6, generator=torch_stream(1, "x")).bfloat16()
+    first = model["up"](x)
+    cast = model["up"].cast
+    assert torch.equal(model["up"](x), first)
+    assert model["up"].cast is cast
+    assert all(value.dtype == torch.float32 for value in spaces.block("0").values())
+    spaces.load({"0": block(spaces, 1)}, 2.0)
+    assert not torch.equal(model["up"](x), first)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_scaling_where_it_is_narrow_moves_no_bit_for_a_power_of_two(dtype: torch.dtype) -> None:
+    model, spaces = toy()
+    model.to(dtype)
+    part = block(spaces, 0)
+    spaces.load({"0": part}, 2.0)
+    x = torch.randn(3, 5, 6, generator=torch_stream(1, "x")).to(dtype)
+    a, b = (part[f"{PEFT_PREFIX}up.lora_{side}.weight"].to(dtype) for side in "AB")
+    linear = torch.nn.functional.linear
+    wide = model["up"].base(x) + linear(linear(x, a), b) * 2.0
+    assert torch.equal(model["up"](x), wide)
+
+
 def test_no_gate_is_a_gate_of_ones() -> None:
     model, spaces = toy()
     spaces.load({name: block(spaces, i) for i, name in enumerate("xy")}, 1.0)

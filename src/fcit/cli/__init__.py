@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fcit.cli.bench import bench
 from fcit.cli.data import data
 from fcit.cli.deploy import deploy
 from fcit.cli.options import Changes, Recipe, stoppable
@@ -37,6 +38,7 @@ Start here:
 )
 app.command()(plan)
 app.command()(sweep)
+app.command()(bench)
 app.add_typer(data, name="data")
 app.add_typer(deploy, name="deploy")
 

@@ -33,6 +33,7 @@ class Control:
     gate: Gate = None
     dropout: float = 0.0
     noise: torch.Generator | None = None
+    _wide: tuple[Tensor, tuple[object, ...], Tensor] | None = None
 
     def drop(self, x: Tensor) -> Tensor:
         """Inverted dropout from a named random stream (never the global one)."""
@@ -51,6 +52,23 @@ class Control:
             gate = gate[layer]
         return gate.unsqueeze(1) if gate is not None and gate.dim() == 2 else gate
 
+    def columns(self, layer: str, x: Tensor, rank: int, scale: float) -> Tensor | float:
+        """What a layer's A x is multiplied with: the scale, times the gate of every column's block."""
+        gate = self.gate
+        if not isinstance(gate, Tensor) or gate.requires_grad:
+            found = self.at(layer, x)
+            return scale if found is None else _widen(found, rank, scale, x)
+        form = (gate._version, rank, scale, x.dtype, x.device)
+        if self._wide is None or self._wide[0] is not gate or self._wide[1] != form:
+            found = self.at(layer, x)
+            assert found is not None
+            self._wide = (gate, form, _widen(found, rank, scale, x))
+        return self._wide[2]
+
+
+def _widen(gate: Tensor, rank: int, scale: float, like: Tensor) -> Tensor:
+    return gate.to(like).repeat_interleave(rank, dim=-1) * scale
+
 
 class SubspaceLinear(nn.Module):
     """A frozen Linear and its K blocks; the first ones may be frozen, the others train."""
@@ -60,27 +78,33 @@ class SubspaceLinear(nn.Module):
         self.name, self.base, self.control = name, base, control
         self.rank, self.scale = 1, 1.0
         self.frozen: tuple[Tensor, Tensor] | None = None
+        self.cast: tuple[Tensor, Tensor] | None = None
         self.A: nn.Parameter | None = None
         self.B: nn.Parameter | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.base(x)
-        pairs = [self.frozen] if self.frozen else []
+        pairs = [self._ready(x.dtype)] if self.frozen else []
         if self.A is not None and self.B is not None:
-            pairs.append((self.A, self.B))
+            pairs.append((self.A.to(x.dtype), self.B.to(x.dtype)))
         if not pairs:
             return y
-        gate = self.control.at(self.name, x)
-        if gate is not None:
-            gate = gate.to(x.dtype).repeat_interleave(self.rank, dim=-1)
-        x, start = self.control.drop(x), 0
+        columns, start = self.control.columns(self.name, x, self.rank, self.scale), 0
+        x = self.control.drop(x)
         for a, b in pairs:
-            h = F.linear(x, a.to(x.dtype))
-            if gate is not None:
-                h = h * gate[..., start : start + a.shape[0]]
-            y = y + F.linear(h, b.to(x.dtype)) * self.scale
-            start += a.shape[0]
+            end = start + a.shape[0]
+            here = columns[..., start:end] if isinstance(columns, Tensor) else columns
+            # Scaled where it is narrow, and added in place: wide passes over memory are what costs.
+            y = y.add_(F.linear(F.linear(x, a) * here, b))
+            start = end
         return y
+
+    def _ready(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The frozen blocks in the numbers the model computes in: cast once, not at every token."""
+        assert self.frozen is not None
+        if self.cast is None or self.cast[0].dtype != dtype:
+            self.cast = (self.frozen[0].to(dtype), self.frozen[1].to(dtype))
+        return self.cast
 
 
 def projections(decoder: nn.Module, hidden: int, intermediate: int) -> list[str]:
@@ -146,6 +170,7 @@ class Subspaces:
         for path, layer in self.layers.items():
             layer.scale = scale
             layer.frozen = _stack(layer, path, [blocks[name] for name in frozen])
+            layer.cast = None
             pair = _stack(layer, path, [blocks[name] for name in trained])
             layer.A = nn.Parameter(pair[0]) if pair else None
             layer.B = nn.Parameter(pair[1]) if pair else None

@@ -1,0 +1,101 @@
+"""A model of LLaVA-1.5-7B's shape on a CUDA device: tokens a second, trained and generated, and memory.
+
+    .venv/bin/python benchmarks/gpu.py [--batch 8] [--rounds 5] [--json gpu.json]
+
+Random weights in bf16, rank 8, K = 8. Prints the measured rate of bf16 matrix products, the share of it
+that training reaches, tokens a second of training and of answers with and without routing over the
+subspaces, peak memory, and the seconds of a round of five clients. PEFT runs beside it (`fcit bench`).
+Needs CUDA, peft, and 14 GB in the temporary folder ($TMPDIR).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CLIENTS = 5
+
+
+def main() -> None:
+    """Measure, print, and write JSON if asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    import torch
+
+    if not torch.cuda.is_available():
+        sys.exit("gpu.py: no CUDA device here; this benchmark is for one")
+    found = measure(given)
+    for name, value in found.items():
+        print(f"{name:34}{value:>14.5g}" if isinstance(value, int | float) else f"{name:34}{value}")
+    if given.json:
+        from fcit.files import write_json
+
+        write_json(given.json, found)
+
+
+def measure(given: argparse.Namespace) -> dict[str, float | str]:
+    """All figures by name; seconds are medians over interleaved rounds."""
+    from statistics import median
+
+    import torch
+
+    from fcit.bench import Options, ratios
+    from fcit.bench.pair import Pair
+    from fcit.bench.timing import interleaved
+    from fcit.models.random import Shape, write
+    from fcit.planning.estimates import rate
+
+    shape = Shape(4096, 11008, given.layers, side=336, vision_width=1024, vision_layers=24)
+    options = Options(
+        shape.hidden, shape.intermediate, shape.layers, batch=given.batch, tokens=given.tokens,
+        rounds=given.rounds,
+    )  # fmt: skip
+    kind = torch.bfloat16
+    with tempfile.TemporaryDirectory(prefix="fcit-gpu-") as folder:
+        place = Path(folder)
+        parameters = write(place / "model", shape, kind, "cuda")
+        torch.cuda.empty_cache()
+        pair = Pair(place, options, "cuda", kind)
+        seconds = interleaved(pair.trains(), given.rounds)
+        begun = time.perf_counter()
+        for _ in range(CLIENTS):
+            pair.trains()["train"]()
+        round_of_five = time.perf_counter() - begun
+        torch.cuda.reset_peak_memory_stats()
+        pair.trains()["train"]()
+        training = torch.cuda.max_memory_allocated()
+        answers = {name: call for name, call in pair.answers().items() if name != "alone"}
+        torch.cuda.reset_peak_memory_stats()
+        seconds |= interleaved(answers | {"plain": pair.plain}, given.rounds)
+        answering = torch.cuda.max_memory_allocated()
+        seconds |= interleaved({"alone": pair.answers()["alone"]}, given.rounds)
+        tokens = pair.ours.batch(pair.asked.samples, pair.asked.images).mask.sum().item()
+    speed = rate("cuda", kind, torch.get_num_threads())
+    trained = options.steps * tokens / median(seconds["train"])
+    body = parameters - 2 * shape.vocabulary * shape.hidden
+    written = options.batch * options.tokens
+    found: dict[str, float | str] = {
+        "device": torch.cuda.get_device_name(),
+        "parameters": parameters,
+        "bf16 matrix products, TFLOP/s": speed / 1e12,
+        "trained tokens/s": trained,
+        "share of that rate": 4 * body * trained / speed,
+        "answer tokens/s, routed over K": written / median(seconds["answer"]),
+        "answer tokens/s, no adapters": written / median(seconds["plain"]),
+        "peak while training, GB": training / 1e9,
+        "peak while answering, GB": answering / 1e9,
+        "a round of five clients, s": round_of_five,
+    }
+    return found | {name: one.ratio for name, one in ratios(seconds, options, "cuda").items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""How seconds and memory grow with clients, with subspaces, and with the test set.
+
+    .venv/bin/python benchmarks/growth.py [--quick] [--out docs]
+
+Seconds are those of one thread on the CPU, which other work hardly lengthens. Each point is a process of
+its own, so that its peak of resident memory is its own; the table shows what it has above the first's,
+and the exponent of the seconds between the last two points (1: linear), where constants weigh least.
+Writes growth.json and growth.png.
+
+clients     the split of 20 samples a client, the plan of 10 rounds, and one aggregation of updates
+            of every client (of the mini model's shape; they share tensors: memory is the server's own)
+subspaces   one batch of 16 questions routed over K, answered by the mini model with 8 tokens each
+questions   answers of 8 tokens to so many questions, in batches of 50, with 8 subspaces
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+SERIES = {
+    "clients": (10, 30, 100, 300, 1000, 3000, 10000),
+    "subspaces": (1, 2, 4, 8, 16, 32, 64),
+    "questions": (50, 100, 200, 400, 800),
+}
+QUICK = {"clients": (10, 100), "subspaces": (1, 4), "questions": (4, 8)}
+REPEATS = 3
+
+
+def main() -> None:
+    """Measure every point, print the table, draw the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="two small points a series")
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.inside:
+        name, count = given.inside
+        print(json.dumps(point(name, int(count))))
+        return
+    found: dict[str, list[dict]] = {}
+    for name, counts in (QUICK if given.quick else SERIES).items():
+        found[name] = []
+        for count in counts:
+            command = [sys.executable, __file__, "--inside", name, str(count)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+            print(
+                f"{name} {count}: {found[name][-1]['seconds']:.4g} s", file=sys.stderr, flush=True
+            )
+    print(table(found))
+    from fcit.files import write_json
+
+    write_json(given.out / "growth.json", found)
+    draw(found, given.out / "growth.png")
+
+
+def point(name: str, count: int) -> dict[str, float]:
+    """Seconds (the least of several: the rest is other work) and peak bytes at one size."""
+    import torch
+
+    torch.set_num_threads(1)
+    work = {"clients": clients, "subspaces": subspaces, "questions": questions}[name](count)
+    seconds = []
+    for _ in range(REPEATS + 1):
+        begun = time.process_time()
+        work()
+        seconds.append(time.process_time() - begun)
+    # The first call makes what is only made once.
+    return {
+        "count": count,
+        "seconds": min(seconds[1:]),
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+    }
+
+
+def clients(count: int) -> Callable[[], object]:
+    """The server's own work for so many clients."""
+    from fcit.methods import find
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+    from fcit.partition import split
+    from fcit.schedule import plan
+    from fcit.types import Setting, Stage, State, Task, Update
+
+    method = find("finetune")()
+    shape = size(CHECKPOINTS / "mini-lmm")
+    block, task = shape.blank(method.rank), Task("Flickr30k", ("Flickr30k",))
+    setting = Setting("grown", (Stage((task,)),), count, count, 10)
+
+    def work() -> object:
+        shares = split(20 * count, count, 1.0, 0, "Flickr30k")
+        turns = plan(setting, 0)[0][0]
+        updates = [
+            Update(one.client, len(shares[one.client]), {"0": block}, {}, {}) for one in turns
+        ]
+        return method.aggregate(State({"0": block}), updates)
+
+    return work
+
+
+def subspaces(count: int) -> Callable[[], object]:
+    """A batch of answers with so many subspaces."""
+    return _asking(16, count)
+
+
+def questions(count: int) -> Callable[[], object]:
+    """So many answers."""
+    return _asking(count, 8)
+
+
+def _asking(count: int, blocks: int) -> Callable[[], object]:
+    """DISCO answers so many questions about one picture, in batches of at most 50."""
+
+    from fcit.bench.pair import questions as asked
+    from fcit.bench.pair import state
+    from fcit.client import Data
+    from fcit.evaluate import answer, chunks
+    from fcit.methods.disco import Disco
+    from fcit.models import CHECKPOINTS
+    from fcit.models.identity import Encoder
+    from fcit.models.lmm import LMM
+
+    method = Disco()
+    model, encoder = LMM(CHECKPOINTS / "mini-lmm"), Encoder(CHECKPOINTS / "mini-clip")
+    held = state(method, model, blocks)
+    model.receive(held, method.scale)
+
+    def work() -> object:
+        with tempfile.TemporaryDirectory() as folder:
+            data = asked(Path(folder), count)
+            return [
+                answer(model, encoder, method, held, part, 8)
+                for chosen in chunks(data.samples, 50)
+                for part in [
+                    Data([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
+                ]
+            ]
+
+    return work
+
+
+def exponent(rows: list[dict]) -> float:
+    """Of the power law between the last two points."""
+    a, b = rows[-2:]
+    return math.log(b["seconds"] / a["seconds"]) / math.log(b["count"] / a["count"])
+
+
+def table(found: dict[str, list[dict]]) -> str:
+    """Markdown: a line a point."""
+    lines = ["| | | seconds | MB above the first | exponent |", "|---|---|---|---|---|"]
+    for name, rows in found.items():
+        for row in rows:
+            last = f"{exponent(rows):.2f}" if row is rows[-1] else ""
+            more = (row["peak"] - rows[0]["peak"]) / 1e6
+            lines.append(
+                f"| {name} | {row['count']} | {row['seconds']:.4g} | {more:.0f} | {last} |"
+            )
+    return "\n".join(lines)
+
+
+def draw(found: dict[str, list[dict]], path: Path) -> None:
+    """A panel a series: seconds against size, with a line of slope 1 through the last point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import NullFormatter
+
+    from fcit.files import written_aside
+
+    figure, panels = plt.subplots(1, len(found), figsize=(9, 2.8), layout="constrained")
+    for panel, (name, rows) in zip(panels, found.items(), strict=True):
+        counts, seconds = [row["count"] for row in rows], [row["seconds"] for row in rows]
+        linear = [seconds[-1] * count / counts[-1] for count in counts]
+        panel.loglog(counts, linear, "--", color="0.7", label="linear")
+        panel.loglog(counts, seconds, "o-", label="seconds", markersize=4)
+        for axis in (panel.xaxis, panel.yaxis):
+            axis.set_minor_formatter(NullFormatter())
+        panel.set_xlabel(name)
+    panels[0].set_ylabel("seconds")
+    panels[0].legend(frameon=False)
+    with written_aside(path) as aside:
+        figure.savefig(aside, dpi=110, format="png")
+
+
+if __name__ == "__main__":
+    main()

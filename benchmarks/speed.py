@@ -1,0 +1,302 @@
+"""Where a round's time goes on the mini suite, what is done twice, what is padding, how soon it starts.
+
+    .venv/bin/python benchmarks/speed.py [--quick] [--parts round batches start] [--json FILE]
+
+round     every client's turn of the first round in this process, against the floor: the floating-point
+          operations of the trained path forward and backward at the rate of large matrix products, and
+          at the rate of the model's own (narrow) ones; what operators take the rest, by torch's profiler.
+          Seconds on the CPU, in the recipe's one thread, which other work hardly lengthens
+vision    distinct images of that round, and how many were encoded: in the first pass, in the second
+batches   the share of a turn that reads images and tokenizes; the share of tokens that is padding, over
+          all turns of the plan, grouped by length and in random order
+start     medians of five processes, by the clock and in seconds on the CPU (which other work does not
+          lengthen): `fcit --help`; a second `fcit run` up to its first answer and, past few zero-shot
+          answers, up to its first training step (one process, everything made before)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+from unittest import mock
+
+if TYPE_CHECKING:
+    import torch
+
+PARTS = ("round", "batches", "start")
+OPERATORS = {
+    "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn"),
+    "dropout": ("bernoulli_",),
+    "AdamW and clipping": ("_foreach", "lerp", "addcdiv", "addcmul", "linalg_vector_norm"),
+    "softmax and losses": ("softmax", "nll_loss", "cross_entropy"),
+    "copies and casts": ("copy_", "_to_copy", "cat", "index", "clone", "masked_scatter", "embedding"),
+    "element by element": (
+        "add", "mul", "div", "silu", "pow", "rsqrt", "mean", "sum", "neg", "fill_", "gelu", "where",
+        "sub", "cos", "sin",
+    ),
+}  # fmt: skip
+"""Operators by what they are for, by the beginnings of their names."""
+
+FIRST = """
+import os, sys, time
+import {module} as place
+def first(*given, **more):
+    print("at", time.time(), flush=True)
+    os._exit(0)
+place.{name} = first
+sys.argv = {argv!r}
+from fcit.cli import main
+main()
+"""
+
+
+def main() -> None:
+    """Measure all parts and print them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--recipe", type=Path, default=Path("recipes/mini/task-hom.toml"))
+    parser.add_argument("--quick", action="store_true", help="two clients with few samples")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    changes = ["data.size=tiny", "federation.workers=1", "evaluation.general=0"]
+    if given.quick:
+        changes += ['setting.order=["ImageNet-R","ArxivQA"]', "federation.per_round=2"]
+        changes += ["data.train=200", "data.test=8", "federation.rounds=1"]
+    found: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FCIT_CACHE"] = folder
+        parts = {"round": a_round, "batches": batches, "start": start}
+        for title in given.parts:
+            part = parts[title]
+            found[title] = part(given.recipe, changes, 1 if given.quick else 5)
+            print(f"{title}")
+            for name, value in found[title].items():
+                print(f"  {name:44}{value:12.4g}", flush=True)
+    print(f"load average {os.getloadavg()[0]:.1f}")
+    if given.json:
+        from fcit.files import write_json
+
+        write_json(given.json, found)
+
+
+def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
+    """One round's turns: seconds, the floor, operators, encodings."""
+    from fcit.config import load
+    from fcit.models.size import lengths, size
+    from fcit.site import Site
+    from fcit.types import Job
+    from fcit.watch import Silent
+
+    site = Site(load(recipe, changes))
+    experiment, method = site.experiment, site.method
+    experiment.prepare(Silent())
+    turns = experiment.plan[0][0]
+    state = method.begin(site.start(), experiment.training_setting.stages[0])
+    state = method.organise(state, [site.identify(turn) for turn in method.unknown(state, turns)])
+    jobs = [Job(turn, method.send(state, turn)) for turn in turns]
+    images = {path.read_bytes() for turn in turns for path in experiment.data(turn).images}
+    cache = site.model.cache
+    found: dict[str, float] = {"clients": len(turns), "distinct images": len(images)}
+    preparing: list[float] = []
+    seconds: list[float] = []
+    for number in range(2):
+        before = cache.computed
+        with timed(site.model, "batch", preparing):
+            begun = time.process_time()
+            updates = [site.train(job, {})[0] for job in jobs]
+            seconds.append(time.process_time() - begun)
+        found[f"images encoded in pass {number + 1}"] = cache.computed - before
+        if number == 0:
+            found["seconds of pass 1, images encoded"] = seconds[0]
+            preparing.clear()
+    steps = sum(update.metrics["steps"] for update in updates)
+    found |= {"seconds": seconds[1], "steps": steps, "seconds a step": seconds[1] / steps}
+    found["share of reading and tokenizing"] = sum(preparing) / seconds[1]
+
+    shape = size(experiment.model_path())
+    samples = [sample for turn in turns for sample in experiment.data(turn).samples]
+    spans = lengths(experiment.model_path(), samples, shape.image_tokens, 2048)
+    work = floor(shape, spans, method.rank)
+    dtype = site.model.model.dtype
+    rows = experiment.config.training.batch_size * sum(span for span, _ in spans) // len(spans)
+    large, own = rate(1024, 1024, 1024, dtype), rate(rows, shape.hidden, shape.intermediate, dtype)
+    found |= {
+        "GFLOP of the floor": work / 1e9,
+        "GFLOP/s of large products": large / 1e9,
+        "GFLOP/s of the model's own products": own / 1e9,
+        "floor by large products, s": work / large,
+        "floor by its own products, s": work / own,
+        "share reached, of large products": work / large / seconds[1],
+        "share reached, of its own products": work / own / seconds[1],
+    }
+    return found | profile(lambda: site.train(jobs[0], {}))
+
+
+def floor(shape, spans: Sequence[tuple[int, int]], rank: int) -> float:
+    """Floating-point operations of one pass over samples, forward and backward, without padding.
+
+    A frozen layer has no gradient of its weights; LoRA and the projector have.
+    """
+    tokens = sum(length for length, _ in spans)
+    answered = sum(count for _, count in spans)
+    lora = sum(rank * (wide + out) for wide, out in shape.layers.values())
+    attention = 4 * shape.hidden * shape.depth * sum(length**2 for length, _ in spans)
+    head = 2 * shape.hidden * shape.vocabulary * answered
+    joined = 2 * sum(_count(one) for one in shape.projector.values()) * shape.image_tokens
+    return (
+        2 * (2 * shape.decoder * tokens + head)
+        + 3 * (2 * lora * tokens + attention + joined * len(spans))
+    )  # fmt: skip
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return shape[0] * shape[1] if len(shape) == 2 else 0
+
+
+def rate(rows: int, wide: int, out: int, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of one product x [rows, wide] by [wide, out]."""
+    import torch
+    from torch.nn import functional as F
+
+    x, weight = torch.randn(rows, wide).to(dtype), torch.randn(out, wide).to(dtype)
+    F.linear(x, weight)
+    begun, times = time.process_time(), 0
+    while time.process_time() - begun < 1:
+        F.linear(x, weight)
+        times += 1
+    return 2 * rows * wide * out * times / (time.process_time() - begun)
+
+
+def profile(work: Callable[[], object]) -> dict[str, float]:
+    """Shares of a turn's time by kind of operator; `python and the rest` is what no operator took."""
+    from torch.profiler import ProfilerActivity
+    from torch.profiler import profile as profiler
+
+    with profiler(activities=[ProfilerActivity.CPU], acc_events=True) as seen:
+        begun = time.perf_counter()
+        work()
+        wall = time.perf_counter() - begun
+    shares: Counter[str] = Counter()
+    for event in seen.key_averages():
+        if event.key.startswith("aten::"):
+            shares[_part(event.key.removeprefix("aten::"))] += (
+                event.self_cpu_time_total / 1e6 / wall
+            )
+    found = {f"profile: {name}": shares[name] for name in [*OPERATORS, "other operators"]}
+    return found | {"profile: python and the rest": 1 - sum(shares.values())}
+
+
+def _part(operator: str) -> str:
+    for name, starts in OPERATORS.items():
+        if operator.lstrip("_").startswith(tuple(start.lstrip("_") for start in starts)):
+            return name
+    return "other operators"
+
+
+@contextmanager
+def timed(owner: object, name: str, seconds: list[float]) -> Iterator[None]:
+    """While it is open, every call of a method adds its seconds to the list."""
+    call = getattr(owner, name)
+
+    def clocked(*given, **more):
+        begun = time.process_time()
+        try:
+            return call(*given, **more)
+        finally:
+            seconds.append(time.process_time() - begun)
+
+    with mock.patch.object(owner, name, clocked):
+        yield
+
+
+def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
+    """Padding over every turn of the plan (each client and task once)."""
+    from fcit.client import ALIKE, grouped
+    from fcit.config import load
+    from fcit.experiment import Experiment
+    from fcit.models.size import lengths, size
+    from fcit.seeds import numpy_stream
+
+    experiment = Experiment(load(recipe, changes))
+    shape, batch = size(experiment.model_path()), experiment.config.training.batch_size
+    turns = {(t.client, t.task.name): t for stage in experiment.plan for r in stage for t in r}
+    tokens, grouped_tokens, random_tokens = 0, 0, 0
+    for turn in turns.values():
+        samples = experiment.data(turn).samples
+        spans = [a for a, _ in lengths(experiment.model_path(), samples, shape.image_tokens, 2048)]
+        alike = [(len(one.prompt) + len(one.answers[0])) // ALIKE for one in samples]
+        rng = numpy_stream(0, "batches", turn.client)
+        shuffled = rng.permutation(len(spans)).tolist()
+        tokens += sum(spans)
+        grouped_tokens += _padded(spans, grouped(alike, batch, rng))
+        random_tokens += _padded(
+            spans, (shuffled[at : at + batch] for at in range(0, len(shuffled), batch))
+        )
+    return {
+        "tokens": tokens,
+        "padding, grouped by length": 1 - tokens / grouped_tokens,
+        "padding, in random order": 1 - tokens / random_tokens,
+    }
+
+
+def _padded(spans: Sequence[int], chosen: Iterator[list[int]]) -> int:
+    return sum(len(batch) * max(spans[i] for i in batch) for batch in chosen)
+
+
+def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
+    """Seconds from a process's start, and those it was on a CPU."""
+    sets = [word for change in changes for word in ("--set", change)]
+    argv = ["fcit", "run", str(recipe), *sets, "--set", "data.train=200", "--set", "data.test=8"]
+    found: dict[str, float] = {}
+
+    def note(label: str, rows: Sequence[tuple[float, float]]) -> None:
+        for kind, values in zip(("", ", on the CPU"), zip(*rows, strict=True), strict=True):
+            found[label + kind] = median(values)
+
+    helped = [sys.executable, "-m", "fcit.cli", "--help"]
+    note("fcit --help", [seconds(helped, told=False) for _ in range(times + 1)][1:])
+    places = {"answer": ("fcit.evaluate", "answer"), "step": ("fcit.client", "schedule")}
+    for label, (module, name) in places.items():
+        rows = []
+        for _ in range(times + 1):
+            with tempfile.TemporaryDirectory() as folder:
+                code = FIRST.format(
+                    module=module, name=name, argv=[*argv, "--out", folder + "/run"]
+                )
+                rows.append(seconds([sys.executable, "-c", code], told=True))
+        note(f"second run to its first {label}", rows[1:])
+    return found
+
+
+def seconds(command: Sequence[str], told: bool) -> tuple[float, float]:
+    """Of a process, to its end or to the moment that it tells: by the clock, and on the CPU."""
+    used = _children()
+    begun = time.time()
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"speed.py: {command[:3]} failed: {done.stderr[-500:]}")
+    ended = time.time()
+    if told:
+        line = next(one for one in done.stdout.splitlines() if one.startswith("at "))
+        ended = float(line.removeprefix("at "))
+    return ended - begun, _children() - used
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""The benchmarks of speed: their arithmetic, and one line where they cannot run."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+def test_the_floor_counts_a_frozen_layer_twice_and_what_learns_three_times() -> None:
+    from speed import floor
+
+    parts = {"depth": 2, "hidden": 4, "vocabulary": 7, "image_tokens": 3}
+    shape = SimpleNamespace(
+        decoder=0, layers={"up": (4, 6)}, projector={"weight": (5, 4), "bias": (5,)}, **parts
+    )
+    spans = [(10, 1), (20, 2)]
+    lora, attention, head, joined = 2 * 3 * 10 * 30, 4 * 4 * 2 * 500, 2 * 4 * 7 * 3, 2 * 20 * 3 * 2
+    assert floor(shape, spans, 3) == 3 * (lora + attention + joined) + 2 * head
+    shape.decoder = 100
+    assert floor(shape, spans, 3) == 3 * (lora + attention + joined) + 2 * (head + 2 * 100 * 30)
+
+
+def test_padding_is_counted_by_batch() -> None:
+    from speed import _padded
+
+    assert _padded([3, 5, 1], iter([[0, 1], [2]])) == 11
+
+
+@pytest.mark.parametrize(
+    ("operator", "part"),
+    [
+        ("addmm", "matrix products"),
+        ("bernoulli_", "dropout"),
+        ("_foreach_add_", "AdamW and clipping"),
+        ("_softmax_backward_data", "softmax and losses"),
+        ("add_", "element by element"),
+        ("copy_", "copies and casts"),
+        ("uniform_", "other operators"),
+    ],
+)
+def test_operators_are_told_apart(operator: str, part: str) -> None:
+    from speed import _part
+
+    assert _part(operator) == part
+
+
+def test_the_exponent_of_growth_is_that_of_the_last_two_points() -> None:
+    from growth import exponent, table
+
+    rows = [{"count": n, "seconds": 0.1 * n**2, "peak": 1e6 * n} for n in (1, 3, 10)]
+    assert exponent(rows) == pytest.approx(2.0)
+    assert table({"clients": rows}).splitlines()[-1] == "| clients | 10 | 10 | 9 | 2.00 |"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_without_cuda_the_gpu_benchmark_is_one_line() -> None:
+    done = subprocess.run([sys.executable, SCRIPTS / "gpu.py"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "gpu.py: no CUDA device here; this benchmark is for one\n"
