@@ -75,6 +75,11 @@ class FeatureCache:
         self._remember(key, value)
         return value
 
+    def forget(self) -> None:
+        """Drop what is in memory."""
+        self.memory.clear()
+        self.held = 0
+
     def _remember(self, key: str, value: Weights) -> None:
         self.memory[key] = value
         self.held += nbytes(value)
