@@ -48,7 +48,7 @@ def test_what_nobody_waits_for_any_more_is_given_up(slow) -> None:
 
 
 def test_closing_ends_what_is_being_answered_and_what_waits(slow) -> None:
-    batcher, answer = slow
+    batcher, _ = slow
 
     async def ask() -> list[str | BaseException]:
         asked = [asyncio.create_task(batcher.ask(f"slow {at}", 60)) for at in range(6)]

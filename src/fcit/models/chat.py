@@ -72,6 +72,11 @@ class Chat:
         marks = (processor.image_token, self.tokenizer.convert_ids_to_tokens(image_id))
         self.marks = tuple(dict.fromkeys(marks))
 
+    @property
+    def begins(self) -> bool:
+        """Whether the template writes the tokenizer's first token itself."""
+        return self._begun(self.question("", self.marks[-1]))
+
     def question(self, prompt: str, image: str) -> str:
         """The text up to where the assistant answers one prompt about one image."""
         return self._render([_human(self._plain(prompt), image=True)], True, image)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fcit.models.size import CACHE
 from fcit.types import Weights
 from fcit.weights import load, nbytes, save
 
@@ -47,7 +48,7 @@ class FeatureCache:
         self,
         model: str,
         folder: Path | None,
-        memory_bytes: int = 512 << 20,
+        memory_bytes: int = CACHE,
         disk_bytes: int = 4 << 30,
     ):
         self.folder = folder / model[:16] if folder else None

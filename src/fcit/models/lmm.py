@@ -25,6 +25,7 @@ from fcit.models.loading import load
 from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.models.vision import Embeds, Seen, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
+from fcit.weights import parted
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 
@@ -101,10 +102,7 @@ class LMM:
         """Put a state's adapters and projector in place; those in `train` can then learn."""
         blocks, isolated = {}, {}
         for name, weights in state.adapters.items():
-            blocks[name] = {k: v for k, v in weights.items() if not k.startswith(PROJECTOR)}
-            isolated[name] = {
-                k[len(PROJECTOR) :]: v for k, v in weights.items() if k.startswith(PROJECTOR)
-            }
+            blocks[name], isolated[name] = parted(weights)
         self.subspaces.load(blocks, scale, train)
         per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
         self.isolated = bool(per_block)
@@ -294,6 +292,11 @@ class LMM:
         if self.model.config.model_type == "paligemma":
             return ((labels != -100).cumsum(dim=1) > 0).long()
         return (ids == self.image_id).long()
+
+    def save_processor(self, folder: Path) -> None:
+        """Write the processor with the chat template that is used here."""
+        self.processor.chat_template = self.chat.template
+        self.processor.save_pretrained(folder)
 
     def _encode(self, data: bytes, path: Path) -> Seen:
         return self.vision.see(open_image(io.BytesIO(data), path, self.square))

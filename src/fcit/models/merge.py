@@ -31,7 +31,7 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype) -> None:
         parent, _, leaf = path.rpartition(".")
         setattr(model.model.get_submodule(parent), leaf, layer.base)
     model.model.to(dtype).save_pretrained(folder)
-    model.processor.save_pretrained(folder)
+    model.save_processor(folder)
 
 
 def delta(layer: SubspaceLinear, shares: Tensor | None) -> Tensor:
