@@ -44,13 +44,14 @@ def subspace(run: Run, name: str, out: Path) -> None:
         trained = run.trained_by
         known = "; ".join(f"{one} ({', '.join(trained[one])})" for one in parts)
         raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
+    from fcit.models.merge import save_processor
     from fcit.models.subspace import save_peft
 
     part = parts[name]
     with folder_aside(out) as folder:
         model, base = run.site.model, cards.base_name(run)
         save_peft(folder, part.block, _scale(run), base, part.projector, model.vision.places)
-        model.save_processor(folder)
+        save_processor(model, folder)
         write_text(folder / "README.md", cards.subspace(run, name))
 
 
@@ -68,6 +69,7 @@ def everything(run: Run, out: Path) -> None:
             "its own, which router.py does not do; export --merged DATASET, or a --subspace"
         )
     from fcit.models import router
+    from fcit.models.merge import save_processor
     from fcit.models.subspace import save_peft
 
     with folder_aside(out) as folder:
@@ -81,7 +83,7 @@ def everything(run: Run, out: Path) -> None:
         if "identity" in run.state.extras:
             save(folder / "identity.safetensors", run.state.extras["identity"])
         write_json(folder / "router.json", _router(run, list(parts)))
-        run.site.model.save_processor(folder)
+        save_processor(run.site.model, folder)
         shutil.copyfile(router.__file__, folder / "router.py")
         write_text(folder / "README.md", cards.everything(run))
 

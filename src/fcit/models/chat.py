@@ -129,7 +129,7 @@ class Chat:
         if ids.count(self.image_id) < wanted or all(label == -100 for label in labels):
             raise FcitError(
                 f"training.max_length: {self.max_length} tokens cut off the image or the whole answer "
-                f"of {sample.dataset} sample {sample.id}; raise it"
+                f"of {sample.dataset} sample {sample.id}, whose image takes {wanted}; raise it"
             )
         return ids, labels
 

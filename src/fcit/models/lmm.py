@@ -201,9 +201,11 @@ class LMM:
         inputs, labels = self._inputs(batch)
         with checkpointed(self._again):
             hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+        labels = labels.to(hidden.device)  # a model spread over GPUs ends on another than it starts
         place = labels[:, 1:] != -100
         head = self.model.get_output_embeddings()
-        return head(hidden[:, :-1][place]).float(), labels[:, 1:][place]
+        words = head(hidden[:, :-1][place]).float()
+        return words, labels[:, 1:][place].to(words.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy over the batch's answer tokens."""
@@ -292,11 +294,6 @@ class LMM:
         if self.model.config.model_type == "paligemma":
             return ((labels != -100).cumsum(dim=1) > 0).long()
         return (ids == self.image_id).long()
-
-    def save_processor(self, folder: Path) -> None:
-        """Write the processor with the chat template that is used here."""
-        self.processor.chat_template = self.chat.template
-        self.processor.save_pretrained(folder)
 
     def _encode(self, data: bytes, path: Path) -> Seen:
         return self.vision.see(open_image(io.BytesIO(data), path, self.square))

@@ -72,7 +72,7 @@ class SubspaceLinear(nn.Module):
             return y
         gate = self.control.at(self.name, x)
         if gate is not None:
-            gate = gate.to(x.dtype).repeat_interleave(self.rank, dim=-1)
+            gate = gate.to(x.device, x.dtype).repeat_interleave(self.rank, dim=-1)
         x, start = self.control.drop(x), 0
         for a, b in pairs:
             h = F.linear(x, a.to(x.dtype))
