@@ -9,14 +9,12 @@ import re
 import sys
 from pathlib import Path
 
+import families
 import pytest
 
 import fcit
 import handmade
 from fcit import export
-
-sys.path.insert(0, str(Path(__file__).parent / "models"))
-import families
 
 PROMPT = "How many icons are there?"
 
