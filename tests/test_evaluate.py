@@ -15,6 +15,7 @@ from fcit.evaluate import answer, chunks, routing
 from fcit.methods.base import Method
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
+from fcit.models.chat import Completion
 from fcit.models.identity import Encoder
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Sample, Stage, State, Task
@@ -61,11 +62,12 @@ class Mirror:
     def subspaces(self) -> SimpleNamespace:
         return SimpleNamespace(names=self.names)
 
-    def generate(self, prompts, images, most) -> list[str]:
-        assert len(prompts) == len(images)
-        if self.gate is None:
-            return ["base"] * len(prompts)
-        return [" ".join(f"{share:.4f}" for share in row.tolist()) for row in self.gate]
+    def complete(self, prompts, images, limits, wanted=None) -> list[Completion]:
+        assert len(prompts) == len(images) == len(limits)
+        texts = ["base"] * len(prompts)
+        if self.gate is not None:
+            texts = [" ".join(f"{share:.4f}" for share in row.tolist()) for row in self.gate]
+        return [Completion(text, 1, 1, True) for text in texts]
 
 
 @dataclass

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from fcit import export
 from fcit.api import Run
 from fcit.client import Data
 from fcit.files import write_lines
+from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
 from fcit.runfolder import RunFolder
 from fcit.types import FcitError, Sample
@@ -269,3 +271,76 @@ def test_mistakes_leave_nothing_behind(made, tmp_path: Path) -> None:
     with pytest.raises(FcitError, match="not empty"):
         export.subspace(run, "0", tmp_path / "full")
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_quantised_run_is_exported_from_whole_weights(
+    table: dict, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table, "finetune")
+    want, _ = answered(handmade.run(tmp_path / "plain", table, "finetune"), image)
+    part = run.config.model.model_copy(update={"quantize": "4bit"})
+    run.config = run.config.model_copy(update={"model": part})
+    export.merged(run, PROMPT, tmp_path / "merged")
+    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+
+
+@dataclass(frozen=True)
+class Mine(Disco):
+    """Somebody's own method."""
+
+    def route(self, state, query):
+        return {name: 0.5 for name in state.adapters}
+
+
+@dataclass(frozen=True)
+class Equipped(Disco):
+    """Another."""
+
+    def equip(self, model, received) -> None:
+        model.gate = None
+
+
+def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table)
+    run.site.method = Mine()
+    with pytest.raises(FcitError, match="of its own, which router.py does not do"):
+        export.everything(run, tmp_path / "out")
+    monkeypatch.setattr("fcit.config.build_method", lambda config: Equipped())
+    with pytest.raises(FcitError, match="equips the model in a way of its own"):
+        export.subspace(run, "0", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_why_a_dataset_has_no_shares_is_said(table: dict, tmp_path: Path) -> None:
+    run = handmade.run(tmp_path / "run", table)
+    with pytest.raises(FcitError, match="Grounding is no dataset of this run; it has IconQA, Fig"):
+        export.merged(run, "Grounding", tmp_path / "out")
+    part = run.config.evaluation.model_copy(update={"where": "clients"})
+    run.config = run.config.model_copy(update={"evaluation": part})
+    with pytest.raises(FcitError, match="clients scored their own"):
+        export.merged(run, "IconQA", tmp_path / "out")
+
+
+@pytest.mark.parametrize("token", ["text", "both"])
+@pytest.mark.parametrize("gate", ["softmax", "argmax", "cosine", "concat"])
+def test_router_and_disco_agree_on_any_tokens(token: str, gate: str, monkeypatch) -> None:
+    import torch
+
+    from fcit.methods.base import Query
+    from fcit.models.router import Router
+    from fcit.types import State
+
+    noise = torch.Generator().manual_seed(5)
+    tokens, feature = (torch.randn(n, 8, generator=noise) for n in (5, 1))
+    method = Disco(gate=gate, token=token, temperature=0.2)  # type: ignore[arg-type]
+    held = {"identity": {"tokens": tokens, "samples": torch.ones(5)}}
+    want = method.route(State({}, held), Query("", feature[0]))
+    router = Router.__new__(Router)
+    router.names, router.kind, router.tokens = list(want), token, tokens
+    router.facts = {"gate": gate, "temperature": 0.2}
+    text, image = feature[0].chunk(2) if token == "both" else (feature[0], None)
+    monkeypatch.setattr(router, "_text", lambda prompt: text)
+    monkeypatch.setattr(router, "_image", lambda seen: image)
+    assert router.weights("", "seen") == pytest.approx(want, abs=1e-6)

@@ -128,9 +128,13 @@ def test_serve_says_where_it_is_and_stops_at_ctrl_c(served: subprocess.Popen[str
 def test_serve_refuses_what_cannot_be(made: Run, table: dict, tmp_path: Path) -> None:
     pytest.importorskip("uvicorn", reason="the extra fcit[serve] is not installed")
     (tmp_path / "empty").write_text("\n")
+    (tmp_path / "accents").write_text("sésame-1\n")
     for words, said in (
         (["--key-file", tmp_path / "gone"], "gone"),
         (["--key-file", tmp_path / "empty"], "is empty"),
+        (["--key-file", tmp_path / "accents"], "ASCII"),
+        (["--name", "https://chat.example.org"], "--name https://chat.example.org: give a host"),
+        (["--tokens", "0"], "--tokens"),
         (["--host", "not a host"], "cannot listen"),
         (["--batch", "0"], "--batch"),
         (["--timeout", "nan"], "--timeout"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from fcit.types import Sample, State
 if TYPE_CHECKING:
     from fcit.client import Data
     from fcit.methods import Method
+    from fcit.models.chat import Completion
     from fcit.models.identity import Encoder
     from fcit.models.lmm import LMM
 
@@ -36,10 +37,26 @@ def answer(
 
     The state must be in place (`model.receive`). Raises FcitError on an image that cannot be read.
     """
+    limits = [max_new_tokens] * len(data.samples)
+    found = complete(model, encoder, method, state, data, limits)
+    return [Answer(one.text, row) for one, row in found]
+
+
+def complete(
+    model: LMM,
+    encoder: Encoder | None,
+    method: Method,
+    state: State,
+    data: Data,
+    limits: Sequence[int],
+    wanted: Callable[[], bool] | None = None,
+) -> list[tuple[Completion, dict[str, float]]]:
+    """The same, each answer with its own limit of tokens and its counts, beside how much each adapter
+    gave. `wanted` is asked at every token; once it says no, answers end where they are."""
     shares = activate(model, encoder, method, state, data)
     prompts = [sample.prompt for sample in data.samples]
-    texts = model.generate(prompts, data.images, max_new_tokens)
-    return [Answer(text, row) for text, row in zip(texts, shares, strict=True)]
+    said = model.complete(prompts, data.images, limits, wanted)
+    return list(zip(said, shares, strict=True))
 
 
 def activate(

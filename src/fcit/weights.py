@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import written_aside
-from fcit.types import FcitError, Parts, State, Weights
+from fcit.types import PROJECTOR, FcitError, Parts, State, Weights
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -173,6 +173,13 @@ class StoredParts(Mapping[str, Stored]):
 
     def __len__(self) -> int:
         return len(self.names)
+
+
+def parted(adapter: Weights) -> tuple[Weights, Weights]:
+    """An adapter's LoRA block, and the projector of its own (empty where it has none)."""
+    block = {key: value for key, value in adapter.items() if not key.startswith(PROJECTOR)}
+    own = {k[len(PROJECTOR) :]: v for k, v in adapter.items() if k.startswith(PROJECTOR)}
+    return block, own
 
 
 def load(path: Path) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,24 @@ def test_logits_are_the_originals(original: Original, picture: Path) -> None:
     assert (ours[:, wanted.shape[1] :].amax(dim=1) < wanted.amax(dim=1)).all()
     assert len(model.layers) == 6
     assert len(model.generate(["What is it?"], [picture], 3)) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("openai/clip-vit-large-patch14-336", "patch_size"),
+        ("openai/clip-vit-large-patch8-336", "image_size"),
+    ],
+)
+def test_another_clip_than_the_one_in_the_config_is_refused(
+    original: Original, tmp_path: Path, named: str, said: str
+) -> None:
+    shutil.copytree(original.folder, tmp_path / "llava")
+    (tmp_path / "llava" / "config.json").write_text(
+        json.dumps(original.config | {"mm_vision_tower": named})
+    )
+    with pytest.raises(FcitError, match=f"its vision tower is {named}, and .* has {said}"):
+        LMM(tmp_path / "llava", clip=original.clip)
 
 
 def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(

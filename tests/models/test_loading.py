@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 from pathlib import Path
 
@@ -101,6 +102,25 @@ def test_a_model_placed_by_accelerate_trains_and_answers_alike(lmm, suite) -> No
         runs.append([loss, *(value.grad for value in model.adapter_parameters())])
         assert len(model.generate(["What is it?"], images[:1], 2)) == 1
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("places", "fine"),
+    [
+        ({"": "cpu"}, True),
+        ({"model.a": 0, "model.b": 1}, True),
+        ({"model.a": 0, "model.b": "cpu"}, False),
+        ({"model.a": "cpu", "model.b": "disk"}, False),
+    ],
+)
+def test_a_model_that_the_gpus_do_not_hold_is_refused(
+    places: dict, fine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import LlavaForConditionalGeneration as Llava
+
+    monkeypatch.setattr(Llava, "hf_device_map", places, raising=False)
+    with contextlib.nullcontext() if fine else pytest.raises(FcitError, match=r"first is model\.b"):
+        loading.load(MINI, "cpu", torch.float32)
 
 
 def test_prompts_before_the_image_are_refused_where_a_grid_places_it(tmp_path, suite) -> None:

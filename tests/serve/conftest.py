@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +70,18 @@ def stand_in(extra: None):
     from fcit.serve.protocol import patient
 
     @contextmanager
-    def make(delay: float = 0.0, key: str = "", **limits: float) -> Iterator[Server]:
+    def make(
+        delay: float = 0.0, key: str = "", names: Sequence[str] = (), **limits: float
+    ) -> Iterator[Server]:
         batches: list[list[str]] = []
 
-        def answer(questions: Sequence[Question]) -> list[Reply | Exception]:
+        def answer(
+            questions: Sequence[Question], wanted: Callable[[], bool]
+        ) -> list[Reply | Exception]:
             batches.append([one.prompt for one in questions])
-            time.sleep(delay)
+            until = time.monotonic() + delay
+            while time.monotonic() < until and wanted():
+                time.sleep(0.01)
             if any("break" in one.prompt for one in questions):
                 raise RuntimeError("broken")
             shares = {"0": 0.75, "1": 0.25}
@@ -86,7 +92,11 @@ def stand_in(extra: None):
 
         bounds = Limits(**limits)  # type: ignore[arg-type]
         served = Served(
-            "parrot", {"0": ["IconQA"], "1": ["FigureQA"]}, {"method": "m", "setting": "s"}, 5
+            "parrot",
+            {"0": ["IconQA"], "1": ["FigureQA"]},
+            {"method": "m", "setting": "s"},
+            5,
+            names=frozenset(names),
         )
         config = uvicorn.Config(
             build(answer, served, bounds, key),

@@ -88,6 +88,10 @@ def serve(
         Path | None,
         typer.Option(help="A file with the key clients must show (or $FCIT_SERVE_KEY)."),
     ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST", help="What a proxy in front goes by; may be repeated."),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Questions answered at once.")] = 16,
     window: Annotated[float, typer.Option(help="Milliseconds a batch waits for more.")] = 5.0,
     waiting: Annotated[int, typer.Option(help="Requests inside at a time; then 429.")] = 64,
@@ -96,6 +100,7 @@ def serve(
         int, typer.Option(help="Of an image padded to a square, at most.")
     ] = 36_000_000,
     prompt: Annotated[int, typer.Option(help="Characters of a prompt at most.")] = 4000,
+    tokens: Annotated[int, typer.Option(help="Of an answer at most.")] = 512,
     timeout: Annotated[float, typer.Option(help="Seconds until an answer is given up.")] = 120.0,
 ) -> None:
     """Serve a run's model: an OpenAI-compatible endpoint, and a page that shows which subspaces
@@ -109,9 +114,11 @@ def serve(
     from fcit import api
     from fcit import serve as server
 
-    limits = server.Limits(batch, window, waiting, body, pixels, prompt, timeout)
+    limits = server.Limits(batch, window, waiting, body, pixels, prompt, tokens, timeout)
     run, key = api.load(folder), server.read_key(key_file)
     try:
-        server.serve(run, host, port, key, limits, lambda text: typer.echo(text, err=True))
+        server.serve(
+            run, host, port, key, limits, lambda text: typer.echo(text, err=True), name or ()
+        )
     except KeyboardInterrupt:
         typer.echo("stopped", err=True)

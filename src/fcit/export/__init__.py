@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+from fcit import config as configs
 from fcit.api import Run
 from fcit.benchmark import datasets
 from fcit.client import Data
@@ -17,8 +18,8 @@ from fcit.export import cards
 from fcit.files import folder_aside, read_lines, write_json, write_text
 from fcit.methods.base import Method, Query
 from fcit.runfolder import RunFolder
-from fcit.types import PROJECTOR, FcitError, Sample, Weights
-from fcit.weights import save
+from fcit.types import FcitError, Sample, Weights
+from fcit.weights import parted, save
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -37,19 +38,20 @@ def subspace(run: Run, name: str, out: Path) -> None:
 
     Raises FcitError when the run has no such adapter, or none that stands alone.
     """
-    _exportable(run)
+    run = _exportable(run)
     parts = _parts(run)
     if name not in parts:
         trained = run.trained_by
         known = "; ".join(f"{one} ({', '.join(trained[one])})" for one in parts)
         raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
+    from fcit.models.merge import save_processor
     from fcit.models.subspace import save_peft
 
     part = parts[name]
     with folder_aside(out) as folder:
-        save_peft(
-            folder, part.block, _scale(run), cards.base_name(run), part.projector, _place(run)
-        )
+        model, base = run.site.model, cards.base_name(run)
+        save_peft(folder, part.block, _scale(run), base, part.projector, model.vision.places)
+        save_processor(model, folder)
         write_text(folder / "README.md", cards.subspace(run, name))
 
 
@@ -59,14 +61,15 @@ def everything(run: Run, out: Path) -> None:
 
     Raises FcitError for a method whose choice one set of weights per instruction cannot express.
     """
-    _exportable(run)
+    run = _exportable(run)
     method, parts = run.site.method, _parts(run)
-    if type(method).activate is not Method.activate:
+    if method.opens not in ("all", "tokens", "dataset") or not _known(method, "route", "activate"):
         raise FcitError(
-            f"--all: {run.config.method.name} opens its adapters layer by layer, which router.py does "
-            "not do; export --merged DATASET, or a --subspace"
+            f"--all: {run.config.method.name} opens its adapters layer by layer, or in a way of "
+            "its own, which router.py does not do; export --merged DATASET, or a --subspace"
         )
     from fcit.models import router
+    from fcit.models.merge import save_processor
     from fcit.models.subspace import save_peft
 
     with folder_aside(out) as folder:
@@ -80,6 +83,7 @@ def everything(run: Run, out: Path) -> None:
         if "identity" in run.state.extras:
             save(folder / "identity.safetensors", run.state.extras["identity"])
         write_json(folder / "router.json", _router(run, list(parts)))
+        save_processor(run.site.model, folder)
         shutil.copyfile(router.__file__, folder / "router.py")
         write_text(folder / "README.md", cards.everything(run))
 
@@ -92,7 +96,7 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
     text, which is routed as an instruction. The run's model cannot be used afterwards.
     Raises FcitError when no one set of weights is the model.
     """
-    _exportable(run)
+    run = _exportable(run)
     import torch
 
     from fcit.models.merge import save_merged
@@ -113,21 +117,41 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
         write_text(folder / "README.md", cards.merged(run, target, shares, dtype))
 
 
-def _exportable(run: Run) -> None:
-    """Raise FcitError where the run's method has no adapters that mean something by themselves."""
-    name, state = run.config.method.name, run.state
-    if name == "moelora":
+def _exportable(run: Run) -> Run:
+    """The run, on its base model's whole weights: quantised ones cannot be written merged.
+
+    Raises FcitError where the run's method has no adapters that mean something by themselves.
+    """
+    if run.config.model.quantize != "none":
+        whole = Run(run.folder)
+        part = run.config.model.model_copy(update={"quantize": "none"})
+        whole.config = run.config.model_copy(update={"model": part})
+        run = whole
+    name, method = run.config.method.name, configs.build_method(run.config)
+    if method.opens == "inside":
         raise FcitError(
-            "moelora cannot be exported: its routers mix the experts anew for every token inside the "
-            "layers, which neither PEFT nor merged weights express; use fcit serve"
+            f"{name} cannot be exported: inside the model experts are mixed anew for every token, or "
+            "prompts are chosen by each image, which neither PEFT nor merged weights express; use "
+            "fcit serve"
         )
-    if "pool" in state.extras:
+    if not _known(method, "equip"):
         raise FcitError(
-            "l2p cannot be exported: it has no adapters, and its prompts are chosen by each image; "
-            "use fcit serve"
+            f"{name} cannot be exported: it equips the model in a way of its own, which would be lost; "
+            "use fcit serve, or say in its class what it `opens`"
         )
-    if not state.adapters:
+    if not run.state.adapters:
         raise FcitError(f"{run.folder}: {name} trained nothing, so there is nothing to export")
+    return run
+
+
+def _known(method: Method, *hooks: str) -> bool:
+    """Whether the class that says what it `opens` is the last to change these hooks."""
+    order = type(method).__mro__
+
+    def last(name: str) -> int:
+        return next(at for at, kind in enumerate(order) if name in vars(kind))
+
+    return all(last("opens") <= last(hook) for hook in hooks)
 
 
 def _parts(run: Run) -> dict[str, Part]:
@@ -136,8 +160,7 @@ def _parts(run: Run) -> dict[str, Part]:
     shared = run.state.extras.get("projector")
     for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
         weights = run.state.adapters[name]
-        block = {key: value for key, value in weights.items() if not key.startswith(PROJECTOR)}
-        own = {k[len(PROJECTOR) :]: v for k, v in weights.items() if k.startswith(PROJECTOR)}
+        block, own = parted(weights)
         found[name] = Part(block, own or shared, bool(own))
     return found
 
@@ -146,26 +169,17 @@ def _scale(run: Run) -> float:
     return float(run.site.method.scale)
 
 
-def _place(run: Run) -> str:
-    """The projector's path in the model."""
-    model = run.site.model
-    (prefix, projector), *others = model.vision.named
-    if prefix or others:
-        raise FcitError(f"{run.folder}: the projector of {type(model.model).__name__} is in parts")
-    return next(name for name, part in model.model.named_modules() if part is projector)
-
-
 def _router(run: Run, names: list[str]) -> dict[str, Any]:
     """What router.py has to know."""
     method = run.site.method
     token = method.identity if "identity" in run.state.extras else None
-    gate = "choose" if run.config.method.name == "individual" else getattr(method, "gate", "concat")
+    gate = "choose" if method.opens == "dataset" else getattr(method, "gate", "concat")
     return {
         "adapters": names,
         "token": token,
         "gate": gate,
         "temperature": getattr(method, "temperature", 0.0),
-        "projector": _place(run),
+        "projector": run.site.model.vision.places,
         "base": cards.base_name(run),
         "clip": cards.clip_name(run) if token else "",
     }
@@ -175,7 +189,7 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
     """How much each adapter gives for a dataset's instructions (their mean), or for one instruction."""
     site = run.site
     if target in (*site.experiment.setting.datasets, *datasets.DATASETS):
-        if run.config.method.name == "individual":
+        if site.method.opens == "dataset":
             return site.method.route(run.state, Query(target, None))
         return _mean_shares(run, target)
     if site.method.identity in ("image", "both"):
@@ -190,6 +204,16 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
 
 def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
     """The mean over what the run's last stage wrote down for the dataset's test instructions."""
+    known = run.site.experiment.setting.datasets
+    if dataset not in known:
+        raise FcitError(
+            f"--merged: {dataset} is no dataset of this run; it has {', '.join(known)}; or give a prompt"
+        )
+    if run.config.evaluation.where == "clients":
+        raise FcitError(
+            f"--merged: {dataset}: this run's clients scored their own test samples, and no activation "
+            "factors came to the server; give a prompt instead"
+        )
     folder = RunFolder(run.folder)
     position = folder.position()
     assert position is not None

@@ -10,23 +10,38 @@ from typing import Any
 from fcit.api import Run
 
 SQUARE = """\
+
 def square(image):  # the run's pictures were padded so
     side = max(image.size)
     whole = Image.new("RGB", (side, side), (122, 116, 104))
     whole.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
     return whole
+
+
 """
 
-ASK = """\
+CHAT = """\
 text = processor.apply_chat_template(
     [{{"role": "user", "content": [{{"type": "image"}}, {{"type": "text", "text": {prompt}}}]}}],
     add_generation_prompt=True,
 )
-image = square(Image.open("photo.png").convert("RGB"))
-inputs = processor(images=image, text=text, return_tensors="pt")
+"""
+
+CODE = """\
+{imports}from PIL import Image
+from transformers import AutoModelForImageTextToText, AutoProcessor
+{local}
+{load}processor = AutoProcessor.from_pretrained(".", backend="pil")
+
+{square}{text}image = {image}
+inputs = processor(images=[image], text=[text], return_tensors="pt"{more})
 out = model.generate(**inputs, do_sample=False, max_new_tokens={tokens})
 print(processor.decode(out[0, inputs["input_ids"].shape[1]:], skip_special_tokens=True))
 """
+
+PROMPT = '"How many icons are there?"'
+PEFT = "from peft import PeftModel\n"
+BASE = "BASE = BASE_NAME\nbase = AutoModelForImageTextToText.from_pretrained(BASE)\n"
 
 TESTED = (
     "One image and one instruction at a time; the answer is greedy. In float32 the answers are fcit's\n"
@@ -47,8 +62,7 @@ def clip_name(run: Run) -> str:
 def subspace(run: Run, name: str) -> str:
     """The card of one PEFT adapter."""
     trained = ", ".join(run.trained_by.get(name, ()))
-    code = _opening("base = AutoModelForImageTextToText.from_pretrained(BASE)", run)
-    code += 'model = PeftModel.from_pretrained(base, ".")\n' + _ask(run)
+    code = _code(run, load=BASE + 'model = PeftModel.from_pretrained(base, ".")\n', imports=PEFT)
     whole = "projector" in run.state.extras or any(
         key.startswith("projector.") for key in run.state.adapters[name]
     )
@@ -58,7 +72,7 @@ def subspace(run: Run, name: str) -> str:
         + f"A LoRA of the language model's MLP projections{also}, as a PEFT adapter.\n"
         + (f"Trained by clients who learnt {trained}.\n" if trained else "")
         + TESTED
-        + _code(code)
+        + code
         + _facts(run)
     )
 
@@ -69,19 +83,14 @@ def everything(run: Run) -> str:
     routed = "identity" in run.state.extras
     chooser = 'Router(".", CLIP).weights' if routed else 'Router(".").weights'
     chosen = f"weights = {chooser}(prompt)  # router.json says whether the image is wanted too\n"
-    if run.config.method.name == "individual":
+    if run.site.method.opens == "dataset":
         names = list(run.state.adapters)
         chosen = f"weights = dict.fromkeys({names!r}, 0.0) | {{{names[0]!r}: 1.0}}\n"
-    code = (
-        _opening("base = AutoModelForImageTextToText.from_pretrained(BASE)", run)
-        .replace("from peft import PeftModel\n", "")
-        .replace("\nBASE", "from router import Router, load, open_adapters\n\nBASE", 1)
-        + (f'CLIP = "{clip_name(run)}"\n' if routed else "")
-        + 'model = load(".", base)\nprompt = "How many icons are there?"\n'
-        + chosen
-        + "open_adapters(model, weights)\n"
-        + ASK.format(prompt="prompt", tokens=run.config.evaluation.max_new_tokens)
-    )
+    load = BASE + (f'CLIP = "{clip_name(run)}"\n' if routed else "")
+    load += 'model = load(".", base)\nprompt = "How many icons are there?"\n'
+    load += chosen + "open_adapters(model, weights)\n"
+    local = "\nfrom router import Router, load, open_adapters\n"
+    code = _code(run, load=load, local=local, prompt="prompt")
     return (
         _head(run, "All subspaces and their router", "peft")
         + "`adapters/` holds PEFT adapters, `identity.safetensors` the identity tokens that choose\n"
@@ -90,7 +99,7 @@ def everything(run: Run) -> str:
         "stands alone. `router.py` puts all in place and chooses, one instruction at a time.\n"
         + f"\n| adapter | trained by clients who learnt |\n|---|---|\n{rows}\n"
         + TESTED
-        + _code(code)
+        + code
         + _facts(run)
     )
 
@@ -103,17 +112,14 @@ def merged(run: Run, target: str, shares: Mapping[str, float], dtype: str) -> st
         if target in run.site.experiment.setting.datasets
         else "this instruction:\n\n    " + target.replace("\n", "\n    ") + "\n"
     )
-    code = _opening('model = AutoModelForImageTextToText.from_pretrained(".")', run)
-    code = code.replace("from peft import PeftModel\n", "")
-    code = "\n".join(line for line in code.splitlines() if not line.startswith("BASE")) + "\n"
-    code = code.replace("from_pretrained(BASE", 'from_pretrained("."') + _ask(run)
+    code = _code(run, load='model = AutoModelForImageTextToText.from_pretrained(".")\n')
     return (
         _head(run, "A model merged for one task", "transformers")
         + f"The base model with the run's adapters and projector in its weights ({dtype}), opened as\n"
         f"for {whose}\n\n| adapter | gives |\n|---|---|\n{rows}\n"
         + "It answers other instructions with the same weights, which is not what the run would do.\n"
         + TESTED
-        + _code(code)
+        + code
         + _facts(run)
     )
 
@@ -124,22 +130,25 @@ def _outside(path: str, mini: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
-def _opening(load: str, run: Run) -> str:
-    return (
-        "from peft import PeftModel\nfrom PIL import Image\n"
-        "from transformers import AutoModelForImageTextToText, AutoProcessor\n\n"
-        f'BASE = "{base_name(run)}"\n{load}\n'
-        f'processor = AutoProcessor.from_pretrained(BASE, backend="pil")\n\n{SQUARE}\n'
+def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str = PROMPT) -> str:
+    """The code of a card, for the run's own family of models."""
+    model = run.site.model
+    opened, text, more = 'Image.open("photo.png").convert("RGB")', CHAT.format(prompt=prompt), ""
+    if model.model.config.model_type == "paligemma":  # its processor writes the rest of the prompt
+        text = f'text = "<image>" + {prompt}\n'
+    elif model.chat.begins:
+        more = ", add_special_tokens=False"
+    code = CODE.format(
+        imports=imports,
+        local=local,
+        load=load.replace("BASE_NAME", repr(base_name(run)).replace("'", '"')),
+        square=SQUARE if model.square else "",
+        text=text,
+        image=f"square({opened})" if model.square else opened,
+        more=more,
+        tokens=run.config.evaluation.max_new_tokens,
     )
-
-
-def _ask(run: Run) -> str:
-    tokens = run.config.evaluation.max_new_tokens
-    return ASK.format(prompt='"How many icons are there?"', tokens=tokens)
-
-
-def _code(text: str) -> str:
-    return f"\n```python\n{text}```\n\n"
+    return f"\n```python\n{code}```\n\n"
 
 
 def _head(run: Run, title: str, library: str) -> str:

@@ -117,6 +117,11 @@ class Method:
     statistics: ClassVar[bool] = False
     """Whether clients send, beside what they trained, what they measured on their data."""
 
+    opens: ClassVar[Literal["all", "tokens", "dataset", "layers", "inside"]] = "all"
+    """What decides how much adapters give, for export: nothing (all give 1), identity tokens by `gate`
+    and `temperature`, the dataset, gates that differ by layer, or the model itself as it runs. Who
+    overrides `route`, `equip` or `activate` says this anew, or is not exported."""
+
     @property
     def identity(self) -> Literal["text", "image", "both"] | None:
         """What identity tokens are made of; None where the method needs no tokens."""

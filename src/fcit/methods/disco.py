@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fcit.methods.base import Method, Query
 from fcit.types import FcitError, Identity, Stage, State, Turn, Weights
@@ -33,6 +33,8 @@ class Disco(Method):
     subspaces: int = 0
     gate: Literal["softmax", "argmax", "cosine", "concat"] = "softmax"
     token: Literal["text", "image", "both"] = "text"
+
+    opens: ClassVar = "tokens"
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fcit.methods.base import Method, Model, Query
 from fcit.types import FcitError, Identity, Stage, State, Turn, Weights
@@ -30,6 +30,8 @@ class Hide(Method):
     """
 
     sharpness: float = 0.1
+
+    opens: ClassVar = "layers"
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)

@@ -16,6 +16,7 @@ class Individual(Method):
 
     once: ClassVar[bool] = True
     answers_any: ClassVar[bool] = False
+    opens: ClassVar = "dataset"
 
     def reshape(self, setting: Setting) -> Setting:
         """A stage per dataset: as long as the longest that teaches it, with all who may learn it."""

@@ -40,6 +40,8 @@ class L2p(Method):
 
     learnt: ClassVar[tuple[str, ...]] = ("projector", POOL)
 
+    opens: ClassVar = "inside"
+
     def __post_init__(self) -> None:
         Method.__post_init__(self)
         for name in ("pool", "length", "chosen"):

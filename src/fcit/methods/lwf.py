@@ -7,7 +7,7 @@ data is kept, only the old adapter.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fcit.methods.base import Method, Model
 from fcit.types import FcitError, Stage, State, Turn, Weights
@@ -29,6 +29,8 @@ class Lwf(Method):
 
     distillation: float = 1.0
     softening: float = 2.0
+
+    opens: ClassVar = "all"
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)

@@ -34,6 +34,8 @@ class Moelora(Method):
 
     learnt: ClassVar[tuple[str, ...]] = ("projector", ROUTER)
 
+    opens: ClassVar = "inside"
+
     def __post_init__(self) -> None:
         Method.__post_init__(self)
         if self.experts < 1:

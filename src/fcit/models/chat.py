@@ -72,6 +72,11 @@ class Chat:
         marks = (processor.image_token, self.tokenizer.convert_ids_to_tokens(image_id))
         self.marks = tuple(dict.fromkeys(marks))
 
+    @property
+    def begins(self) -> bool:
+        """Whether the template writes the tokenizer's first token itself."""
+        return self._begun(self.question("", self.marks[-1]))
+
     def question(self, prompt: str, image: str) -> str:
         """The text up to where the assistant answers one prompt about one image."""
         return self._render([_human(self._plain(prompt), image=True)], True, image)
@@ -124,7 +129,7 @@ class Chat:
         if ids.count(self.image_id) < wanted or all(label == -100 for label in labels):
             raise FcitError(
                 f"training.max_length: {self.max_length} tokens cut off the image or the whole answer "
-                f"of {sample.dataset} sample {sample.id}; raise it"
+                f"of {sample.dataset} sample {sample.id}, whose image takes {wanted}; raise it"
             )
         return ids, labels
 

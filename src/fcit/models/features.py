@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from fcit.models.size import CACHE
 from fcit.types import Weights
 from fcit.weights import load, nbytes, save
 
@@ -47,7 +48,7 @@ class FeatureCache:
         self,
         model: str,
         folder: Path | None,
-        memory_bytes: int = 512 << 20,
+        memory_bytes: int = CACHE,
         disk_bytes: int = 4 << 30,
     ):
         self.folder = folder / model[:16] if folder else None
@@ -74,6 +75,11 @@ class FeatureCache:
                 save(path, value, durable=False)
         self._remember(key, value)
         return value
+
+    def forget(self) -> None:
+        """Drop what is in memory."""
+        self.memory.clear()
+        self.held = 0
 
     def _remember(self, key: str, value: Weights) -> None:
         self.memory[key] = value

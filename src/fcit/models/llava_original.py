@@ -70,6 +70,7 @@ def load(
         raise FcitError(f"{folder}/config.json: mm_projector_type {kind!r} is not mlp2x_gelu")
     tower = _tower(folder, own, clip)
     vision: Any = CLIPVisionModel.from_pretrained(tower, dtype=dtype)
+    _alike(folder, own, tower, vision.config)
     tokenizer = _tokenizer(folder)
     config: Any = _config(own, vision.config, tokenizer)
     with torch.device("meta"):
@@ -146,6 +147,20 @@ def _tower(folder: Path, own: dict[str, Any], clip: str | Path) -> str:
             f"{folder}/config.json: names no mm_vision_tower; name the CLIP in [model] identity"
         )
     return str(clip or named)
+
+
+def _alike(folder: Path, own: dict[str, Any], tower: str, found: Any) -> None:
+    """Raise FcitError where a CLIP has other sizes than the name in the config says it has."""
+    named = str(own.get("mm_vision_tower") or "")
+    sizes = re.search(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?$", named)
+    if sizes is None:
+        return
+    for size, wanted in (("patch_size", sizes[1]), ("image_size", sizes[2] or "224")):
+        if int(wanted) != getattr(found, size):
+            raise FcitError(
+                f"{folder}/config.json: its vision tower is {named}, and {tower} has {size} "
+                f"{getattr(found, size)}; name that CLIP in [model] identity"
+            )
 
 
 def _files(folder: Path) -> list[Path]:

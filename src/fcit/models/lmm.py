@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationConfig
 from transformers.utils import logging
 
 from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
+from fcit.models.decoding import greedy
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image
@@ -25,6 +25,7 @@ from fcit.models.loading import load
 from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.models.vision import Embeds, Seen, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
+from fcit.weights import parted
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 
@@ -101,10 +102,7 @@ class LMM:
         """Put a state's adapters and projector in place; those in `train` can then learn."""
         blocks, isolated = {}, {}
         for name, weights in state.adapters.items():
-            blocks[name] = {k: v for k, v in weights.items() if not k.startswith(PROJECTOR)}
-            isolated[name] = {
-                k[len(PROJECTOR) :]: v for k, v in weights.items() if k.startswith(PROJECTOR)
-            }
+            blocks[name], isolated[name] = parted(weights)
         self.subspaces.load(blocks, scale, train)
         per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
         self.isolated = bool(per_block)
@@ -203,9 +201,11 @@ class LMM:
         inputs, labels = self._inputs(batch)
         with checkpointed(self._again):
             hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
+        labels = labels.to(hidden.device)  # a model spread over GPUs ends on another than it starts
         place = labels[:, 1:] != -100
         head = self.model.get_output_embeddings()
-        return head(hidden[:, :-1][place]).float(), labels[:, 1:][place]
+        words = head(hidden[:, :-1][place]).float()
+        return words, labels[:, 1:][place].to(words.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy over the batch's answer tokens."""
@@ -221,24 +221,23 @@ class LMM:
 
     @torch.no_grad()
     def complete(
-        self, prompts: Sequence[str], images: Sequence[Path], limits: Sequence[int]
+        self,
+        prompts: Sequence[str],
+        images: Sequence[Path],
+        limits: Sequence[int],
+        wanted: Callable[[], bool] | None = None,
     ) -> list[Completion]:
-        """The same, each answer with its own limit and its counts of tokens."""
+        """The same, each answer with its own limit and its counts of tokens; cut short as soon as
+        `wanted`, asked at every token, says no."""
         seen = self.features(images)
         asked = zip(prompts, seen, strict=True)
         encoded = self.chat.ids([self.chat.question(text, one.text) for text, one in asked])
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
-        last = self.tokenizer.eos_token_id
-        ends, pad = self.model.generation_config.eos_token_id or last, self.tokenizer.pad_token_id
-        config = GenerationConfig(
-            do_sample=False, max_new_tokens=max(limits), eos_token_id=ends, pad_token_id=pad or last
-        )
-        out = self.model.generate(**inputs, generation_config=config)
-        stops = {ends} if isinstance(ends, int) else set(ends)
-        rows, asked = out[:, inputs["input_ids"].shape[1] :].tolist(), mask.sum(dim=1).tolist()
+        rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
+        asked = mask.sum(dim=1).tolist()
         return [
-            self.chat.completion(row, question, limit, stops)
+            self.chat.completion(row, question, limit, ends)
             for row, question, limit in zip(rows, asked, limits, strict=True)
         ]
 

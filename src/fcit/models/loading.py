@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +64,25 @@ def load(
         raise FcitError(f"[model] path: {folder} needs a package: {line}") from None
     except (OSError, ValueError, KeyError) as error:
         line = str(error).strip().splitlines()[0]
+        if "llava_llama" in line:  # a hub id: only a folder can be looked into
+            line = "a LLaVA checkpoint of the original format; download it and name its folder"
         raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
     if "device_map" not in options:
         model.to(device)
+    _whole(getattr(model, "hf_device_map", {}))
     return model.requires_grad_(False).eval(), processor
+
+
+def _whole(places: Mapping[str, Any]) -> None:
+    """Offloaded modules have no weights while they wait, so nothing can be adapted beside them."""
+    spread = any(str(place) not in ("cpu", "disk") for place in places.values())
+    away = ("cpu", "disk") if spread else ("disk",)
+    off = [name for name, place in places.items() if str(place) in away]
+    if off:
+        raise FcitError(
+            f"[model] device_map: the GPUs have no room for {len(off)} of the model's parts, the first "
+            f"is {off[0]}; use a smaller dtype, quantize, or more GPUs"
+        )
 
 
 def _complete(folder: str | Path, model: Any, missing: Iterable[str]) -> None:

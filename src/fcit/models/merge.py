@@ -31,6 +31,12 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype) -> None:
         parent, _, leaf = path.rpartition(".")
         setattr(model.model.get_submodule(parent), leaf, layer.base)
     model.model.to(dtype).save_pretrained(folder)
+    save_processor(model, folder)
+
+
+def save_processor(model: LMM, folder: Path) -> None:
+    """Write a model's processor, with the chat template that the model was asked in."""
+    model.processor.chat_template = model.chat.template
     model.processor.save_pretrained(folder)
 
 

@@ -113,15 +113,15 @@ def load(folder: str | Path, base: nn.Module) -> Any:
 
     folder = Path(folder)
     facts = json.loads((folder / "router.json").read_text(encoding="utf-8"))
-    names, place = facts["adapters"], facts["projector"]
-    if (folder / "projector.safetensors").is_file():
-        base.get_submodule(place).load_state_dict(load_file(folder / "projector.safetensors"))
+    names, shared = facts["adapters"], folder / "projector.safetensors"
     own = {name: folder / "adapters" / name / "projector.safetensors" for name in names}
-    if all(path.is_file() for path in own.values()):
-        parent, _, leaf = place.rpartition(".")
-        parts = {name: load_file(path) for name, path in own.items()}
-        mixed = Projectors(base.get_submodule(place), parts)
-        setattr(base.get_submodule(parent), leaf, mixed)
+    for place, prefix in facts["projector"].items():
+        if shared.is_file():
+            base.get_submodule(place).load_state_dict(_under(prefix, shared))
+        if all(path.is_file() for path in own.values()):
+            parent, _, leaf = place.rpartition(".")
+            parts = {name: _under(prefix, path) for name, path in own.items()}
+            setattr(base.get_submodule(parent), leaf, Projectors(base.get_submodule(place), parts))
     model: Any = PeftModel.from_pretrained(
         base, folder / "adapters" / names[0], adapter_name=names[0]
     )
@@ -129,6 +129,12 @@ def load(folder: str | Path, base: nn.Module) -> Any:
         model.load_adapter(folder / "adapters" / name, adapter_name=name)
     model.base_model.set_adapter(names)
     return model.eval()
+
+
+def _under(prefix: str, path: Path) -> dict[str, Tensor]:
+    """A file's tensors of one part of the projector, by their names in it."""
+    found = load_file(path)
+    return {name[len(prefix) :]: found[name] for name in found if name.startswith(prefix)}
 
 
 def open_adapters(model: Any, weights: Mapping[str, float]) -> None:

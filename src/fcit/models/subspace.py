@@ -240,13 +240,20 @@ def save_peft(
     scale: float,
     base: str,
     projector: Weights | None = None,
-    place: str = "",
+    places: Mapping[str, str] | None = None,
 ) -> None:
     """Write one block as a standard PEFT LoRA adapter folder (adapter_config.json + safetensors).
 
-    projector: tensors that replace those of the module at the path `place` (PEFT's modules_to_save).
+    projector: tensors that replace those of the modules in `places` (PEFT's modules_to_save), each a
+    path and the prefix that its tensors' names have.
     """
-    whole = {f"{PEFT_PREFIX}{place}.{name}": value for name, value in (projector or {}).items()}
+    whole = {
+        f"{PEFT_PREFIX}{path}.{name.removeprefix(prefix)}": value
+        for path, prefix in (places or {}).items()
+        for name, value in (projector or {}).items()
+        if name.startswith(prefix)
+    }
+    assert len(whole) == len(projector or {})
     paths = sorted(
         key[len(PEFT_PREFIX) : -len(".lora_A.weight")] for key in block if ".lora_A." in key
     )
@@ -264,7 +271,7 @@ def save_peft(
         "inference_mode": True,
     }
     if whole:
-        config["modules_to_save"] = [place]
+        config["modules_to_save"] = list(places or {})
     write_json(folder / "adapter_config.json", config)
 
 

@@ -97,6 +97,12 @@ class Vision:
         """Where the projector is."""
         return next(self.named[0][1].parameters()).device
 
+    @property
+    def places(self) -> dict[str, str]:
+        """The path in the model of every part of the projector, and the prefix of its weights' names."""
+        modules = list(self.model.named_modules())
+        return {path: prefix for prefix, part in self.named for path, one in modules if one is part}
+
     def weights(self) -> Weights:
         """The projector's parameters, in place."""
         return {

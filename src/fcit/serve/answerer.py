@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,14 +12,11 @@ from PIL import Image
 
 from fcit.api import Run
 from fcit.client import Data
-from fcit.evaluate import activate
+from fcit.evaluate import complete
 from fcit.serve.questions import Question
 from fcit.serve.refusal import Refusal
 from fcit.site import Site
 from fcit.types import Sample
-
-REMEMBERED = 4096
-"""Identity features that are kept before all are dropped: strangers' prompts must not fill memory."""
 
 
 @dataclass(frozen=True)
@@ -37,67 +34,62 @@ class Reply:
 class Answerer:
     """Called with questions, it gives a Reply or a Refusal for each. For one thread at a time.
 
-    Neither images nor their features are kept on disk.
+    Prompts, images and their features are gone when a batch is answered. tokens: of an answer at most.
     """
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, tokens: int = 512):
         part = run.config.model.model_copy(update={"features": False})
         self.site = Site(run.config.model_copy(update={"model": part}))
         self.site.place(run.state)
         sizes = self.site.model.model.config.get_text_config()
         self.room = int(sizes.max_position_embeddings)
-        self.usual = run.config.evaluation.max_new_tokens
+        self.usual, self.tokens = run.config.evaluation.max_new_tokens, tokens
         grey = io.BytesIO()
         Image.new("RGB", (32, 32), "grey").save(grey, "PNG")
         for found in self([Question("What is this?", grey.getvalue(), 1)]):
             if isinstance(found, Refusal):
                 raise found
 
-    def __call__(self, questions: Sequence[Question]) -> list[Reply | Exception]:
-        """Answer a batch. Raises FcitError where the run cannot be asked at all."""
-        found: list[Reply | Exception] = []
+    def __call__(
+        self, questions: Sequence[Question], wanted: Callable[[], bool] | None = None
+    ) -> list[Reply | Exception]:
+        """Answer a batch, as far as `wanted` says that anybody waits. Raises FcitError where the run
+        cannot be asked at all."""
         with TemporaryDirectory(prefix="fcit-serve-") as folder:
-            images = [Path(folder) / str(at) for at in range(len(questions))]
-            for path, question in zip(images, questions, strict=True):
-                path.write_bytes(question.image)
-            lengths = [
-                self._length(question.prompt, path)
-                for question, path in zip(questions, images, strict=True)
-            ]
-            fitting = [at for at, length in enumerate(lengths) if length < self.room]
-            replies = iter(
-                self._answer(
-                    [questions[at] for at in fitting],
-                    [images[at] for at in fitting],
-                    [self.room - lengths[at] for at in fitting],
-                )
-            )
-            for length in lengths:
-                found.append(next(replies) if length < self.room else self._too_long(length))
-        return found
+            try:
+                return self._batch(questions, Path(folder), wanted)
+            finally:
+                self.site.model.cache.forget()
+                if self.site.method.identity:
+                    self.site.encoder.seen.clear()
 
-    def _answer(
-        self, questions: Sequence[Question], images: Sequence[Path], rooms: Sequence[int]
-    ) -> list[Reply]:
-        if not questions:
-            return []
-        site = self.site
-        samples = [
-            Sample("", "", path.name, one.prompt, ("",))
-            for one, path in zip(questions, images, strict=True)
-        ]
-        encoder = site.encoder if site.method.identity else None
-        shares = activate(site.model, encoder, site.method, site.placed, Data(samples, images))
-        if encoder and len(encoder.seen) > REMEMBERED:
-            encoder.seen.clear()
+    def _batch(
+        self, questions: Sequence[Question], folder: Path, wanted: Callable[[], bool] | None
+    ) -> list[Reply | Exception]:
+        images = [folder / str(at) for at in range(len(questions))]
+        for path, question in zip(images, questions, strict=True):
+            path.write_bytes(question.image)
+        asked = list(zip(questions, images, strict=True))
+        lengths = [self._length(question.prompt, path) for question, path in asked]
+        fitting = [at for at, length in enumerate(lengths) if length < self.room]
+        samples = [Sample("", "", "", questions[at].prompt, ("",)) for at in fitting]
+        data = Data(samples, [images[at] for at in fitting])
         limits = [
-            min(one.limit or self.usual, room) for one, room in zip(questions, rooms, strict=True)
+            min(questions[at].limit or self.usual, self.tokens, self.room - lengths[at])
+            for at in fitting
         ]
-        said = site.model.complete([one.prompt for one in questions], images, limits)
+        replies = iter(self._replies(data, limits, wanted) if fitting else [])
         return [
-            Reply(one.text, one.question, one.tokens, one.ended, row)
-            for one, row in zip(said, shares, strict=True)
+            next(replies) if length < self.room else self._too_long(length) for length in lengths
         ]
+
+    def _replies(
+        self, data: Data, limits: Sequence[int], wanted: Callable[[], bool] | None
+    ) -> list[Reply]:
+        site = self.site
+        encoder = site.encoder if site.method.identity else None
+        found = complete(site.model, encoder, site.method, site.placed, data, limits, wanted)
+        return [Reply(one.text, one.question, one.tokens, one.ended, row) for one, row in found]
 
     def _length(self, prompt: str, image: Path) -> int:
         """How many tokens a question takes, its image's included."""

@@ -10,9 +10,9 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +30,31 @@ from fcit.serve.questions import Question, parse, picture
 from fcit.serve.refusal import Refusal
 from fcit.types import FcitError
 
-Answer = Callable[[Sequence[Question]], Sequence[Reply | Exception]]
+Answer = Callable[[Sequence[Question], Callable[[], bool]], Sequence[Reply | Exception]]
+
+DECODED = 2
+"""Images that are decoded at once: each may take a hundred megabytes for a moment."""
 
 
 @dataclass(frozen=True)
 class Served:
     """What is served: the model's name, the tasks that trained each adapter, what is known of the run
-    (method, setting), and when it was made (seconds since 1970)."""
+    (method, setting), when it was made (seconds since 1970), the hosts it listens as, and the names of
+    proxies in front of it."""
 
     name: str
     trained_by: Mapping[str, Sequence[str]]
     facts: Mapping[str, str]
     created: int = 0
-    hosts: frozenset[str] = field(default_factory=frozenset)
+    hosts: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
 
 
 def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Starlette:
-    """The application. `answer` is called in a thread of its own; `key`: what clients must show, if
-    anything."""
+    """The application. `answer` is called in a thread of its own, with questions and with what says
+    whether anybody still waits; `key`: what clients must show, if anything."""
     batcher = Batcher(answer, limits.batch, limits.window / 1000, limits.waiting)
+    decoding = asyncio.Semaphore(DECODED)
     page, policy = _page()
 
     async def home(request: Request) -> Response:
@@ -73,12 +79,13 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refusal(415, "the body must be sent as application/json", "content_type")
-        body = await _body(request, limits)
         with batcher.place():
+            body = await _body(request, limits)
             asked, question = await asyncio.to_thread(parse, body, served.name, limits)
             del body
-            await asyncio.to_thread(picture, question.image, limits)
-            reply = await batcher.ask(question, limits.timeout)
+            async with decoding:
+                await asyncio.to_thread(picture, question.image, limits)
+            reply = await _unless_gone(request, batcher.ask(question, limits.timeout))
         name = f"chatcmpl-{secrets.token_hex(12)}"
         if asked.stream:
             counted = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -108,7 +115,7 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
         },
         lifespan=life,
     )
-    app.add_middleware(Guard, hosts=served.hosts)
+    app.add_middleware(Guard, hosts=served.hosts, names=served.names)
     return app
 
 
@@ -135,6 +142,24 @@ async def _body(request: Request, limits: Limits) -> bytes:
     except TimeoutError:
         raise Refusal(408, "the body came too slowly", "timeout") from None
     return bytes(body)
+
+
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Reply]) -> Reply:
+    """The answer, given up as soon as the client is gone. Raises ClientDisconnect then."""
+
+    async def left() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    asking, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise ClientDisconnect
+        return asking.result()
+    finally:
+        asking.cancel()
+        leaving.cancel()
 
 
 # -- what is answered ------------------------------------------------------------------------------

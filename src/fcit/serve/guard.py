@@ -23,10 +23,16 @@ STRICT = {
 
 class Guard:
     """Turns away requests for other hosts than `hosts`, localhost and plain addresses (a page that
-    rebinds its own name to this machine shows itself so), and those that pages elsewhere send."""
+    rebinds its own name to this machine shows itself so), and those that pages elsewhere send.
 
-    def __init__(self, app: ASGIApp, hosts: Collection[str] = ()):
-        self.app, self.hosts = app, {host.lower() for host in hosts} | {"localhost"}
+    names: what a proxy in front goes by (host, or host:port where it is an unusual one). Pages from
+    there may ask whatever Host the proxy passes on.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] = (), names: Collection[str] = ()):
+        self.app, self.names = app, {name.lower() for name in names}
+        self.hosts = {host.lower() for host in hosts} | {"localhost"}
+        self.hosts |= {name.partition(":")[0] for name in self.names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,9 +52,16 @@ class Guard:
         if not self._known(host):
             return Refusal(403, "this server does not go by that host name", "host")
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        if origin is not None and not self._own(origin, host):
             return Refusal(403, "pages of other sites may not ask this server", "origin")
         return None
+
+    def _own(self, origin: str, host: str) -> bool:
+        try:
+            place = urlsplit(origin).netloc.lower()
+        except ValueError:
+            return False
+        return place == host.lower() or place in self.names
 
     def _known(self, host: str) -> bool:
         try:
