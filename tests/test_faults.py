@@ -178,7 +178,9 @@ def test_a_bad_client_is_named_put_aside_and_not_averaged(
     trained = {key for key in flatten(others) if key.startswith("adapters/") or "projector" in key}
     assert all(sound[key].equal(flatten(others)[key]) for key in trained)
     aside = [path.name for path in tmp_path.glob("quarantine/*")]
-    sent_nothing = kind in ("crash", "timeout", "garbled", "late", "silent") and what != "has no metrics"
+    sent_nothing = (
+        kind in ("crash", "timeout", "garbled", "late", "silent") and what != "has no metrics"
+    )
     assert aside == ([] if sent_nothing else [f"1-1-client{BAD}-{kind}.safetensors"])
 
 
@@ -356,7 +358,9 @@ def scaffolded(spoil: Spoil, wire: str = "float32") -> tuple[State, Round]:
     class Controlled(Crowd):
         def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
             for job in jobs:
-                one = replace(honest(method, job), optimiser={"adapters.0": {"0000": torch.ones(2)}})
+                one = replace(
+                    honest(method, job), optimiser={"adapters.0": {"0000": torch.ones(2)}}
+                )
                 yield from spoil(one) if job.turn.client == BAD else [one]
 
     terms = Terms(quorum=1, absurd=1000.0)

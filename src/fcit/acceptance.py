@@ -151,9 +151,7 @@ def _odd_key(
     return "keys", f"{what} {odd[0]} {'was not asked for' if odd[0] in came else 'is missing'}"
 
 
-def _bad_optimiser(
-    came: Parts, allowed: Sequence[str], received: State
-) -> tuple[str, str] | None:
+def _bad_optimiser(came: Parts, allowed: Sequence[str], received: State) -> tuple[str, str] | None:
     import torch
 
     trained = (*received.adapters.values(), *received.extras.values())

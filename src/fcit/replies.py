@@ -14,7 +14,6 @@ from fcit.optimisers import Optimiser
 from fcit.packing import Wire
 from fcit.types import Fault, Identity, Job, State, Turn, Update
 
-
 SPREADS = ("change", "statistics", "optimiser")
 """What of a reply has a size to compare (see `acceptance.Reply`)."""
 

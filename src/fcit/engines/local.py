@@ -22,6 +22,7 @@ from fcit.weights import flatten, unflatten
 if TYPE_CHECKING:
     from fcit.site import Site
 
+
 class GoneError(Exception):
     """A worker process ended in the middle of a request; `kind` is that of a Fault."""
 
@@ -224,7 +225,9 @@ class LocalEngine:
         finally:
             self.free.put(one)
 
-    def _turn(self, client: int, header: wire.Header, weights: Weights) -> tuple[int, wire.Frame | Fault]:
+    def _turn(
+        self, client: int, header: wire.Header, weights: Weights
+    ) -> tuple[int, wire.Frame | Fault]:
         one = self.free.get()
         try:
             return client, one.ask(header, weights, self.deadline)
