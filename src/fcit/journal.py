@@ -130,10 +130,11 @@ def _memory(path: Path) -> Weights | None:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        if not json.loads(file.metadata()["fcit"])["remembers"]:
+        names: list[str] = list(file.keys())
+        if not json.loads((file.metadata() or {})["fcit"])["remembers"]:
             return None
-        names = sorted(key for key in file.keys() if key.startswith(MEMORY))
-        return {name[len(MEMORY) :]: file.get_tensor(name) for name in names}
+        kept = sorted(name for name in names if name.startswith(MEMORY))
+        return {name[len(MEMORY) :]: file.get_tensor(name) for name in kept}
 
 
 def _tokens(path: Path, note: dict[str, Any]) -> tuple[list[Identity], list[Fault]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,3 +139,29 @@ def test_a_token_or_a_score_that_cannot_be_is_garbled(header: wire.Header) -> No
     for wrong in ({"total": "1"}, {"count": 1.0}, {"count": "x"}, {"dataset": 3}):
         found = wire.understood(1, (score | wrong, {}), wire.unpack_score)
         assert isinstance(found, Fault) and found.kind == "garbled"
+
+
+def said_of(message: str) -> set[str]:
+    """The fields that docs/privacy.md names in a message's rows of its table."""
+    text = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("|")]
+    found, now = set[str](), ""
+    for name, field, what in rows:
+        now = name.strip() or now
+        if now.startswith(message):
+            found |= set(re.findall(r"`([^`]+)`", field))
+            found |= set(re.findall(r"`(loss|steps)`", what))
+    return found
+
+
+def test_the_page_on_privacy_names_every_field_that_a_client_sends() -> None:
+    metrics = {"loss": 0.5, "steps": 3.0}
+    weights = {"a": {"w": torch.ones(1)}}
+    update = Update(3, 17, weights, weights, metrics, weights)
+    header, tensors = wire.pack_update(update, {})
+    kinds = {name.partition("/")[0] for name in tensors}
+    assert said_of("update") == header.keys() | kinds | metrics.keys() | {"kept"}
+    header, tensors = wire.pack_identity(Identity(1, "Math", torch.ones(2), 9))
+    assert said_of("identity token") == header.keys() | tensors.keys()
+    header, tensors = wire.pack_score(Score(2, "IconQA", 250.0, 4))
+    assert said_of("score") == header.keys() | tensors.keys()
