@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -118,8 +119,12 @@ TURNS = [turn for stage in schedule.plan(POOLS, 0) for turns in stage for turn i
 
 def test_a_stage_draws_from_its_own_clients() -> None:
     first, second = Draws(3, 2, 3), Draws(4, 2, 3)
-    assert exposures(POOLS, TURNS, True) == {(first,), (first, second), (second,), ()}
-    assert exposures(POOLS, TURNS[:2], True) == {(Draws(3, 2, 1),), ()}
+    assert exposures(POOLS, TURNS, True) == {(first, second)}
+    apart = replace(POOLS, stages=(POOLS.stages[0], Stage((RED,), clients=(3, 4, 5, 6))))
+    assert exposures(apart, TURNS, True) == {(first,), (second,)}
+    alike = replace(POOLS, stages=(POOLS.stages[0], POOLS.stages[0]))
+    assert exposures(alike, TURNS, True) == {(Draws(3, 2, 6),)}
+    assert exposures(POOLS, TURNS[:2], True) == {(Draws(3, 2, 1),)}
     assert exposures(POOLS, [], True) == {()}
 
 
@@ -139,7 +144,7 @@ def test_whoever_is_known_to_be_drawn_has_no_gain_from_sampling() -> None:
 
 def test_the_epsilon_is_that_of_the_client_worst_off() -> None:
     pytest.importorskip("dp_accounting")
-    privacy, few, many = Privacy(1.0, 4.0, 4.0), (Draws(9, 3, 2),), (Draws(9, 3, 2), Draws(4, 3, 5))
+    privacy, few, many = Privacy(1.0, 4.0, 4.0), (Draws(1, 1, 2),), (Draws(1, 1, 2), Draws(1, 1, 5))
     for tokens in (0, 2):
         both = epsilon(privacy, [few, many, ()], tokens)
         assert both["epsilon"] == epsilon(privacy, [many], tokens)["epsilon"]

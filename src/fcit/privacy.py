@@ -117,22 +117,27 @@ class Draws:
 
 
 def exposures(setting: Setting, turns: Sequence[Turn], secret: bool) -> set[tuple[Draws, ...]]:
-    """What the clients of a setting have been through once these turns are over, each kind of client
-    once. secret: nobody knows who was drawn, so that a stage's rounds count for all of its pool alike,
-    and less for it; otherwise each client has the rounds that it took part in."""
+    """What those clients of a setting that were worst off have been through once these turns are over;
+    a client whose stages are some of another's is not among them. secret: nobody knows who was drawn, so
+    that a stage's rounds count for all of its pool alike, and less for it; otherwise each client has the
+    rounds that it took part in."""
     if not secret:
         met = Counter(turn.client for turn in turns)
         return {(Draws(1, 1, rounds),) for rounds in met.values()}
     done = Counter(stage for stage, _ in {(turn.stage, turn.round) for turn in turns})
     pools = {stage: set(setting.pool(setting.stages[stage])) for stage in done}
-    return {
-        tuple(
-            Draws(len(pools[stage]), setting.per_round, rounds)
-            for stage, rounds in sorted(done.items())
-            if client in pools[stage]
-        )
+    homes = {
+        frozenset(stage for stage, pool in pools.items() if client in pool)
         for client in range(setting.clients)
     }
+    found: set[tuple[Draws, ...]] = set()
+    for home in homes:
+        if not any(home < other for other in homes):
+            rounds = Counter[int]()
+            for stage in home:
+                rounds[len(pools[stage])] += done[stage]
+            found.add(tuple(Draws(k, setting.per_round, n) for k, n in sorted(rounds.items())))
+    return found
 
 
 def epsilon(

@@ -219,9 +219,8 @@ class Results:
         return value
 
     def _spent(self) -> dict[str, float | None]:
-        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most.
-
-        Who is drawn is a secret only where the seed is taken to be one, and used for it."""
+        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most. Who
+        is drawn is a secret only where the seed is taken to be one, and used for it."""
         setting, plan = self.experiment.training_setting, self.experiment.plan
         privacy = self.experiment.privacy
         position = self.folder.position() or Position()

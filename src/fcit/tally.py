@@ -96,5 +96,6 @@ def _possible(total: object, count: object) -> bool:
     """Whether a client may have so many samples, and they so much together (each 0 to 100)."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < MOST_SAMPLES:
         return False
-    number = isinstance(total, int | float) and not isinstance(total, bool)
-    return number and 0 <= total <= 100 * count
+    if isinstance(total, bool) or not isinstance(total, int | float):
+        return False
+    return 0 <= total <= 100 * count

@@ -118,7 +118,11 @@ def apart(flat: Weights) -> tuple[Weights, Weights]:
 def unflatten(flat: Weights) -> State:
     """The inverse of `flatten`."""
     state = State()
-    groups = dict(zip(KINDS, (state.adapters, state.extras, state.optimiser), strict=True))
+    groups: dict[str, dict[str, Weights]] = {
+        "adapters": state.adapters,
+        "extras": state.extras,
+        "optimiser": state.optimiser,
+    }
     for path, tensor in flat.items():
         kind, name, key = path.split("/", 2)
         groups[kind].setdefault(name, {})[key] = tensor
