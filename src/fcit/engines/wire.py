@@ -102,10 +102,11 @@ def pack_update(update: Update, memory: Weights) -> Frame:
 def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
     """The inverse of `pack_update`. Raises KeyError or ValueError on what it cannot have made."""
     flat, memory = apart(weights)
-    state, metrics = unflatten(flat), _field(header, "metrics", dict)
+    state = unflatten(flat)
+    client, samples = _field(header, "client", int), _field(header, "samples", int)
+    metrics = _field(header, "metrics", dict)
     for name in metrics:
         _field(metrics, name, int, float)
-    client, samples = _field(header, "client", int), _field(header, "samples", int)
     update = Update(client, samples, state.adapters, state.extras, metrics, state.optimiser)
     return update, memory
 
