@@ -126,7 +126,7 @@ def main() -> int:
     print(f"\nclip {asked.clip:g}, noise on tokens {asked.token_noise:g}\n")
     print("| noise | epsilon of updates | epsilon of tokens | Last |\n|---|---|---|---|")
     for noise in asked.noise:
-        changes = [f"privacy.clip={asked.clip}", f"privacy.noise={noise}"]
+        changes = [f"privacy.clip={asked.clip}", f"privacy.noise={noise}", "federation.absurd=0"]
         changes.append(f"privacy.token_noise={asked.token_noise}")
         found = row(f"clip{asked.clip:g}-{noise:g}-{asked.token_noise:g}", 0.0, changes)
         spent = found[0]["privacy"]

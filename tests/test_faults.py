@@ -14,6 +14,7 @@ from fcit.methods import find
 from fcit.methods.base import Method
 from fcit.optimisers import Optimiser
 from fcit.optimisers.scaffold import Scaffold
+from fcit.packing import pack_update, unpack_state
 from fcit.replies import InMemory
 from fcit.seeds import torch_stream
 from fcit.server import Round, Terms, take_round
@@ -120,6 +121,16 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     ),
     "sends an absurd norm": ("norm", lambda one: [changed(one, lambda t: t * 1e9)]),
     "overflows": ("norm", lambda one: [changed(one, lambda t: t * 0 + 3e38)]),
+    "has no metrics": ("garbled", lambda one: [replace(one, metrics=[])]),
+    "has a loss past all numbers": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": 10**400})],
+    ),
+    "sends eight bits": ("dtype", lambda one: [float8(one)]),
+    "remembers NaN": (
+        "nonfinite",
+        lambda one: [replace(one, memory={"c": torch.tensor([float("nan")])})],
+    ),
     "says it has no samples": ("samples", lambda one: [replace(one, samples=0)]),
     "says it has too many samples": ("samples", lambda one: [replace(one, samples=10**15)]),
 }
@@ -155,7 +166,7 @@ def test_a_bad_client_is_named_put_aside_and_not_averaged(
     what: str, name: str, tmp_path: Path
 ) -> None:
     kind, spoil = SPOILT[what]
-    journal = RunJournal(tmp_path, {})
+    journal = RunJournal(tmp_path)
     after, report = go(name, journal=journal, spoil=spoil)
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, kind)]
     assert [update.client for update in report.updates] == [1, 6, 7]
@@ -167,7 +178,9 @@ def test_a_bad_client_is_named_put_aside_and_not_averaged(
     trained = {key for key in flatten(others) if key.startswith("adapters/") or "projector" in key}
     assert all(sound[key].equal(flatten(others)[key]) for key in trained)
     aside = [path.name for path in tmp_path.glob("quarantine/*")]
-    sent_nothing = kind in ("crash", "timeout", "garbled", "late", "silent")
+    sent_nothing = (
+        kind in ("crash", "timeout", "garbled", "late", "silent") and what != "has no metrics"
+    )
     assert aside == ([] if sent_nothing else [f"1-1-client{BAD}-{kind}.safetensors"])
 
 
@@ -176,7 +189,7 @@ def test_of_two_answers_the_first_counts(name: str, tmp_path: Path) -> None:
     whole, _ = go(name)
     twice, report = go(
         name,
-        journal=RunJournal(tmp_path, {}),
+        journal=RunJournal(tmp_path),
         spoil=lambda one: [one, changed(one, lambda tensor: tensor + 1)],
     )
     assert same(twice, whole)
@@ -196,6 +209,12 @@ TOKENS = {
     "sends NaN": ("nonfinite", lambda one: [replace(one, token=one.token * float("nan"))]),
     "sends zeros": ("nonfinite", lambda one: [replace(one, token=one.token * 0)]),
     "is too long": ("shape", lambda one: [replace(one, token=torch.ones(9))]),
+    "is of two words": ("dtype", lambda one: [replace(one, token=one.token.double())]),
+    "is of eight bits": (
+        "dtype",
+        lambda one: [replace(one, token=one.token.to(torch.float8_e4m3fn))],
+    ),
+    "is no tensor": ("garbled", lambda one: [replace(one, token=[1.0])]),
     "has no row": ("shape", lambda one: [replace(one, token=torch.ones(2, 2))]),
     "has no samples": ("samples", lambda one: [replace(one, samples=-3)]),
     "is of another task": ("stranger", lambda one: [replace(one, task="blue")]),
@@ -267,33 +286,150 @@ def test_a_journal_changes_no_bit_and_spares_whoever_has_answered(
     name: str, tmp_path: Path
 ) -> None:
     whole, _ = go(name)
-    after, report = go(name, journal=RunJournal(tmp_path, {}))
+    after, report = go(name, journal=RunJournal(tmp_path))
     assert same(after, whole)
     assert [update.client for update in report.updates] == [1, 4, 6, 7]
     (tmp_path / "journal" / "6.safetensors").unlink()
     (tmp_path / "journal" / "7.safetensors").write_bytes(b"half a fi")
     method = find(name)(**({"rank": 2} if name != "moelora" else {"rank": 2, "experts": 2}))
     crowd = Crowd(method, spoil_token=SPOILT["says nothing"][1])
-    again, _ = take_round(TURNS, method, begun(method), crowd, 1, journal=RunJournal(tmp_path, {}))
+    again, _ = take_round(TURNS, method, begun(method), crowd, 1, journal=RunJournal(tmp_path))
     assert same(again, whole)
     assert crowd.trained == [6, 7]
 
 
+def remembering(update: Update) -> Update:
+    return replace(update, memory={"kept": torch.arange(3.0)})
+
+
 def test_a_journal_forgets_other_rounds_and_keeps_what_clients_remember(tmp_path: Path) -> None:
-    memory = {1: {"kept": torch.arange(3.0)}}
-    go("disco", journal=RunJournal(tmp_path, memory))
-    found: dict[int, Weights] = {}
-    journal = RunJournal(tmp_path, found)
+    go("disco", journal=RunJournal(tmp_path), spoil=lambda one: [remembering(one)])
+    journal = RunJournal(tmp_path)
     journal.begin(0, 0)
     assert sorted(journal.replies()) == [1, 4, 6, 7]
-    assert found[1]["kept"].tolist() == [0, 1, 2]
+    (who,) = journal.memories()
+    assert who == BAD
+    assert journal.memories()[BAD]["kept"].tolist() == [0, 1, 2]
     assert journal.identities() is not None
     journal.begin(0, 1)
     assert not journal.replies()
     assert not list((tmp_path / "journal").iterdir())
 
 
+@pytest.mark.parametrize("what", ["sends NaN", "sends an absurd norm"])
+def test_a_reply_that_was_put_aside_changes_no_memory(what: str, tmp_path: Path) -> None:
+    journal = RunJournal(tmp_path)
+    spoil = SPOILT[what][1]
+    _, report = go("disco", journal=journal, spoil=lambda one: spoil(remembering(one)))
+    assert [fault.client for fault in report.faults] == [BAD]
+    assert not journal.memories()
+
+
+def test_an_empty_memory_takes_the_place_of_another(tmp_path: Path) -> None:
+    journal = RunJournal(tmp_path)
+    go("disco", journal=journal, spoil=lambda one: [replace(one, memory={})])
+    assert journal.memories() == {BAD: {}}
+
+
+def float8(update: Update) -> Update:
+    return changed(update, lambda tensor: tensor.to(torch.float8_e4m3fn))
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "int8"])
+def test_a_packed_update_of_an_odd_type_is_a_fault(wire: str) -> None:
+    method = find("finetune")(rank=2)
+
+    class Packing(Crowd):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for job in jobs:
+                received = unpack_state(job.received, wire)
+                one = honest(method, replace(job, received=received))
+                one = pack_update(one, received, wire, torch_stream(0, "wire", job.turn.client))
+                yield float8(one) if job.turn.client == BAD else one
+
+    terms = Terms(quorum=2, wire=wire)
+    _, report = take_round(TURNS, method, begun(method), Packing(method), 1, None, terms)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "dtype")]
+
+
+def scaffolded(spoil: Spoil, wire: str = "float32") -> tuple[State, Round]:
+    method = find("finetune")(rank=2, projector="frozen")
+
+    class Controlled(Crowd):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for job in jobs:
+                one = replace(
+                    honest(method, job), optimiser={"adapters.0": {"0000": torch.ones(2)}}
+                )
+                yield from spoil(one) if job.turn.client == BAD else [one]
+
+    terms = Terms(quorum=1, absurd=1000.0)
+    return take_round(TURNS, method, begun(method), Controlled(method), 1, Scaffold(), terms)
+
+
+def variates(update: Update, value: torch.Tensor) -> list[Update | Fault]:
+    return [replace(update, optimiser={"adapters.0": {"0000": value}})]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.full((2,), 1e37), "norm"),
+        (torch.ones(2).to(torch.float8_e5m2), "dtype"),
+        (torch.tensor([1.0, float("nan")]), "nonfinite"),
+    ],
+)
+def test_an_optimisers_odd_tensors_are_a_fault(value: torch.Tensor, kind: str) -> None:
+    after, report = scaffolded(lambda one: variates(one, value))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, kind)]
+    assert after.optimiser["variate.adapters.0"]["0000"].tolist() == [1.0, 1.0]
+
+
+def test_absurd_statistics_are_a_fault_though_the_change_is_small(tmp_path: Path) -> None:
+    def boasting(one: Update) -> list[Update | Fault]:
+        fisher = {key: torch.full_like(v, 1e37) for key, v in one.extras["fisher-measured"].items()}
+        return [replace(one, extras={**one.extras, "fisher-measured": fisher})]
+
+    journal = RunJournal(tmp_path)
+    _, report = go("ewc", journal=journal, spoil=boasting)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "norm")]
+    assert report.faults[0].detail.startswith("its statistics: ")
+    again = RunJournal(tmp_path)
+    again.begin(0, 0)
+    assert set(again.replies()[1].spread) == {"change", "statistics"}
+
+
+def test_an_average_that_is_not_finite_is_not_committed() -> None:
+    method = find("finetune")(rank=2)
+
+    class Exploding(Optimiser):
+        def move(self, x, mean, kept):
+            return mean / 0, {}
+
+    with pytest.raises(FcitError, match=r"stage 1, round 1: 0: .* no longer finite"):
+        take_round(TURNS, method, begun(method), Crowd(method), 1, Exploding())
+
+
+def test_a_token_past_the_cap_leaves_its_client_out_of_the_round(tmp_path: Path) -> None:
+    method = find("disco")(rank=2, subspaces=1)
+    crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=-one.token)])
+    terms, journal = Terms(quorum=3), RunJournal(tmp_path)
+    _, report = take_round(TURNS, method, begun(method), crowd, 1, None, terms, journal)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "unmatched")]
+    assert crowd.trained == [1, 6, 7]
+    with pytest.raises(FcitError, match=r"client 4 \(unmatched: .*method.subspaces"):
+        take_round(TURNS, method, begun(method), crowd, 1, None, Terms(), journal)
+
+
+def test_a_clients_words_are_one_line_that_can_be_printed() -> None:
+    fault = Fault(1, "crash", "first\nsecond\t\x1b[31m\u202ered " + "x" * 5000 + " the end")
+    assert fault.detail.startswith("first second [31m red xxx")
+    assert fault.detail.endswith("x the end")
+    assert len(fault.detail) <= 200
+    assert fault.detail.isprintable()
+
+
 def test_what_is_in_quarantine_can_be_looked_at(tmp_path: Path) -> None:
-    go("finetune", journal=RunJournal(tmp_path, {}), spoil=SPOILT["sends NaN"][1])
+    go("finetune", journal=RunJournal(tmp_path), spoil=SPOILT["sends NaN"][1])
     (path,) = tmp_path.glob("quarantine/*")
     assert load(path)["extras/projector/w"].isnan().any()

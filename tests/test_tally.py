@@ -26,10 +26,16 @@ def test_only_sums_that_can_be_are_counted() -> None:
         Score(5, "blue", 0.0, 1),
         Score(9, "red", 0.0, 1),
         Fault(6, "crash", "gone"),
+        Score(7, "red", 0.0, "x"),
+        Score(8, "red", 10**400, 4),
+        Score(10, "red", 0.0, 10**12),
+        Score(11, "red", True, 4),
+        Score(12, "red", 0.0, True),
     ]
-    good, faults = sums(iter(came), "red", range(7))
+    good, faults = sums(iter(came), "red", [*range(9), 10, 11, 12])
     assert [(one.client, one.count) for one in good] == [(0, 1), (2, 4)]
     kinds = ["duplicate", "samples", "samples", "samples", "stranger", "stranger", "crash"]
+    kinds += ["samples"] * 5
     assert [fault.kind for fault in faults] == kinds
 
 

@@ -11,8 +11,8 @@ from fcit.methods import Method
 from fcit.optimisers import Optimiser
 from fcit.optimisers.base import groups
 from fcit.packing import Wire, unpack_update
-from fcit.types import Fault, FcitError, Identity, Job, Parts, State, Turn, Update
-from fcit.weights import state_bytes
+from fcit.types import Fault, FcitError, Identity, Job, Parts, State, Turn, Update, Weights
+from fcit.weights import kinds, state_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,13 +23,14 @@ MOST_SAMPLES = 2**31
 
 @dataclass(frozen=True)
 class Reply:
-    """An accepted update. size: its bytes on the wire. norm: L2, of all that changed, in `entries`
-    numbers."""
+    """An accepted update. size: its bytes on the wire. norm: L2, of all that changed. spread: root mean
+    squares, to compare with the others': of the numbers of that change, of the statistics sent beside it
+    and of the optimiser's tensors, by these words, where there are any."""
 
     update: Update
     size: int
     norm: float
-    entries: int
+    spread: Mapping[str, float]
 
 
 def bad_token(one: Identity, turns: Mapping[int, Turn]) -> tuple[str, str] | None:
@@ -41,7 +42,9 @@ def bad_token(one: Identity, turns: Mapping[int, Turn]) -> tuple[str, str] | Non
         return "stranger", f"sent a token of {one.task} that nobody asked for"
     if wrong := _bad_count(one.samples):
         return wrong
-    if one.token.dim() != 1 or not one.token.is_floating_point():
+    if one.token.dtype != torch.float32:
+        return "dtype", f"its token is {_form(one.token)}, not float32"
+    if one.token.dim() != 1:
         return "shape", f"its token is {_form(one.token)}, not one row of numbers"
     if not torch.isfinite(one.token).all() or not one.token.any():
         return "nonfinite", "its token is not finite, or nothing but zeros"
@@ -57,18 +60,35 @@ def judge(
     wire: Wire,
 ) -> Reply | Fault:
     """An update as an accepted reply, or what is wrong with it. The client must have been asked, answer
-    once, and send the tensors that the method and the optimiser expect, all of them finite."""
+    once, and send the tensors that the method and the optimiser expect, all of them finite. Whatever
+    else comes of looking at it makes it garbled: no reply ends a round."""
+    try:
+        return _judged(update, asked, replies, method, optimiser, wire)
+    except Exception as error:
+        return garbled(update.client, error)
+
+
+def garbled(client: int, error: Exception) -> Fault:
+    """The fault of a client whose reply cannot even be judged."""
+    return Fault(client, "garbled", str(error) if isinstance(error, FcitError) else repr(error))
+
+
+def _judged(
+    update: Update,
+    asked: Mapping[int, Job],
+    replies: Mapping[int, Reply],
+    method: Method,
+    optimiser: Optimiser,
+    wire: Wire,
+) -> Reply | Fault:
     client = update.client
     if client not in asked:
         return Fault(client, "stranger", "sent an update that nobody asked for")
     if client in replies:
         return Fault(client, "duplicate", "answered twice; the first answer counts")
     job = asked[client]
-    size = sum(map(state_bytes, (update.adapters, update.extras, update.optimiser)))
-    try:
-        update = unpack_update(update, job.received, wire)
-    except FcitError as error:
-        return Fault(client, "garbled", str(error))
+    size = sum(map(state_bytes, kinds(update)))
+    update = unpack_update(update, job.received, wire)
     expected = method.expects(job.received)
     shared = groups(method.trains(job.received), "projector" in job.received.extras)
     wrong = (
@@ -76,14 +96,15 @@ def judge(
         or _bad_metrics(update.metrics)
         or _bad_parts("adapter", update.adapters, expected.adapters)
         or _bad_parts("extra", update.extras, expected.extras)
-        or _bad_optimiser(update.optimiser, optimiser.reports(shared), job.received.optimiser)
+        or _bad_optimiser(update.optimiser, optimiser.reports(shared), job.received)
+        or _bad_memory(update.memory or {})
     )
     if wrong:
         return Fault(client, *wrong)
-    norm, entries = _change(update, job.received)
+    norm, spread = _sizes(update, job.received)
     if not math.isfinite(norm):
         return Fault(client, "norm", "the norm of its change is too large for a number")
-    return Reply(update, size, norm, entries)
+    return Reply(update, size, norm, spread)
 
 
 def _bad_count(samples: object) -> tuple[str, str] | None:
@@ -96,6 +117,8 @@ def _bad_count(samples: object) -> tuple[str, str] | None:
 
 def _bad_metrics(metrics: Mapping[str, object]) -> tuple[str, str] | None:
     for name, value in metrics.items():
+        if isinstance(value, int) and abs(value) >= MOST_SAMPLES:
+            return "nonfinite", f"its {name} is too large a number"
         if not isinstance(value, int | float) or not math.isfinite(value):
             return "nonfinite", f"its {name} is {value!r}"
     return None if "loss" in metrics else ("keys", "says no loss")
@@ -128,28 +151,56 @@ def _odd_key(
     return "keys", f"{what} {odd[0]} {'was not asked for' if odd[0] in came else 'is missing'}"
 
 
-def _bad_optimiser(came: Parts, allowed: Sequence[str], received: Parts) -> tuple[str, str] | None:
+def _bad_optimiser(came: Parts, allowed: Sequence[str], received: State) -> tuple[str, str] | None:
     import torch
 
+    trained = (*received.adapters.values(), *received.extras.values())
+    types = {torch.float32} | {value.dtype for part in trained for value in part.values()}
     for group, slots in came.items():
         if group not in allowed:
             return "keys", f"optimiser: {group} was not asked for"
-        if not all(torch.isfinite(value).all() for value in slots.values()):
-            return "nonfinite", f"optimiser: {group} holds numbers that are not finite"
-        if group in received and forms(slots) != forms(received[group]):
+        for key, value in slots.items():
+            if value.dtype not in types:
+                return "dtype", f"optimiser: {group}: {key} is {_form(value)}"
+            if not torch.isfinite(value).all():
+                return "nonfinite", f"optimiser: {group} holds numbers that are not finite"
+        mine = received.optimiser.get(group)
+        if mine is not None and forms(slots) != forms(mine):
             return "shape", f"optimiser: {group} is not of the form it was sent in"
     return None
 
 
-def _change(update: Update, received: State) -> tuple[float, int]:
-    """The L2 norm of what changed, and of how many numbers."""
-    total, entries = 0.0, 0
+def _bad_memory(memory: Weights) -> tuple[str, str] | None:
+    import torch
+
+    for name, value in memory.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            return "nonfinite", f"its memory: {name} holds numbers that are not finite"
+    return None
+
+
+def _sizes(update: Update, received: State) -> tuple[float, dict[str, float]]:
+    """The L2 norm of what changed, and the spread of all that came (see `Reply`)."""
+    change = [0.0, 0]
     for mine, theirs in ((update.adapters, received.adapters), (update.extras, received.extras)):
         for name in sorted(mine.keys() & theirs.keys()):
             for key, value in mine[name].items():
-                total += float((value - theirs[name][key]).double().square().sum())
-                entries += value.numel()
-    return math.sqrt(total), entries
+                _add(change, value - theirs[name][key])
+    statistics, optimiser = [0.0, 0], [0.0, 0]
+    for name in sorted(update.extras.keys() - received.extras.keys()):
+        for value in update.extras[name].values():
+            _add(statistics, value)
+    for slots in update.optimiser.values():
+        for value in slots.values():
+            _add(optimiser, value)
+    norm = math.sqrt(change[0])
+    found = {"change": change, "statistics": statistics, "optimiser": optimiser}
+    return norm, {what: math.sqrt(sum_) / math.sqrt(n) for what, (sum_, n) in found.items() if n}
+
+
+def _add(sums: list[float], value: Tensor) -> None:
+    sums[0] += float(value.double().square().sum())
+    sums[1] += value.numel()
 
 
 def _form(value: Tensor) -> str:

@@ -121,6 +121,11 @@ class PrivacySection(Section):
         ):
             if self.clip and wrong:
                 raise ValueError(f"privacy: {why}, which clip and noise would not cover")
+        if self.clip and federation.absurd:
+            raise ValueError(
+                "privacy: federation.absurd lets one client's change decide whose are dropped; set "
+                "federation.absurd = 0 (clip bounds changes already)"
+            )
 
     def build(self) -> Privacy:
         """The values of the section."""

@@ -9,6 +9,7 @@ from typing import Any
 from fcit import config as configs
 from fcit.engines import Build
 from fcit.engines.apps import client_app, server_app
+from fcit.privacy import secret_noise
 from fcit.session import Session
 from fcit.types import FcitError
 
@@ -43,11 +44,10 @@ def run(given: Mapping[str, Any], build: Build) -> None:
         [*others, "federation.engine=flower"],
         methods[-1] if methods else None,
     )
+    secret_noise(config.privacy.build())
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
-    session.experiment.prepare(
-        session.watch
-    )  # no partition.json: who holds what is the clients' own
+    session.prepare(partition=False)  # who holds what is the clients' own
     session.run()
     Lines().say(f"run folder: {out}")
 

@@ -10,23 +10,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fcit.replies import Reply
-from fcit.types import Fault, Identity, State, Update, Weights
-from fcit.weights import StoredParts, flatten, save
+from fcit.types import Fault, Identity, Update, Weights
+from fcit.weights import KINDS, MEMORY, StoredParts, flatten, save
 
-TOKENS, MEMORY = "tokens", "memory/"
+TOKENS = "tokens"
 
 
 class RunJournal:
-    """Implements `replies.Journal`. memory: what the engine keeps for clients, in a reply's file too."""
+    """Implements `replies.Journal`. What clients are to remember is in their replies' files too, and
+    theirs only when their round is over (`memories`): a reply put aside leaves them as they were."""
 
-    def __init__(self, run: Path, memory: MutableMapping[int, Weights]):
-        self.folder, self.aside, self.memory = run / "journal", run / "quarantine", memory
+    def __init__(self, run: Path):
+        self.folder, self.aside = run / "journal", run / "quarantine"
         self.place = (0, 0)
         self.known: tuple[list[Identity], list[Fault]] | None = None
         self.kept: dict[int, Reply] = {}
@@ -40,10 +41,11 @@ class RunJournal:
                 path.unlink()
             elif path.stem == TOKENS:
                 self.known = _tokens(path, note)
+            elif "remembers" not in note:  # of a version before this one: trained again
+                path.unlink()
             else:
                 reply = _reply(path, note, keys)
                 self.kept[reply.update.client] = reply
-                self.memory[reply.update.client] = _memory(path, keys)
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
         """The round's tokens and who gave none, once they are known."""
@@ -66,25 +68,31 @@ class RunJournal:
         """Write a reply down, and give it back with its tensors in the file."""
         update = reply.update
         client = update.client
-        tensors = _flat(update)
-        kept = {MEMORY + name: value for name, value in self.memory.get(client, {}).items()}
+        tensors = flatten(update, update.memory)
         note = {
             "place": self.place,
             "client": client,
             "samples": update.samples,
             "metrics": dict(update.metrics),
-            "reply": [reply.size, reply.norm, reply.entries],
+            "reply": [reply.size, reply.norm, dict(reply.spread)],
+            "remembers": update.memory is not None,
         }
-        path = self._write(str(client), tensors | kept, note)
+        path = self._write(str(client), tensors, note)
         self.kept[client] = _reply(path, note, list(tensors))
         return self.kept[client]
+
+    def memories(self) -> dict[int, Weights]:
+        """What the clients of the round's accepted replies keep from here on."""
+        paths = {client: self.folder / f"{client}.safetensors" for client in sorted(self.kept)}
+        found = {client: _memory(path) for client, path in paths.items()}
+        return {client: memory for client, memory in found.items() if memory is not None}
 
     def quarantine(self, update: Update, fault: Fault) -> None:
         """Put a bad update into `quarantine/`, named by stage, round (from 1), client and fault."""
         stage, number = self.place
         who = re.sub(r"[^A-Za-z0-9-]+", "_", f"client{update.client}-{fault.kind}")
         name = f"{stage + 1}-{number + 1}-{who}.safetensors"
-        save(self.aside / name, _flat(update), False, {"fault": fault.detail})
+        save(self.aside / name, flatten(update), False, {"fault": fault.detail})
         if update.client in self.kept and fault.kind != "duplicate":
             del self.kept[update.client]
             (self.folder / f"{update.client}.safetensors").unlink()
@@ -100,12 +108,6 @@ class RunJournal:
         return path
 
 
-def _flat(update: Update) -> Weights:
-    parts = (update.adapters, update.extras, update.optimiser)
-    held = ({name: dict(weights) for name, weights in kind.items()} for kind in parts)
-    return flatten(State(*held))
-
-
 def _header(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """A file's note and tensor names; no note where the file is spoilt."""
     from safetensors import SafetensorError, safe_open
@@ -119,18 +121,20 @@ def _header(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 def _reply(path: Path, note: dict[str, Any], keys: Sequence[str]) -> Reply:
     own = [key for key in keys if not key.startswith(MEMORY)]
-    parts = (StoredParts(path, kind, own) for kind in ("adapters", "extras", "optimiser"))
-    adapters, extras, optimiser = parts
+    adapters, extras, optimiser = (StoredParts(path, kind, own) for kind in KINDS)
     update = Update(note["client"], note["samples"], adapters, extras, note["metrics"], optimiser)
     return Reply(update, *note["reply"])
 
 
-def _memory(path: Path, keys: Sequence[str]) -> Weights:
+def _memory(path: Path) -> Weights | None:
     from safetensors import safe_open
 
-    names = sorted(key for key in keys if key.startswith(MEMORY))
     with safe_open(path, "pt") as file:
-        return {name[len(MEMORY) :]: file.get_tensor(name) for name in names}
+        names: list[str] = list(file.keys())
+        if not json.loads((file.metadata() or {})["fcit"])["remembers"]:
+            return None
+        kept = sorted(name for name in names if name.startswith(MEMORY))
+        return {name[len(MEMORY) :]: file.get_tensor(name) for name in kept}
 
 
 def _tokens(path: Path, note: dict[str, Any]) -> tuple[list[Identity], list[Fault]]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fcit.types import FcitError, Parts, State, Update, Weights
+from fcit.weights import kinds
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -65,14 +66,14 @@ def pack_state(state: State, wire: Wire, noise: Generator) -> State:
     """A State in its form on the wire."""
     if wire == "float32":
         return state
-    return State(*(_packed(parts, wire, noise) for parts in _kinds(state)))
+    return State(*(_packed(parts, wire, noise) for parts in kinds(state)))
 
 
 def unpack_state(state: State, wire: Wire) -> State:
     """The inverse of `pack_state`."""
     if wire == "float32":
         return state
-    return State(*(_unpacked(parts, wire) for parts in _kinds(state)))
+    return State(*(_unpacked(parts, wire) for parts in kinds(state)))
 
 
 def pack_update(update: Update, received: State, wire: Wire, noise: Generator) -> Update:
@@ -103,10 +104,6 @@ def unpack_update(update: Update, sent: State, wire: Wire) -> Update:
     return replace(update, adapters=adapters, extras=extras, optimiser=optimiser)
 
 
-def _kinds(state: State) -> tuple[Parts, Parts, Parts]:
-    return state.adapters, state.extras, state.optimiser
-
-
 def _packed(parts: Parts, wire: Wire, noise: Generator) -> dict[str, Weights]:
     return {name: pack(parts[name], wire, noise) for name in sorted(parts)}
 
@@ -126,9 +123,13 @@ def _changes(mine: Parts, theirs: Parts) -> dict[str, Weights]:
 
 
 def _changed(changes: Parts, base: Parts) -> dict[str, Weights]:
+    """Changes added to what they are changes of; whatever is of another shape or type stays as it is, to
+    be found so."""
     return {
         name: {
-            key: base[name][key] + value if _alike(value, base, name, key) else value
+            key: base[name][key] + value
+            if _alike(value, base, name, key) and value.dtype == base[name][key].dtype
+            else value
             for key, value in weights.items()
         }
         for name, weights in changes.items()
@@ -153,8 +154,10 @@ def _to_int8(value: Tensor, noise: Generator) -> tuple[Tensor, Tensor]:
 
 
 def _from_int8(name: str, whole: Tensor, scale: Tensor | None) -> Tensor:
+    from torch import float32
+
     blocks = _blocks(whole.float())
-    if scale is None or scale.shape != blocks.shape[:1] or not scale.is_floating_point():
+    if scale is None or scale.shape != blocks.shape[:1] or scale.dtype != float32:
         raise FcitError(f"tensor {name} has no scales, or not one for each {BLOCK} values")
     return (blocks * scale[:, None]).flatten()[: whole.numel()].reshape(whole.shape)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import importlib.util
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Identity, Parts, State, Update, Weights
+from fcit.types import FcitError, Identity, Parts, Setting, State, Turn, Update, Weights
 
 if TYPE_CHECKING:
     from torch import Generator
@@ -105,12 +106,46 @@ def require() -> None:
         raise FcitError("privacy: needs dp-accounting; pip install 'fcit[privacy]'")
 
 
+@dataclass(frozen=True)
+class Draws:
+    """`rounds` rounds in each of which `drawn` of `pool` clients took part, chosen in secret (drawn =
+    pool: a client took part in all of them, and everybody may know)."""
+
+    pool: int
+    drawn: int
+    rounds: int
+
+
+def exposures(setting: Setting, turns: Sequence[Turn], secret: bool) -> set[tuple[Draws, ...]]:
+    """What those clients of a setting that were worst off have been through once these turns are over;
+    a client whose stages are some of another's is not among them. secret: nobody knows who was drawn, so
+    that a stage's rounds count for all of its pool alike, and less for it; otherwise each client has the
+    rounds that it took part in."""
+    if not secret:
+        met = Counter(turn.client for turn in turns)
+        return {(Draws(1, 1, rounds),) for rounds in met.values()}
+    done = Counter(stage for stage, _ in {(turn.stage, turn.round) for turn in turns})
+    pools = {stage: set(setting.pool(setting.stages[stage])) for stage in done}
+    homes = {
+        frozenset(stage for stage, pool in pools.items() if client in pool)
+        for client in range(setting.clients)
+    }
+    found: set[tuple[Draws, ...]] = set()
+    for home in homes:
+        if not any(home < other for other in homes):
+            rounds = Counter[int]()
+            for stage in home:
+                rounds[len(pools[stage])] += done[stage]
+            found.add(tuple(Draws(k, setting.per_round, n) for k, n in sorted(rounds.items())))
+    return found
+
+
 def epsilon(
-    privacy: Privacy, rounds: int, clients: int, per_round: int, tokens: int
+    privacy: Privacy, lived: Iterable[Sequence[Draws]], tokens: int
 ) -> dict[str, float | None]:
-    """Epsilon at privacy.delta after `rounds` rounds in which `per_round` of `clients` were drawn, and
-    after a client has sent `tokens` tokens: of the updates, of the tokens and of both; None where there
-    is no noise and so no bound.
+    """Epsilon at privacy.delta of the client worst off, of those who have `lived` through such rounds,
+    and after it has sent `tokens` tokens: of the updates, of the tokens and of both; None where there is
+    no noise and so no bound.
 
     By Renyi accounting (Mironov 2017; sampling without replacement: Wang et al. 2019, theorem 27).
     Replacing a client moves a sum by two clips at most, hence half the noise multiplier.
@@ -120,22 +155,36 @@ def epsilon(
     import dp_accounting as dp
     from dp_accounting import rdp
 
-    def spent(*parts: tuple[float, dp.DpEvent, int]) -> float | None:
-        happened = [part for part in parts if part[2]]
-        if not all(noise for noise, *_ in happened):
+    def spent(draws: Sequence[Draws], tokens: int) -> float | None:
+        if (draws and not privacy.noise) or (tokens and not privacy.token_noise):
             return None
         account = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
-        for _, event, count in happened:
-            account.compose(event, count)
-        return round(float(account.get_epsilon(privacy.delta)), 4) if happened else 0.0
+        noised = dp.GaussianDpEvent(privacy.noise / 2)
+        for one in draws:
+            hidden = dp.SampledWithoutReplacementDpEvent(one.pool, one.drawn, noised)
+            account.compose(hidden if one.drawn < one.pool else noised, one.rounds)
+        if tokens:
+            account.compose(dp.GaussianDpEvent(privacy.token_noise / 2), tokens)
+        return round(float(account.get_epsilon(privacy.delta)), 4) if draws or tokens else 0.0
 
-    noised = dp.GaussianDpEvent(privacy.noise / 2)
-    drawn = dp.SampledWithoutReplacementDpEvent(clients, per_round, noised)
-    updates = privacy.noise, drawn, rounds
-    sent = privacy.token_noise, dp.GaussianDpEvent(privacy.token_noise / 2), tokens
+    def worst(everyone: Iterable[Sequence[Draws]], tokens: int) -> float | None:
+        found = [spent(draws, tokens) for draws in everyone]
+        bounded = [one for one in found if one is not None]
+        return max(bounded) if len(bounded) == len(found) else None
+
+    everyone = {(), *map(tuple, lived)}
     return {
-        "epsilon": spent(updates, sent),
-        "epsilon_updates": spent(updates),
-        "epsilon_tokens": spent(sent),
+        "epsilon": worst(everyone, tokens),
+        "epsilon_updates": worst(everyone, 0),
+        "epsilon_tokens": spent((), tokens),
         "delta": privacy.delta,
     }
+
+
+def secret_noise(privacy: Privacy) -> None:
+    """Raise FcitError where clients on other machines, who get the recipe, could subtract the noise."""
+    if privacy.on and privacy.repeatable:
+        raise FcitError(
+            "privacy.repeatable: every client of a deployment gets the recipe with its seed, from which "
+            "this noise can be made again and subtracted; set privacy.repeatable = false"
+        )

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_low
 from typing import Protocol
 
-from fcit.acceptance import Reply, bad_token, forms, judge
+from fcit.acceptance import Reply, bad_token, forms, garbled, judge
 from fcit.methods import Method
 from fcit.optimisers import Optimiser
 from fcit.packing import Wire
 from fcit.types import Fault, Identity, Job, State, Turn, Update
+
+SPREADS = ("change", "statistics", "optimiser")
+"""What of a reply has a size to compare (see `acceptance.Reply`)."""
 
 
 class Journal(Protocol):
@@ -81,8 +83,8 @@ def tokens(
             faults.append(one)
         elif one.client in good:
             faults.append(Fault(one.client, "duplicate", "sent its token twice; the first counts"))
-        elif wrong := bad_token(one, turns):
-            faults.append(Fault(one.client, *wrong))
+        elif wrong := _wrong(one, turns):
+            faults.append(wrong)
         else:
             good[one.client] = one
     known = [
@@ -102,6 +104,23 @@ def tokens(
     return [good[client] for client in sorted(good)], _in_order(faults)
 
 
+def _wrong(one: Identity, turns: Mapping[int, Turn]) -> Fault | None:
+    try:
+        wrong = bad_token(one, turns)
+    except Exception as error:
+        return garbled(one.client, error)
+    return Fault(one.client, *wrong) if wrong else None
+
+
+def homeless(client: int) -> Fault:
+    """The fault of a client whose token the method took and has no adapter for."""
+    return Fault(
+        client,
+        "unmatched",
+        "its identity token is like no subspace's, and no more may be opened (method.subspaces)",
+    )
+
+
 def gather(
     came: Iterable[Update | Fault],
     jobs: Sequence[Job],
@@ -113,8 +132,9 @@ def gather(
 ) -> tuple[list[Reply], list[Fault]]:
     """A round's accepted replies by client id, those in the journal included, and what was wrong.
 
-    Replies are judged as they come; what can only be judged beside the others' (absurd: a change more
-    than so many times as large as the median one; 0: no bound) is judged at the end.
+    Replies are judged as they come; what can only be judged beside the others' (absurd: a change, or
+    statistics, or an optimiser's tensors, more than so many times as large as the median ones; 0: no
+    bound) is judged at the end.
     """
     asked = {job.turn.client: job for job in jobs}
     replies = {client: reply for client, reply in journal.replies().items() if client in asked}
@@ -141,20 +161,16 @@ def gather(
 
 
 def _absurd(replies: Mapping[int, Reply], bound: float) -> list[Fault]:
-    """Changes out of all proportion to the round's median, per number (sizes may differ)."""
-    sizes = {
-        client: one.norm / math.sqrt(one.entries)
-        for client, one in sorted(replies.items())
-        if one.entries
-    }
-    if not bound or not sizes:
-        return []
-    usual = median_low(sizes.values())
-    return [
-        Fault(client, "norm", f"its change is {size / usual:.3g} times as large as the median one")
-        for client, size in sizes.items()
-        if usual and size > bound * usual
-    ]
+    """What is out of all proportion to the round's median, per number (sizes may differ)."""
+    found: dict[int, Fault] = {}
+    for what in SPREADS if bound else ():
+        sizes = {k: one.spread[what] for k, one in sorted(replies.items()) if what in one.spread}
+        usual = median_low(sizes.values()) if sizes else 0.0
+        for client, size in sizes.items():
+            if usual and size > bound * usual:
+                times = f"{size / usual:.3g} times as large as the round's median"
+                found.setdefault(client, Fault(client, "norm", f"its {what}: {times}"))
+    return list(found.values())
 
 
 def _odd_ones(replies: Mapping[int, Reply], asked: Mapping[int, Job]) -> list[Fault]:

@@ -15,7 +15,7 @@ from fcit.evaluate import Answer, chunks, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
 from fcit.pretrain.general import GENERAL
-from fcit.privacy import epsilon
+from fcit.privacy import epsilon, exposures
 from fcit.replies import named
 from fcit.runfolder import ZERO_SHOT, RunFolder
 from fcit.server import Position, Round
@@ -219,17 +219,19 @@ class Results:
         return value
 
     def _spent(self) -> dict[str, float | None]:
-        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most."""
+        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most. Who
+        is drawn is a secret only where the seed is taken to be one, and used for it."""
         setting, plan = self.experiment.training_setting, self.experiment.plan
+        privacy = self.experiment.privacy
         position = self.folder.position() or Position()
         done = [rounds for stage in plan[: position.stage] for rounds in stage]
         done += plan[position.stage][: position.rounds] if plan else []
-        met = {(turn.client, turn.stage, turn.task.name) for turns in done for turn in turns}
+        turns = [turn for part in done for turn in part]
+        met = {(turn.client, turn.stage, turn.task.name) for turn in turns}
         most = max(Counter(client for client, *_ in met).values(), default=0)
         tokens = most if self.method.identity else 0
-        return epsilon(
-            self.experiment.privacy, len(done), setting.clients, setting.per_round, tokens
-        )
+        secret = privacy.repeatable and self.config.setting.sampling == "derived"
+        return epsilon(privacy, exposures(setting, turns, secret), tokens)
 
     @cached_property
     def _chance(self) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from fcit import privacy, robust
 from fcit.averaging import Average, exact
@@ -13,13 +13,10 @@ from fcit.optimisers import Optimiser
 from fcit.optimisers.base import conclude, groups, renew
 from fcit.packing import Wire, pack_state
 from fcit.privacy import Privacy
-from fcit.replies import InMemory, Journal, gather, named, tokens
+from fcit.replies import InMemory, Journal, gather, homeless, named, tokens
 from fcit.seeds import torch_stream
 from fcit.types import Fault, FcitError, Identity, Job, Setting, State, Turn, Update
-from fcit.weights import flatten, state_bytes
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.weights import flatten, kinds, odd_number, state_bytes
 
 
 class Engine(Protocol):
@@ -111,7 +108,9 @@ def federate(
                     turns, method, state, engine, setting.epochs, optimiser, terms, journal
                 )
                 after_round(state, replace(report, position=Position(number, index + 1)))
-            state = replace(method.end(state, stage), optimiser=state.optimiser)
+            ended = replace(method.end(state, stage), optimiser=state.optimiser)
+            _sound(ended, state, f"the end of stage {number + 1}")
+            state = ended
         after_stage(state, Position(number, len(plan[number]), True))
     return state
 
@@ -136,6 +135,10 @@ def take_round(
     here = [turn for turn in turns if turn.client not in absent]
     _require(here, len(turns), lost, terms, place)
     state, jobs = hand_out(here, method, state, identities, epochs, optimiser)
+    placed = {job.turn.client for job in jobs}
+    lost = lost + [homeless(turn.client) for turn in here if turn.client not in placed]
+    here = [job.turn for job in jobs]
+    _require(here, len(turns), lost, terms, place)
     packed = _packed(jobs, terms, place)
     left = [job for job in packed if job.turn.client not in journal.replies()]
     came = engine.run(left) if left else ()
@@ -154,6 +157,7 @@ def take_round(
     took = {update.client for update in updates}
     took_part = [turn for turn in here if turn.client in took]
     after = conclude(optimiser, state, after, took_part, updates, method.learnt)
+    _sound(after, state, _named(place))
     report = Round(
         Position(),
         [job for job in jobs if job.turn.client in took],
@@ -189,9 +193,8 @@ def _require(
     """Raise FcitError when too few clients are left of a round."""
     quorum = min(terms.quorum or asked, asked)
     if len(found) < quorum:
-        where = f"stage {place[0] + 1}, round {place[1] + 1}"
         raise FcitError(
-            f"{where}: {len(found)} of {asked} clients gave an update that can be used, and "
+            f"{_named(place)}: {len(found)} of {asked} clients gave an update that can be used, and "
             f"{quorum} are needed: {'; '.join(map(named, faults))}. Mend it and go on with --resume, "
             "or without them with --set federation.min_clients=N"
         )
@@ -205,9 +208,27 @@ def hand_out(
     epochs: int,
     optimiser: Optimiser,
 ) -> tuple[State, list[Job]]:
-    """Organise and send: what a round's clients are given."""
+    """Organise and send: what a round's clients are given. Whom the method still does not know, though
+    its token came, has no place in it and gets no job."""
     state = renew(state, method.organise(state, identities))
-    return state, [Job(turn, _sent(method, optimiser, state, turn), epochs) for turn in turns]
+    strangers = {turn.client for turn in method.unknown(state, turns)}
+    placed = [turn for turn in turns if turn.client not in strangers]
+    return state, [Job(turn, _sent(method, optimiser, state, turn), epochs) for turn in placed]
+
+
+def _sound(after: State, before: State, where: str) -> None:
+    """Raise FcitError when numbers that are not finite would be committed."""
+    for parts, old in zip(kinds(after), kinds(before), strict=True):
+        if wrong := odd_number(parts, old):
+            raise FcitError(
+                f"{where}: {wrong} is no longer finite, though every reply was; remove the odd one from "
+                "journal/ in the run's folder and go on with --resume, or begin anew with a lower "
+                "federation.absurd or another federation.robust"
+            )
+
+
+def _named(place: tuple[int, int]) -> str:
+    return f"stage {place[0] + 1}, round {place[1] + 1}"
 
 
 def _sent(method: Method, optimiser: Optimiser, state: State, turn: Turn) -> State:
@@ -233,9 +254,5 @@ def _packed(jobs: Sequence[Job], terms: Terms, place: tuple[int, int]) -> list[J
     return packed
 
 
-def _kinds(state: State) -> tuple[dict[str, dict[str, Tensor]], ...]:
-    return state.adapters, state.extras, state.optimiser
-
-
 def _bytes(sent: State) -> int:
-    return sum(map(state_bytes, _kinds(sent)))
+    return sum(map(state_bytes, kinds(sent)))

@@ -95,11 +95,14 @@ class Session:
                 "choose another --out"
             )
 
-    def prepare(self) -> None:
-        """Make or check the data; write down who holds how much of it."""
+    def prepare(self, partition: bool = True) -> None:
+        """Make or check the data; write down who holds how much of it (`partition`: where the server
+        knows)."""
         if self.experiment.privacy.on:
             privacy.require()
         self.experiment.prepare(self.watch)
+        if not partition:
+            return
         write_json(
             self.folder.partition,
             {
@@ -166,6 +169,7 @@ class Session:
 
             def after_round(state: State, report: Round) -> None:
                 row = self.results.log(report)
+                engine.memory |= journal.memories()
                 self.folder.commit(state, report.position, engine.memory)
                 journal.clear()
                 track(of_round(row, len(state.adapters)), self._rounds(report.position))
@@ -188,7 +192,7 @@ class Session:
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
-            journal = RunJournal(self.folder.path, engine.memory)
+            journal = RunJournal(self.folder.path)
             self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,

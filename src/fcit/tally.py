@@ -1,12 +1,16 @@
-"""Accuracies from sums that clients send, for federations whose server has no test data."""
+"""Accuracies from sums that clients send, for federations whose server has no test data.
+
+Sums are taken at their word: a client that lies about its scores, or about how many they are, moves the
+accuracies. What cannot be is refused, what can be is believed.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from fcit.acceptance import MOST_SAMPLES
 from fcit.experiment import Experiment
 from fcit.files import read_json, write_json
 from fcit.replies import named
@@ -80,9 +84,18 @@ def sums(
             faults.append(Fault(one.client, "stranger", "sent a sum that nobody asked for"))
         elif one.client in good:
             faults.append(Fault(one.client, "duplicate", "sent its sum twice; the first counts"))
-        elif one.count < 0 or not 0 <= one.total <= 100 * one.count or not math.isfinite(one.total):
-            what = f"says {one.total} of {one.count} samples"
+        elif not _possible(one.total, one.count):
+            what = f"says {one.total!r} of {one.count!r} samples"
             faults.append(Fault(one.client, "samples", what))
         else:
             good[one.client] = one
     return [good[client] for client in sorted(good)], faults
+
+
+def _possible(total: object, count: object) -> bool:
+    """Whether a client may have so many samples, and they so much together (each 0 to 100)."""
+    if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < MOST_SAMPLES:
+        return False
+    if isinstance(total, bool) or not isinstance(total, int | float):
+        return False
+    return 0 <= total <= 100 * count

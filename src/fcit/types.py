@@ -143,7 +143,8 @@ class Job:
 @dataclass(frozen=True)
 class Update:
     """What a client sends back; `samples` weighs it in the average; `optimiser` is for the federated
-    optimiser alone."""
+    optimiser alone. `memory`: what the engine is to keep for the client from here on, once the update
+    is accepted (None: what it has)."""
 
     client: int
     samples: int
@@ -151,6 +152,11 @@ class Update:
     extras: Parts
     metrics: Mapping[str, float]
     optimiser: Parts = field(default_factory=dict[str, Weights])
+    memory: Weights | None = None
+
+
+LINE = 200
+"""How many characters a fault's detail has at most."""
 
 
 @dataclass(frozen=True)
@@ -158,12 +164,22 @@ class Fault:
     """What went wrong with one client in one round, in one word and in one line.
 
     Engines say "crash", "timeout" (past the deadline), "garbled" (cannot be decoded), "duplicate" or
-    "late"; the server adds what `acceptance` finds wrong with a reply.
+    "late"; the server adds what `acceptance` finds wrong with a reply. `detail` may be a client's own
+    words, and goes to logs and screens: it is made one line of printable characters, LINE at most, its
+    middle left out where it is longer.
     """
 
     client: int
     kind: str
     detail: str
+
+    def __post_init__(self) -> None:
+        plain = "".join(one if one.isprintable() else " " for one in self.detail)
+        plain = " ".join(plain.split())
+        if len(plain) > LINE:
+            half = (LINE - 5) // 2
+            plain = f"{plain[:half]} ... {plain[-half:]}"
+        object.__setattr__(self, "detail", plain)
 
 
 @dataclass(frozen=True)

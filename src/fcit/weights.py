@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import written_aside
-from fcit.types import PROJECTOR, FcitError, Parts, State, Weights
+from fcit.types import PROJECTOR, FcitError, Parts, State, Update, Weights
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -73,21 +73,56 @@ def state_bytes(parts: Parts) -> int:
     return sum(nbytes(weights) for weights in parts.values())
 
 
-def flatten(state: State) -> Weights:
-    """A State as one flat dict: `adapters/<name>/<tensor>`, `extras/...`, `optimiser/...`."""
-    groups = {"adapters": state.adapters, "extras": state.extras, "optimiser": state.optimiser}
-    return {
+KINDS = ("adapters", "extras", "optimiser")
+"""The three kinds of named Weights in a State and an Update."""
+
+MEMORY = "memory/"
+"""Prefix of a client's memory beside `flatten`'s names."""
+
+
+def kinds(held: State | Update) -> tuple[Parts, Parts, Parts]:
+    """A State's or an Update's named Weights, in the order of KINDS."""
+    return held.adapters, held.extras, held.optimiser
+
+
+def odd_number(parts: Parts, but: Parts) -> str:
+    """The first of some named Weights that holds a number that is not finite, leaving out what stands in
+    `but` too; "" where there is none."""
+    for name, weights in parts.items():
+        if weights is but.get(name):
+            continue
+        for key, value in weights.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                return f"{name}: {key}"
+    return ""
+
+
+def flatten(held: State | Update, memory: Weights | None = None) -> Weights:
+    """A State or an Update as one flat dict: `adapters/<name>/<tensor>`, `extras/...`,
+    `optimiser/...`; and a client's memory beside it, as `memory/<name>`."""
+    flat = {
         f"{kind}/{name}/{key}": tensor
-        for kind, parts in groups.items()
+        for kind, parts in zip(KINDS, kinds(held), strict=True)
         for name, weights in parts.items()
         for key, tensor in weights.items()
     }
+    return flat | {MEMORY + name: value for name, value in (memory or {}).items()}
+
+
+def apart(flat: Weights) -> tuple[Weights, Weights]:
+    """What `flatten` was given, still flat, and the client's memory that it was given beside it."""
+    memory = {k[len(MEMORY) :]: v for k, v in flat.items() if k.startswith(MEMORY)}
+    return {k: v for k, v in flat.items() if not k.startswith(MEMORY)}, memory
 
 
 def unflatten(flat: Weights) -> State:
     """The inverse of `flatten`."""
     state = State()
-    groups = {"adapters": state.adapters, "extras": state.extras, "optimiser": state.optimiser}
+    groups: dict[str, dict[str, Weights]] = {
+        "adapters": state.adapters,
+        "extras": state.extras,
+        "optimiser": state.optimiser,
+    }
     for path, tensor in flat.items():
         kind, name, key = path.split("/", 2)
         groups[kind].setdefault(name, {})[key] = tensor

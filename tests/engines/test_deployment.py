@@ -129,6 +129,11 @@ def test_what_cannot_be_deployed_is_refused(folders: Path, table: dict, tmp_path
         deployment(federation(table), folders, ["localhost"], False, "/srv", Silent())
     with pytest.raises(FcitError, match="multitask is not federated"):
         deployment(federation(table, "multitask"), tmp_path, ["x"], False, "/srv", Silent())
+    noised = federation(table).model_dump(mode="json")
+    noised["privacy"] |= {"clip": 1.0, "noise": 1.0}
+    noised["federation"]["absurd"] = 0
+    with pytest.raises(FcitError, match="privacy.repeatable"):
+        deployment(validate(noised), tmp_path, ["x"], False, "/srv", Silent())
 
 
 def test_other_machines_may_call_what_nodes_need_and_nothing_else() -> None:

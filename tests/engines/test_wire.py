@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
+import re
+import struct
+from pathlib import Path
 
+import pytest
 import torch
 
 from fcit.engines import wire
-from fcit.types import Identity, Job, State, Task, Turn, Update
+from fcit.types import Fault, Identity, Job, Score, State, Task, Turn, Update
 
 TURN = Turn(3, Task("Math", ("CLEVR-Math", "TabMWP")), 1, 2)
 
@@ -58,3 +63,105 @@ def test_a_stream_that_breaks_off_is_an_end() -> None:
     whole = stream.getvalue()
     for cut in (0, 7, 16, 20, len(whole) - 1):
         assert wire.read_frame(io.BytesIO(whole[:cut])) is None
+
+
+def test_a_score() -> None:
+    score = Score(2, "IconQA", 250.0, 4)
+    assert wire.unpack_score(*there_and_back(*wire.pack_score(score))) == score
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"client": ' + DEEP + "}", "[]", "3", "half a", "\xff"])
+def test_a_header_that_is_none_is_a_value_error(text: str) -> None:
+    with pytest.raises(ValueError):
+        wire.read_header(text)
+    head = text.encode("latin-1")
+    stream = io.BytesIO(struct.pack("<QQ", len(head), 0) + head)
+    with pytest.raises(ValueError):
+        wire.read_frame(stream)
+
+
+GOOD = {"client": 3, "samples": 17, "metrics": {"loss": 0.5}}
+TENSORS = {"adapters/1/a": torch.ones(2)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": []},
+        {"metrics": {"loss": "0.5"}},
+        {"metrics": {"loss": None}},
+        {"samples": "17"},
+        {"samples": 17.0},
+        {"samples": True},
+        {"client": "3"},
+        {"client": [3]},
+        {"client": 4},
+        {"tensors": {"adapters/a": torch.ones(2)}},
+        {"tensors": {"others/1/a": torch.ones(2)}},
+    ],
+)
+def test_an_update_that_cannot_be_is_garbled(change: dict) -> None:
+    def unpack(header: wire.Header, weights: dict) -> Update:
+        return wire.unpack_update(header, weights)[0]
+
+    assert isinstance(wire.understood(3, (GOOD, TENSORS), unpack), Update)
+    tensors = change.get("tensors", TENSORS)
+    header = GOOD | {key: value for key, value in change.items() if key != "tensors"}
+    found = wire.understood(3, (header, tensors), unpack)
+    assert isinstance(found, Fault)
+    assert (found.client, found.kind) == (3, "garbled")
+    for missing in GOOD:
+        less = {key: value for key, value in GOOD.items() if key != missing}
+        assert isinstance(wire.understood(3, (less, TENSORS), unpack), Fault)
+
+
+def test_numbers_past_all_floats_are_left_to_the_judge() -> None:
+    header = json.loads('{"client": 3, "samples": 17, "metrics": {"loss": 1' + "0" * 400 + "}}")
+    update, _ = wire.unpack_update(header, {})
+    assert update.metrics["loss"] == 10**400
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"client": 1, "task": 5, "samples": 3},
+        {"client": 1, "task": "Math", "samples": None},
+        {"client": 1, "task": "Math"},
+    ],
+)
+def test_a_token_or_a_score_that_cannot_be_is_garbled(header: wire.Header) -> None:
+    found = wire.understood(1, (header, {"token": torch.ones(2)}), wire.unpack_identity)
+    assert isinstance(found, Fault) and found.kind == "garbled"
+    score = {"client": 1, "dataset": "red", "total": 1.0, "count": 1}
+    for wrong in ({"total": "1"}, {"count": 1.0}, {"count": "x"}, {"dataset": 3}):
+        found = wire.understood(1, (score | wrong, {}), wire.unpack_score)
+        assert isinstance(found, Fault) and found.kind == "garbled"
+
+
+def said_of(message: str) -> set[str]:
+    """The fields that docs/privacy.md names in a message's rows of its table."""
+    text = (Path(__file__).parents[2] / "docs" / "privacy.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1:4] for line in text.splitlines() if line.startswith("|")]
+    found, now = set[str](), ""
+    for name, field, what in rows:
+        now = name.strip() or now
+        if now.startswith(message):
+            found |= set(re.findall(r"`([^`]+)`", field))
+            found |= set(re.findall(r"`(loss|steps)`", what))
+    return found
+
+
+def test_the_page_on_privacy_names_every_field_that_a_client_sends() -> None:
+    metrics = {"loss": 0.5, "steps": 3.0}
+    weights = {"a": {"w": torch.ones(1)}}
+    update = Update(3, 17, weights, weights, metrics, weights)
+    header, tensors = wire.pack_update(update, {})
+    kinds = {name.partition("/")[0] for name in tensors}
+    assert said_of("update") == header.keys() | kinds | metrics.keys() | {"kept"}
+    header, tensors = wire.pack_identity(Identity(1, "Math", torch.ones(2), 9))
+    assert said_of("identity token") == header.keys() | tensors.keys()
+    header, tensors = wire.pack_score(Score(2, "IconQA", 250.0, 4))
+    assert said_of("score") == header.keys() | tensors.keys()

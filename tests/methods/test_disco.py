@@ -89,11 +89,14 @@ def test_a_client_is_asked_once_per_task_and_counts_once() -> None:
     assert method.unknown(state, [other]) == [other]
 
 
-def test_a_cap_is_an_error_and_never_silent_reuse() -> None:
-    method = Disco(subspaces=1)
+def test_past_the_cap_a_client_stays_unknown_and_no_subspace_is_reused() -> None:
+    method = Disco(subspaces=2)
     state = meet(method, fresh(method), (0, 0, 1))
-    with pytest.raises(FcitError, match="method.subspaces"):
-        meet(method, state, (1, 90, 1))
+    turns = [Turn(client, TASK, 0, 0) for client in range(4)]
+    after = meet(method, state, (1, 90, 1), (2, 180, 1), (3, 5, 1))
+    assert method.unknown(after, turns) == [turns[2]]
+    assert sorted(after.adapters) == ["0", "1"]
+    assert after.extras["identity"]["samples"].tolist() == [2, 1]
 
 
 def test_a_client_gets_its_one_subspace_and_the_projector_alone() -> None:

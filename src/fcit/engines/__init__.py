@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcit.config import Config, build_method
+from fcit.privacy import secret_noise
 from fcit.types import FcitError, Weights
 from fcit.watch import Watch
 
@@ -48,12 +49,14 @@ def deployment(
     """Write the folders of a federation across machines (see `deploy.write`); with `split`, every
     client's share of the recipe's data too.
 
-    Raises FcitError where `out` is not empty, a method is not federated, or Flower is not installed.
+    Raises FcitError where `out` is not empty, a method is not federated, noise would come from the
+    recipe's seed, or Flower is not installed.
     """
     with _needs_flower("fcit deploy"):
         from fcit.engines import deploy
     from fcit.engines import shares
 
+    secret_noise(config.privacy.build())
     if build_method(config).centralised:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -22,8 +22,6 @@ from fcit.weights import flatten, unflatten
 if TYPE_CHECKING:
     from fcit.site import Site
 
-Reply = tuple[wire.Header, Weights]
-
 
 class GoneError(Exception):
     """A worker process ended in the middle of a request; `kind` is that of a Fault."""
@@ -57,7 +55,7 @@ class Worker:
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
-    ) -> Reply:
+    ) -> wire.Frame:
         """Send a request and wait for its reply, for `deadline` seconds at most (0: for ever)."""
         assert self.process.stdin and self.process.stdout
         late = threading.Event()
@@ -74,6 +72,9 @@ class Worker:
             reply = wire.read_frame(self.process.stdout)
         except BrokenPipeError:
             reply = None
+        except (ValueError, FcitError) as error:
+            self.process.kill()
+            raise GoneError("garbled", f"its worker's reply cannot be read: {error}") from None
         finally:
             if timer:
                 timer.cancel()
@@ -110,7 +111,7 @@ class InProcess:
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
-    ) -> Reply:
+    ) -> wire.Frame:
         """Answer at once; nobody could end a request that takes too long."""
         from fcit.engines.worker import handle
 
@@ -127,7 +128,8 @@ def cores() -> int:
 
 
 class LocalEngine:
-    """Clients on this machine. `memory` is what each client keeps between its turns.
+    """Clients on this machine. `memory` is what each client keeps between its turns: it goes to them with
+    their jobs, comes back in their updates, and whoever accepts these puts it here.
 
     A worker that dies in a client's turn, or is ended at the deadline, is that client's fault and is
     replaced; what a client says is wrong (an image that cannot be read) ends the round, because whoever
@@ -179,8 +181,8 @@ class LocalEngine:
             (turn.client, {"do": "identify", "turn": wire.pack_turn(turn)}, Weights())
             for turn in turns
         ]
-        for reply in self._as_completed(asks):
-            yield reply if isinstance(reply, Fault) else wire.unpack_identity(*reply)
+        for client, reply in self._as_completed(asks):
+            yield _read(client, reply, wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, as they come."""
@@ -188,14 +190,10 @@ class LocalEngine:
         for job in jobs:
             header, weights = wire.pack_job(job, self.memory.get(job.turn.client, {}))
             asks.append((job.turn.client, header | {"do": "train"}, weights))
-        for reply in self._as_completed(asks):
-            if isinstance(reply, Fault):
-                yield reply
-                continue
-            update, memory = wire.unpack_update(*reply)
-            self.memory[update.client] = memory
+        for client, reply in self._as_completed(asks):
+            found = _read(client, reply, _with_memory)
             self.tick()
-            yield update
+            yield found
 
     def place(self, state: State) -> None:
         """Put a state in place at every worker, to answer with."""
@@ -214,10 +212,10 @@ class LocalEngine:
             (client, {"do": "score", "client": client, "dataset": dataset}, Weights())
             for client in clients
         ]
-        for reply in self._as_completed(asks):
-            yield reply if isinstance(reply, Fault) else Score(**reply[0])
+        for client, reply in self._as_completed(asks):
+            yield _read(client, reply, wire.unpack_score)
 
-    def ask(self, header: wire.Header, weights: Weights | None = None) -> Reply:
+    def ask(self, header: wire.Header, weights: Weights | None = None) -> wire.Frame:
         """Send a request to a worker that is free, or once one is, and wait for its reply."""
         one = self.free.get()
         try:
@@ -227,13 +225,15 @@ class LocalEngine:
         finally:
             self.free.put(one)
 
-    def _turn(self, client: int, header: wire.Header, weights: Weights) -> Reply | Fault:
+    def _turn(
+        self, client: int, header: wire.Header, weights: Weights
+    ) -> tuple[int, wire.Frame | Fault]:
         one = self.free.get()
         try:
-            return one.ask(header, weights, self.deadline)
+            return client, one.ask(header, weights, self.deadline)
         except GoneError as gone:
             one = self._replaced(one)
-            return Fault(client, gone.kind, str(gone))
+            return client, Fault(client, gone.kind, str(gone))
         finally:
             self.free.put(one)
 
@@ -254,7 +254,7 @@ class LocalEngine:
 
     def _as_completed(
         self, asks: Sequence[tuple[int, wire.Header, Weights]]
-    ) -> Iterator[Reply | Fault]:
+    ) -> Iterator[tuple[int, wire.Frame | Fault]]:
         if self.map is map:
             yield from (self._turn(*ask) for ask in asks)
             return
@@ -266,3 +266,16 @@ class LocalEngine:
         finally:
             for future in futures:
                 future.cancel()
+
+
+def _read(
+    client: int,
+    reply: wire.Frame | Fault,
+    unpack: Callable[[wire.Header, Weights], wire.Answered],
+) -> wire.Answered | Fault:
+    return reply if isinstance(reply, Fault) else wire.understood(client, reply, unpack)
+
+
+def _with_memory(header: wire.Header, weights: Weights) -> Update:
+    update, memory = wire.unpack_update(header, weights)
+    return replace(update, memory=memory)

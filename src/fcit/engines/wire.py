@@ -1,17 +1,25 @@
-"""Jobs and replies as bytes: a JSON header and one safetensors body; nothing else crosses a wire."""
+"""Jobs and replies as bytes: a JSON header and one safetensors body; nothing else crosses a wire.
+
+What unpacks a reply checks the header's types, since a client writes it: `understood` makes a fault of
+whatever is wrong.
+"""
 
 from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
-from fcit.types import Identity, Job, State, Task, Turn, Update, Weights
-from fcit.weights import flatten, from_bytes, to_bytes, unflatten
+from fcit.types import Fault, FcitError, Identity, Job, Score, Task, Turn, Update, Weights
+from fcit.weights import apart, flatten, from_bytes, to_bytes, unflatten
 
 Header = dict[str, Any]
-MEMORY = "memory/"
+Frame = tuple[Header, Weights]
+"""One message: its header, and its tensors."""
+
+Answered = TypeVar("Answered", Identity, Update, Score)
 
 
 def write_frame(stream: IO[bytes], header: Header, weights: Weights | None = None) -> None:
@@ -23,8 +31,9 @@ def write_frame(stream: IO[bytes], header: Header, weights: Weights | None = Non
     stream.flush()
 
 
-def read_frame(stream: IO[bytes]) -> tuple[Header, Weights] | None:
-    """Receive one message; None when the other side is gone."""
+def read_frame(stream: IO[bytes]) -> Frame | None:
+    """Receive one message; None when the other side is gone. Raises ValueError on a header that is none,
+    and FcitError on a body that is not safetensors."""
     lengths = stream.read(16)
     if len(lengths) < 16:
         return None
@@ -32,7 +41,33 @@ def read_frame(stream: IO[bytes]) -> tuple[Header, Weights] | None:
     header, data = stream.read(head), stream.read(body)
     if len(header) < head or len(data) < body:
         return None
-    return json.loads(header), from_bytes(data) if body else {}
+    return read_header(header), from_bytes(data) if body else {}
+
+
+def read_header(text: str | bytes) -> Header:
+    """A message's header. Raises ValueError on what is no JSON object, or nested too deeply."""
+    try:
+        header = json.loads(text)
+    except RecursionError:
+        raise ValueError("its header is nested too deeply") from None
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header
+
+
+def understood(
+    client: int, frame: Frame, unpack: Callable[[Header, Weights], Answered]
+) -> Answered | Fault:
+    """What a client's answer says, or the Fault ("garbled") of one that cannot be unpacked or is signed
+    by another client."""
+    try:
+        found = unpack(*frame)
+    except Exception as error:  # whatever it is, one client's bytes end no run
+        said = str(error) if isinstance(error, FcitError | ValueError) else repr(error)
+        return Fault(client, "garbled", f"not what was asked for: {said}")
+    if found.client != client:
+        return Fault(client, "garbled", f"answered as client {found.client}")
+    return found
 
 
 def pack_turn(turn: Turn) -> Header:
@@ -46,47 +81,61 @@ def unpack_turn(header: Header) -> Turn:
     return Turn(header["client"], task, header["stage"], header["round"], header["last"])
 
 
-def pack_job(job: Job, memory: Weights) -> tuple[Header, Weights]:
+def pack_job(job: Job, memory: Weights) -> Frame:
     """A job, and the client's memory where the engine keeps it."""
-    kept = {MEMORY + name: value for name, value in memory.items()}
-    return {"turn": pack_turn(job.turn), "epochs": job.epochs}, flatten(job.received) | kept
+    header = {"turn": pack_turn(job.turn), "epochs": job.epochs}
+    return header, flatten(job.received, memory)
 
 
 def unpack_job(header: Header, weights: Weights) -> tuple[Job, Weights]:
     """The inverse of `pack_job`."""
-    state, memory = _part(weights)
+    state, memory = apart(weights)
     return Job(unpack_turn(header["turn"]), unflatten(state), header["epochs"]), memory
 
 
-def pack_update(update: Update, memory: Weights) -> tuple[Header, Weights]:
+def pack_update(update: Update, memory: Weights) -> Frame:
     """An update, and the client's new memory."""
-    kept = {MEMORY + name: value for name, value in memory.items()}
     header = {"client": update.client, "samples": update.samples, "metrics": dict(update.metrics)}
-    parts = (update.adapters, update.extras, update.optimiser)
-    held = ({name: dict(weights) for name, weights in kind.items()} for kind in parts)
-    return header, flatten(State(*held)) | kept
+    return header, flatten(update, memory)
 
 
 def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
-    """The inverse of `pack_update`."""
-    flat, memory = _part(weights)
+    """The inverse of `pack_update`. Raises KeyError or ValueError on what it cannot have made."""
+    flat, memory = apart(weights)
     state = unflatten(flat)
-    client, samples, metrics = header["client"], header["samples"], header["metrics"]
+    client, samples = _field(header, "client", int), _field(header, "samples", int)
+    metrics = _field(header, "metrics", dict)
+    for name in metrics:
+        _field(metrics, name, int, float)
     update = Update(client, samples, state.adapters, state.extras, metrics, state.optimiser)
     return update, memory
 
 
-def pack_identity(identity: Identity) -> tuple[Header, Weights]:
+def pack_identity(identity: Identity) -> Frame:
     """An identity token."""
     header = {"client": identity.client, "task": identity.task, "samples": identity.samples}
     return header, {"token": identity.token}
 
 
 def unpack_identity(header: Header, weights: Weights) -> Identity:
-    """The inverse of `pack_identity`."""
-    return Identity(header["client"], header["task"], weights["token"], header["samples"])
+    """The inverse of `pack_identity`. Raises KeyError or ValueError on what it cannot have made."""
+    client, samples = _field(header, "client", int), _field(header, "samples", int)
+    return Identity(client, _field(header, "task", str), weights["token"], samples)
 
 
-def _part(weights: Weights) -> tuple[Weights, Weights]:
-    memory = {k[len(MEMORY) :]: v for k, v in weights.items() if k.startswith(MEMORY)}
-    return {k: v for k, v in weights.items() if not k.startswith(MEMORY)}, memory
+def pack_score(score: Score) -> Frame:
+    """A client's score."""
+    return asdict(score), {}
+
+
+def unpack_score(header: Header, weights: Weights) -> Score:
+    """The inverse of `pack_score`. Raises KeyError or ValueError on what it cannot have made."""
+    client, count = _field(header, "client", int), _field(header, "count", int)
+    return Score(client, _field(header, "dataset", str), _field(header, "total", int, float), count)
+
+
+def _field(header: Header, name: str, *types: type) -> Any:
+    value = header[name]
+    if type(value) not in types:  # not isinstance: True is an int
+        raise ValueError(f"its {name} is {str(value)[:40]!r}, a {type(value).__name__}")
+    return value

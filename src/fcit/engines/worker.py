@@ -10,7 +10,6 @@ import queue
 import sys
 import threading
 import traceback
-from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +24,7 @@ from fcit.weights import flatten, unflatten
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     """Answer requests until the input ends."""
-    inbox: queue.Queue[tuple[wire.Header, Weights]] = queue.Queue()
+    inbox: queue.Queue[wire.Frame] = queue.Queue()
 
     def listen() -> None:
         while (frame := wire.read_frame(source)) is not None:
@@ -39,7 +38,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         try:
             if header["do"] == "config":
                 site = Site(validate(header["config"]))
-                reply: tuple[wire.Header, Weights] = {}, {}
+                reply: wire.Frame = {}, {}
             else:
                 assert site is not None
                 reply = handle(site, header, weights)
@@ -50,7 +49,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         wire.write_frame(sink, *reply)
 
 
-def handle(site: Site, header: wire.Header, weights: Weights) -> tuple[wire.Header, Weights]:
+def handle(site: Site, header: wire.Header, weights: Weights) -> wire.Frame:
     """One request to a site, in and out of the wire's form."""
     match header["do"]:
         case "start":
@@ -72,7 +71,7 @@ def handle(site: Site, header: wire.Header, weights: Weights) -> tuple[wire.Head
             reply, tensors = respond(header["ask"], weights, place, site)
             return {"answer": reply}, tensors
         case "score":
-            return asdict(site.score(header["client"], header["dataset"])), {}
+            return wire.pack_score(site.score(header["client"], header["dataset"]))
         case unknown:
             raise ValueError(f"unknown request {unknown}")
 

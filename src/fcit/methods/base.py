@@ -151,7 +151,8 @@ class Method:
         return []
 
     def organise(self, state: State, identities: Sequence[Identity]) -> State:
-        """Take in the identity tokens of clients not met before."""
+        """Take in the identity tokens of clients not met before. Whoever is `unknown` still has no place
+        in this state, and is left out of the round."""
         return state
 
     def adapter(self, state: State, turn: Turn) -> str:

@@ -64,7 +64,8 @@ class Disco(Method):
         A token joins the best subspace at or above tau. The others of the round are grouped by the
         connected components of cos >= tau, in the order of their smallest client id, and each group
         opens a subspace: independent of the order of arrival. Every subspace's token is the mean of
-        its clients' tokens weighted by sample count; each (client, task) enters it once.
+        its clients' tokens weighted by sample count; each (client, task) enters it once. Where the
+        cap on subspaces is reached, the clients of further groups stay unknown.
         """
         fresh = sorted(identities, key=lambda one: (one.client, one.task))
         from torch import int64, stack, tensor
@@ -80,7 +81,10 @@ class Disco(Method):
                 homes.append((one, best))
             else:
                 lonely.append(one)
-        for group in self._components(lonely):
+        groups = self._components(lonely)
+        if self.subspaces:
+            groups = groups[: max(0, self.subspaces - len(tokens))]
+        for group in groups:
             homes += [(one, len(tokens)) for one in group]
             tokens.append(group[0].token.new_zeros(group[0].token.shape))
             counts.append(0)
@@ -92,7 +96,7 @@ class Disco(Method):
         if not homes:
             return state
         while len(state.adapters) < len(tokens):
-            state = self._open_next(state)
+            state = self.open(state, str(len(state.adapters)))
         held = {"tokens": stack(tokens), "samples": tensor(counts, dtype=int64)}
         members = state.extras.get("members", {}) | members
         return replace(state, extras=state.extras | {"identity": held, "members": members})
@@ -130,15 +134,6 @@ class Disco(Method):
             return cosine(rows, other)
         halves = zip(rows.chunk(2, dim=-1), other.chunk(2, dim=-1), strict=True)
         return sum((cosine(a, b) for a, b in halves), start=rows.new_zeros(())) / 2
-
-    def _open_next(self, state: State) -> State:
-        number = len(state.adapters)
-        if self.subspaces and number >= self.subspaces:
-            raise FcitError(
-                f"method.subspaces: a client's identity token matches none of the {number} subspaces "
-                f"at tau = {self.tau} and the cap is reached; raise method.subspaces or lower method.tau"
-            )
-        return self.open(state, str(number))
 
     # -- SSA: subspace selective activation (section 4.2) ---------------------------------------
 
