@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,17 @@ TOKENS, MEMORY = "tokens", "memory/"
 
 
 class RunJournal:
-    """Implements `replies.Journal`. memory: what the engine keeps for clients, in a reply's file too."""
+    """Implements `replies.Journal`. memory: what the engine keeps for clients, in a reply's file too.
+    check: may refuse memories that were taken up."""
 
-    def __init__(self, run: Path, memory: MutableMapping[int, Weights]):
+    def __init__(
+        self,
+        run: Path,
+        memory: MutableMapping[int, Weights],
+        check: Callable[[Mapping[int, Weights]], None] = lambda memory: None,
+    ):
         self.folder, self.aside, self.memory = run / "journal", run / "quarantine", memory
+        self.check = check
         self.place = (0, 0)
         self.known: tuple[list[Identity], list[Fault]] | None = None
         self.kept: dict[int, Reply] = {}
@@ -44,6 +51,7 @@ class RunJournal:
                 reply = _reply(path, note, keys)
                 self.kept[reply.update.client] = reply
                 self.memory[reply.update.client] = _memory(path, keys)
+        self.check(self.memory)
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
         """The round's tokens and who gave none, once they are known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -188,7 +189,8 @@ class Session:
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
-            journal = RunJournal(self.folder.path, engine.memory)
+            check = partial(engines.check_memory, self.config)
+            journal = RunJournal(self.folder.path, engine.memory, check)
             self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from fcit.acceptance import MOST_SAMPLES
 from fcit.experiment import Experiment
 from fcit.files import read_json, write_json
 from fcit.replies import named
@@ -80,7 +80,7 @@ def sums(
             faults.append(Fault(one.client, "stranger", "sent a sum that nobody asked for"))
         elif one.client in good:
             faults.append(Fault(one.client, "duplicate", "sent its sum twice; the first counts"))
-        elif one.count < 0 or not 0 <= one.total <= 100 * one.count or not math.isfinite(one.total):
+        elif not (0 <= one.count < MOST_SAMPLES and 0 <= one.total <= 100 * one.count):
             what = f"says {one.total} of {one.count} samples"
             faults.append(Fault(one.client, "samples", what))
         else:

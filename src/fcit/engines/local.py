@@ -227,7 +227,8 @@ class LocalEngine:
         finally:
             self.free.put(one)
 
-    def _turn(self, client: int, header: wire.Header, weights: Weights) -> Reply | Fault:
+    def turn(self, client: int, header: wire.Header, weights: Weights) -> Reply | Fault:
+        """What a worker answers for a client; a worker that dies or exceeds the deadline is its fault."""
         one = self.free.get()
         try:
             return one.ask(header, weights, self.deadline)
@@ -256,9 +257,9 @@ class LocalEngine:
         self, asks: Sequence[tuple[int, wire.Header, Weights]]
     ) -> Iterator[Reply | Fault]:
         if self.map is map:
-            yield from (self._turn(*ask) for ask in asks)
+            yield from (self.turn(*ask) for ask in asks)
             return
-        futures = {self.pool.submit(self._turn, *ask) for ask in asks}
+        futures = {self.pool.submit(self.turn, *ask) for ask in asks}
         try:
             for future in as_completed(futures):
                 futures.discard(future)  # or all replies would stay in memory until the last

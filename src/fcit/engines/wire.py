@@ -7,7 +7,7 @@ import struct
 from dataclasses import asdict
 from typing import IO, Any
 
-from fcit.types import Identity, Job, State, Task, Turn, Update, Weights
+from fcit.types import Identity, Job, Score, State, Task, Turn, Update, Weights
 from fcit.weights import flatten, from_bytes, to_bytes, unflatten
 
 Header = dict[str, Any]
@@ -71,7 +71,7 @@ def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
     """The inverse of `pack_update`."""
     flat, memory = _part(weights)
     state = unflatten(flat)
-    client, samples, metrics = header["client"], header["samples"], header["metrics"]
+    client, samples, metrics = header["client"], header["samples"], dict(header["metrics"])
     update = Update(client, samples, state.adapters, state.extras, metrics, state.optimiser)
     return update, memory
 
@@ -85,6 +85,14 @@ def pack_identity(identity: Identity) -> tuple[Header, Weights]:
 def unpack_identity(header: Header, weights: Weights) -> Identity:
     """The inverse of `pack_identity`."""
     return Identity(header["client"], header["task"], weights["token"], header["samples"])
+
+
+def unpack_score(header: Header) -> Score:
+    """A client's score. Raises ValueError on what is no score."""
+    score = Score(**header)
+    if type(score.count) is not int or not isinstance(score.total, int | float):
+        raise ValueError(f"{score.total!r} of {score.count!r} is no score")
+    return score
 
 
 def _part(weights: Weights) -> tuple[Weights, Weights]:
