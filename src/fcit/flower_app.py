@@ -45,9 +45,8 @@ def run(given: Mapping[str, Any], build: Build) -> None:
     )
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
-    session.experiment.prepare(
-        session.watch
-    )  # no partition.json: who holds what is the clients' own
+    # no partition.json: who holds what is the clients' own, and so is all data where they score
+    session.experiment.prepare(session.watch, config.evaluation.where == "server")
     session.run()
     Lines().say(f"run folder: {out}")
 
