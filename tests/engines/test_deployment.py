@@ -29,7 +29,7 @@ from fcit.config import Config, load, validate
 from fcit.engines import deployment
 from fcit.engines.shares import split
 from fcit.experiment import Experiment
-from fcit.files import read_lines
+from fcit.files import read_json, read_lines
 from fcit.runfolder import RunFolder
 from fcit.types import FcitError, Turn
 from fcit.watch import Silent
@@ -316,6 +316,26 @@ def test_a_deployment_has_the_same_bits_as_one_process(
         files = running.root.glob(f"client-{client}/memory/*/client-{client}/*.safetensors")
         found = {file.name: file for file in files}[f"stage{stage}-round{number}.safetensors"]
         assert to_bytes(load_weights(found)) == to_bytes(kept)
+
+
+@pytest.mark.slow
+def test_a_server_without_data_gets_its_clients_scores(
+    running: Running, table: dict, tmp_path: Path
+) -> None:
+    changed = federation(table, "zeroshot").model_dump(mode="json")
+    changed["federation"]["engine"] = "local"
+    changed["evaluation"]["where"] = "clients"
+    split(validate(changed), [running.root / f"client-{k}" / "data" for k in range(4)], Silent())
+    local = fcit.run(validate(changed), tmp_path / "local").folder
+    out = tmp_path / "deployed"
+    changes = ["method=zeroshot", "evaluation.where=clients", "data.root=/nowhere"]
+    said = running.do("server/run", *changes, FCIT_RUN=str(out))
+    assert (out / "matrix.json").is_file(), said
+    assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
+    for name in ("IconQA", "FigureQA"):
+        kept = read_json(out / "scores" / "zero-shot" / f"{name}.json")
+        assert kept == read_json(local / "scores" / "zero-shot" / f"{name}.json")
+        assert (kept["clients"], kept["faults"]) == (4, 0)
 
 
 @pytest.mark.slow
