@@ -106,6 +106,10 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     "says nothing": ("silent", lambda _: []),
     "sends NaN": ("nonfinite", lambda one: [poisoned(one, float("nan"))]),
     "sends infinity": ("nonfinite", lambda one: [poisoned(one, float("inf"))]),
+    "has a loss beyond all floats": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": 10**400})],
+    ),
     "has a loss that is no number": (
         "nonfinite",
         lambda one: [replace(one, metrics={"loss": float("nan")})],
@@ -291,6 +295,28 @@ def test_a_journal_forgets_other_rounds_and_keeps_what_clients_remember(tmp_path
     journal.begin(0, 1)
     assert not journal.replies()
     assert not list((tmp_path / "journal").iterdir())
+
+
+def test_memories_of_another_engine_are_refused_as_soon_as_a_journal_has_them(
+    tmp_path: Path,
+) -> None:
+    go("disco", journal=RunJournal(tmp_path, {1: {"turn": torch.tensor([0, 0])}}))
+
+    def check(memory) -> None:
+        assert "turn" in memory[1]
+        raise FcitError("another engine's")
+
+    with pytest.raises(FcitError, match="another engine's"):
+        RunJournal(tmp_path, {}, check).begin(0, 0)
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "int8"])
+def test_types_that_torch_cannot_add_are_a_fault(wire: str) -> None:
+    def eighths(update: Update) -> list[Update | Fault]:
+        return [changed(update, lambda tensor: tensor.to(torch.float8_e4m3fn))]
+
+    _, report = go("finetune", spoil=eighths, terms=Terms(quorum=2, wire=wire))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "garbled")]
 
 
 def test_what_is_in_quarantine_can_be_looked_at(tmp_path: Path) -> None:

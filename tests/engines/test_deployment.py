@@ -42,7 +42,7 @@ PATIENCE = 1200
 """Seconds that anything may take: every message starts a process, and test machines may be busy."""
 
 
-WAIT = 300
+WAIT = 240
 """Seconds that clients have where one of them stays away: more than a killed one takes to come back."""
 
 
