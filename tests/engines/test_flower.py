@@ -116,7 +116,7 @@ def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> 
     for client, header in one.grid.sent[3:]:
         assert header["turn"]["client"] == client
         assert header["since"] is None
-    assert list(one.memory) == [2]
+    assert [client for client, kept in one.memory.items() if kept] == [2]
     list(one.run(jobs()))
     assert [header["since"] for client, header in one.grid.sent[6:] if client == 2] == [[0, 1]]
     assert one.grid.asked("hello") == [0, 1, 2]
@@ -176,7 +176,7 @@ def test_an_answer_after_the_deadline_is_late_and_not_taken(engine) -> None:
         Fault(1, "late", "an answer to an earlier turn came after its deadline")
     ]
     assert len(found) == 4
-    assert 1 not in one.memory
+    assert not one.memory[1]
 
 
 def test_a_restarted_node_gets_its_job_again(engine) -> None:
