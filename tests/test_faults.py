@@ -107,6 +107,10 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     "says nothing": ("silent", lambda _: []),
     "sends NaN": ("nonfinite", lambda one: [poisoned(one, float("nan"))]),
     "sends infinity": ("nonfinite", lambda one: [poisoned(one, float("inf"))]),
+    "has a loss beyond all floats": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": 10**400})],
+    ),
     "has a loss that is no number": (
         "nonfinite",
         lambda one: [replace(one, metrics={"loss": float("nan")})],

@@ -85,10 +85,10 @@ class Experiment:
             raise FcitError(f"data.images: no such folder: {', '.join(lacking)}")
         return found
 
-    def prepare(self, watch: Watch) -> None:
+    def prepare(self, watch: Watch, data: bool = True) -> None:
         """Make the mini suite where it is needed; report what is missing (data, or Java where captions
-        are scored as the reference does) before anything starts."""
-        if not self.config.data.root and not self.root.is_dir():
+        are scored as the reference does) before anything starts. data: whether this process has any."""
+        if data and not self.config.data.root and not self.root.is_dir():
             from fcit.benchmark import mini
 
             train, test = self.config.data.counts
@@ -104,6 +104,8 @@ class Experiment:
             count = self.config.evaluation.general
             with watch.bar("general questions", count) as step:
                 write_general(self.general, count, progress=step)
+        if not data:
+            return
         try:
             datasets.require(self.root, self.setting.datasets, self.images)
         except FcitError as error:

@@ -30,7 +30,8 @@ class FederationSection(Section):
     (0: one a core on a CPU, one on a GPU). average: of LoRA's factors A and B, or of their products
     (see `averaging`). optimizer: a file of `optimisers/`, beside any method; optimizer_options: its
     hyper-parameters. min_clients: accepted updates a round needs (0: everyone's). deadline: seconds a
-    client has for its turn (0: none; through Flower an hour). absurd: how many times the round's
+    client has for its turn (0: none; across machines: that all of a round's clients have together, and 0
+    is an hour). absurd: how many times the round's
     median change is too much to be averaged (0: no bound). robust: the rule by which a cohort's
     updates become one; lying: the share of a cohort that it withstands. wire: in what form tensors
     travel."""

@@ -47,7 +47,8 @@ def run(given: Mapping[str, Any], build: Build) -> None:
     secret_noise(config.privacy.build())
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
-    session.prepare(partition=False)  # who holds what is the clients' own
+    # no partition.json: who holds what is the clients' own, and so is all data where they score
+    session.prepare(partition=False, data=config.evaluation.where == "server")
     session.run()
     Lines().say(f"run folder: {out}")
 

@@ -95,12 +95,12 @@ class Session:
                 "choose another --out"
             )
 
-    def prepare(self, partition: bool = True) -> None:
-        """Make or check the data; write down who holds how much of it (`partition`: where the server
-        knows)."""
+    def prepare(self, partition: bool = True, data: bool = True) -> None:
+        """Make or check the data (`data`: where this process has any); write down who holds how much of
+        it (`partition`: where the server knows)."""
         if self.experiment.privacy.on:
             privacy.require()
-        self.experiment.prepare(self.watch)
+        self.experiment.prepare(self.watch, data)
         if not partition:
             return
         write_json(
@@ -170,6 +170,7 @@ class Session:
             def after_round(state: State, report: Round) -> None:
                 row = self.results.log(report)
                 engine.memory |= journal.memories()
+                engines.check_memory(self.config, engine.memory)
                 self.folder.commit(state, report.position, engine.memory)
                 journal.clear()
                 track(of_round(row, len(state.adapters)), self._rounds(report.position))

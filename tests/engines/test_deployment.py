@@ -27,7 +27,9 @@ import fcit
 from fcit.cli import app
 from fcit.config import Config, load, validate
 from fcit.engines import deployment
+from fcit.engines.shares import split
 from fcit.experiment import Experiment
+from fcit.files import read_json, read_lines
 from fcit.runfolder import RunFolder
 from fcit.types import FcitError, Turn
 from fcit.watch import Silent
@@ -38,6 +40,10 @@ pytest.importorskip("flwr")
 
 PATIENCE = 1200
 """Seconds that anything may take: every message starts a process, and test machines may be busy."""
+
+
+WAIT = 240
+"""Seconds that clients have where one of them stays away: more than a killed one takes to come back."""
 
 
 def federation(table: dict, method: str = "disco") -> Config:
@@ -103,6 +109,26 @@ def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table:
             if path.is_file()
         }
         assert images == held
+
+
+def test_where_clients_score_each_gets_its_own_test_samples_too(
+    table: dict, tmp_path: Path
+) -> None:
+    changed = federation(table).model_dump(mode="json")
+    changed["setting"]["order"] = ["Flickr30k", "Grounding"]
+    changed["evaluation"] |= {"where": "clients", "limit": 6}
+    config = validate(changed)
+    folders = [tmp_path / f"client-{client}" for client in range(4)]
+    split(config, folders, Silent())
+    whole = Experiment(config)
+    for client, data in enumerate(folders):
+        own = Experiment(config, data)
+        for name in ("Flickr30k", "Grounding"):
+            mine, theirs = own.test_share(name, client), whole.test_share(name, client)
+            assert mine == theirs
+            paths = [own.data_of(mine).images, whole.data_of(theirs).images]
+            for copy, image in zip(*paths, strict=True):
+                assert Path(copy).read_bytes() == Path(image).read_bytes()
 
 
 def test_the_recipe_of_a_deployment_is_the_one_given(folders: Path, table: dict) -> None:
@@ -297,8 +323,56 @@ def test_a_deployment_has_the_same_bits_as_one_process(
         assert to_bytes(load_weights(found)) == to_bytes(kept)
 
 
-def restart_in_its_turn(running: Running) -> None:
-    """End the first client that gets something to train, and start it again."""
+@pytest.mark.slow
+def test_a_server_without_data_gets_its_clients_scores(
+    running: Running, table: dict, tmp_path: Path
+) -> None:
+    changed = federation(table, "zeroshot").model_dump(mode="json")
+    changed["federation"]["engine"] = "local"
+    changed["evaluation"]["where"] = "clients"
+    split(validate(changed), [running.root / f"client-{k}" / "data" for k in range(4)], Silent())
+    local = fcit.run(validate(changed), tmp_path / "local").folder
+    out = tmp_path / "deployed"
+    changes = ["method=zeroshot", "evaluation.where=clients", "data.root=/nowhere"]
+    said = running.do("server/run", *changes, FCIT_RUN=str(out))
+    assert (out / "matrix.json").is_file(), said
+    assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
+    for name in ("IconQA", "FigureQA"):
+        kept = read_json(out / "scores" / "zero-shot" / f"{name}.json")
+        assert kept == read_json(local / "scores" / "zero-shot" / f"{name}.json")
+        assert (kept["clients"], kept["faults"]) == (4, 0)
+
+
+@pytest.mark.slow
+def test_a_client_killed_without_a_word_rejoins_and_one_that_stays_away_is_left_out(
+    running: Running, tmp_path: Path
+) -> None:
+    """All four clients are asked in both stages: in the first one a client is killed in its turn and
+    started again, as its unit would; in the second one another is killed and stays away."""
+    out = tmp_path / "deployed"
+    terms = {"per_round": 4, "min_clients": 3, "deadline": WAIT}
+    changes = ["method=finetune", *(f"federation.{key}={value}" for key, value in terms.items())]
+    with ThreadPoolExecutor() as pool:
+        log = pool.submit(running.do, "server/run", *changes, FCIT_RUN=str(out))
+        back = in_its_turn(running)
+        running.stop(f"client-{back}", signal.SIGKILL)
+        rejoin(running, back)
+        until(lambda: (out / "log.jsonl").is_file() or log.done(), "no round was finished")
+        gone = in_its_turn(running)
+        running.stop(f"client-{gone}", signal.SIGKILL)
+        said = log.result()
+    assert (out / "matrix.json").is_file(), said
+    first, second = read_lines(out / "log.jsonl")
+    assert first["clients"] == [0, 1, 2, 3]
+    assert "faults" not in first
+    assert second["clients"] == [client for client in range(4) if client != gone]
+    assert [(one["client"], one["kind"]) for one in second["faults"]] == [(gone, "timeout")]
+    assert f"client {gone} (timeout" in said
+    rejoin(running, gone)
+
+
+def in_its_turn(running: Running) -> int:
+    """The first client that gets something to train, once it has."""
 
     def got() -> dict[int, int]:
         logs = {client: running.root / f"client-{client}.log" for client in range(4)}
@@ -310,6 +384,25 @@ def restart_in_its_turn(running: Running) -> None:
 
     before = got()
     until(lambda: got() != before, "no client was asked to train")
-    client = next(client for client, count in got().items() if count != before[client])
+    return next(client for client, count in got().items() if count != before.get(client, 0))
+
+
+def restart_in_its_turn(running: Running) -> None:
+    """End the first client that gets something to train, and start it again."""
+    client = in_its_turn(running)
     running.stop(f"client-{client}")
     running.client(client)
+
+
+def rejoin(running: Running, client: int) -> None:
+    """Start a client again and again until the SuperLink takes it, which it does once it no longer
+    takes the one that was killed for present."""
+    name, log = f"client-{client}", running.root / f"client-{client}.log"
+    before = log.read_text().count("SuperNode ID")
+
+    def back() -> bool:
+        if name not in running.processes or running.processes[name].poll() is not None:
+            running.client(client)
+        return log.read_text().count("SuperNode ID") > before
+
+    until(back, f"{name} was not taken again")

@@ -15,7 +15,7 @@ import torch
 from fcit.config import Config, validate
 from fcit.engines import build, check_memory
 from fcit.engines.node import Place, keep, recall, respond
-from fcit.types import Fault, FcitError, Identity, Job, State, Task, Turn, Update
+from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
 
 pytest.importorskip("flwr")
 
@@ -38,6 +38,7 @@ class FakeGrid:
         self.behave, self.sent = behave, list[tuple[int, dict]]()
         self.answers: dict[str, Message] = {}
         self.polls = 0
+        self.hello: dict[int, Any] = {}
 
     def get_nodes(self) -> list[SimpleNamespace]:
         self.polls += 1
@@ -52,7 +53,8 @@ class FakeGrid:
             header, _ = parcels.unpack(message.content)
             self.sent.append((client, header))
             if header["do"] == "hello":
-                found = parcels.pack({"client": client, "fcit": version()}, {})
+                honest = parcels.pack({"client": client, "fcit": version()}, {})
+                found = self.hello.get(message.metadata.dst_node_id, honest)
             else:
                 found = self.behave(client, header)
             if found is not None:
@@ -103,9 +105,16 @@ def jobs() -> list[Job]:
     return [Job(turn, State({"0": {"a": torch.ones(2)}})) for turn in TURNS]
 
 
+def rounds(one) -> list[Update | Fault]:
+    """A round's replies; the engine is given the memories of those that count, as at a commit."""
+    found = list(one.run(jobs()))
+    one.memory |= {got.client: got.memory or {} for got in found if isinstance(got, Update)}
+    return found
+
+
 def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> None:
     one = engine(lambda client, header: update(client, kept=client == 2))
-    found = {got.client: got for got in one.run(jobs())}
+    found = {got.client: got for got in rounds(one)}
     assert sorted(found) == [0, 1, 2]
     for client, got in found.items():
         assert isinstance(got, Update)
@@ -114,7 +123,7 @@ def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> 
     for client, header in one.grid.sent[3:]:
         assert header["turn"]["client"] == client
         assert header["since"] is None
-    assert list(one.memory) == [2]
+    assert [client for client, kept in one.memory.items() if kept] == [2]
     list(one.run(jobs()))
     assert [header["since"] for client, header in one.grid.sent[6:] if client == 2] == [[0, 1]]
     assert one.grid.asked("hello") == [0, 1, 2]
@@ -169,12 +178,12 @@ def test_an_answer_after_the_deadline_is_late_and_not_taken(engine) -> None:
     to.metadata.__dict__["_message_id"] = key
     one.grid.answers[key] = Message(update(1, kept=True), reply_to=to)
     one.grid.behave = lambda client, header: update(client)
-    found = list(one.run(jobs()))
+    found = rounds(one)
     assert [got for got in found if isinstance(got, Fault)] == [
         Fault(1, "late", "an answer to an earlier turn came after its deadline")
     ]
     assert len(found) == 4
-    assert 1 not in one.memory
+    assert not one.memory[1]
 
 
 def test_a_restarted_node_gets_its_job_again(engine) -> None:
@@ -197,6 +206,86 @@ def test_two_nodes_of_one_client_are_refused(engine) -> None:
     one.up = {100: "since 1", 102: "since 1"}
     with pytest.raises(FcitError, match="two nodes say they are client 1"):
         list(one.run(jobs()))
+
+
+def test_of_an_overdue_answer_that_will_never_come_nothing_is_said(engine) -> None:
+    one = engine(lambda client, header: None if client == 1 else update(client))
+    list(one.run(jobs()))
+    key = next(iter(one.overdue))
+    to = Message(update(1), 101, "train")
+    to.metadata.__dict__["_message_id"] = key
+    one.grid.answers[key] = Message(Error(5, "node unavailable"), reply_to=to)
+    one.grid.behave = lambda client, header: update(client)
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    assert not one.overdue
+
+
+def test_a_turn_that_leaves_no_memory_takes_the_earlier_one_away(engine) -> None:
+    one = engine(lambda client, header: update(client, kept=True))
+    rounds(one)
+    one.grid.behave = lambda client, header: update(client, kept=False)
+    rounds(one)
+    rounds(one)
+    trained = [header["since"] for _, header in one.grid.sent if header["do"] == "train"]
+    assert trained == [None] * 3 + [[0, 1]] * 3 + [None] * 3
+
+
+def test_a_clients_words_are_kept_to_one_short_line(engine) -> None:
+    said = parcels.pack({"error": "line\n" * 10**5}, {})
+    one = engine(lambda client, header: said if client == 1 else update(client))
+    (fault,) = [got for got in one.run(jobs()) if isinstance(got, Fault)]
+    assert fault.detail.startswith("line line")
+    assert len(fault.detail) <= 200
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ({"total": 150.0, "count": 2}, ""),
+        ({"total": "all", "count": 2}, "garbled"),
+        ({"total": 150.0, "count": 2.0}, "garbled"),
+        ({"total": 150.0}, "garbled"),
+    ],
+)
+def test_scores_come_back_and_what_is_none_is_garbled(header: dict, kind: str, engine) -> None:
+    about = {"client": 1, "dataset": "IconQA"}
+    (found,) = engine(lambda *_: parcels.pack(about | header, {})).score("IconQA", [1])
+    assert found == Score(1, "IconQA", 150.0, 2) if not kind else found.kind == kind
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        Error(2, "no module named fcit"),
+        RecordDict(),
+        parcels.pack({"client": "two", "fcit": "0"}, {}),
+        parcels.pack({"client": 1, "fcit": "another"}, {}),
+    ],
+)
+def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other(
+    hello, engine
+) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.hello[101] = hello
+    with pytest.raises(FcitError, match="node|fcit another"):
+        list(one.run(jobs()))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    one.up, one.nodes = {}, {}
+    found = {got.client: got for got in one.run(jobs())}
+    assert isinstance(found[0], Update)
+    assert isinstance(found[2], Update)
+    assert found[1].kind == "timeout"
+    assert "the client is not connected; " in found[1].detail
+
+
+def test_a_node_that_goes_while_it_is_asked_who_it_is_is_asked_again(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.hello[101] = Error(5, "node unavailable")
+    one._look()
+    del one.grid.hello[101]
+    one.grid.up[101] = "since 2"
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
 
 
 # -- a client's side ---------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ def client_app(run: Path | None = None) -> ClientApp:
 
     app.query()(answer)
     app.train()(answer)
+    app.evaluate()(answer)
     return app
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from flwr.app import Message, MessageType
@@ -17,6 +15,7 @@ from flwr.serverapp import Grid
 
 from fcit.config import Config
 from fcit.engines import parcels, wire
+from fcit.engines.answers import lost, opened, read, who
 from fcit.engines.local import LocalEngine
 from fcit.engines.node import Reply
 from fcit.evaluate import Answer
@@ -33,9 +32,6 @@ AFTER = 2.0
 PATIENCE = 0.1, 2.0
 """Seconds between looking for replies: at first, and at most."""
 
-LOST = (3, 4, 5)
-"""Flower's error codes for a message, a reply or a node that is gone: the message is sent again."""
-
 
 @dataclass
 class Errand:
@@ -50,7 +46,8 @@ class Errand:
 
 class FlowerEngine:
     """Clients behind a Flower grid; `home` starts the run and answers its test sets. `check` raises
-    what ended the clients' side, where that is on this machine.
+    what ended the clients' side, where that is on this machine. deadline: seconds that all of a round's
+    clients have together (0: the recipe's, or an hour).
 
     Clients keep their memories themselves: `memory` holds, for each client, the stage and round of
     the turn whose memory it is to go on from, so that a commit fixes that too.
@@ -63,17 +60,19 @@ class FlowerEngine:
         home: LocalEngine,
         folder: Path,
         check: Callable[[], None] = lambda: None,
+        deadline: float = 0.0,
     ):
         self.config, self.grid, self.check = config, grid, check
         self.memory = dict[int, Weights]()
         self.tick: Callable[[], None] = lambda: None
-        self.deadline = config.federation.deadline or HOUR
+        self.deadline = deadline or config.federation.deadline or HOUR
         self.placed = State()
         self.recipe = config.model_dump(mode="json")
         self.run_name = _name(folder)
         self.nodes: dict[int, int] = {}
         self.up: dict[int, str] = {}
         self.hellos: set[str] = set()
+        self.refused: dict[int, str] = {}
         self.overdue: dict[str, int] = {}
         self.stack = ExitStack()
         self.home = self.stack.enter_context(home)
@@ -112,7 +111,7 @@ class FlowerEngine:
             for turn in turns
         }
         for client, reply in self._send(asks):
-            yield _read(client, reply, lambda header, body: wire.unpack_identity(header, body))
+            yield read(client, reply, wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, or what they did instead, as they come."""
@@ -124,9 +123,10 @@ class FlowerEngine:
             asks[client] = Errand(client, (header, weights), MessageType.TRAIN)
             versions[client] = torch.tensor([job.turn.stage, job.turn.round])
         for client, reply in self._send(asks):
-            found = _read(client, reply, lambda header, body: wire.unpack_update(header, body)[0])
-            if isinstance(found, Update) and isinstance(reply, tuple) and reply[0].get("kept"):
-                self.memory[client] = {"turn": versions[client]}
+            found = read(client, reply, lambda header, body: wire.unpack_update(header, body)[0])
+            if isinstance(found, Update) and isinstance(reply, tuple):
+                kept = reply[0].get("kept")
+                found = replace(found, memory={"turn": versions[client]} if kept else {})
             self.tick()
             yield found
         for client in self._late():
@@ -138,7 +138,7 @@ class FlowerEngine:
         body = flatten(replace(self.placed, optimiser={}))
         asks = {client: Errand(client, (header, body), MessageType.EVALUATE) for client in clients}
         for client, reply in self._send(asks):
-            yield _read(client, reply, lambda header, _: Score(**header))
+            yield read(client, reply, wire.unpack_score)
 
     def _about(self, turn: Turn) -> wire.Header:
         return {"turn": wire.pack_turn(turn), "config": self.recipe, "run": self.run_name}
@@ -173,10 +173,10 @@ class FlowerEngine:
                 errand = underway.pop(message.metadata.reply_to_message_id, None)
                 if errand is None:
                     continue
-                if message.has_error() and message.error.code in LOST:
+                if lost(message):
                     waiting[errand.client] = errand
                     continue
-                yield errand.client, _open(errand.client, message)
+                yield errand.client, opened(errand.client, message)
             for key, errand in list(underway.items()):
                 if self.up.get(errand.node, errand.up) != errand.up:
                     waiting[errand.client] = underway.pop(key)
@@ -186,7 +186,8 @@ class FlowerEngine:
             if waiting or underway:
                 time.sleep(pause)
         for errand in waiting.values():
-            yield errand.client, Fault(errand.client, "timeout", "the client is not connected")
+            why = "; ".join(["the client is not connected", *self.refused.values()])
+            yield errand.client, Fault(errand.client, "timeout", why)
         for key, errand in underway.items():
             self.overdue[key] = errand.client
             yield (
@@ -206,8 +207,13 @@ class FlowerEngine:
         """The clients of overdue messages that were answered after all."""
         if not self.overdue:
             return []
-        keys = [one.metadata.reply_to_message_id for one in self.grid.pull_messages(self.overdue)]
-        return [self.overdue.pop(key) for key in keys if key in self.overdue]
+        found: list[int] = []
+        for message in self.grid.pull_messages(list(self.overdue)):
+            client = self.overdue.pop(message.metadata.reply_to_message_id, None)
+            gone = message.has_error()  # nothing will come of it any more
+            if client is not None and not gone:
+                found.append(client)
+        return found
 
     def _look(self) -> None:
         """See which nodes are up, and ask those not met since they came up which client they are.
@@ -216,7 +222,10 @@ class FlowerEngine:
         """
         before = self.up
         self.up = {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
-        fresh = [node for node, since in self.up.items() if before.get(node) != since]
+        again = self.refused if before != self.up else ()
+        fresh = [
+            node for node, since in self.up.items() if before.get(node) != since or node in again
+        ]
         content = parcels.pack({"do": "hello"}, {})
         life = AFTER * self.deadline
         messages = [Message(content, node, MessageType.QUERY, ttl=life) for node in fresh]
@@ -225,50 +234,24 @@ class FlowerEngine:
         if self.hellos:
             for message in self.grid.pull_messages(list(self.hellos)):
                 self.hellos.discard(message.metadata.reply_to_message_id)
-                self._meet(message)
+                if wrong := self._meet(message):
+                    if not self.config.federation.min_clients:
+                        raise FcitError(wrong)
+                    self.refused[message.metadata.src_node_id] = wrong
 
-    def _meet(self, message: Message) -> None:
-        found = _open(-1, message)
-        if isinstance(found, Fault):
-            raise FcitError(f"a node did not say which client it is: {found.detail}")
-        node, (header, _) = message.metadata.src_node_id, found
-        client, mine = int(header["client"]), importlib.metadata.version("fcit")
-        if header["fcit"] != mine:
-            raise FcitError(f"client {client} has fcit {header['fcit']}, this server has {mine}")
+    def _meet(self, message: Message) -> str:
+        """Take a node for the client that it says it is; say why, where it cannot be."""
+        if lost(message):
+            return ""  # the node went away again; it is asked anew once it is back
+        node, client = message.metadata.src_node_id, who(message)
+        self.refused.pop(node, None)
+        if isinstance(client, str):
+            return client
         if self.nodes.get(client, node) != node and self.nodes[client] in self.up:
-            raise FcitError(f"two nodes say they are client {client}; stop one of them")
+            return f"two nodes say they are client {client}; stop one of them"
         self.nodes = {one: where for one, where in self.nodes.items() if where != node}
         self.nodes[client] = node
-
-
-def _open(client: int, message: Message) -> Reply | Fault:
-    """What a message holds, or the fault that it tells of."""
-    if message.has_error():
-        return Fault(client, "crash", message.error.reason or "Flower gives no reason")
-    try:
-        header, weights = parcels.unpack(message.content)
-    except FcitError as error:
-        return Fault(client, "garbled", str(error))
-    if "error" in header:
-        return Fault(client, "crash", str(header["error"]))
-    return header, weights
-
-
-Answered = TypeVar("Answered", Identity, Update, Score)
-
-
-def _read(
-    client: int, reply: Reply | Fault, unpack: Callable[[wire.Header, Weights], Answered]
-) -> Answered | Fault:
-    if isinstance(reply, Fault):
-        return reply
-    try:
-        found = unpack(*reply)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return Fault(client, "garbled", f"not what was asked for: {error!r}")
-    if found.client != client:
-        return Fault(client, "garbled", f"answered as client {found.client}")
-    return found
+        return ""
 
 
 def _name(folder: Path) -> str:

@@ -225,15 +225,14 @@ class LocalEngine:
         finally:
             self.free.put(one)
 
-    def _turn(
-        self, client: int, header: wire.Header, weights: Weights
-    ) -> tuple[int, wire.Frame | Fault]:
+    def turn(self, client: int, header: wire.Header, weights: Weights) -> wire.Frame | Fault:
+        """What a worker answers for a client; a worker that dies or exceeds the deadline is its fault."""
         one = self.free.get()
         try:
-            return client, one.ask(header, weights, self.deadline)
+            return one.ask(header, weights, self.deadline)
         except GoneError as gone:
             one = self._replaced(one)
-            return client, Fault(client, gone.kind, str(gone))
+            return Fault(client, gone.kind, str(gone))
         finally:
             self.free.put(one)
 
@@ -256,13 +255,12 @@ class LocalEngine:
         self, asks: Sequence[tuple[int, wire.Header, Weights]]
     ) -> Iterator[tuple[int, wire.Frame | Fault]]:
         if self.map is map:
-            yield from (self._turn(*ask) for ask in asks)
+            yield from ((ask[0], self.turn(*ask)) for ask in asks)
             return
-        futures = {self.pool.submit(self._turn, *ask) for ask in asks}
+        futures = {self.pool.submit(self.turn, *ask): ask[0] for ask in asks}
         try:
-            for future in as_completed(futures):
-                futures.discard(future)  # or all replies would stay in memory until the last
-                yield future.result()
+            for future in as_completed(list(futures)):
+                yield futures.pop(future), future.result()  # or all replies would stay in memory
         finally:
             for future in futures:
                 future.cancel()

@@ -11,7 +11,7 @@ import json
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from fcit.config import Config, validate
@@ -43,7 +43,7 @@ def respond(header: wire.Header, weights: Weights, place: Place, site: Site | No
     site: where it is there already (else one is made of the recipe in the message, and kept).
 
     A client with data of its own says no more of an error than its kind, as messages name files and
-    samples; the whole of it is for its own log.
+    samples; the whole of it is for its own log. A defect of ours goes to the log with its traceback.
     """
     try:
         if header["do"] == "hello":
@@ -56,13 +56,14 @@ def respond(header: wire.Header, weights: Weights, place: Place, site: Site | No
             return _train(site, header, weights, place)
         if header["do"] == "score":
             site.place(unflatten(weights))
-            return asdict(site.score(place.client, header["dataset"])), {}
+            return wire.pack_score(site.score(place.client, header["dataset"]))
         raise ValueError(f"unknown request {header['do']}")
     except Exception as error:
-        full = str(error) if isinstance(error, FcitError) else traceback.format_exc()
+        named, ours = str(error), not isinstance(error, FcitError)
+        if ours or place.data is not None:
+            print(traceback.format_exc() if ours else named, file=sys.stderr, flush=True)
         if place.data is None:
-            return {"error": full}, {}
-        print(full, file=sys.stderr, flush=True)
+            return {"error": f"{type(error).__name__}: {named}" if ours else named}, {}
         return {"error": f"{type(error).__name__}; the client's own log says more"}, {}
 
 

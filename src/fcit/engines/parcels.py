@@ -29,5 +29,5 @@ def unpack(records: RecordDict) -> Reply:
         if not isinstance(header, dict):
             raise ValueError("its header is no object")
         return header, from_bytes(body[""].data) if body is not None else {}
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise FcitError(f"not a message of fcit: {error!r}") from None

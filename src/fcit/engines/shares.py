@@ -15,7 +15,8 @@ from fcit.watch import Watch
 
 
 def split(config: Config, folders: list[Path], watch: Watch) -> None:
-    """Write every client's training samples and their images into its folder, in order.
+    """Write every client's training samples and their images into its folder, in order; where clients
+    score themselves, its test samples too.
 
     A client that trains on the whole of its folder thus trains on what it would in one process.
     Raises FcitError where the recipe's data are not whole.
@@ -33,23 +34,47 @@ def split(config: Config, folders: list[Path], watch: Watch) -> None:
                 for name in task.datasets:
                     held[name] = [sample for sample in share if sample.dataset == name]
             for name, samples in held.items():
-                _write(folder, name, samples, experiment)
+                _images(folder, samples, experiment)
+                _write(folder, name, "train", [_training(sample) for sample in samples])
+            for name in experiment.setting.datasets if config.evaluation.where == "clients" else ():
+                samples = experiment.test_share(name, client)
+                _images(folder, samples, experiment)
+                _tests(folder, name, samples)
             step(client + 1)
 
 
-def _write(folder: Path, name: str, samples: list[Sample], experiment: Experiment) -> None:
-    if not samples:
-        return
+def _images(folder: Path, samples: list[Sample], experiment: Experiment) -> None:
     for sample in samples:
         copy = folder / "datasets" / sample.image
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(datasets.image_path(experiment.root, sample, experiment.images), copy)
-    file = datasets.record_file(folder, datasets.find(name), "train")
-    write_json(file, [_record(sample) for sample in samples])
 
 
-def _record(sample: Sample) -> dict[str, Any]:
+def _write(folder: Path, name: str, part: datasets.Split, records: list[dict[str, Any]]) -> None:
+    if records:
+        write_json(datasets.record_file(folder, datasets.find(name), part), records)
+
+
+def _tests(folder: Path, name: str, samples: list[Sample]) -> None:
+    row = datasets.find(name)
+    key = "answer_bbox" if row.scorer == "box" else "answer"
+    records = [
+        {"question_id": one.id, "image": one.image, "text": one.prompt, key: one.answers[0]}
+        for one in samples
+    ]
+    _write(folder, name, "test", records)
+    if records and row.caption_file:
+        notes = [
+            {"image_id": number, "caption": caption}
+            for number, one in enumerate(samples, 1)
+            for caption in one.answers
+        ]
+        file = datasets.record_file(folder, row, "test").with_name(row.caption_file)
+        write_json(file, {"annotations": notes})
+
+
+def _training(sample: Sample) -> dict[str, Any]:
     said = [("<image>\n" + sample.prompt, sample.answers[0]), *sample.more]
     turns = [
         turn

@@ -36,6 +36,10 @@ from fcit.engines.apps import place
 from fcit.engines.flower import FlowerEngine
 from fcit.engines.local import LocalEngine
 from fcit.experiment import Experiment
+from fcit.types import Fault, Weights
+
+YEAR = 365 * 86400.0
+"""Seconds that a simulated round has: `federation.deadline` is each turn's, and workers keep to it."""
 
 
 def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
@@ -59,7 +63,7 @@ def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
         over.set()
         runtime.join()
 
-    engine = FlowerEngine(config, grid, home, folder, check)
+    engine = FlowerEngine(config, grid, home, folder, check, YEAR)
     engine.stack.callback(end)
     return engine
 
@@ -67,8 +71,8 @@ def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
 class Crew(Backend):
     """The local engine's workers as Flower's.
 
-    What goes wrong with a client is an answer; what goes wrong with a worker is told to `fail`, since
-    the machine is at fault and no client.
+    What goes wrong with a client is an answer, and so is a worker's end in its turn, as under the local
+    engine; what else goes wrong is told to `fail`, since the machine is at fault and no client.
     """
 
     def __init__(
@@ -91,15 +95,19 @@ class Crew(Backend):
     def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
         """Let a free worker answer a node's message."""
         header, weights = parcels.unpack(message.content)
-        where = {key: str(value) for key, value in asdict(place(context, self.run)).items()}
+        here = place(context, self.run)
+        where = {key: str(value) for key, value in asdict(here).items()}
+        ask = {"do": "client", "ask": header, "place": where}
         try:
-            answer, tensors = self.home.ask(
-                {"do": "client", "ask": header, "place": where}, weights
-            )
+            found = self.home.turn(here.client, ask, weights)
         except BaseException as error:
             self.fail(error)
             raise
-        return Message(parcels.pack(answer["answer"], tensors), reply_to=message), context
+        if isinstance(found, Fault):
+            answer, tensors = {"error": found.detail, "kind": found.kind}, Weights()
+        else:
+            answer, tensors = found[0]["answer"], found[1]
+        return Message(parcels.pack(answer, tensors), reply_to=message), context
 
     def terminate(self) -> None:
         """The workers end with their engine."""
