@@ -14,7 +14,8 @@ import fcit
 from fcit.cli import app
 from fcit.config import load, validate
 from fcit.files import read_lines
-from fcit.models.size import Load, Size, memory
+from fcit.models.memory import Load, memory
+from fcit.models.size import Size
 from fcit.planning import plan
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -133,7 +134,7 @@ def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
     assert {k: v.shape for k, v in found.blank_projector().items()} == {
         k: v.shape for k, v in lmm.base_projector.items()
     }
-    assert (found.image_tokens, found.image_width) == (36, 128)
+    assert (found.image_tokens, found.patches, found.features) == (36, 36, 36 * 128)
 
 
 def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
@@ -165,6 +166,6 @@ def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
     found: Size = size(CHECKPOINTS / "mini-lmm")
     answered = int((batch.labels != -100).sum())
     load = Load(
-        8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, True, True, False
+        8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, 4, True, True, False
     )  # fmt: skip
     assert memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
