@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from fcit.models.lmm import LMM
+from fcit.models.size import size
 from fcit.types import FcitError, Sample, State
 
 SAMPLE = Sample("1", "IconQA", "a.png", "What is it?", ("two cats",))
@@ -119,6 +120,15 @@ def test_logits_are_the_originals(original: Original, picture: Path) -> None:
     assert (ours[:, wanted.shape[1] :].amax(dim=1) < wanted.amax(dim=1)).all()
     assert len(model.layers) == 6
     assert len(model.generate(["What is it?"], [picture], 3)) == 1
+
+
+def test_its_size_is_planned_by_its_own_configuration(original: Original) -> None:
+    model = LMM(original.folder, clip=original.clip)
+    found = size(original.folder, original.clip)
+    assert found.parameters == sum(value.numel() for value in model.model.parameters())
+    assert (found.image_tokens, found.hidden, found.depth) == (4, 32, 2)
+    with pytest.raises(FcitError, match="no configuration to plan with"):
+        size(original.folder)
 
 
 def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(

@@ -72,7 +72,14 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
     experiment, notes = Experiment(config), list[str]()
     if measure:
         experiment.prepare(watch or Silent())
-    device, dtype = choose(config.model.device, config.model.dtype)
+    try:
+        (device, dtype), here = choose(config.model.device, config.model.dtype), True
+    except FcitError as error:
+        if measure:
+            raise
+        device, here = config.model.device, False
+        _, dtype = choose("cpu", config.model.dtype.replace("auto", "bfloat16"))
+        notes.append(f"time: {error}")
     counts = Counts(experiment, notes)
     stages = [_stage(experiment, counts, at) for at in range(len(experiment.plan))]
     asked = counts.tests(experiment.setting.datasets, general=True)
@@ -112,6 +119,15 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         images = total or memory.CACHE  # not known: more than the cache will hold
         last, number = traffic[-1].last, dtype.itemsize
         load = estimates.load(experiment, last, spans, images, number, device)
+        found = replace(found, memory=memory.memory(size, load))
+        if config.model.device_map:
+            notes.append(
+                "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
+            )
+        if None in (asked, *(one.samples for one in stages)):
+            notes.append("time: not without all of the data")
+        if not here or None in (asked, *(one.samples for one in stages)):
+            return replace(found, notes=tuple(notes))
         questions = (asked or 0) + sum(one.tests or 0 for one in stages)
         if measure:
             timed = estimates.measured(config, traffic[-1].usual, last)
@@ -121,19 +137,11 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
             timed = estimates.Timed(each * total / max(1, steps), answer)
         turns = experiment.training_setting.per_round
         training = steps * timed.step + len(stages) * turns * timed.extra
-        found = replace(found, memory=memory.memory(size, load))
-        if config.model.device_map:
-            notes.append(
-                "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
-            )
-        if None in (asked, *(one.samples for one in stages)):
-            notes.append("time: not without all of the data")
-        else:
-            seconds = {
-                "training": training / min(found.workers, turns),
-                "answering": questions * timed.answer / found.workers,
-            }
-            found = replace(found, seconds=seconds, measured=measure)
+        seconds = {
+            "training": training / min(found.workers, turns),
+            "answering": questions * timed.answer / found.workers,
+        }
+        found = replace(found, seconds=seconds, measured=measure)
     return replace(found, notes=tuple(notes))
 
 
