@@ -30,6 +30,7 @@ class Look:
 
     def __init__(self, folder: str | Path, clip: str | Path = "", template: str = ""):
         self.template = template
+        self.config: Any
         try:
             if llava_original.recognise(folder):
                 self.config, self.processor = llava_original.configure(Path(folder), clip)
