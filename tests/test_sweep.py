@@ -104,8 +104,8 @@ def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:
     [
         ({"recipe": "gone.toml"}, "gone.toml: no such recipe"),
         ({"methods": ["disko"]}, "disko"),
-        ({"methods": []}, r"sweep\.toml: runs\.0\.methods"),
-        ({"seed": [1]}, r"sweep\.toml: runs\.0\.seed: unknown key"),
+        ({"methods": []}, r"sweep\.toml: runs, no\. 2\.methods"),
+        ({"seed": [1]}, r"sweep\.toml: runs, no\. 2\.seed: unknown key"),
         ({"name": "../up"}, r"runs\.0\.name: '\.\./up'"),
         ({"seeds": [1, 1]}, r"runs\.0: short finetune seed 1 is there twice"),
         ({"set": ["method.gate=argmax"]}, "short finetune seed 0: .*no 'gate'"),
