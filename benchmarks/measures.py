@@ -12,22 +12,35 @@ from statistics import fmean
 import fcit
 from fcit import metrics
 from fcit.benchmark import mini
-from fcit.evaluate import routing
+from fcit.evaluate import homes, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines
 from fcit.report.group import spread
+from fcit.report.read import REFERENCES as POINTS
 from fcit.report.sheet import figure
+from fcit.runfolder import RunFolder
 from fcit.sweep import Clock
 
-METHODS = ("zeroshot", "finetune", "disco", "individual", "multitask")
+METHODS = (
+    "zeroshot", "finetune", "lwf", "ewc", "l2p", "olora", "moelora", "hide", "disco", "individual",
+    "multitask",
+)  # fmt: skip
+"""All that tables show, where they ran."""
+
+USUAL = ("zeroshot", "finetune", "disco", "individual", "multitask")
+"""Those that run where none are named."""
+
 REFERENCES = {"task-het": "task-hom", "cap-het": "cap-hom"}
 """Zero-shot, individual and multitask training know no slots: those of the homogeneous setting, over
 the same datasets with the same seed, stand for both."""
 
 PUBLISHED = {
-    "task-hom": {"zeroshot": 29.08, "finetune": 47.20, "disco": 56.22, "multitask": 66.60},
-    "task-het": {"finetune": 57.96, "disco": 63.25},
-}
+    "task-hom": {
+        "zeroshot": 29.08, "finetune": 47.20, "ewc": 47.92, "olora": 49.87, "moelora": 49.02,
+        "disco": 56.22, "multitask": 66.60,
+    },
+    "task-het": {"finetune": 57.96, "olora": 59.74, "moelora": 59.14, "disco": 63.25},
+}  # fmt: skip
 """Last at beta = 1 with LLaVA-1.5-7B on the official datasets (Guo et al. 2025)."""
 
 MINUTES = {"tiny": 2, "small": 15, "full": 60}
@@ -109,20 +122,15 @@ def measure(key: Key, folder: Path, clock: Clock) -> Measured:
 def _routing(run: fcit.api.Run, stage: str, unseen: bool) -> dict[str, float]:
     """Routing of those test prompts whose wording does (not) occur in training, by dataset."""
     experiment = Experiment(run.config)
-    tasks = {t.name: t.datasets for s in experiment.training_setting.stages for t in s.tasks}
-    homes: dict[str, set[str]] = {}
-    log = run.folder / "log.jsonl"
-    for row in read_lines(log) if log.is_file() else []:
-        for task, subspace in zip(row["tasks"], row["subspaces"], strict=True):
-            for name in tasks[task]:
-                homes.setdefault(name, set()).add(subspace)
+    tasks = [task for stage in experiment.training_setting.stages for task in stage.tasks]
+    known = homes(RunFolder(run.folder).trainers(), tasks)
     found: dict[str, float] = {}
     for name in experiment.setting.datasets:
         path = run.folder / "predictions" / stage / f"{name}.jsonl"
         rows = read_lines(path) if path.is_file() else []
         kept = [row for row in rows if is_unseen(name, row["prompt"]) is unseen]
         if kept and all(row["activation"] for row in kept):
-            found[name] = routing(kept, homes[name])
+            found[name] = routing(kept, known.get(name, ()))
     return found
 
 
@@ -168,7 +176,7 @@ class Runs:
     def of(self, setting: str, size: str, method: str) -> list[Measured]:
         """A method's runs, one a seed; a reference point's may be those of another setting."""
         found = self._exactly(setting, size, method)
-        if found or method in ("finetune", "disco"):
+        if found or method not in POINTS:
             return found
         own = {
             one.key.seed for one in self.all if (one.key.setting, one.key.size) == (setting, size)

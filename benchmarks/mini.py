@@ -5,6 +5,7 @@
 A run that was finished with the same recipe, data and mini model is read, not repeated; one that was
 cut off goes on. Tables (mean and sample standard deviation over seeds) and the verdict on every target
 go to standard output, progress to standard error. `--tables` runs nothing.
+Without `--methods` DISCO, finetune and the reference points run; what else has run is shown beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from measures import (
     METHODS,
+    POINTS,
     REFERENCES,
+    USUAL,
     Key,
     Measured,
     Runs,
@@ -94,7 +97,7 @@ def keys(plan: Sequence[str], methods: Sequence[str]) -> list[Key]:
         for setting, size, seeds in parts
         for seed in seeds
         for method in methods
-        if method in ("finetune", "disco") or (REFERENCES.get(setting), size, seed) not in places
+        if method not in POINTS or (REFERENCES.get(setting), size, seed) not in places
     ]
     return list(dict.fromkeys(found))
 
@@ -119,7 +122,7 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--plan", nargs="+", default=PLAN, metavar="SETTING/SIZE/SEEDS", help="what to run")
-    add("--methods", nargs="+", default=METHODS, choices=METHODS, help="which methods of it")
+    add("--methods", nargs="+", choices=METHODS, help="which methods of it")
     add("--out", type=Path, default=Path("runs") / "mini", help="the runs' folder [runs/mini]")
     add("--jobs", type=int, default=1, help="runs at once, each with one worker then [1]")
     add("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE", help="any key")
@@ -131,10 +134,10 @@ def main() -> None:
     bench = Benchmark(given.out, given.changes)
     failed: list[sweep.Run] = []
     try:
-        wanted = keys(given.plan, given.methods)
+        wanted = keys(given.plan, given.methods or USUAL)
         if not given.tables:
             failed = sweep.run(bench.runs(wanted), given.jobs, Terminal())
-        runs = Runs(bench.read(wanted))
+        runs = Runs(bench.read(keys(given.plan, given.methods or METHODS)))
         have = {one.key for one in runs.all}
         show(runs, [key for key in wanted if key not in have])
         if given.json:

@@ -104,6 +104,16 @@ def test_a_heterogeneous_setting_takes_reference_points_of_the_same_seed() -> No
     assert not runs.of("task-het", "tiny", "finetune")
 
 
+def test_the_published_comparison_covers_every_method_that_ran() -> None:
+    from measures import Runs, methods_table
+    from targets import targets
+
+    runs = Runs([*good(), measured("olora", 60.0), measured("ewc", 55.0)])
+    assert "| olora | 1 | 60.00 |" in methods_table(runs, "task-hom", "tiny")
+    (ranks,) = (one for one in targets(runs) if "rank" in one.demand)
+    assert ranks.figure == "1.00 over 6 methods (not a target)"
+
+
 def test_rank_correlation() -> None:
     from measures import spearman
 

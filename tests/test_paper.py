@@ -34,6 +34,7 @@ def test_a_recipe_has_the_papers_federation_and_hyper_parameters(name: str) -> N
     assert (method["tau"], method["temperature"], method["projector"]) == (0.9, 0.05, "shared")
     assert got.evaluation.scoring == "reference"
     assert got.model.path == "llava-hf/llava-1.5-7b-hf"
+    assert got.model.template == "vicuna-v1"
     assert got.model.identity == "openai/clip-vit-large-patch14-336"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,21 +14,31 @@ from typer.testing import CliRunner
 import fcit
 from fcit.cli import app
 from fcit.config import load, validate
+from fcit.experiment import Experiment
 from fcit.files import read_lines
-from fcit.models.size import Load, Size, memory
-from fcit.planning import plan
+from fcit.models.memory import Load, memory
+from fcit.models.size import Size
+from fcit.planning import estimates, plan
+from fcit.planning.rehearsal import rehearse
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
 @pytest.mark.parametrize(
-    ("method", "optimizer"),
-    [("disco", "fedavg"), ("ewc", "scaffold"), ("moelora", "fedavg"), ("olora", "scaffold")],
+    ("method", "optimizer", "wire"),
+    [
+        ("disco", "fedavg", "float32"),
+        ("disco", "fedavg", "bfloat16"),
+        ("ewc", "scaffold", "int8"),
+        ("moelora", "fedavg", "float32"),
+        ("olora", "scaffold", "float32"),
+    ],
 )
 def test_a_run_sends_what_was_planned(
-    method: str, optimizer: str, table: dict, tmp_path: Path
+    method: str, optimizer: str, wire: str, table: dict, tmp_path: Path
 ) -> None:
     changed = copy.deepcopy(table)
+    changed["federation"]["wire"] = wire
     changed["method"]["name"], changed["federation"]["optimizer"] = method, optimizer
     changed["data"]["train"] = 16
     changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 3}
@@ -133,7 +144,7 @@ def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
     assert {k: v.shape for k, v in found.blank_projector().items()} == {
         k: v.shape for k, v in lmm.base_projector.items()
     }
-    assert (found.image_tokens, found.image_width) == (36, 128)
+    assert (found.image_tokens, found.patches, found.features) == (36, 36, 36 * 128)
 
 
 def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
@@ -165,6 +176,77 @@ def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
     found: Size = size(CHECKPOINTS / "mini-lmm")
     answered = int((batch.labels != -100).sum())
     load = Load(
-        8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, True, True, False
+        8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, 4, True, True, False
     )  # fmt: skip
     assert memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
+
+
+def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays() -> None:
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+
+    found = size(CHECKPOINTS / "mini-lmm")
+    whole = Load(8, 60, 9, 1, 1, 8, True, 8, 8, 2, 2, False, True, False)
+    four = memory(found, replace(whole, weight=0.5))["base model"]
+    assert 0 < found.matrices < found.decoder
+    assert memory(found, whole)["base model"] - four == 1.5 * found.matrices
+
+
+def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+
+    shape, jobs = size(CHECKPOINTS / "mini-lmm"), {}
+    for method in ("ewc", "lwf", "olora"):
+        config = validate(table | {"method": {"name": method}})
+        jobs[method] = rehearse(Experiment(config), shape, 64)[-1]
+    assert "fisher-wanted" in jobs["ewc"].last.received.extras
+    assert "fisher-wanted" not in jobs["ewc"].usual.received.extras
+    assert "fisher" in jobs["ewc"].usual.received.extras
+    assert "teacher" in jobs["lwf"].usual.received.adapters
+    assert len(jobs["olora"].usual.received.adapters) == 2
+
+
+def test_a_last_rounds_extra_is_added_once_a_stage(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "measured", lambda *_: estimates.Timed(1.0, 0.0, 100.0))
+    found = plan(validate(table | {"method": {"name": "ewc"}}), measure=True)
+    steps = sum(stage.steps or 0 for stage in found.stages)
+    assert found.seconds["training"] == steps + 2 * 2 * 100
+
+
+def test_one_client_a_round_keeps_one_worker_busy(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "rate", lambda *_: 1e9)
+    times = []
+    for workers in (1, 2):
+        federation = table["federation"] | {"workers": workers}
+        changed = table | {"federation": federation, "method": {"name": "multitask"}}
+        times.append(plan(validate(changed)).seconds)
+    assert times[0]["training"] == times[1]["training"]
+    assert times[0]["answering"] == 2 * times[1]["answering"]
+
+
+def test_fewer_subspaces_than_tasks_are_planned_with_and_said(table: dict) -> None:
+    found = plan(validate(table | {"method": {"name": "disco", "subspaces": 1}}))
+    assert found.stages[-1].down
+    assert any("which of the 2 tasks are alike" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("recipe", sorted((RECIPES / "real").glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_for_real_models_are_planned_as_far_as_what_is_here_goes(recipe: Path) -> None:
+    config = load(recipe, ["data.root=", "data.size=tiny"])
+    assert config.model.path and config.model.identity
+    assert "TO BE FILLED IN" not in recipe.read_text()
+    found = plan(config)
+    assert [stage.rounds for stage in found.stages] == [config.federation.rounds] * 8
+    assert any("no configuration to plan with" in note for note in found.notes)
+
+
+def test_memory_is_planned_for_a_device_that_is_not_here(table: dict) -> None:
+    model = {"device": "cuda", "dtype": "bfloat16", "device_map": "auto"}
+    found = plan(validate(table | {"model": model}))
+    assert found.device == "cuda" and found.memory
+    assert any("sum over all" in note for note in found.notes)

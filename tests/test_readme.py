@@ -206,6 +206,15 @@ def test_the_hook_table_names_every_hook() -> None:
     assert all(re.search(rf"\b{hook}\b", plan) for hook in hooks - {"identity", "open"})
 
 
+def test_the_class_variables_of_a_method_are_named() -> None:
+    text = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
+    part = text.partition("class variables: ")[2].partition("\n\n")[0]
+    kinds = {
+        key for key, kind in vars(methods.Method)["__annotations__"].items() if "ClassVar" in kind
+    }
+    assert set(re.findall(r"`(\w+)(?: = \w+)?`", part)) == kinds
+
+
 def test_the_plan_has_the_floors_of_the_code() -> None:
     table = rows(ROOT / "docs" / "design.md", "| floor | rooms |")
     assert {int(floor): tuple(re.findall(r"`(\w+)`", rooms)) for floor, rooms in table} == FLOORS
@@ -283,10 +292,12 @@ def test_the_example_records_are_read(tmp_path: Path) -> None:
 
 def test_the_tree_of_a_run_names_its_files() -> None:
     from fcit.runfolder import RunFolder
+    from fcit.tally import file
 
     (tree,) = (one for one in blocks(README, "") if one.startswith("runs/"))
     folder = RunFolder(Path("runs/first"))
     for path in (folder.config, folder.matrix, folder.log, folder.partition):
         assert path.name in tree
-    assert str(folder.predictions("STAGE", "DATASET").relative_to(folder.path)) in tree
+    for path in (folder.predictions("STAGE", "DATASET"), file(folder.path, "STAGE", "DATASET")):
+        assert str(path.relative_to(folder.path)) in tree
     assert "state/state.json" in tree

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 import fcit
+from fcit.benchmark import scorers
 from fcit.config import validate
-from fcit.files import read_json, read_lines
+from fcit.engines.local import LocalEngine
+from fcit.files import read_json, read_lines, write_lines
 from fcit.pretrain import general
 from fcit.pretrain.general import GENERAL
+from fcit.session import Session
+from fcit.types import Fault, Job, Update
+from fcit.watch import Silent
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +51,6 @@ def test_general_questions_are_asked_before_and_after(run: Path) -> None:
 
 
 def test_evaluating_again_asks_them_again(run: Path) -> None:
-    from fcit.session import Session
-    from fcit.watch import Silent
-
     before = read_json(run / "matrix.json")
     session = Session(fcit.load(run).config, run, Silent())
     session.prepare()
@@ -84,3 +88,63 @@ def test_the_general_questions_are_the_same_every_time(tmp_path: Path) -> None:
     assert len(files) == 7
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def faulty(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A heterogeneous run in whose first stage every client of one slot fails."""
+    run = LocalEngine.run
+
+    def failing(engine: LocalEngine, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+        bad = [job for job in jobs if (job.turn.stage, job.turn.task.name) == (0, "FigureQA")]
+        yield from (Fault(job.turn.client, "crash", "its process ended") for job in bad)
+        yield from run(engine, [job for job in jobs if job not in bad])
+
+    slots = ["IconQA", "FigureQA"]
+    changes = {
+        "setting": {"name": "mine", "stages": [{"slots": slots}, {"slots": slots}]},
+        "federation": table["federation"] | {"rounds": 1, "min_clients": 1},
+        "evaluation": table["evaluation"] | {"general": 0, "limit": 4},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalEngine, "run", failing)
+        return fcit.run(table | changes, tmp_path_factory.mktemp("faulty") / "run").folder
+
+
+def test_what_nobody_trained_on_is_not_seen_and_is_asked_ahead(faulty: Path) -> None:
+    found = read_json(faulty / "matrix.json")
+    (icon, figure), (last_icon, last_figure) = found["matrix"]
+    assert figure is None and None not in (icon, last_icon, last_figure)
+    assert found["ahead"] == {"FigureQA": right(faulty, "1", "FigureQA")}
+    assert found["avg"] == pytest.approx((icon + (last_icon + last_figure) / 2) / 2, abs=1e-3)
+    assert set(found["routing"]) == {"IconQA", "FigureQA"}
+
+
+def test_a_dataset_without_a_subspace_is_routed_to_none(faulty: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(faulty, copy)
+    log = copy / "log.jsonl"
+    write_lines(log, [row for row in read_lines(log) if row["stage"] == 1])
+    session = Session(fcit.load(copy).config, copy, Silent())
+    matrix = read_json(copy / "matrix.json")
+    assert session.results.seen(1) == ["IconQA"]
+    found = session.results.write_matrix(matrix["zero_shot"], matrix["matrix"])
+    assert found["routing"]["FigureQA"] == 0
+    assert found["routing"]["IconQA"] == matrix["routing"]["IconQA"]
+
+
+def test_answers_are_scored_once_however_often_the_matrix_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    score = scorers.score
+    monkeypatch.setattr(
+        scorers, "score", lambda name, *rest: [scored.append(name), score(name, *rest)][1]
+    )
+    results = Session(fcit.load(run).config, run, Silent()).results
+    matrix = read_json(run / "matrix.json")
+    assert results.write_matrix(matrix["zero_shot"], matrix["matrix"]) == matrix
+    assert scored.count(GENERAL) == 2, "before and after"
+    scored.clear()
+    assert results.write_matrix(matrix["zero_shot"], matrix["matrix"]) == matrix
+    assert scored == []

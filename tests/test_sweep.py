@@ -14,6 +14,7 @@ import pytest
 import tomli_w
 
 from fcit import sweep
+from fcit.config import load
 from fcit.files import read_json, read_lines, write_json, write_lines, write_text
 from fcit.runfolder import RunFolder
 from fcit.types import FcitError
@@ -60,6 +61,18 @@ def test_a_file_says_which_runs_there_are(short: dict, tmp_path: Path) -> None:
     assert (last.config.method.model_extra or {})["gate"] == "argmax"
     assert not last.finished and last.position is None
     assert not (tmp_path / "runs").exists()
+
+
+def test_paths_in_changes_start_at_the_files_folder(short: dict, tmp_path: Path) -> None:
+    (tmp_path / "here" / "photos").mkdir(parents=True)
+    part = {"set": ['data.images=["photos", "../more"]', "model.path=a/hub-id"]}
+    file = write(tmp_path / "here", short, part, set=["data.root=../data"])
+    *changes, _ = sweep.read(file)[0].changes
+    root = (tmp_path / "data").resolve()
+    there = [str((tmp_path / "here" / "photos").resolve()), str((tmp_path / "more").resolve())]
+    config = load(file.parent / "short.toml", changes)
+    assert (config.data.root, list(config.data.images)) == (str(root), there)
+    assert config.model.path == "a/hub-id", "a name that is no path stays one"
 
 
 def test_the_shipped_sweep_is_valid(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def log_twice(name: str, folder: Path) -> None:
     for step, loss in ((1, 0.5), (2, 0.25)):
         with tracking.tracking(TrackingSection(to=(name,)), folder, TABLE, pytest.fail) as log:
             log({"round/loss": loss, "accuracy/My Plants!": 50.5}, step)
+        if name == "wandb" and step == 1:
+            time.sleep(1.1)  # wandb names an offline session's folder by the second
 
 
 # -- whole runs --------------------------------------------------------------------------------------
@@ -134,6 +137,9 @@ def test_mlflow_keeps_one_run_in_the_run_folder(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("default")  # of wandb's own packages
 def test_wandb_stays_offline_and_goes_on_under_the_same_id(tmp_path: Path) -> None:
     log_twice("wandb", tmp_path)
+    import wandb
+
+    wandb.teardown()  # its service may still be writing; a process waits for it at its end
     key = read_json(tmp_path / "tracking" / "begun.json")["wandb"]
     files = sorted((tmp_path / "tracking" / "wandb").glob(f"offline-run-*-{key}/run-{key}.wandb"))
     assert len(files) == 2

@@ -13,7 +13,7 @@ from fcit.client import Data
 from fcit.config import Config
 from fcit.evaluate import Answer
 from fcit.experiment import Experiment
-from fcit.files import read_json, read_lines
+from fcit.files import read_json
 from fcit.runfolder import RunFolder
 from fcit.session import Session
 from fcit.site import Site
@@ -88,13 +88,11 @@ class Run:
     @property
     def trained_by(self) -> dict[str, list[str]]:
         """For every adapter the tasks whose clients trained it, the most frequent first."""
-        log = RunFolder(self.folder).log
-        found: dict[str, Counter[str]] = {name: Counter() for name in self.state.adapters}
-        for row in read_lines(log) if log.is_file() else []:
-            for task, name in zip(row["tasks"], row["subspaces"], strict=True):
-                if name in found:
-                    found[name][task] += 1
-        return {name: [task for task, _ in tasks.most_common()] for name, tasks in found.items()}
+        found, none = RunFolder(self.folder).trainers(), Counter[str]()
+        return {
+            name: [task for task, _ in found.get(name, none).most_common()]
+            for name in self.state.adapters
+        }
 
     @cached_property
     def site(self) -> Site:

@@ -20,6 +20,9 @@ from fcit.types import FcitError
 
 Model = TypeVar("Model", bound=BaseModel)
 
+PATHS = ("data.root", "data.images", "model.path", "model.identity")
+"""The keys that hold paths."""
+
 
 class ModelSection(Section):
     """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
@@ -223,11 +226,23 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         found = (folder / Path(value).expanduser()).resolve()
         return str(found) if always or found.exists() else value
 
-    for place in ("data.root", "data.images", "model.path", "model.identity"):
+    for place in PATHS:
         section, key = place.split(".")
         part = table.get(section)
         if isinstance(part, dict) and key in part:
             part[key] = start(part[key], section == "data")
+
+
+def anchored(change: str, folder: Path) -> str:
+    """A change as `load` takes it, with its relative paths started at a folder."""
+    key = change.partition("=")[0].strip()
+    if key not in PATHS:
+        return change
+    table: dict[str, Any] = {}
+    _change(table, change)
+    _anchor(table, folder)
+    section, name = key.split(".")
+    return f"{key}={json.dumps(table[section][name], ensure_ascii=False)}"
 
 
 def _change(table: dict[str, Any], change: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fcit.methods.base import Query
-from fcit.types import Sample, State
+from fcit.types import Sample, State, Task
 
 if TYPE_CHECKING:
     from fcit.client import Data
@@ -86,7 +86,18 @@ def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def routing(rows: Sequence[dict], homes: set[str]) -> float:
+def homes(trainers: Mapping[str, Mapping[str, int]], tasks: Iterable[Task]) -> dict[str, set[str]]:
+    """The adapters that each dataset trained, from the tasks that trained each adapter; none of a
+    dataset that no client has trained on."""
+    within = {task.name: task.datasets for task in tasks}
+    found: dict[str, set[str]] = {}
+    for adapter, names in trainers.items():
+        for dataset in (one for name in names for one in within[name]):
+            found.setdefault(dataset, set()).add(adapter)
+    return found
+
+
+def routing(rows: Sequence[dict], homes: Collection[str]) -> float:
     """Percent of answers whose largest activation factor is a subspace their dataset trained."""
     hits = [max(row["activation"], key=row["activation"].__getitem__) in homes for row in rows]
     return 100 * sum(hits) / len(hits)

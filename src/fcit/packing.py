@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Literal
 
 from fcit.types import FcitError, Parts, State, Update, Weights
-from fcit.weights import kinds
+from fcit.weights import kinds, nbytes
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    from torch import Generator, Tensor, dtype
 
 Wire = Literal["float32", "bfloat16", "int8"]
 """In what form tensors travel; float32: as they are."""
@@ -60,6 +61,18 @@ def unpack(packed: Mapping[str, Tensor], wire: Wire) -> Weights:
             value = _from_int8(name, value, packed.get(name + SCALE))
         weights[name] = value.to(float32) if value.dtype == bfloat16 else value
     return weights
+
+
+def packed_bytes(weights: Mapping[str, Tensor], wire: Wire) -> int:
+    """The bytes that weights take on the wire, whatever their values: each form is packed once."""
+    return sum(_bytes_of(value.shape, value.dtype, wire) for value in weights.values())
+
+
+@cache
+def _bytes_of(shape: tuple[int, ...], form: dtype, wire: Wire) -> int:
+    from torch import Generator, zeros
+
+    return nbytes(pack({"": zeros(shape, dtype=form)}, wire, Generator()))
 
 
 def pack_state(state: State, wire: Wire, noise: Generator) -> State:

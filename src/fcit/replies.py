@@ -194,11 +194,6 @@ def _in_order(faults: Sequence[Fault]) -> list[Fault]:
     return sorted(faults, key=lambda one: (one.client, one.kind))
 
 
-def as_row(fault: Fault) -> dict[str, int | str]:
-    """A fault as a line of the log shows it."""
-    return {"client": fault.client, "kind": fault.kind, "detail": fault.detail}
-
-
 def named(fault: Fault) -> str:
     """A fault in a sentence."""
     return f"client {fault.client} ({fault.kind}: {fault.detail})"

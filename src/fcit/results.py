@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from fcit import metrics, tally
 from fcit.benchmark import scorers
-from fcit.evaluate import Answer, chunks, routing
+from fcit.evaluate import Answer, chunks, homes, routing
 from fcit.experiment import Experiment
 from fcit.files import read_lines, write_json, write_lines
 from fcit.pretrain.general import GENERAL
@@ -44,9 +44,11 @@ class Results:
         self.stages = experiment.training_setting.stages
         self.elsewhere = self.config.evaluation.where == "clients"
         self.clock = time.monotonic()
+        self._scored: dict[tuple[str, str], float] = {}
 
     def forget(self, stage: str, dataset: str) -> None:
         """Remove a dataset's answers, or sums, after a stage."""
+        self._scored.pop((stage, dataset), None)
         self.folder.predictions(stage, dataset).unlink(missing_ok=True)
         tally.file(self.folder.path, stage, dataset).unlink(missing_ok=True)
 
@@ -64,10 +66,17 @@ class Results:
         further = self._general if last and self.method.answers_any else self._next(stage)
         name = self.stage_name(stage)
         self._ask(engine, state, name, [*seen, *further])
-        return [
-            self._percent(name, dataset) if dataset in seen else None
-            for dataset in self.setting.datasets
-        ]
+        names = self.setting.datasets
+        return [self._percent(name, one) if one in seen else None for one in names]
+
+    def seen(self, stage: int) -> list[str]:
+        """The datasets that a client has trained on by the end of a stage (from 0): a row's. What all
+        clients failed to train on is not among them."""
+        names = self.setting.datasets
+        if self.method.once or not self.stages:
+            return list(names)
+        learnt = self._homes(stage + 1)
+        return [name for name in names if name in learnt]
 
     def stage_name(self, stage: int) -> str:
         """Where a stage's predictions are kept; the base model's where a method has no stages."""
@@ -78,10 +87,10 @@ class Results:
         return [GENERAL] if self.experiment.general else []
 
     def _next(self, stage: int) -> list[str]:
-        """The datasets that the stage after this one is the first to learn, if they are to be asked."""
+        """What the stage after this one is the first to learn, if it is to be asked."""
         if self.method.once or not self.config.evaluation.ahead or stage + 1 >= len(self.stages):
             return []
-        seen = self.setting.seen(stage)
+        seen = self.seen(stage)
         return [name for name in self.setting.seen(stage + 1) if name not in seen]
 
     def _ask(self, engine: Answering, state: State, stage: str, names: Collection[str]) -> None:
@@ -127,6 +136,7 @@ class Results:
             for i, (sample, text, each) in enumerate(zip(samples, texts, score.each, strict=True))
         ]
         write_lines(self.folder.predictions(stage, name), rows)
+        self._scored[stage, name] = round(score.percent, 4)
 
     def _tallied(self, name: str) -> bool:
         return self.elsewhere and name != GENERAL
@@ -138,6 +148,11 @@ class Results:
     def _percent(self, stage: str, name: str) -> float:
         if self._tallied(name):
             return tally.percent(self.folder.path, stage, name)
+        if (stage, name) not in self._scored:
+            self._scored[stage, name] = self._score(stage, name)
+        return self._scored[stage, name]
+
+    def _score(self, stage: str, name: str) -> float:
         rows = read_lines(self.folder.predictions(stage, name))
         samples = self.experiment.samples(name, "test")
         texts = [row["prediction"] for row in rows]
@@ -266,19 +281,20 @@ class Results:
             if self._there(stage, name)
         }
 
+    def _homes(self, until: int | None = None) -> dict[str, set[str]]:
+        """The adapters that each dataset has trained, by the end of a stage (from 1; none: so far)."""
+        tasks = [task for stage in self.stages for task in stage.tasks]
+        return homes(self.folder.trainers(until), tasks)
+
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
         """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
         if not rows or not self.method.identity or self.elsewhere:
             return {}
-        homes: dict[str, set[str]] = {}
-        tasks = {task.name: task.datasets for stage in self.stages for task in stage.tasks}
-        for row in read_lines(self.folder.log):
-            for task, subspace in zip(row["tasks"], row["subspaces"], strict=True):
-                for name in tasks[task]:
-                    homes.setdefault(name, set()).add(subspace)
-        stage = str(len(rows))
+        known, stage = self._homes(), str(len(rows))
         return {
-            name: round(routing(read_lines(self.folder.predictions(stage, name)), homes[name]), 4)
+            name: round(
+                routing(read_lines(self.folder.predictions(stage, name)), known.get(name, ())), 4
+            )
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
             if value is not None
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -117,6 +118,17 @@ class RunFolder:
 
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+    def trainers(self, until: int | None = None) -> dict[str, Counter[str]]:
+        """How often each task trained each adapter, by the log of the stages up to one (from 1; none: of
+        all)."""
+        found: dict[str, Counter[str]] = {}
+        for row in read_lines(self.log) if self.log.is_file() else []:
+            if until is None or row["stage"] <= until:
+                for task, names in zip(row["tasks"], row["subspaces"], strict=True):
+                    for name in names.split(","):
+                        found.setdefault(name, Counter())[task] += 1
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[None]:

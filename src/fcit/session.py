@@ -180,9 +180,7 @@ class Session:
                 last = position.stage == len(self.stages) - 1
                 if self.method.once and not last:
                     return
-                seen = (
-                    self.setting.datasets if self.method.once else self.setting.seen(position.stage)
-                )
+                seen = self.results.seen(position.stage)
                 row = self.results.row(engine, state, position.stage, seen)
                 index = self._row_index(position.stage)
                 fresh = len(rows) == index
@@ -227,7 +225,7 @@ class Session:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*names, GENERAL):
                 self.results.forget(stage, name)
-            row = self.results.row(engine, state, last, names)
+            row = self.results.row(engine, state, last, self.results.seen(last))
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])
         return row

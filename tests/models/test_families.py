@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 
 from fcit.models.lmm import LMM
+from fcit.models.looks import Look
+from fcit.models.size import size
 from fcit.models.subspace import load_peft, save_peft
 from fcit.seeds import torch_stream
 from fcit.types import Sample, State
@@ -44,6 +46,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         grid = noise.integers(0, 255, (height, width, 3), dtype=np.uint8)
         Image.fromarray(grid).save(path)
     return paths
+
+
+def test_an_images_tokens_and_features_are_known_without_the_model(
+    model: LMM, images: list[Path]
+) -> None:
+    folder = model.model.name_or_path
+    look = Look(folder)
+    for path, seen in zip(images, model.features(images), strict=True):
+        with Image.open(path) as image:
+            picture = image.size
+        found = size(folder, picture=picture)
+        text, tokens, _ = look.image(picture)
+        assert text == seen.text
+        assert tokens == found.image_tokens
+        assert found.features == sum(part.numel() for part in seen.parts)
+    assert found.parameters == sum(value.numel() for value in model.model.parameters())
 
 
 ANSWERS = ["red star", "blue house", "two", "yes"]

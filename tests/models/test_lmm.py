@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,25 @@ def test_isolated_projectors_are_mixed_by_the_gate(lmm, data) -> None:
         parts.append([one[0] for one in lmm.project(features)])
     torch.testing.assert_close(mixed[0], parts[0][0])
     torch.testing.assert_close(mixed[1], 0.25 * parts[0][1] + 0.75 * parts[1][1])
+
+
+@pytest.mark.parametrize("sizes", [(48, 48), (48, 96)])
+def test_one_gate_for_a_whole_batch_mixes_every_image(lmm, data, sizes) -> None:
+    _, images = data
+    made = blocks(lmm, 2)
+    for name in made:
+        made[name] |= {f"projector.{k}": v for k, v in lmm.base_projector.items()}
+    seen = lmm.features(images[:2])
+    lmm.receive(State(made), 2.0)
+    if sizes[0] != sizes[1]:  # images of unlike sizes are mixed one by one
+        longer = torch.cat([seen[1].parts[0]] * 2, dim=1)
+        seen = [seen[0], replace(seen[1], parts=(longer,))]
+    lmm.gate = torch.tensor([[0.25, 0.75]])
+    mixed = lmm.project(seen)
+    lmm.gate = torch.tensor([[0.25, 0.75]] * 2)
+    assert len(mixed) == 2
+    for one, other in zip(mixed, lmm.project(seen), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_images_are_padded_to_a_square_and_broken_ones_named(tmp_path) -> None:

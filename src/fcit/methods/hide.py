@@ -37,6 +37,11 @@ class Hide(Method):
         Method.__post_init__(self)
         if not 0 < self.sharpness < float("inf"):
             raise FcitError(f"method.sharpness: {self.sharpness} must be above 0")
+        if self.projector == "isolated":
+            raise FcitError(
+                "method.projector: hide's layers are opened unlike, and a projector lies in none; use "
+                "shared"
+            )
 
     @property
     def identity(self) -> Literal["both"]:

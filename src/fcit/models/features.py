@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
-from fcit.models.size import CACHE
 from fcit.types import Weights
 from fcit.weights import load, nbytes, save
+
+CACHE = 512 << 20
+"""Bytes of vision features that a process keeps in memory at most."""
 
 FORM = "seen-1"
 """The form of what is kept: another form never reads it."""

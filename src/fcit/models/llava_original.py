@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
     AutoImageProcessor,
+    CLIPVisionConfig,
     CLIPVisionModel,
     LlamaConfig,
     LlamaTokenizer,
@@ -64,10 +65,7 @@ def load(
             "[model] device_map: a LLaVA checkpoint in the original format is read whole; save it "
             "once in transformers' format (docs/models.md), then spread that"
         )
-    own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kind = own.get("mm_projector_type", "mlp2x_gelu")
-    if kind != "mlp2x_gelu":
-        raise FcitError(f"{folder}/config.json: mm_projector_type {kind!r} is not mlp2x_gelu")
+    own = _own(folder)
     tower = _tower(folder, own, clip)
     vision: Any = CLIPVisionModel.from_pretrained(tower, dtype=dtype)
     _alike(folder, own, tower, vision.config)
@@ -95,7 +93,33 @@ def load(
             f"{folder}: {len(missing)} tensors are in none of its files, the first is {missing[0]}"
         )
     _buffers(model, config, dtype)
-    return model, LlavaProcessor(
+    return model, _processor(tower, config, tokenizer)
+
+
+def configure(folder: Path, clip: str | Path) -> tuple[LlavaConfig, Any]:
+    """The model's configuration and processor alone, from files on this disk; no weight is read.
+
+    Raises FcitError and OSError as `load` does.
+    """
+    own = _own(folder)
+    tower = _tower(folder, own, clip)
+    vision = CLIPVisionConfig.from_pretrained(tower, local_files_only=True)
+    tokenizer = _tokenizer(folder)
+    config = _config(own, vision, tokenizer)
+    return config, _processor(tower, config, tokenizer)
+
+
+def _own(folder: Path) -> dict[str, Any]:
+    """The checkpoint's config.json."""
+    own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    kind = own.get("mm_projector_type", "mlp2x_gelu")
+    if kind != "mlp2x_gelu":
+        raise FcitError(f"{folder}/config.json: mm_projector_type {kind!r} is not mlp2x_gelu")
+    return own
+
+
+def _processor(tower: str, config: Any, tokenizer: Any) -> LlavaProcessor:
+    return LlavaProcessor(
         image_processor=AutoImageProcessor.from_pretrained(tower, backend="pil"),
         tokenizer=tokenizer,
         patch_size=config.vision_config.patch_size,

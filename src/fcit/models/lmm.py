@@ -259,7 +259,7 @@ class LMM:
         if gate is None:
             shares = torch.full((len(images), len(parts)), 1 / len(parts), device=self.device)
         else:
-            shares = gate / gate.sum(-1, keepdim=True)
+            shares = (gate / gate.sum(-1, keepdim=True)).expand(len(images), -1)
         return mix(parts, shares)
 
     def _inputs(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:

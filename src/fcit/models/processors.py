@@ -10,13 +10,16 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils.import_utils import is_torchvision_available
 
 
-def load(folder: str | Path) -> Any:
-    """The processor of a folder or hub id; images are prepared with Pillow."""
+def load(folder: str | Path, local: bool = False) -> Any:
+    """The processor of a folder or hub id; images are prepared with Pillow. local: from files that are
+    on this disk, or not at all."""
     if not is_torchvision_available():
-        kind: Any = PROCESSOR_MAPPING.get(type(AutoConfig.from_pretrained(folder)), None)
+        config = AutoConfig.from_pretrained(folder, local_files_only=local)
+        kind: Any = PROCESSOR_MAPPING.get(type(config), None)
         if kind is not None and "video_processor" in kind.get_attributes():
-            return images_only(kind).from_pretrained(folder, backend="pil")
-    return AutoProcessor.from_pretrained(folder, backend="pil")
+            kind = images_only(kind)
+            return kind.from_pretrained(folder, backend="pil", local_files_only=local)
+    return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=local)
 
 
 def images_only(kind: Any) -> Any:

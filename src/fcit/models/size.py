@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from torch import nn
+from transformers import AutoConfig, AutoModelForImageTextToText
 
-from fcit.models.chat import Chat
+from fcit.models import looks
 from fcit.models.subspace import projections
 from fcit.models.vision import projector
-from fcit.types import FcitError, Sample, Weights
+from fcit.types import FcitError, Weights
 from fcit.weights import PEFT_PREFIX
-
-CACHE = 512 << 20
-"""Bytes of vision features that a process keeps in memory at most (see `features.FeatureCache`)."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """Shapes of a model: parameters of its parts, the adapted layers (in, out), the projector's tensors,
-    the language model's measures, an image's tokens and their width, and bytes of a number on disk."""
+    """Shapes of a model: parameters of its parts (matrices: of the decoder's Linear layers, which
+    quantising makes smaller), the adapted layers (in, out), the projector's tensors, the language model's
+    measures, and bytes of a number on disk. Of the image it was asked for: tokens, patches, and numbers
+    that reach the projector (0 where no processor tells)."""
 
     decoder: int
+    matrices: int
     vision: int
     others: int
     layers: Mapping[str, tuple[int, int]]
@@ -36,9 +36,10 @@ class Size:
     intermediate: int
     heads: int
     vocabulary: int
-    image_tokens: int
-    image_width: int
     stored: int
+    image_tokens: int = 0
+    patches: int = 0
+    features: int = 0
 
     @property
     def parameters(self) -> int:
@@ -58,36 +59,41 @@ class Size:
         return {name: torch.zeros(shape) for name, shape in self.projector.items()}
 
 
-def size(folder: str | Path) -> Size:
-    """The size of a model whose configuration is on this disk. Raises FcitError where it is not."""
+def size(
+    folder: str | Path, clip: str | Path = "", picture: tuple[int, int] = looks.PICTURE
+) -> Size:
+    """The size of a model whose configuration is on this disk, for an image so wide and high; `clip` as
+    in `loading.load`. Raises FcitError where there is no such configuration."""
     try:
-        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+        config: Any = looks.config(folder, clip)
         with torch.device("meta"):
             model: Any = AutoModelForImageTextToText.from_config(config)
-    except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0].rstrip(".")
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise FcitError(f"[model] path: {folder}: no configuration to plan with: {line}") from None
     decoder, text = model.get_decoder(), config.get_text_config()
     root = next(name for name, part in model.named_modules() if part is decoder)
     found = projections(decoder, text.hidden_size, text.intermediate_size)
     linear = {path: decoder.get_submodule(path) for path in found}
+    parts = projector(model)
     learnt = {
         prefix + name: tuple(value.shape)
-        for prefix, part in projector(model)
+        for prefix, part in parts
         for name, value in part.named_parameters()
     }
-    eyes = config.vision_config
-    if config.model_type != "llava":
-        raise FcitError(
-            f"[model] path: {folder}: how many tokens an image takes is not known beforehand for "
-            f"{config.model_type}; fcit plan knows llava"
-        )
-    vision = _count(model.get_encoder(modality="image"))
-    chosen = getattr(config, "vision_feature_layer", -1)
+    embeddings, tower = _count(model.get_input_embeddings()), model.get_encoder(modality="image")
+    within = sum(_count(part) for _, part in parts if any(part is one for one in tower.modules()))
+    vision = _count(tower) - within
+    tokens, patches = _image(folder, clip, config, picture)
+    eyes, chosen = config.vision_config, getattr(config, "vision_feature_layer", -1)
+    levels = len(chosen) if isinstance(chosen, list | tuple) else 1
     return Size(
-        decoder=_count(decoder) - _count(model.get_input_embeddings()),
+        decoder=_count(decoder) - embeddings,
+        matrices=sum(
+            part.weight.numel() for part in decoder.modules() if isinstance(part, nn.Linear)
+        ),
         vision=vision,
-        others=_count(model) - _count(decoder) - vision + _count(model.get_input_embeddings()),
+        others=_count(model) - _count(decoder) - vision + embeddings,
         layers={
             f"{root}.{path}": (one.in_features, one.out_features) for path, one in linear.items()
         },
@@ -97,10 +103,26 @@ def size(folder: str | Path) -> Size:
         intermediate=text.intermediate_size,
         heads=text.num_attention_heads,
         vocabulary=text.vocab_size,
-        image_tokens=(eyes.image_size // eyes.patch_size) ** 2,
-        image_width=eyes.hidden_size * (len(chosen) if isinstance(chosen, list | tuple) else 1),
         stored=(config.dtype or torch.float32).itemsize,
+        image_tokens=tokens,
+        patches=patches,
+        features=patches * eyes.hidden_size * levels * len(parts),
     )
+
+
+def _image(
+    folder: str | Path, clip: str | Path, config: Any, picture: tuple[int, int]
+) -> tuple[int, int]:
+    """An image's tokens and patches; LLaVA-1.5's are always the same, others' are what their processor
+    makes of the image."""
+    if config.model_type == "llava":
+        patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
+        return patches, patches
+    try:
+        look = looks.Look(folder, clip)
+        return look.image(picture)[1:]
+    except FcitError:
+        return 0, 0
 
 
 def identity_width(folder: str | Path) -> int:
@@ -112,88 +134,6 @@ def identity_width(folder: str | Path) -> int:
     except (OSError, ValueError, AttributeError) as error:
         line = str(error).strip().splitlines()[0].rstrip(".")
         raise FcitError(f"[model] identity: {folder}: no configuration: {line}") from None
-
-
-def lengths(
-    folder: str | Path, samples: Sequence[Sample], tokens: int, max_length: int
-) -> list[tuple[int, int]]:
-    """Training samples' tokens in all, and those that answer; `tokens` is what an image takes.
-
-    Raises FcitError where the model's processor is not on this disk.
-    """
-    try:
-        processor = AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
-        line = str(error).strip().splitlines()[0].rstrip(".")
-        raise FcitError(f"[model] path: {folder}: no processor: {line}") from None
-    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    chat = Chat(processor, max_length, image)
-    rows = [chat.turns(sample, processor.image_token * tokens) for sample in samples]
-    return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
-
-
-@dataclass(frozen=True)
-class Load:
-    """One pass of training: samples at once, tokens of the longest, tokens answered in all; `blocks`
-    adapters of a rank, of which `trained` learn; whether the projector learns; images of a whole step
-    and in all; bytes of a number; whether attention's scores are kept (on a CPU, whose memory also holds
-    messages and the cache of features), whether there is dropout, whether layers are computed again."""
-
-    batch: int
-    length: int
-    answered: int
-    blocks: int
-    trained: int
-    rank: int
-    projector: bool
-    step: int
-    images: int
-    number: int
-    scores: bool
-    dropout: bool
-    checkpointing: bool
-
-
-def memory(of: Size, load: Load) -> dict[str, int]:
-    """Bytes at the peak of a client's turn, by what takes them.
-
-    Counted from what autograd keeps of a Llama-like layer whose own weights are frozen: the inputs of
-    norms (in float32), of attention's two products and of its softmax, of the activation and the
-    product after it, and of the adapters' factors A with their dropout.
-    """
-    block = sum(load.rank * (wide + out) for wide, out in of.layers.values())
-    head = sum(prod(shape) for shape in of.projector.values())
-    rows, number = load.batch * load.length, load.number
-    thin, wide = rows * of.hidden, rows * of.intermediate
-    scores = load.batch * of.heads * load.length**2 if load.scores else 0
-    half = number < 4
-    adapted = (4 * thin + 2 * wide) if load.dropout else (thin + wide)
-    layer = (
-        2 * thin * 4
-        + 3 * thin * number
-        + scores * (4 + (number if half else 0))
-        + (0 if load.scores else thin * number)
-        + (3 * wide + adapted) * number
-    )
-    passing = max(4 * wide * number, 2 * scores * 4)
-    kept = of.depth * (thin * number if load.checkpointing else layer)
-    again = layer if load.checkpointing else 0
-    words = load.answered * of.vocabulary * (4 * 3 + (number if half else 0))
-    images = of.image_tokens * of.image_width * number
-    parts = {
-        "base model": of.parameters * number,
-        "adapters": load.blocks * block * 4,
-        "gradients and AdamW": 3 * 4 * (load.trained * block + load.projector * head),
-        "projector": (2 * 4 + number) * head,
-        "received": 4 * (load.blocks * block + head) if load.scores else 0,
-        "vision features": load.step * images + min(CACHE, load.images * images) * load.scores,
-        "activations": kept + 3 * thin * number + 2 * load.batch * of.image_tokens * of.hidden * 4,
-        "passing": max(words, again + passing),
-    }
-    # A CPU's weights are the mapped file itself, unless they are wanted in another form.
-    file = of.parameters * of.stored if load.scores and of.stored != number else 0
-    more = file + parts["base model"] - sum(parts.values())
-    return parts | {"more, while loading": more} if more > 0 else parts
 
 
 def _count(part: Any) -> int:

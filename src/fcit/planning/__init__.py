@@ -11,7 +11,7 @@ from fcit.config import Config
 from fcit.experiment import Experiment
 from fcit.planning import estimates
 from fcit.planning.counts import Counts
-from fcit.planning.rehearsal import Traffic, rehearse
+from fcit.planning.rehearsal import Traffic, cap, rehearse
 from fcit.session import workers
 from fcit.types import FcitError, Task
 from fcit.watch import Silent, Watch
@@ -65,13 +65,21 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
 
     Raises FcitError where the recipe cannot be run whatever data and model are there.
     """
+    from fcit.models import looks, memory
     from fcit.models import size as sizes
     from fcit.models.device import choose
 
     experiment, notes = Experiment(config), list[str]()
     if measure:
         experiment.prepare(watch or Silent())
-    device, dtype = choose(config.model.device, config.model.dtype)
+    try:
+        (device, dtype), here = choose(config.model.device, config.model.dtype), True
+    except FcitError as error:
+        if measure:
+            raise
+        device, here = config.model.device, False
+        _, dtype = choose("cpu", config.model.dtype.replace("auto", "bfloat16"))
+        notes.append(f"time: {error}")
     counts = Counts(experiment, notes)
     stages = [_stage(experiment, counts, at) for at in range(len(experiment.plan))]
     asked = counts.tests(experiment.setting.datasets, general=True)
@@ -87,37 +95,64 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         zero_shot=asked,
     )
     try:
-        size = sizes.size(experiment.model_path())
+        samples, pictures = counts.some()
+        largest = max(pictures, key=estimates.area, default=looks.PICTURE)
+        size = sizes.size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
         notes.append(
             f"{error}; bytes, memory and time are left out (they need its config.json alone)"
         )
         return replace(found, notes=tuple(notes))
     traffic = rehearse(experiment, size, _width(experiment, notes))
+    _capped(experiment, notes)
     stages = [_with_bytes(one, part) for one, part in zip(stages, traffic, strict=True)]
     found = replace(found, stages=tuple(stages), parameters=size.parameters)
-    if traffic:
-        spans = estimates.spans(experiment, size, counts.some(), notes)
+    if traffic and not size.image_tokens:
+        notes.append(
+            "how many tokens an image takes, which the model's processor says; memory and time are "
+            "left out"
+        )
+    elif traffic:
+        spans = estimates.spans(experiment, size, samples, pictures, notes)
         steps = sum(one.steps or 0 for one in stages)
-        samples = sum(one.samples or 0 for one in stages)
-        images = samples or sizes.CACHE  # not known: more than the cache will hold
+        total = sum(one.samples or 0 for one in stages)
+        images = total or memory.CACHE  # not known: more than the cache will hold
         last, number = traffic[-1].last, dtype.itemsize
         load = estimates.load(experiment, last, spans, images, number, device)
-        questions = (asked or 0) + sum(one.tests or 0 for one in stages)
-        if measure:
-            step, answer = estimates.measured(config, traffic[0].last)
-        else:
-            rate = estimates.rate(device, dtype, config.training.threads)
-            step, answer = estimates.seconds(size, spans, rate, config)
-            step *= samples / max(1, steps)
-        seconds = {"training": steps * step, "answering": questions * answer}
-        found = replace(found, memory=sizes.memory(size, load))
+        found = replace(found, memory=memory.memory(size, load))
+        if config.model.device_map:
+            notes.append(
+                "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
+            )
         if None in (asked, *(one.samples for one in stages)):
             notes.append("time: not without all of the data")
+        if not here or None in (asked, *(one.samples for one in stages)):
+            return replace(found, notes=tuple(notes))
+        questions = (asked or 0) + sum(one.tests or 0 for one in stages)
+        if measure:
+            timed = estimates.measured(config, traffic[-1].usual, last)
         else:
-            seconds = {name: value / found.workers for name, value in seconds.items()}
-            found = replace(found, seconds=seconds, measured=measure)
+            rate = estimates.rate(device, dtype, config.training.threads)
+            each, answer = estimates.seconds(size, spans, rate, config)
+            timed = estimates.Timed(each * total / max(1, steps), answer)
+        turns = experiment.training_setting.per_round
+        training = steps * timed.step + len(stages) * turns * timed.extra
+        seconds = {
+            "training": training / min(found.workers, turns),
+            "answering": questions * timed.answer / found.workers,
+        }
+        found = replace(found, seconds=seconds, measured=measure)
     return replace(found, notes=tuple(notes))
+
+
+def _capped(experiment: Experiment, notes: list[str]) -> None:
+    """Say so where a method may not open a subspace for every task."""
+    tasks = {task for stage in experiment.training_setting.stages for task in stage.tasks}
+    if 0 < cap(experiment) < len(tasks):
+        notes.append(
+            f"which of the {len(tasks)} tasks are alike: method.subspaces allows {cap(experiment)}, and "
+            "so many are planned with; a run ends with an error where tokens are like none of them"
+        )
 
 
 def _stage(experiment: Experiment, counts: Counts, at: int) -> StagePlan:

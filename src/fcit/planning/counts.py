@@ -6,10 +6,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from fcit.benchmark import datasets
 from fcit.experiment import Experiment
 from fcit.partition import split
-from fcit.types import Sample, Task
+from fcit.types import FcitError, Sample, Task
+
+Picture = tuple[int, int]
+"""Width and height of an image."""
 
 LOOKED_AT = 64
 """Training samples of each dataset whose lengths are looked at."""
@@ -70,16 +75,27 @@ class Counts:
         limit, count = self.config.evaluation.limit, self.config.data.counts[1]
         return more + len(names) * (min(limit, count) if limit else count)
 
-    def some(self) -> list[Sample]:
-        """A few training samples of every dataset that is here."""
+    def some(self) -> tuple[list[Sample], list[Picture]]:
+        """A few training samples of every dataset that is here, and the sizes of their images."""
         names = [name for name in self.experiment.setting.datasets if name not in self.absent]
         if self.own or self.experiment.root.is_dir():
-            return [
+            found = [
                 one for name in names for one in self.experiment.samples(name, "train")[:LOOKED_AT]
             ]
+            return found, list(map(_picture, self.experiment.data_of(found).images))
         from fcit.benchmark import mini
 
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "mini"
             mini.write(root, self.config.seed, 8, 1, names)
-            return [one for name in names for one in datasets.read(root, name, "train")]
+            found = [one for name in names for one in datasets.read(root, name, "train")]
+            return found, [_picture(datasets.image_path(root, one)) for one in found]
+
+
+def _picture(path: Path) -> Picture:
+    """Width and height of an image file; no pixel is read."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, ValueError) as error:
+        raise FcitError(f"{path}: image cannot be read: {error}") from None

@@ -11,19 +11,25 @@ from typing import TYPE_CHECKING
 from fcit.client import Data
 from fcit.config import Config
 from fcit.experiment import Experiment
+from fcit.planning.counts import Picture
 from fcit.site import Site
 from fcit.types import FcitError, Job, Sample
 
 if TYPE_CHECKING:
     import torch
 
-    from fcit.models.size import Load, Size
+    from fcit.models.memory import Load
+    from fcit.models.size import Size
 
 LETTERS = 3.5
 """Characters of a token where there is no tokenizer to ask."""
 
 AROUND = 16
 """Tokens of a chat template around one question and answer, then."""
+
+
+MEASURED_ON = 128
+"""Samples with which a last round's turn is timed: as many as EWC measures the Fisher information on."""
 
 
 @dataclass(frozen=True)
@@ -36,23 +42,41 @@ class Spans:
     most: int
 
 
-def spans(experiment: Experiment, size: Size, samples: Sequence[Sample], notes: list[str]) -> Spans:
+def spans(
+    experiment: Experiment,
+    size: Size,
+    samples: Sequence[Sample],
+    pictures: Sequence[Picture],
+    notes: list[str],
+) -> Spans:
     """How long training samples are; guessed from their characters where the model's tokenizer is not
-    on this disk, and without samples as the longest there may be."""
-    from fcit.models.size import lengths
+    on this disk, and without samples as the longest there may be. `pictures`: their images' sizes, of
+    which `size` knows the largest; the mean goes by the one in the middle."""
+    from fcit.models.looks import Look
 
-    limit = experiment.config.training.max_length
+    config = experiment.config
+    limit, largest = config.training.max_length, size.image_tokens
     if not samples:
         notes.append("no data here: every sample is taken to be of 100 tokens beside its image")
-        whole = min(limit, size.image_tokens + 100)
+        whole = min(limit, largest + 100)
         return Spans(whole, 10, whole, 10)
+    middle = sorted(pictures, key=area)[len(pictures) // 2]
+    tokens = largest
     try:
-        rows = lengths(experiment.model_path(), samples, size.image_tokens, limit)
+        look = Look(experiment.model_path(), config.model.identity, config.model.template)
+        image, tokens, _ = look.image(middle)
+        rows = look.lengths(samples, image, limit)
     except FcitError as error:
         notes.append(f"{error}; {LETTERS} characters are taken to be a token")
-        rows = [_guess(one, size.image_tokens, limit) for one in samples]
+        rows = [_guess(one, tokens, limit) for one in samples]
     whole, said = [row[0] for row in rows], [row[1] for row in rows]
-    return Spans(fmean(whole), fmean(said), max(whole), max(said))
+    longest = min(limit, max(whole) + largest - tokens)
+    return Spans(fmean(whole), fmean(said), longest, max(said))
+
+
+def area(picture: Picture) -> int:
+    """Pixels of an image."""
+    return picture[0] * picture[1]
 
 
 def _guess(sample: Sample, image: int, limit: int) -> tuple[int, int]:
@@ -67,7 +91,7 @@ def load(
 ) -> Load:
     """The heaviest pass of a run: `job` is a message of its last stage, `images` how many are seen in
     all, `number` the bytes of one."""
-    from fcit.models.size import Load
+    from fcit.models.memory import BITS, Load
 
     training, method = experiment.config.training, experiment.method
     received = job.received
@@ -84,6 +108,7 @@ def load(
         step=training.batch_size,
         images=images,
         number=number,
+        weight=BITS.get(experiment.config.model.quantize, number),
         scores=device == "cpu",
         dropout=training.dropout > 0,
         checkpointing=training.checkpointing,
@@ -120,7 +145,7 @@ def seconds(size: Size, spans: Spans, rate: float, config: Config) -> tuple[floa
     """
     attention = 4 * size.hidden * size.depth
     forward = 2 * size.decoder * spans.length + attention * spans.length**2
-    seen = 2 * size.vision * size.image_tokens
+    seen = 2 * size.vision * size.patches
     passes = 3 if config.training.checkpointing else 2
     head = 2 * size.hidden * size.vocabulary
     train = passes * (forward + head * spans.answer) + seen
@@ -129,21 +154,41 @@ def seconds(size: Size, spans: Spans, rate: float, config: Config) -> tuple[floa
     return train / rate, answer / rate
 
 
-def measured(config: Config, job: Job) -> tuple[float, float]:
-    """Seconds of one training step and of one answer, from a few real ones in this process."""
+@dataclass(frozen=True)
+class Timed:
+    """Seconds of one training step, of one answer, and of what a client of a stage's last round does
+    besides."""
+
+    step: float
+    answer: float
+    extra: float = 0.0
+
+
+def measured(config: Config, usual: Job, last: Job) -> Timed:
+    """The seconds of a few real steps and answers in this process. `usual` is a message of any round but
+    a stage's last, `last` one of that; a method that wants more of its clients then says so in it."""
     site = Site(config)
-    experiment, training = site.experiment, config.training
-    data = experiment.data(job.turn)
-    few = Data(data.samples[: 4 * training.batch_size], data.images[: 4 * training.batch_size])
-    site.experiment.data = lambda turn: few  # type: ignore[method-assign]
-    site.train(job, {})  # features, and whatever else is only made once
-    begun = time.perf_counter()
-    update, _ = site.train(job, {})
-    step = (time.perf_counter() - begun) / update.metrics["steps"]
-    site.place(job.received)
-    name = job.turn.task.datasets[0]
+    experiment, batch = site.experiment, config.training.batch_size
+    data = experiment.data(usual.turn)
+
+    def timed(job: Job, count: int) -> tuple[float, float]:
+        few = Data(data.samples[:count], data.images[:count])
+        site.experiment.data = lambda turn: few  # type: ignore[method-assign]
+        begun = time.perf_counter()
+        update, _ = site.train(job, {})
+        return time.perf_counter() - begun, update.metrics["steps"]
+
+    timed(usual, 4 * batch)  # features, and whatever else is only made once
+    whole, steps = timed(usual, 4 * batch)
+    step, extra = whole / steps, 0.0
+    if last.received.extras.keys() != usual.received.extras.keys():
+        timed(usual, MEASURED_ON)
+        whole, steps = timed(last, MEASURED_ON)
+        extra = max(0.0, whole - steps * step)
+    site.place(usual.received)
+    name = usual.turn.task.datasets[0]
     count = min(config.evaluation.batch_size, len(experiment.samples(name, "test")))
     asked = experiment.test(name, range(count))
     begun = time.perf_counter()
     site.answer(asked)
-    return step, (time.perf_counter() - begun) / count
+    return Timed(step, (time.perf_counter() - begun) / count, extra)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fcit.experiment import Experiment
 from fcit.optimisers.base import groups, renew
+from fcit.packing import Wire, packed_bytes
 from fcit.server import hand_out, take_round
 from fcit.types import Identity, Job, State, Turn, Update, Weights
-from fcit.weights import nbytes, state_bytes
+from fcit.weights import nbytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,20 +22,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Traffic:
-    """One stage's bytes: to and from each client of every round, [round][slot]; and the last round's
-    first message, for what training it takes."""
+    """One stage's bytes on the wire: to and from each client of every round, [round][slot]. For what
+    training it takes, the stage's last message, and what that would be in any other round."""
 
     down: list[list[int]]
     up: list[list[int]]
     last: Job
+    usual: Job
 
 
 def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
     """What every client of every round is sent and sends, by stage.
 
     Methods, federated optimiser and server are the real ones; clients return what they got. Every
-    task's identity token, [width], is unlike all others, so each opens a subspace of its own.
+    task's identity token, [width], is unlike all others, so each opens a subspace of its own, as far as
+    `method.subspaces` allows.
     """
+    wire = experiment.config.federation.wire
     method, setting = experiment.method, experiment.training_setting
     optimiser, engine = experiment.optimiser, _Blank(experiment, size, width)
     blank, projector = size.blank(method.rank), size.blank_projector()
@@ -55,16 +59,24 @@ def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
                 state, jobs = hand_out(turns, method, state, identities, setting.epochs, optimiser)
                 updates = list(engine.run(jobs))
             told = {one.client: nbytes({"token": one.token}) for one in identities}
-            down.append([weight(job.received) for job in jobs])
-            up.append([weight(one) + told.get(one.client, 0) for one in updates])
+            down.append([weight(job.received, wire) for job in jobs])
+            up.append([weight(one, wire) + told.get(one.client, 0) for one in updates])
+        turn = replace(jobs[0].turn, last=False)
+        _, (usual,) = hand_out([turn], method, state, [], setting.epochs, optimiser)
         state = replace(method.end(state, stage), optimiser=state.optimiser)
-        found.append(Traffic(down, up, jobs[0]))
+        found.append(Traffic(down, up, jobs[0], usual))
     return found
 
 
-def weight(sent: State | Update) -> int:
-    """The bytes of a message's tensors."""
-    return sum(map(state_bytes, (sent.adapters, sent.extras, sent.optimiser)))
+def weight(sent: State | Update, wire: Wire = "float32") -> int:
+    """The bytes of a message's tensors on the wire."""
+    kinds = (sent.adapters, sent.extras, sent.optimiser)
+    return sum(packed_bytes(weights, wire) for parts in kinds for weights in parts.values())
+
+
+def cap(experiment: Experiment) -> int:
+    """How many subspaces a method may open at most; 0: any number."""
+    return getattr(experiment.method, "subspaces", 0)
 
 
 class _Blank:
@@ -79,7 +91,8 @@ class _Blank:
 
         for turn in turns:
             token = zeros(max(self.width, 64))
-            token[self.tasks.setdefault(turn.task.name, len(self.tasks)) % len(token)] = 1
+            number = self.tasks.setdefault(turn.task.name, len(self.tasks))
+            token[number % min(len(token), cap(self.experiment) or len(token))] = 1
             if self.experiment.method.identity == "both":
                 token = cat([token, token])
             yield Identity(turn.client, turn.task.name, token, 1)
@@ -140,7 +153,7 @@ class _Model:
     def base_embeds(self, batch: Any) -> Tensor:
         from torch import zeros
 
-        return zeros(1, self.size.image_tokens, self.size.hidden)
+        return zeros(1, max(1, self.size.image_tokens), self.size.hidden)
 
     def instead(self, gate: Any, projector: Weights | None = None) -> AbstractContextManager[None]:
         return nullcontext()

@@ -94,8 +94,7 @@ class Run:
     @property
     def unfinished(self) -> bool:
         """Whether stages are still to be run."""
-        expected = 1 if self.method in ("individual", "multitask") else len(self.stages)
-        return self.method != "zeroshot" and len(self.matrix) < expected
+        return len(self.matrix) < len(self.stages)
 
     def setting_of(self, section: str, key: str, default: Any = None) -> Any:
         """A value of the run's configuration."""

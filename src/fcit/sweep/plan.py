@@ -29,7 +29,8 @@ class Part(Section):
 
 
 class File(Section):
-    """A sweep's file; relative paths start at its folder. set: changes to every run's recipe."""
+    """A sweep's file; relative paths, those in set too, start at its folder. set: changes to every run's
+    recipe."""
 
     out: str = ""
     set: Words = ()
@@ -77,7 +78,8 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
         for method in part.methods:
             for seed in part.seeds:
                 folder = out.resolve() / name / method / f"seed{seed}"
-                changes = (*table.set, *part.set, f"seed={seed}")
+                own = (configs.anchored(one, path.parent) for one in (*table.set, *part.set))
+                changes = (*own, f"seed={seed}")
                 run = Run(name, method, seed, recipe.resolve(), changes, folder)
                 if folder in found:
                     raise FcitError(
