@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,3 +32,13 @@ def torch_stream(
     import torch
 
     return torch.Generator(device=device).manual_seed(derive(seed, purpose, *place))
+
+
+@contextmanager
+def lent(seed: int, purpose: str, *place: int | str) -> Iterator[None]:
+    """Fresh weights come from torch's global streams: lend them a seed of ours for a moment."""
+    import torch
+
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(derive(seed, purpose, *place))
+        yield

@@ -171,11 +171,10 @@ class Method:
 
     def expects(self, received: State) -> State:
         """What a client that got `received` is to send back, as tensors of the right names, shapes and
-        types; the server takes nothing else."""
-        shared = {"projector"} & received.extras.keys()
+        types; the server takes nothing else. The base: adapters, and the extras in `learnt`."""
         return State(
             {name: received.adapters[name] for name in self.trains(received)},
-            {key: received.extras[key] for key in shared},
+            {key: received.extras[key] for key in self.learnt if key in received.extras},
         )
 
     def equip(self, model: Model, received: State) -> None:

@@ -75,10 +75,6 @@ class L2p(Method):
         """The pool and the shared projector: all that is held."""
         return state
 
-    def expects(self, received: State) -> State:
-        expected = super().expects(received)
-        return State(expected.adapters, expected.extras | {POOL: received.extras[POOL]})
-
     def equip(self, model: Model, received: State) -> None:
         """The pool becomes parameters of the model, and what it chooses the model's prompts."""
         from torch.nn import Parameter, ParameterDict

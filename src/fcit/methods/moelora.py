@@ -63,10 +63,6 @@ class Moelora(Method):
         extras = {key: state.extras[key] for key in (ROUTER, "projector") if key in state.extras}
         return State(dict(state.adapters), extras)
 
-    def expects(self, received: State) -> State:
-        expected = super().expects(received)
-        return State(expected.adapters, expected.extras | {ROUTER: received.extras[ROUTER]})
-
     def equip(self, model: Model, received: State) -> None:
         """Routers become parameters of the model, and its gate."""
         from torch.nn import Parameter, ParameterDict

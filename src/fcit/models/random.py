@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from fcit.models import CHECKPOINTS
+from fcit.seeds import lent
 from fcit.types import FcitError
 
 PATCH, HEAD = 14, 64
@@ -84,8 +85,7 @@ def write(folder: Path, shape: Shape, dtype: torch.dtype, device: str = "cpu") -
     )
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     end = processor.tokenizer.eos_token_id
-    with torch.random.fork_rng(enabled=True), torch.device(device):
-        torch.manual_seed(0)
+    with lent(0, "random-model"), torch.device(device):
         model: Any = AutoModelForImageTextToText.from_config(config, dtype=dtype)
     with torch.no_grad():
         model.get_output_embeddings().weight[end] = 0

@@ -23,7 +23,7 @@ from fcit.pretrain.chunks import (
     sight_chunk,
     tokenizer,
 )
-from fcit.seeds import derive
+from fcit.seeds import lent
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _pretrain_lmm(
 
     words = tokenizer(seed)
     tokens = losses.Names(*(torch.tensor(ids) for ids in names(words)))
-    with _seeded(seed, "pretrain-lmm"):
+    with lent(seed, "pretrain-lmm"):
         model = mini.lmm(words.get_vocab_size())
         model.set_attn_implementation(losses.PLAIN)
         aid = losses.Patches(mini.VISION_WIDTH, len(generic.KINDS), len(generic.TONES))
@@ -151,7 +151,7 @@ def _pretrain_clip(out: Path, seed: int, steps: int, tell: Progress, test: int) 
     from fcit.models.loop import Plan, train
 
     words = tokenizer(seed)
-    with _seeded(seed, "pretrain-clip"):
+    with lent(seed, "pretrain-clip"):
         model = mini.clip(words.get_vocab_size())
     with batches_of(clip_chunk, seed, "pretrain-clip", BATCH) as batches:
         train(
@@ -165,16 +165,6 @@ def _pretrain_clip(out: Path, seed: int, steps: int, tell: Progress, test: int) 
     scores = losses.clip_scores(model, losses.ClipBatch(**held_out.fields))
     mini.save_clip(out / "mini-clip", model, words, clip_card(seed, steps, model, scores))
     return scores
-
-
-@contextmanager
-def _seeded(seed: int, purpose: str) -> Iterator[None]:
-    """Fresh weights come from torch's global stream; lend it a seed of ours for a moment."""
-    import torch
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, purpose))
-        yield
 
 
 def skills(model: Any, seed: int, scenes: int) -> dict[str, float]:
