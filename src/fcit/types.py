@@ -105,7 +105,7 @@ class Setting:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Turn:
     """Who trains on what, and when: one client's place in one round (all counted from 0); `last` in
     the last round of a stage."""

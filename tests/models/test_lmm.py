@@ -80,6 +80,16 @@ def test_answers_do_not_depend_on_the_batch(lmm, data) -> None:
     assert together == alone
 
 
+def test_the_head_copies_no_weights_for_a_batch(lmm, data) -> None:
+    samples, images = data
+    with torch.profiler.profile(record_shapes=True) as found:
+        lmm.generate([s.prompt for s in samples[:3]], images[:3], 2)
+    words = lmm.model.get_output_embeddings().weight.shape[0]
+    shapes = [event.input_shapes for event in found.events() if event.name == "aten::bmm"]
+    assert shapes  # attention's
+    assert not [one for one in shapes if words in one[1]]
+
+
 def alike(seen, flats) -> bool:
     return all(
         one.flat().keys() == flat.keys() and all(torch.equal(one.flat()[k], flat[k]) for k in flat)

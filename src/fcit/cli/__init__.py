@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -37,10 +38,24 @@ Start here:
 """,
 )
 app.command()(plan)
-app.command()(sweep)
-app.command()(bench)
 app.add_typer(data, name="data")
 app.add_typer(deploy, name="deploy")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"fcit {metadata.version('fcit')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print fcit's version."),
+    ] = False,
+) -> None:
+    pass
 
 
 @app.command()
@@ -167,9 +182,11 @@ def report(
     typer.echo(str(page.resolve()))
 
 
+app.command()(sweep)
 app.command()(export)
 app.command()(chat)
 app.command()(serve)
+app.command()(bench)
 
 
 @app.command()
