@@ -222,7 +222,7 @@ def timed(owner: object, name: str, seconds: list[float]) -> Iterator[None]:
 
 def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """Padding over every turn of the plan (each client and task once)."""
-    from fcit.client import ALIKE, grouped
+    from fcit.client import alike, grouped
     from fcit.config import load
     from fcit.experiment import Experiment
     from fcit.models.size import lengths, size
@@ -235,11 +235,11 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     for turn in turns.values():
         samples = experiment.data(turn).samples
         spans = [a for a, _ in lengths(experiment.model_path(), samples, shape.image_tokens, 2048)]
-        alike = [(len(one.prompt) + len(one.answers[0])) // ALIKE for one in samples]
+        steps = alike(samples, [shape.image_tokens] * len(samples))
         rng = numpy_stream(0, "batches", turn.client)
         shuffled = rng.permutation(len(spans)).tolist()
         tokens += sum(spans)
-        grouped_tokens += _padded(spans, grouped(alike, batch, rng))
+        grouped_tokens += _padded(spans, grouped(steps, batch, rng))
         random_tokens += _padded(
             spans, (shuffled[at : at + batch] for at in range(0, len(shuffled), batch))
         )

@@ -136,7 +136,9 @@ def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
     from fcit.models import CHECKPOINTS
     from fcit.models.size import size
     from fcit.seeds import torch_stream
+    from fcit.types import State
 
+    lmm.receive(State(), 1.0)  # nobody's adapter
     found = size(CHECKPOINTS / "mini-lmm")
     assert found.parameters == sum(value.numel() for value in lmm.model.parameters())
     real = lmm.subspaces.blank(4, 0.1, torch_stream(0, "x"))

@@ -25,6 +25,9 @@ ALIKE = 64
 """Texts whose lengths differ by fewer characters count as alike: grouped to the letter, "yes" and "no"
 would never share a batch, and a batch of one answer teaches nothing."""
 
+LETTERS = 4
+"""Characters that a token of an image counts for."""
+
 
 @dataclass(frozen=True)
 class Data:
@@ -108,7 +111,7 @@ def take_turn(
     named = dict(zip(groups(trained, "projector" in received.extras), parts, strict=True))
     local = (optimiser or Optimiser()).local(turn, named, received.optimiser, kept)
     order = numpy_stream(seed, "batches", *place)
-    lengths = [(len(sample.prompt) + len(sample.answers[0])) // ALIKE for sample in data.samples]
+    lengths = alike(data.samples, model.image_tokens(data.images))
     plan = [
         batch for _ in range(job.epochs) for batch in grouped(lengths, training.batch_size, order)
     ]
@@ -160,6 +163,15 @@ def _parts(model: LMM, data: Data, chosen: Sequence[int], size: int) -> list[tup
     parts = [_batch(model, data, piece) for piece in pieces]
     tokens = [int((part.labels[:, 1:] != -100).sum()) for part in parts]
     return [(part, count / sum(tokens)) for part, count in zip(parts, tokens, strict=True)]
+
+
+def alike(samples: Sequence[Sample], image_tokens: Sequence[int]) -> list[int]:
+    """About how long samples are with their images, in steps of ALIKE characters."""
+    texts = [len(sample.prompt) + len(sample.answers[0]) for sample in samples]
+    return [
+        text // ALIKE + LETTERS * count // ALIKE
+        for text, count in zip(texts, image_tokens, strict=True)
+    ]
 
 
 def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:

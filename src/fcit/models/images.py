@@ -27,3 +27,12 @@ def open_image(source: Path | io.BytesIO, name: Path, square: bool = True) -> Im
     padded = Image.new("RGB", (side, side), MEAN)
     padded.paste(rgb, ((side - rgb.width) // 2, (side - rgb.height) // 2))
     return padded
+
+
+def measure(path: Path) -> tuple[int, int]:
+    """An image's width and height, from its header. Raises FcitError as `open_image` does."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except Exception as error:  # as above
+        raise FcitError(f"{path}: image cannot be decoded: {error}") from None

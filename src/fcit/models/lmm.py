@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import logging
 
+from fcit.models import processors
 from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
-from fcit.models.images import open_image
+from fcit.models.images import measure, open_image
 from fcit.models.loading import load
 from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.models.vision import Embeds, Seen, Vision, mix
@@ -69,6 +71,7 @@ class LMM:
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
         self._again: list[nn.Module] = []
+        self._tokens: dict[tuple[int, int], int] = {}
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -189,6 +192,17 @@ class LMM:
             flat = self.cache.get(data, lambda d=data, p=path: self._encode(d, p).flat())
             rows.append(Seen.of(flat).to(self.device))
         return rows
+
+    def image_tokens(self, images: Sequence[Path]) -> list[int]:
+        """How many tokens stand for each image in a prompt, from its width and height alone; of images
+        that are padded to a square all have as many, which is told as 0."""
+        if self.square:
+            return [0] * len(images)
+        sizes = [measure(path) for path in images]
+        for each in set(sizes) - set(self._tokens):
+            text, _ = processors.prepared(self.processor, Image.new("RGB", each))
+            self._tokens[each] = processors.tokens(self.processor, text)
+        return [self._tokens[each] for each in sizes]
 
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""

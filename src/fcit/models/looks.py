@@ -44,15 +44,9 @@ class Look:
     def image(self, picture: tuple[int, int]) -> tuple[str, int, int]:
         """Of an image so wide and high: what stands for it in a prompt, that text's tokens, and the
         patches that the vision tower sees."""
-        made = self.processor(
-            text=[self.processor.image_token],
-            images=[Image.new("RGB", picture)],
-            return_tensors="np",
-            return_text_replacement_offsets=True,
-        )
-        text = made.pop("text_replacement_offsets")[0][0]["replacement"]
-        encoded = self.processor.tokenizer(text, add_special_tokens=False)
-        return text, len(encoded["input_ids"]), self._patches(made["pixel_values"].shape)
+        text, made = processors.prepared(self.processor, Image.new("RGB", picture))
+        patches = self._patches(made["pixel_values"].shape)
+        return text, processors.tokens(self.processor, text), patches
 
     def _patches(self, shape: tuple[int, ...]) -> int:
         """Pixels come as a row for each patch, or as tiles [..., channels, height, width]."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils.import_utils import is_torchvision_available
@@ -20,6 +21,22 @@ def load(folder: str | Path, local: bool = False) -> Any:
             kind = images_only(kind)
             return kind.from_pretrained(folder, backend="pil", local_files_only=local)
     return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=local)
+
+
+def prepared(processor: Any, image: Image.Image) -> tuple[str, Any]:
+    """What stands for an image in a prompt, and all else that a model takes of it, as NumPy arrays."""
+    made = processor(
+        text=[processor.image_token],
+        images=[image],
+        return_tensors="np",
+        return_text_replacement_offsets=True,
+    )
+    return made.pop("text_replacement_offsets")[0][0]["replacement"], made
+
+
+def tokens(processor: Any, text: str) -> int:
+    """How many tokens a text has."""
+    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def images_only(kind: Any) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from fcit.models import processors
 from fcit.types import FcitError, Weights
 
 Embeds = list[Tensor]
@@ -114,13 +115,7 @@ class Vision:
     @torch.no_grad()
     def see(self, image: Any) -> Seen:
         """One RGB image through the processor and the frozen tower."""
-        made = self.processor(
-            text=[self.processor.image_token],
-            images=[image],
-            return_tensors="np",
-            return_text_replacement_offsets=True,
-        )
-        text = made.pop("text_replacement_offsets")[0][0]["replacement"]
+        text, made = processors.prepared(self.processor, image)
         device, dtype = self.device, self.model.dtype
         takes = inspect.signature(self.base.get_image_features).parameters
         inputs = {

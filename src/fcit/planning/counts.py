@@ -6,12 +6,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image
-
 from fcit.benchmark import datasets
 from fcit.experiment import Experiment
+from fcit.models.images import measure
 from fcit.partition import split
-from fcit.types import FcitError, Sample, Task
+from fcit.types import Sample, Task
 
 Picture = tuple[int, int]
 """Width and height of an image."""
@@ -82,20 +81,11 @@ class Counts:
             found = [
                 one for name in names for one in self.experiment.samples(name, "train")[:LOOKED_AT]
             ]
-            return found, list(map(_picture, self.experiment.data_of(found).images))
+            return found, list(map(measure, self.experiment.data_of(found).images))
         from fcit.benchmark import mini
 
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "mini"
             mini.write(root, self.config.seed, 8, 1, names)
             found = [one for name in names for one in datasets.read(root, name, "train")]
-            return found, [_picture(datasets.image_path(root, one)) for one in found]
-
-
-def _picture(path: Path) -> Picture:
-    """Width and height of an image file; no pixel is read."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError) as error:
-        raise FcitError(f"{path}: image cannot be read: {error}") from None
+            return found, [measure(datasets.image_path(root, one)) for one in found]
