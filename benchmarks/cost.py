@@ -1,12 +1,15 @@
-"""What a round costs: bytes and accuracy by the form on the wire; seconds and memory by clients.
+"""What a round costs: bytes and accuracy by the form on the wire; seconds and memory by clients; and a
+process for each message.
 
     .venv/bin/python benchmarks/cost.py wire [--seeds 0 1 2] [--out runs/cost] [--set key=value ...]
     .venv/bin/python benchmarks/cost.py clients [--clients 10 100 1000] [--out runs/cost]
+    .venv/bin/python benchmarks/cost.py message [--times 5]
 
 `wire`: the mini suite's task-hom at size tiny with disco; one row for each form, and the bytes it would
 take to send all K subspaces both ways instead of a client's own. `clients`: one round in which every
 client of a federation takes part, with one or two samples of IconQA each; each row is a process of its
-own, model included. A finished run is read, not repeated.
+own, model included. A finished run is read, not repeated. `message`: a node of a deployment has a process
+for every message; what that adds to a turn of the mini suite, the median of some.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
 from typing import Any
 
 from fcit import config
@@ -112,20 +115,56 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
     return {"seconds": row["seconds"], "mb": peak}
 
 
+def message(asked: argparse.Namespace) -> None:
+    """Seconds from a process's start to a turn's end, in parts."""
+    rows = []
+    for _ in range(asked.times + 1):
+        begun = time.time()
+        command = [sys.executable, __file__, "message", "--inside", "1"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        at = json.loads(done.stdout.splitlines()[-1])
+        rows.append([late - soon for soon, late in zip([begun, *at], at, strict=False)])
+    print("| process | imports, models, data | first turn | the same turn again |")
+    print("|---|---|---|---|")  # the first process is not counted: it fills caches
+    print("| " + " | ".join(f"{median(part):.2f}" for part in zip(*rows[1:], strict=True)) + " |")
+
+
+def one_message() -> list[float]:
+    """The moments when a node's process can begin, has its model, and has trained once and twice."""
+    from fcit.site import Site
+    from fcit.types import Job
+
+    at = [time.time()]
+    site = Site(config.load(RECIPE, ["data.size=tiny"]))
+    turn = site.experiment.plan[0][0][0]
+    state = site.method.organise(site.start(), [site.identify(turn)])
+    job = Job(turn, site.method.send(state, turn))
+    at.append(time.time())
+    for _ in range(2):
+        site.train(job, {})
+        at.append(time.time())
+    return at
+
+
 def main() -> int:
     """Print the table that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("wire", "clients"))
+    parser.add_argument("what", choices=("wire", "clients", "message"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
+    parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.inside:
+    if asked.inside and asked.what == "message":
+        print(json.dumps(one_message()))
+    elif asked.inside:
         print(json.dumps(one_round(asked.out, asked.inside, asked.set)))
     elif asked.what == "wire":
         wire(asked)
+    elif asked.what == "message":
+        message(asked)
     else:
         clients(asked)
     return 0
