@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from fcit.client import Data, Training, grouped, schedule, take_turn
+from fcit.client import Data, Training, batches, grouped, schedule, steps, take_turn
 from fcit.config import validate
 from fcit.experiment import Experiment
 from fcit.methods import find
@@ -23,6 +23,16 @@ def test_every_sample_is_in_exactly_one_batch_of_alike_lengths() -> None:
     assert max(spread) <= 12  # 101 for random batches
     assert batches == list(grouped(lengths, 8, numpy_stream(0, "x")))
     assert batches != list(grouped(lengths, 8, numpy_stream(1, "x")))
+
+
+def test_half_a_pass_has_half_of_its_batches() -> None:
+    lengths = [0] * 10
+    plan = batches(lengths, 2, 2.5, numpy_stream(0, "x"))
+    assert plan == batches(lengths, 2, 3, numpy_stream(0, "x"))[:13]  # 5 + 5 + 3 of 5
+    assert len(plan) == steps(10, 2, 2.5)
+    assert batches(lengths, 2, 1, numpy_stream(0, "x")) == list(
+        grouped(lengths, 2, numpy_stream(0, "x"))
+    )
 
 
 def test_the_rate_warms_up_then_falls_to_zero() -> None:

@@ -73,6 +73,13 @@ def test_reference_points_have_the_stages_they_train(table: dict) -> None:
         assert found.zero_shot == 27
 
 
+def test_who_trains_on_what_is_named(table: dict) -> None:
+    config = validate(table)
+    rounds = [turns for stage in plan(config).stages for turns in stage.turns]
+    real = [turns for stage in Experiment(config).plan for turns in stage]
+    assert rounds == [tuple((one.client, one.task.name) for one in turns) for turns in real]
+
+
 def test_the_mini_suite_is_planned_without_being_made() -> None:
     found = plan(load(RECIPES / "own.toml", ["evaluation.general=0"]))
     assert [stage.tasks for stage in found.stages] == [

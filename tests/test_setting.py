@@ -12,7 +12,7 @@ import pytest
 import fcit
 from fcit import config as configs
 from fcit import report
-from fcit.config import Config
+from fcit.config import Config, validate
 from fcit.experiment import Experiment
 from fcit.files import read_json, read_lines
 from fcit.watch import Silent
@@ -111,5 +111,7 @@ def test_the_reference_points_and_the_report_know_it(
     everything = Experiment(loaded(suite, "multitask")).training_setting
     # 3 rounds of 3 of 6 clients, 2 of 3 of 7, 2 of 3 of 10: 0.99 passes in the mean
     assert (everything.clients, everything.epochs) == (1, 1)
+    table = {"method": {"name": "multitask"}, "federation": {"clients": 10, "rounds": 5}}
+    assert Experiment(validate(table)).training_setting.epochs == 2.5  # not 2
     page = report.write([run[0]], tmp_path / "report")
     assert "growing" in page.read_text(encoding="utf-8")

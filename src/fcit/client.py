@@ -112,9 +112,7 @@ def take_turn(
     local = (optimiser or Optimiser()).local(turn, named, received.optimiser, kept)
     order = numpy_stream(seed, "batches", *place)
     lengths = alike(data.samples, model.image_tokens(data.images))
-    plan = [
-        batch for _ in range(job.epochs) for batch in grouped(lengths, training.batch_size, order)
-    ]
+    plan = batches(lengths, training.batch_size, job.epochs, order)
     losses: list[float] = []
     for step, chosen in enumerate(plan):
         for group in optimizer.param_groups:
@@ -140,8 +138,8 @@ def take_turn(
         losses.append(value)
     control.noise = None
     model.checkpoint(False)
-    batches = (_batch(model, data, chosen) for chosen in plan)
-    extras, memory = method.report(model, received, memory, batches)
+    again = (_batch(model, data, chosen) for chosen in plan)
+    extras, memory = method.report(model, received, memory, again)
     if "projector" in received.extras:
         extras = extras | {"projector": model.shared_projector()}
     adapters = {name: model.adapter(name) for name in trained}
@@ -172,6 +170,18 @@ def alike(samples: Sequence[Sample], image_tokens: Sequence[int]) -> list[int]:
         text // ALIKE + LETTERS * count // ALIKE
         for text, count in zip(texts, image_tokens, strict=True)
     ]
+
+
+def batches(lengths: Sequence[int], size: int, epochs: float, rng) -> list[list[int]]:
+    """The batches of so many passes; of the last one so many as the number's fraction says."""
+    passes = math.ceil(epochs)
+    plan = [batch for _ in range(passes) for batch in grouped(lengths, size, rng)]
+    return plan[: steps(len(lengths), size, epochs)]
+
+
+def steps(samples: int, size: int, epochs: float) -> int:
+    """How many batches those are."""
+    return math.ceil(epochs * math.ceil(samples / size))
 
 
 def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:

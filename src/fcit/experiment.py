@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from fcit import schedule
-from fcit.benchmark import datasets, settings
+from fcit.benchmark import datasets, scorers, settings
 from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
 from fcit.benchmark.published import published
@@ -55,6 +55,8 @@ class Experiment:
         self.setting: Setting = replace(setting, epochs=config.training.epochs)
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
+        self.published: set[str] = set()
+        """The tasks whose shares were found to be the published ones, of those looked at so far."""
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
         self._shares: dict[tuple[object, ...], list[list[Sample]]] = {}
 
@@ -110,8 +112,11 @@ class Experiment:
             datasets.require(self.root, self.setting.datasets, self.images)
         except FcitError as error:
             raise FcitError(f"data.root: {error}") from None
-        scorers = {datasets.find(name).scorer for name in self.setting.datasets}
-        if "caption" in scorers and self.config.evaluation.scoring == "reference":
+        kinds = {datasets.find(name).scorer for name in self.setting.datasets}
+        if self.config.evaluation.scoring == "strict":
+            for name in () if self.own else self.setting.datasets:
+                scorers.unlike(name, self.samples(name, "test"))
+        elif "caption" in kinds:
             java()
 
     def samples(self, dataset: str, part: Split) -> list[Sample]:
@@ -157,6 +162,13 @@ class Experiment:
         key = (task, clients, tuple(setting.holders(name) for name in task.datasets))
         if key not in self._shares:
             found = published(self.root, task, self.config.setting.beta, clients)
+            if found and self.config.data.train:
+                raise FcitError(
+                    f"data.train: {self.config.data.train}, but {self.root} has the published split of "
+                    f"{task.name}, which is taken whole; set it to 0, or move partitioned_data away"
+                )
+            if found:
+                self.published.add(task.name)
             self._shares[key] = found or self._split(task, setting)
         return self._shares[key]
 

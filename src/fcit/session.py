@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcit import config as configs
 from fcit import engines, privacy
+from fcit.benchmark.published import PARTITIONS
 from fcit.config import Config
 from fcit.engines.local import LocalEngine, cores
 from fcit.experiment import Experiment
@@ -103,13 +104,16 @@ class Session:
         self.experiment.prepare(self.watch, data)
         if not partition:
             return
-        write_json(
-            self.folder.partition,
-            {
-                "data": str(self.experiment.root),
-                "datasets": self.experiment.counts(self.experiment.training_setting),
-            },
-        )
+        experiment, setting = self.experiment, self.experiment.training_setting
+        counts, published = experiment.counts(setting), sorted(experiment.published)
+        if (experiment.root / PARTITIONS).is_dir():
+            tasks = {task.name for stage in setting.stages for task in stage.tasks}
+            own = sorted(tasks - experiment.published)
+            said = [f"published for {', '.join(published)}"] if published else []
+            said += [f"drawn from the seed for {', '.join(own)}"] if own else []
+            self.watch.say(f"the clients' shares: {'; '.join(said)}")
+        found = {"data": str(experiment.root), "published": published, "datasets": counts}
+        write_json(self.folder.partition, found)
 
     # -- the run ---------------------------------------------------------------------------------
 

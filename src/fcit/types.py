@@ -78,7 +78,7 @@ class Setting:
     clients: int = 50
     per_round: int = 5
     rounds: int = 10
-    epochs: int = 1
+    epochs: float = 1
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ class Job:
 
     turn: Turn
     received: State
-    epochs: int = 1
+    epochs: float = 1
 
 
 @dataclass(frozen=True)

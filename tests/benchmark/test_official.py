@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -19,6 +19,8 @@ from fcit.benchmark.records import stream
 from fcit.benchmark.settings import GROUPS
 from fcit.config import validate
 from fcit.experiment import Experiment
+from fcit.files import read_json
+from fcit.session import Session
 from fcit.types import FcitError, Task
 from fcit.watch import Silent
 
@@ -188,6 +190,37 @@ def test_all_that_is_missing_is_told_in_one_line_before_anything_starts(root: Pa
         Experiment(validate(table)).prepare(Silent())
     with pytest.raises(FcitError, match="set root too"):
         validate({"data": {"images": ["x"]}})
+
+
+def test_repeated_test_ids_are_told_before_anything_starts(root: Path) -> None:
+    edit(root / "instructions/IconQA/val.json", 2, question_id=0)
+    table = {"data": {"root": str(root)}, "setting": {"name": "task-hom", "order": ["IconQA"]}}
+    with pytest.raises(FcitError, match="IconQA: 2 samples have the id '0'; ids must differ"):
+        Experiment(validate(table)).prepare(Silent())
+
+
+def test_whose_shares_are_published_is_told_and_none_are_cut(root: Path, tmp_path: Path) -> None:
+    class Heard(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+
+    table = {
+        "data": {"root": str(root)},
+        "setting": {"name": "cap-hom", "beta": 0.5, "order": ["General", "Math"]},
+        "federation": {"clients": 2, "per_round": 1},
+    }
+    session = Session(validate(table), tmp_path / "run", Heard())
+    session.open(resume=False)
+    session.prepare()
+    assert Heard.lines == [
+        "the clients' shares: published for General; drawn from the seed for Math"
+    ]
+    assert read_json(session.folder.partition)["published"] == ["General"]
+    table["data"]["train"] = 1
+    with pytest.raises(FcitError, match=r"data\.train: 1, but .* published split of General"):
+        Session(validate(table), tmp_path / "other", Silent()).prepare()
 
 
 def test_java_is_asked_for_before_anything_starts(root: Path, monkeypatch) -> None:

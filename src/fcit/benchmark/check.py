@@ -103,7 +103,8 @@ def check(
         for split in ("train", "test"):
             some = _read(root, name, split, seen)
             counts[name][split] = len(some)
-            seen.problems.extend(_repeats(some))
+            if split == "test":  # training ids are nobody's business: often they are the images'
+                seen.problems.extend(_repeats(some))
             seen.places.extend(some)
             done += 1
             if reading:

@@ -13,11 +13,14 @@ from fcit.benchmark.records import RecordError
 from fcit.benchmark.settings import GROUPS, TASK_ORDER
 from fcit.types import FcitError, Sample, Task
 
+PARTITIONS = "partitioned_data"
+"""The folder of a data folder that has the published split."""
+
 KINDS: dict[str, tuple[str, ...]] = {
     "Task-related/seq": TASK_ORDER,
     "Capability-related/cap": tuple(GROUPS),
 }
-"""The folders below `partitioned_data/`, and the tasks that their Task1, Task2, ... are."""
+"""The folders below PARTITIONS, and the tasks that their Task1, Task2, ... are."""
 
 
 def folder(root: Path, task: Task, beta: float) -> Path | None:
@@ -29,7 +32,7 @@ def folder(root: Path, task: Task, beta: float) -> Path | None:
     for kind, names in KINDS.items():
         if task.name in names and task.datasets == GROUPS.get(task.name, (task.name,)):
             number = names.index(task.name) + 1
-            return root / "partitioned_data" / kind / f"{float(beta)}" / f"Task{number}"
+            return root / PARTITIONS / kind / f"{float(beta)}" / f"Task{number}"
     return None
 
 
@@ -40,7 +43,7 @@ def folders(root: Path) -> Iterator[tuple[Path, Task | None]]:
             f"Task{number}": Task(name, GROUPS.get(name, (name,)))
             for number, name in enumerate(names, 1)
         }
-        for place in sorted((root / "partitioned_data" / kind).glob("*/*")):
+        for place in sorted((root / PARTITIONS / kind).glob("*/*")):
             if place.is_dir():
                 yield place, known.get(place.name) if _is_beta(place.parent.name) else None
 

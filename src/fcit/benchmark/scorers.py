@@ -93,7 +93,12 @@ def _check(dataset: str, predictions: Sequence[str], samples: Sequence[Sample], 
     if not samples:
         raise FcitError(f"{dataset}: no samples to score")
     if mode == "strict":
-        (name, count), *_ = Counter(sample.id for sample in samples).most_common(1)
+        unlike(dataset, samples)
+
+
+def unlike(dataset: str, samples: Sequence[Sample]) -> None:
+    """Raise FcitError where test samples share an id."""
+    for name, count in Counter(sample.id for sample in samples).most_common(1):
         if count > 1:
             raise FcitError(f"{dataset}: {count} samples have the id {name!r}; ids must differ")
 

@@ -170,7 +170,7 @@ def _test_images(
 
 
 def _taught(name: str, row: Row) -> dict[str, Any]:
-    turns = (("human", f"<image>\n{row.question}"), ("gpt", row.answer))
+    turns = (("human", f"<image>\n{_bare(row)}"), ("gpt", row.answer))
     said = [{"from": speaker, "value": text} for speaker, text in turns]
     return {"id": str(row.number), "image": f"{name}/{row.image}", "conversations": said}
 
@@ -178,8 +178,13 @@ def _taught(name: str, row: Row) -> dict[str, Any]:
 def _asked(name: str, row: Row) -> dict[str, Any]:
     image = f"{name}/{row.image}"
     return {
-        "question_id": str(row.number), "image": image, "text": row.question, "answer": row.answer,
+        "question_id": str(row.number), "image": image, "text": _bare(row), "answer": row.answer,
     }  # fmt: skip
+
+
+def _bare(row: Row) -> str:
+    """The question without a word that stands for its image: the layout has its own place for that."""
+    return PLACEHOLDER.sub("\n", row.question).strip()
 
 
 def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,14 +27,17 @@ def plan(
         bool,
         typer.Option("--measure", help="Time a few real steps instead of estimating (reads data)."),
     ] = False,
+    turns: Annotated[
+        bool, typer.Option("--turns", help="Also name the clients of every round, and their tasks.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show what a run will be before anything is spent: who trains on what and when, bytes, memory, time.
 
-    The clients of every round are the real ones. Bytes are those of the method's own messages, rehearsed
-    with blank tensors of the model's shapes (DISCO: one subspace per task). Memory and time are
-    estimates; only --measure reads weights. Data or a model that is not here is said so, and the rest
-    is planned.
+    The clients of every round are the real ones; --turns names them. Bytes are those of the method's
+    own messages, rehearsed with blank tensors of the model's shapes (DISCO: one subspace per task).
+    Memory and time are estimates; only --measure reads weights. Data or a model that is not here is
+    said so, and the rest is planned.
 
     Example:  fcit plan recipes/paper/task-hom.toml --method finetune
     """
@@ -43,10 +48,10 @@ def plan(
     if as_json:
         typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
     else:
-        _print(found)
+        _print(found, turns)
 
 
-def _print(found: Plan) -> None:
+def _print(found: Plan, turns: bool) -> None:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -75,6 +80,13 @@ def _print(found: Plan) -> None:
         "round, the mean",
         soft_wrap=True,
     )
+    if turns:
+        table = Table("stage", "round", "clients, counted from 0", title="who trains on what")
+        for number, stage in enumerate(found.stages, 1):
+            for at, row in enumerate(stage.turns, 1):
+                table.add_row(str(number), str(at), escape(_named(row)))
+            table.add_section()
+        console.print(table)
     if found.memory:
         where = f"{found.device}, {found.dtype}, {found.parameters:,} parameters"
         table = Table("memory of a process that trains", "bytes", title=where)
@@ -95,12 +107,23 @@ def _print(found: Plan) -> None:
 
 def _row(stage: StagePlan) -> list[str]:
     return [
-        " + ".join(dict.fromkeys(stage.tasks)),
+        " + ".join(
+            f"{count} x {task}" if count > 1 else task
+            for task, count in Counter(stage.tasks).items()
+        ),
         str(stage.rounds),
         f"{stage.per_round} of {stage.clients}",
         *map(_count, (stage.samples, stage.steps, stage.tests)),
         *map(_bytes, (stage.down, stage.up, _both(stage))),
     ]
+
+
+def _named(row: Sequence[tuple[int, str]]) -> str:
+    """A round's clients by task: `Task: 3, 7; Other: 8`."""
+    found: dict[str, list[str]] = {}
+    for client, task in row:
+        found.setdefault(task, []).append(str(client))
+    return "; ".join(f"{task}: {', '.join(clients)}" for task, clients in found.items())
 
 
 def _both(stage: StagePlan) -> int | None:

@@ -13,7 +13,8 @@ from fcit.types import Setting, Stage, Task
 @dataclass(frozen=True)
 class Multitask(Method):
     """One client holds everything and trains once, for as many epochs as a client's data is expected to
-    be seen in a homogeneous stage (rounds x per_round / clients, the mean over stages, at least 1)."""
+    be seen in a homogeneous stage (rounds x per_round / clients, the mean over stages, at least 1);
+    of 2.5 epochs the last is cut off in its middle."""
 
     once: ClassVar[bool] = True
     centralised: ClassVar[bool] = True
@@ -29,5 +30,5 @@ class Multitask(Method):
             clients=1,
             per_round=1,
             rounds=1,
-            epochs=max(1, round(passes)),
+            epochs=max(1.0, passes),
         )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
+from fcit.client import steps
 from fcit.config import Config
 from fcit.experiment import Experiment
 from fcit.planning import estimates
@@ -23,7 +23,8 @@ WIDTH = 768
 @dataclass(frozen=True)
 class StagePlan:
     """One stage. samples, steps: of all its turns (None: the data is not here). tests: questions asked
-    after it. down, up: bytes to and from a client in a round, the mean; *_all: of all its turns."""
+    after it. turns: of every round the clients by number, each with its task. down, up: bytes to and
+    from a client in a round, the mean; *_all: of all its turns."""
 
     tasks: tuple[str, ...]
     clients: int
@@ -33,6 +34,7 @@ class StagePlan:
     samples: int | None
     steps: int | None
     tests: int | None
+    turns: tuple[tuple[tuple[int, str], ...], ...] = ()
     down: int | None = None
     up: int | None = None
     down_all: int | None = None
@@ -114,7 +116,7 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         )
     elif traffic:
         spans = estimates.spans(experiment, size, samples, pictures, notes)
-        steps = sum(one.steps or 0 for one in stages)
+        count = sum(one.steps or 0 for one in stages)
         total = sum(one.samples or 0 for one in stages)
         images = total or memory.CACHE  # not known: more than the cache will hold
         last, number = traffic[-1].last, dtype.itemsize
@@ -134,9 +136,9 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         else:
             rate = estimates.rate(device, dtype, config.training.threads)
             each, answer = estimates.seconds(size, spans, rate, config)
-            timed = estimates.Timed(each * total / max(1, steps), answer)
+            timed = estimates.Timed(each * total / max(1, count), answer)
         turns = experiment.training_setting.per_round
-        training = steps * timed.step + len(stages) * turns * timed.extra
+        training = count * timed.step + len(stages) * turns * timed.extra
         seconds = {
             "training": training / min(found.workers, turns),
             "answering": questions * timed.answer / found.workers,
@@ -170,16 +172,17 @@ def _stage(experiment: Experiment, counts: Counts, at: int) -> StagePlan:
     else:
         ahead = experiment.config.evaluation.ahead
         tests = counts.tests(experiment.setting.seen(at + 1) if ahead else asked)
-    steps = [setting.epochs * math.ceil(count / batch) for count in known]
+    taken = [steps(count, batch, setting.epochs) for count in known]
     return StagePlan(
         tasks=tuple(task.name for task in stage.tasks),
         clients=len(setting.pool(stage)),
         rounds=len(rounds),
         per_round=setting.per_round,
         sampled=len({turn.client for turns in rounds for turn in turns}),
-        samples=setting.epochs * sum(known) if whole else None,
-        steps=sum(steps) if whole else None,
+        samples=round(setting.epochs * sum(known)) if whole else None,
+        steps=sum(taken) if whole else None,
         tests=tests,
+        turns=tuple(tuple((one.client, one.task.name) for one in turns) for turns in rounds),
     )
 
 

@@ -113,8 +113,12 @@ def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
         epochs = experiment.training_setting.epochs
         rounds = tuple(
             tuple(
-                epochs
-                * sum(made[key][one][turn.client] for turn in turns for one in turn.task.datasets)
+                round(
+                    epochs
+                    * sum(
+                        made[key][one][turn.client] for turn in turns for one in turn.task.datasets
+                    )
+                )
                 for turns in stage
             )
             for stage in experiment.plan
