@@ -157,7 +157,7 @@ exec python3 -m fcit.engines.superlink --host "${{FCIT_HOST:-0.0.0.0}}" --port "
 
 _REGISTER = """\
 for key in "$@"; do
-  flwr supernode register "$key" fcit || exit 1
+  flwr supernode register "$key" fcit --name "$(basename "$key" .pub)" || exit 1
 done
 """
 
