@@ -23,7 +23,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import parcels, wire
-from fcit.engines.apps import place
+from fcit.engines.apps import _suffice, place
 from fcit.engines.flower import FlowerEngine
 
 TASK = Task("IconQA", ("IconQA",))
@@ -359,6 +359,19 @@ def test_a_node_says_where_its_client_is() -> None:
     assert place(context(**{"partition-id": 2}), Path("run")) == Place(2, Path("run/clients"))
     with pytest.raises(FcitError, match="data is missing"):
         place(context(client=3))
+
+
+def test_a_simulations_clients_keep_their_memories_in_the_runs_folder() -> None:
+    given: Any = SimpleNamespace(node_config={"partition-id": 2}, run_config={"out": "~/run"})
+    assert place(given) == Place(2, Path.home() / "run" / "clients")
+    with pytest.raises(FcitError, match="must name the run's folder"):
+        place(SimpleNamespace(node_config={"partition-id": 2}, run_config={}))  # type: ignore
+
+
+def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -> None:
+    with pytest.raises(FcitError, match="--federation-config 'num-supernodes=4'"):
+        _suffice(2, config)
+    _suffice(4, config)
 
 
 # -- choosing an engine --------------------------------------------------------------------------------

@@ -144,6 +144,7 @@ def _script(path: Path, body: str) -> None:
     here = (
         'cd "$(dirname "$0")" || exit 1\n'
         'export FLWR_HOME="$PWD/flower" FCIT_CACHE="${FCIT_CACHE:-$PWD/cache}"\n'
+        'export HF_HOME="${HF_HOME:-$PWD/huggingface}"\n'
     )
     write_text(path, f"#!/bin/sh\n{here}{quiet}{body}")
     path.chmod(0o755)
