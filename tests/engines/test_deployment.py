@@ -294,13 +294,13 @@ def test_a_node_that_claims_anothers_number_is_named_and_ends_a_run_that_needs_a
     honest = script.read_text()
     running.stop("client-3")
     script.write_text(honest.replace("client=3", "client=1"))
-    running.client(3)
+    rejoin(running, 3)
     said = running.do("server/run", "method=finetune", FCIT_RUN=str(tmp_path / "deployed"))
     assert "a node says it is client 1, and its key is registered as client-3" in said
     assert not (tmp_path / "deployed" / "matrix.json").exists()
     running.stop("client-3")
     script.write_text(honest)
-    running.client(3)
+    rejoin(running, 3)
 
 
 @pytest.mark.slow
