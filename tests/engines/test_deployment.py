@@ -83,6 +83,8 @@ def test_every_machine_gets_a_folder_and_secrets_are_secret(folders: Path) -> No
     assert "--enable-supernode-auth" in (folders / "server" / "start").read_text()
     unit = (folders / "client-2" / "fcit-client-2.service").read_text()
     assert "ExecStart=/srv/fcit/client-2/start" in unit
+    assert "ReadWritePaths=/srv/fcit/client-2\n" in unit
+    assert 'HF_HOME="${HF_HOME:-$PWD/huggingface}"' in (folders / "client-2/start").read_text()
     project = tomllib.loads((folders / "server" / "app" / "pyproject.toml").read_text())
     components = project["tool"]["flwr"]["app"]["components"]
     assert components["clientapp"] == "fcit.flower_app:client"
@@ -282,6 +284,23 @@ def test_a_node_without_a_registered_key_is_refused(running: Running) -> None:
         lambda: "SuperNode ID" in (running.root / "client-3.log").read_text(),
         "client 3 is registered and yet does not connect",
     )
+
+
+@pytest.mark.slow
+def test_a_node_that_claims_anothers_number_is_named_and_ends_a_run_that_needs_all(
+    running: Running, tmp_path: Path
+) -> None:
+    script = running.root / "client-3" / "start"
+    honest = script.read_text()
+    running.stop("client-3")
+    script.write_text(honest.replace("client=3", "client=1"))
+    rejoin(running, 3)
+    said = running.do("server/run", "method=finetune", FCIT_RUN=str(tmp_path / "deployed"))
+    assert "a node says it is client 1, and its key is registered as client-3" in said
+    assert not (tmp_path / "deployed" / "matrix.json").exists()
+    running.stop("client-3")
+    script.write_text(honest)
+    rejoin(running, 3)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import parcels, wire
-from fcit.engines.apps import place
+from fcit.engines.apps import _suffice, place
 from fcit.engines.flower import FlowerEngine
 
 TASK = Task("IconQA", ("IconQA",))
@@ -39,10 +39,14 @@ class FakeGrid:
         self.answers: dict[str, Message] = {}
         self.polls = 0
         self.hello: dict[int, Any] = {}
+        self.names = dict[int, str]()
 
     def get_nodes(self) -> list[SimpleNamespace]:
         self.polls += 1
-        return [SimpleNamespace(node_id=k, last_activated_at=v) for k, v in self.up.items()]
+        return [
+            SimpleNamespace(node_id=k, last_activated_at=v, name=self.names.get(k, ""))
+            for k, v in self.up.items()
+        ]
 
     def push_messages(self, messages) -> list[str]:
         keys = []
@@ -208,6 +212,34 @@ def test_two_nodes_of_one_client_are_refused(engine) -> None:
         list(one.run(jobs()))
 
 
+def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(engine) -> None:
+    one = engine(lambda client, header: update(client), clients=4)
+    one.grid.names = {100 + client: f"client-{client}" for client in range(4)}
+    del one.grid.up[101]  # client 1 is away, and client 3 says it is that
+    one.grid.hello[103] = parcels.pack({"client": 1, "fcit": version()}, {})
+    said = "a node says it is client 1, and its key is registered as client-3"
+    with pytest.raises(FcitError, match=said):
+        list(one.run(jobs()))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    one.up, one.nodes = {}, {}
+    found = {got.client: got for got in one.run(jobs())}
+    assert found[1] == Fault(1, "timeout", f"the client is not connected; {said}")
+    assert 3 not in one.grid.asked("train")
+    one.grid.up[101] = "since 2"
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
+def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
+    one.grid.pull_messages = lambda ids: []  # it has not answered yet
+    one._look()
+    one.grid.up, one.grid.pull_messages = {}, pull
+    with pytest.raises(FcitError, match="its key is registered as client-7"):
+        one._look()
+
+
 def test_of_an_overdue_answer_that_will_never_come_nothing_is_said(engine) -> None:
     one = engine(lambda client, header: None if client == 1 else update(client))
     list(one.run(jobs()))
@@ -327,6 +359,19 @@ def test_a_node_says_where_its_client_is() -> None:
     assert place(context(**{"partition-id": 2}), Path("run")) == Place(2, Path("run/clients"))
     with pytest.raises(FcitError, match="data is missing"):
         place(context(client=3))
+
+
+def test_a_simulations_clients_keep_their_memories_in_the_runs_folder() -> None:
+    given: Any = SimpleNamespace(node_config={"partition-id": 2}, run_config={"out": "~/run"})
+    assert place(given) == Place(2, Path.home() / "run" / "clients")
+    with pytest.raises(FcitError, match="must name the run's folder"):
+        place(SimpleNamespace(node_config={"partition-id": 2}, run_config={}))  # type: ignore
+
+
+def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -> None:
+    with pytest.raises(FcitError, match="--federation-config 'num-supernodes=4'"):
+        _suffice(2, config)
+    _suffice(4, config)
 
 
 # -- choosing an engine --------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from flwr.superlink.grid import InMemoryGrid
 
 from fcit.config import Config
 from fcit.engines import Build, parcels
 from fcit.engines.flower import FlowerEngine
 from fcit.engines.local import LocalEngine
 from fcit.engines.node import Place, respond
+from fcit.experiment import Experiment
 from fcit.types import FcitError
 
 MEMORIES = "clients"
@@ -28,12 +30,25 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
 
     def serve(grid: Grid, context: Context) -> None:
         def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
+            if isinstance(grid, InMemoryGrid):  # a simulation's, which has all its nodes by now
+                _suffice(len(list(grid.get_node_ids())), config)
             return FlowerEngine(config, grid, LocalEngine(config, workers), folder)
 
         main(context.run_config, build)
 
     app.main()(serve)
     return app
+
+
+def _suffice(nodes: int, config: Config) -> None:
+    """Raise FcitError where a simulation has fewer nodes (2, unless told) than the recipe has clients:
+    the run would wait for the others."""
+    clients = Experiment(config).training_setting.clients
+    if nodes < clients:
+        raise FcitError(
+            f"the recipe has {clients} clients and Flower's simulation {nodes} nodes; "
+            f"give flwr run --federation-config 'num-supernodes={clients}'"
+        )
 
 
 def client_app(run: Path | None = None) -> ClientApp:
@@ -58,7 +73,7 @@ def place(context: Context, run: Path | None = None) -> Place:
     """
     given = context.node_config
     if "client" not in given and "partition-id" in given:
-        folder = run or Path(str(context.run_config.get("out") or ""))
+        folder = run or Path(str(context.run_config.get("out") or "")).expanduser()
         if not folder.name:
             raise FcitError("a simulation's run config must name the run's folder: out")
         return Place(int(given["partition-id"]), folder / MEMORIES)

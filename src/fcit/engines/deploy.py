@@ -144,6 +144,7 @@ def _script(path: Path, body: str) -> None:
     here = (
         'cd "$(dirname "$0")" || exit 1\n'
         'export FLWR_HOME="$PWD/flower" FCIT_CACHE="${FCIT_CACHE:-$PWD/cache}"\n'
+        'export HF_HOME="${HF_HOME:-$PWD/huggingface}"\n'
     )
     write_text(path, f"#!/bin/sh\n{here}{quiet}{body}")
     path.chmod(0o755)
@@ -157,7 +158,7 @@ exec python3 -m fcit.engines.superlink --host "${{FCIT_HOST:-0.0.0.0}}" --port "
 
 _REGISTER = """\
 for key in "$@"; do
-  flwr supernode register "$key" fcit || exit 1
+  flwr supernode register "$key" fcit --name "$(basename "$key" .pub)" || exit 1
 done
 """
 

@@ -71,6 +71,7 @@ class FlowerEngine:
         self.run_name = _name(folder)
         self.nodes: dict[int, int] = {}
         self.up: dict[int, str] = {}
+        self.names: dict[int, str] = {}
         self.hellos: set[str] = set()
         self.refused: dict[int, str] = {}
         self.overdue: dict[str, int] = {}
@@ -220,8 +221,9 @@ class FlowerEngine:
 
         A node that comes up under a known client's number takes its place once the old one is gone.
         """
-        before = self.up
-        self.up = {node.node_id: node.last_activated_at for node in self.grid.get_nodes()}
+        before, nodes = self.up, list(self.grid.get_nodes())
+        self.up = {node.node_id: node.last_activated_at for node in nodes}
+        self.names |= {node.node_id: node.name for node in nodes}  # of those that went away, too
         again = self.refused if before != self.up else ()
         fresh = [
             node for node, since in self.up.items() if before.get(node) != since or node in again
@@ -240,13 +242,20 @@ class FlowerEngine:
                     self.refused[message.metadata.src_node_id] = wrong
 
     def _meet(self, message: Message) -> str:
-        """Take a node for the client that it says it is; say why, where it cannot be."""
+        """Take a node for the client that it says it is; say why, where it cannot be.
+
+        The name is that under which the operator registered the node's key, so no node can change its
+        own; a simulation's nodes have none.
+        """
         if lost(message):
             return ""  # the node went away again; it is asked anew once it is back
         node, client = message.metadata.src_node_id, who(message)
         self.refused.pop(node, None)
         if isinstance(client, str):
             return client
+        name = self.names.get(node)
+        if name and name != f"client-{client}":
+            return f"a node says it is client {client}, and its key is registered as {name}"
         if self.nodes.get(client, node) != node and self.nodes[client] in self.up:
             return f"two nodes say they are client {client}; stop one of them"
         self.nodes = {one: where for one, where in self.nodes.items() if where != node}
