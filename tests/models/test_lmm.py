@@ -119,7 +119,7 @@ def test_features_are_computed_once_and_come_back_the_same(lmm, data, tmp_path) 
 def test_the_feature_caches_are_bounded(tmp_path) -> None:
     cache = FeatureCache("m", tmp_path, memory_bytes=4096, disk_bytes=8192)
     for number in range(20):
-        cache.get(str(number).encode(), lambda: {"part": torch.zeros(256)})  # 1 KiB each
+        cache.get(cache.key(str(number).encode()), lambda: {"part": torch.zeros(256)})  # 1 KiB each
     assert cache.held <= 4096
     assert len(cache.memory) == 4
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 12000

@@ -29,7 +29,10 @@ class Ewc(Method):
 
     It is the diagonal of the empirical Fisher: mean squares of one sample's gradient of the answer's
     log-likelihood. The clients of a stage's last round measure it on the weights they have just
-    trained, and the server averages by sample count, which is the Fisher over all their data.
+    trained, and the server averages by sample count, which is the Fisher over all their data. (With
+    a sum over n clients the same lambda would pull n times as strongly.) Where LoRA blocks are
+    averaged as products, the server turns A and B in their narrow side and the diagonal does not turn
+    with them: the pull is then an approximation more.
     """
 
     statistics: ClassVar[bool] = True

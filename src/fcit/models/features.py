@@ -61,13 +61,22 @@ class FeatureCache:
         self.computed = 0
         self._on_disk: int | None = None
 
-    def get(self, image: bytes, compute: Callable[[], Weights]) -> Weights:
-        """The features of an image file's bytes, from memory, from disk, or computed and kept."""
-        key = hashlib.sha256(image).hexdigest()
+    @staticmethod
+    def key(image: bytes) -> str:
+        """What an image file's bytes are known by."""
+        return hashlib.sha256(image).hexdigest()
+
+    def holds(self, key: str) -> bool:
+        """Whether nothing would be computed for a key now."""
+        path = self._path(key)
+        return key in self.memory or (path is not None and path.is_file())
+
+    def get(self, key: str, compute: Callable[[], Weights]) -> Weights:
+        """The features of a key, from memory, from disk, or computed and kept."""
         if key in self.memory:
             self.memory.move_to_end(key)
             return self.memory[key]
-        path = self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
+        path = self._path(key)
         if path and path.is_file():
             value = load(path)
         else:
@@ -77,6 +86,9 @@ class FeatureCache:
                 save(path, value, durable=False)
         self._remember(key, value)
         return value
+
+    def _path(self, key: str) -> Path | None:
+        return self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
 
     def forget(self) -> None:
         """Drop what is in memory."""

@@ -13,6 +13,14 @@ MEAN = (122, 116, 104)
 """CLIP's mean colour, which LLaVA-1.5 pads with."""
 
 
+def read(path: Path) -> bytes:
+    """An image file's bytes. Raises FcitError naming the file when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FcitError(f"{path}: image cannot be read: {error.strerror}") from None
+
+
 def open_image(source: Path | io.BytesIO, name: Path, square: bool = True) -> Image.Image:
     """Decode an image fully. Raises FcitError naming the file when it cannot be decoded."""
     try:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
-from fcit.models.images import measure, open_image
+from fcit.models.images import measure, open_image, read
 from fcit.models.loading import load
 from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.models.vision import Embeds, Seen, Vision, mix
@@ -30,6 +32,9 @@ from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 from fcit.weights import parted
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
+
+AHEAD = 8
+"""How many images are decoded at a time."""
 
 GRID = "image_grid_thw"
 """How families that place image tokens in two dimensions call an image's grid."""
@@ -71,6 +76,7 @@ class LMM:
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
         self._again: list[nn.Module] = []
+        self._threads = ThreadPoolExecutor(AHEAD, "images")
         self._tokens: dict[tuple[int, int], int] = {}
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
@@ -181,17 +187,26 @@ class LMM:
     def features(self, images: Sequence[Path]) -> list[Seen]:
         """Image files as they come to the projector, each computed once.
 
-        One image is encoded at a time, so that a feature never depends on its neighbours.
+        One image is encoded at a time, so that a feature never depends on its neighbours; the next ones
+        are decoded meanwhile.
         """
         rows = []
-        for path in images:
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise FcitError(f"{path}: image cannot be read: {error.strerror}") from None
-            flat = self.cache.get(data, lambda d=data, p=path: self._encode(d, p).flat())
-            rows.append(Seen.of(flat).to(self.device))
+        for at in range(0, len(images), AHEAD):
+            files = [(read(path), path) for path in images[at : at + AHEAD]]
+            keys = [self.cache.key(data) for data, _ in files]
+            new = {
+                key: self._threads.submit(open_image, io.BytesIO(data), path, self.square)
+                for key, (data, path) in zip(keys, files, strict=True)
+                if not self.cache.holds(key)
+            }
+            for key, (data, path) in zip(keys, files, strict=True):
+                see = partial(self._see, new.get(key), data, path)
+                rows.append(Seen.of(self.cache.get(key, see)).to(self.device))
         return rows
+
+    def _see(self, decoded: Future[Image.Image] | None, data: bytes, path: Path) -> Weights:
+        image = decoded.result() if decoded else open_image(io.BytesIO(data), path, self.square)
+        return self.vision.see(image).flat()
 
     def image_tokens(self, images: Sequence[Path]) -> list[int]:
         """How many tokens stand for each image in a prompt, from its width and height alone; of images
@@ -308,6 +323,3 @@ class LMM:
         if self.model.config.model_type == "paligemma":
             return ((labels != -100).cumsum(dim=1) > 0).long()
         return (ids == self.image_id).long()
-
-    def _encode(self, data: bytes, path: Path) -> Seen:
-        return self.vision.see(open_image(io.BytesIO(data), path, self.square))
