@@ -403,6 +403,16 @@ def test_absurd_statistics_are_a_fault_though_the_change_is_small(tmp_path: Path
     assert set(again.replies()[1].spread) == {"change", "statistics"}
 
 
+@pytest.mark.parametrize(("times", "faulty"), [(2e4, False), (2e6, True)])
+def test_fisher_information_may_differ_by_the_square(times: float, faulty: bool) -> None:
+    def larger(one: Update) -> list[Update | Fault]:
+        fisher = {key: times * value for key, value in one.extras["fisher-measured"].items()}
+        return [replace(one, extras={**one.extras, "fisher-measured": fisher})]
+
+    _, report = go("ewc", spoil=larger)
+    assert bool(report.faults) == faulty
+
+
 def test_an_average_that_is_not_finite_is_not_committed() -> None:
     method = find("finetune")(rank=2)
 

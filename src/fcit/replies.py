@@ -161,13 +161,16 @@ def gather(
 
 
 def _absurd(replies: Mapping[int, Reply], bound: float) -> list[Fault]:
-    """What is out of all proportion to the round's median, per number (sizes may differ)."""
+    """What is out of all proportion to the round's median, per number (sizes may differ).
+
+    Statistics are squares of gradients, and honest clients' differ by the square of what gradients do:
+    so does what they may."""
     found: dict[int, Fault] = {}
     for what in SPREADS if bound else ():
         sizes = {k: one.spread[what] for k, one in sorted(replies.items()) if what in one.spread}
         usual = median_low(sizes.values()) if sizes else 0.0
         for client, size in sizes.items():
-            if usual and size > bound * usual:
+            if usual and size > (bound**2 if what == "statistics" else bound) * usual:
                 times = f"{size / usual:.3g} times as large as the round's median"
                 found.setdefault(client, Fault(client, "norm", f"its {what}: {times}"))
     return list(found.values())

@@ -120,7 +120,7 @@ def take_round(
     method: Method,
     state: State,
     engine: Engine,
-    epochs: int,
+    epochs: float,
     optimiser: Optimiser | None = None,
     terms: Terms | None = None,
     journal: Journal | None = None,
@@ -205,7 +205,7 @@ def hand_out(
     method: Method,
     state: State,
     identities: Sequence[Identity],
-    epochs: int,
+    epochs: float,
     optimiser: Optimiser,
 ) -> tuple[State, list[Job]]:
     """Organise and send: what a round's clients are given. Whom the method still does not know, though
