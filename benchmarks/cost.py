@@ -118,13 +118,13 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
 def message(asked: argparse.Namespace) -> None:
     """Seconds from a process's start to a turn's end, in parts."""
     rows = []
-    for _ in range(asked.times + 1):
+    for _ in range(max(1, asked.times) + 1):
         begun = time.time()
         command = [sys.executable, __file__, "message", "--inside", "1"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         at = json.loads(done.stdout.splitlines()[-1])
         rows.append([late - soon for soon, late in zip([begun, *at], at, strict=False)])
-    print("| process | imports, models, data | first turn | the same turn again |")
+    print("| process | imports, base model, data | first turn | the same turn again |")
     print("|---|---|---|---|")  # the first process is not counted: it fills caches
     print("| " + " | ".join(f"{median(part):.2f}" for part in zip(*rows[1:], strict=True)) + " |")
 
@@ -136,13 +136,16 @@ def one_message() -> list[float]:
 
     at = [time.time()]
     site = Site(config.load(RECIPE, ["data.size=tiny"]))
+    site.experiment.prepare(Silent())
     turn = site.experiment.plan[0][0][0]
-    state = site.method.organise(site.start(), [site.identify(turn)])
-    job = Job(turn, site.method.send(state, turn))
+    assert site.model is not None
+    site.experiment.data(turn)
     at.append(time.time())
+    state = site.method.organise(site.start(), [site.identify(turn)])  # the server's part
+    job, apart = Job(turn, site.method.send(state, turn)), time.time() - at[-1]
     for _ in range(2):
         site.train(job, {})
-        at.append(time.time())
+        at.append(time.time() - apart)
     return at
 
 
@@ -153,7 +156,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--times", type=int, default=5, help="processes timed, beside one more")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()

@@ -6,12 +6,12 @@ import itertools
 
 import pytest
 
-from fcit.client import Data, Training, batches, grouped, schedule, steps, take_turn
+from fcit.client import Data, Training, alike, batches, grouped, schedule, steps, take_turn
 from fcit.config import validate
 from fcit.experiment import Experiment
 from fcit.methods import find
 from fcit.seeds import derive, numpy_stream, torch_stream
-from fcit.types import Job, Stage, Update
+from fcit.types import Job, Sample, Stage, Update
 
 
 def test_every_sample_is_in_exactly_one_batch_of_alike_lengths() -> None:
@@ -30,9 +30,18 @@ def test_half_a_pass_has_half_of_its_batches() -> None:
     plan = batches(lengths, 2, 2.5, numpy_stream(0, "x"))
     assert plan == batches(lengths, 2, 3, numpy_stream(0, "x"))[:13]  # 5 + 5 + 3 of 5
     assert len(plan) == steps(10, 2, 2.5)
+    assert steps(45, 1, 11 * 6 / 30) == 99
     assert batches(lengths, 2, 1, numpy_stream(0, "x")) == list(
         grouped(lengths, 2, numpy_stream(0, "x"))
     )
+
+
+def test_images_of_many_tokens_are_grouped_apart() -> None:
+    sample = Sample("0", "d", "i.png", "what?", ("red",))
+    tokens = [10, 1000] * 8
+    plan = batches(alike([sample] * 16, tokens), 4, 1, numpy_stream(0, "x"))
+    assert all(len({tokens[i] for i in batch}) == 1 for batch in plan)
+    assert alike([sample], [0]) == [0]
 
 
 def test_the_rate_warms_up_then_falls_to_zero() -> None:

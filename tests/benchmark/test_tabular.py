@@ -69,7 +69,7 @@ def test_the_choice_of_test_rows_is_the_seeds(tmp_path, photos):
 def test_json_lines_and_a_second_dataset_of_a_folder(tmp_path, photos):
     path, root = tmp_path / "t.jsonl", tmp_path / "data"
     rows = [
-        {"image": f"in/{at}.png", "question": "<image>\n?!", "answer": at, "more": []}
+        {"image": f"in/{at}.png", "question": "<image>\n?! <image> !", "answer": at, "more": []}
         for at in range(4)
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
@@ -77,6 +77,7 @@ def test_json_lines_and_a_second_dataset_of_a_folder(tmp_path, photos):
         tabular.write(root, name, tabular.read(path, "jsonl"), photos, 0.5)
     assert datasets.present(root) == ["A", "B"]
     assert {one.answers[0] for one in datasets.read(root, "B", "train")} < {"0", "1", "2", "3"}
+    assert datasets.read(root, "B", "test")[0].prompt == "?! !"
     assert "<image>" not in (root / "instructions" / "B" / "test.json").read_text("utf-8")
     assert (root / "instructions" / "B" / "train.json").read_text("utf-8").count("<image>") == 2
 

@@ -213,9 +213,14 @@ def identifier(record: dict[str, Any], at: int) -> str:
 PLACEHOLDER = re.compile(r"\s*<image>\s*")
 
 
+def bare(text: str) -> str:
+    """An instruction without what stands for its image."""
+    return PLACEHOLDER.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
+
+
 def _prompt(text: str, field: str) -> str:
     """The instruction without image placeholders, wherever they stand."""
-    kept = PLACEHOLDER.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
+    kept = bare(text)
     if not kept:
         raise RecordError(f"{field}: the instruction is empty")
     return kept

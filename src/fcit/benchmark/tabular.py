@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from fcit.benchmark.check import content
 from fcit.benchmark.datasets import DATASETS, find
-from fcit.benchmark.records import PLACEHOLDER, json_lines, kind
+from fcit.benchmark.records import bare, json_lines, kind
 from fcit.files import write_json
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError
@@ -56,7 +56,7 @@ def read(table: Path, form: Form) -> list[Row]:
         windows = PureWindowsPath(image)
         if windows.anchor or ".." in windows.parts or "\0" in image:
             raise FcitError(f"{place}, column image: {image!r} leaves the folder of images")
-        if not PLACEHOLDER.sub("", question):
+        if not bare(question):
             raise FcitError(f"{place}, column question: asks nothing")
         found.append(Row(number, str(PurePosixPath(image)), question, answer))
     if not found:
@@ -170,7 +170,7 @@ def _test_images(
 
 
 def _taught(name: str, row: Row) -> dict[str, Any]:
-    turns = (("human", f"<image>\n{_bare(row)}"), ("gpt", row.answer))
+    turns = (("human", f"<image>\n{bare(row.question)}"), ("gpt", row.answer))
     said = [{"from": speaker, "value": text} for speaker, text in turns]
     return {"id": str(row.number), "image": f"{name}/{row.image}", "conversations": said}
 
@@ -178,13 +178,8 @@ def _taught(name: str, row: Row) -> dict[str, Any]:
 def _asked(name: str, row: Row) -> dict[str, Any]:
     image = f"{name}/{row.image}"
     return {
-        "question_id": str(row.number), "image": image, "text": _bare(row), "answer": row.answer,
+        "question_id": str(row.number), "image": image, "text": bare(row.question), "answer": row.answer,
     }  # fmt: skip
-
-
-def _bare(row: Row) -> str:
-    """The question without a word that stands for its image: the layout has its own place for that."""
-    return PLACEHOLDER.sub("\n", row.question).strip()
 
 
 def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -253,12 +253,15 @@ class FlowerEngine:
         self.refused.pop(node, None)
         if isinstance(client, str):
             return client
+        self.nodes = {one: where for one, where in self.nodes.items() if where != node}
         name = self.names.get(node)
         if name and name != f"client-{client}":
-            return f"a node says it is client {client}, and its key is registered as {name}"
-        if self.nodes.get(client, node) != node and self.nodes[client] in self.up:
+            return (
+                f"a node says it is client {client}, and its key is registered as {name}; start it with "
+                f"its own number, or register its key with --name client-{client}"
+            )
+        if self.nodes.get(client) in self.up:
             return f"two nodes say they are client {client}; stop one of them"
-        self.nodes = {one: where for one, where in self.nodes.items() if where != node}
         self.nodes[client] = node
         return ""
 

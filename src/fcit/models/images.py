@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 
 from fcit.types import FcitError
+
+T = TypeVar("T")
 
 MEAN = (122, 116, 104)
 """CLIP's mean colour, which LLaVA-1.5 pads with."""
@@ -18,7 +24,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise FcitError(f"{path}: image cannot be read: {error.strerror}") from None
+        raise _unread(path, error) from None
 
 
 def open_image(source: Path | io.BytesIO, name: Path, square: bool = True) -> Image.Image:
@@ -42,5 +48,25 @@ def measure(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
+    except OSError as error:
+        raise _unread(path, error) from None
     except Exception as error:  # as above
         raise FcitError(f"{path}: image cannot be decoded: {error}") from None
+
+
+def _unread(path: Path, error: OSError) -> FcitError:
+    if error.strerror is None:  # Pillow's own
+        return FcitError(f"{path}: image cannot be decoded: {error}")
+    return FcitError(f"{path}: image cannot be read: {error.strerror}")
+
+
+def ahead(do: Callable[[Path], T], paths: Iterable[Path]) -> Iterator[T]:
+    """What `do` makes of every path, in order: of the next one, by a thread, while one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque[Future[T]]()
+        for path in paths:
+            waiting.append(thread.submit(do, path))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import io
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
-from fcit.models.images import measure, open_image, read
+from fcit.models.images import ahead, measure, open_image, read
 from fcit.models.loading import load
 from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.models.vision import Embeds, Seen, Vision, mix
@@ -32,9 +31,6 @@ from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 from fcit.weights import parted
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
-
-AHEAD = 8
-"""How many images are decoded at a time."""
 
 GRID = "image_grid_thw"
 """How families that place image tokens in two dimensions call an image's grid."""
@@ -76,7 +72,6 @@ class LMM:
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
         self._again: list[nn.Module] = []
-        self._threads = ThreadPoolExecutor(AHEAD, "images")
         self._tokens: dict[tuple[int, int], int] = {}
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
@@ -187,26 +182,28 @@ class LMM:
     def features(self, images: Sequence[Path]) -> list[Seen]:
         """Image files as they come to the projector, each computed once.
 
-        One image is encoded at a time, so that a feature never depends on its neighbours; the next ones
-        are decoded meanwhile.
+        One image is encoded at a time, so that a feature never depends on its neighbours; the next one is
+        opened and prepared meanwhile.
         """
         rows = []
-        for at in range(0, len(images), AHEAD):
-            files = [(read(path), path) for path in images[at : at + AHEAD]]
-            keys = [self.cache.key(data) for data, _ in files]
-            new = {
-                key: self._threads.submit(open_image, io.BytesIO(data), path, self.square)
-                for key, (data, path) in zip(keys, files, strict=True)
-                if not self.cache.holds(key)
-            }
-            for key, (data, path) in zip(keys, files, strict=True):
-                see = partial(self._see, new.get(key), data, path)
-                rows.append(Seen.of(self.cache.get(key, see)).to(self.device))
+        for path, key, made in ahead(self._open, images):
+            found = self.cache.get(key, partial(self._see, path, made))
+            rows.append(Seen.of(found).to(self.device))
         return rows
 
-    def _see(self, decoded: Future[Image.Image] | None, data: bytes, path: Path) -> Weights:
-        image = decoded.result() if decoded else open_image(io.BytesIO(data), path, self.square)
-        return self.vision.see(image).flat()
+    def _open(self, path: Path) -> tuple[Path, str, processors.Prepared | None]:
+        """An image file's key, and what the tower is to see where its features are not there."""
+        data = read(path)
+        key = self.cache.key(data)
+        return path, key, None if self.cache.holds(key) else self._prepare(path, data)
+
+    def _see(self, path: Path, made: processors.Prepared | None) -> Weights:
+        # none was made, but the features were forgotten since
+        return self.vision.see(*(made or self._prepare(path, read(path)))).flat()
+
+    def _prepare(self, path: Path, data: bytes) -> processors.Prepared:
+        image = open_image(io.BytesIO(data), path, self.square)
+        return processors.prepared(self.processor, image)
 
     def image_tokens(self, images: Sequence[Path]) -> list[int]:
         """How many tokens stand for each image in a prompt, from its width and height alone; of images

@@ -10,6 +10,8 @@ from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils.import_utils import is_torchvision_available
 
+from fcit.types import FcitError
+
 
 def load(folder: str | Path, local: bool = False) -> Any:
     """The processor of a folder or hub id; images are prepared with Pillow. local: from files that are
@@ -23,14 +25,22 @@ def load(folder: str | Path, local: bool = False) -> Any:
     return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=local)
 
 
-def prepared(processor: Any, image: Image.Image) -> tuple[str, Any]:
-    """What stands for an image in a prompt, and all else that a model takes of it, as NumPy arrays."""
-    made = processor(
-        text=[processor.image_token],
-        images=[image],
-        return_tensors="np",
-        return_text_replacement_offsets=True,
-    )
+Prepared = tuple[str, dict[str, Any]]
+"""What stands for an image in a prompt, and all else that a model takes of it, as NumPy arrays."""
+
+
+def prepared(processor: Any, image: Image.Image) -> Prepared:
+    """An RGB image as a model takes it. Raises FcitError where its processor refuses the image."""
+    try:
+        made = processor(
+            text=[processor.image_token],
+            images=[image],
+            return_tensors="np",
+            return_text_replacement_offsets=True,
+        )
+    except ValueError as error:  # such as a strip a hundred times as wide as high
+        size = f"{image.width} x {image.height}"
+        raise FcitError(f"the model takes no image of {size} pixels: {error}") from None
     return made.pop("text_replacement_offsets")[0][0]["replacement"], made
 
 

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from fcit.models import processors
 from fcit.types import FcitError, Weights
 
 Embeds = list[Tensor]
@@ -113,9 +112,8 @@ class Vision:
         }
 
     @torch.no_grad()
-    def see(self, image: Any) -> Seen:
-        """One RGB image through the processor and the frozen tower."""
-        text, made = processors.prepared(self.processor, image)
+    def see(self, text: str, made: dict[str, Any]) -> Seen:
+        """One image, as `processors.prepared` made it, through the frozen tower."""
         device, dtype = self.device, self.model.dtype
         takes = inspect.signature(self.base.get_image_features).parameters
         inputs = {

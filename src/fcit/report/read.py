@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fcit import config as configs
 from fcit.files import read_json, read_lines
 from fcit.types import FcitError
 
@@ -227,9 +228,13 @@ def _config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        table = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise FcitError(f"{file}: not valid TOML: {error}") from None
+    try:  # keys that came later have their defaults
+        return configs.to_table(configs.load(file)) | {"versions": table.get("versions", {})}
+    except FcitError:  # of another fcit, with keys that are unknown here
+        return table
 
 
 def _rounds(file: Path) -> tuple[Round, ...]:
