@@ -35,6 +35,8 @@ DOCUMENTS = [
     ROOT / "CHANGELOG.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
+PROGRAMS = ("fcit", "python", "make", "pip", "flwr", "export")
+
 MINE = re.compile(r"(runs/|my-|data$|photo|partition\.png)")
 """Paths in examples that a reader makes, as against those that are here."""
 
@@ -53,7 +55,7 @@ def blocks(path: Path, language: str) -> list[str]:
 def commands(path: Path) -> Iterator[list[str]]:
     """The words of every shell line of a document, comments left out."""
     for block in blocks(path, "sh"):
-        for line in block.splitlines():
+        for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
                 yield words
 
@@ -122,7 +124,7 @@ def test_make_targets_and_scripts_exist() -> None:
         named = re.findall(r"^make ([a-z-]+)|`make (?:\w+=\S+ )?([a-z-]+)`", text, re.M)
         assert {one or other for one, other in named} <= targets, name(path)
         for words in commands(path):
-            assert Path(words[0]).name in ("fcit", "python", "make"), words
+            assert Path(words[0]).name in PROGRAMS, words
             if Path(words[0]).name == "python":
                 assert (ROOT / words[1]).is_file(), words[1]
 
