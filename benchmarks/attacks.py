@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, ClassVar
 from unittest import mock
 
 from fcit import config
@@ -49,10 +49,12 @@ def flipped(update: Update, received: State) -> Update:
     return replace(update, adapters=adapters, extras=turned(update.extras, received.extras))
 
 
-def crowd(share: float) -> type[LocalEngine]:
+def crowd(share: float) -> Any:
     """A local engine in which a share of the clients, drawn by the run's seed, flips signs."""
 
     class Crowd(LocalEngine):
+        flips: ClassVar[int] = 0
+
         def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
             clients = self.config.federation.clients
             order = numpy_stream(self.config.seed, "liars").permutation(clients)
@@ -60,6 +62,7 @@ def crowd(share: float) -> type[LocalEngine]:
             received = {job.turn.client: job.received for job in jobs}
             for one in super().run(jobs):
                 lies = isinstance(one, Update) and one.client in liars
+                Crowd.flips += lies
                 yield flipped(one, received[one.client]) if lies else one
 
     return Crowd
@@ -74,8 +77,10 @@ def measured(out: Path, share: float, changes: Sequence[str], method: str) -> di
         position = folder.position()
         if position and position.ended and len(found["matrix"]) == len(found["stages"]):
             return found
-    with mock.patch("fcit.session.LocalEngine", crowd(share)):
+    engine = crowd(share)
+    with mock.patch("fcit.engines.local.LocalEngine", engine):
         done: Run = run(made, out, resume=folder.begun(), watch=Terminal())
+    assert bool(engine.flips) == bool(share)  # who lies has lied
     return done.results
 
 
