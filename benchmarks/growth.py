@@ -1,6 +1,6 @@
 """How seconds and memory grow with clients, with subspaces, and with the test set.
 
-    .venv/bin/python benchmarks/growth.py [--quick] [--out docs]
+    .venv/bin/python benchmarks/growth.py [--quick] [--no-collector] [--out docs]
 
 Seconds are those of one thread on the CPU, which other work hardly lengthens. Each point is a process of
 its own, so that its peak of resident memory is its own; the table shows what it has above the first's,
@@ -16,6 +16,7 @@ questions   answers of 8 tokens to so many questions, in batches of 50, with 8 s
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import resource
@@ -40,10 +41,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="two small points a series")
     parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--no-collector", action="store_true", help="without Python's gc")
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:
         name, count = given.inside
+        if given.no_collector:
+            gc.disable()
         print(json.dumps(point(name, int(count))))
         return
     found: dict[str, list[dict]] = {}
@@ -51,6 +55,7 @@ def main() -> None:
         found[name] = []
         for count in counts:
             command = [sys.executable, __file__, "--inside", name, str(count)]
+            command += ["--no-collector"] * given.no_collector
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             found[name].append(json.loads(done.stdout.splitlines()[-1]))
             print(
