@@ -290,17 +290,17 @@ def test_a_node_without_a_registered_key_is_refused(running: Running) -> None:
 def test_a_node_that_claims_anothers_number_is_named_and_ends_a_run_that_needs_all(
     running: Running, tmp_path: Path
 ) -> None:
-    script = running.root / "client-3" / "start"
+    script = running.root / "client-2" / "start"
     honest = script.read_text()
-    running.stop("client-3")
-    script.write_text(honest.replace("client=3", "client=1"))
-    rejoin(running, 3)
+    running.stop("client-2")
+    script.write_text(honest.replace("client=2", "client=1"))
+    rejoin(running, 2)
     said = running.do("server/run", "method=finetune", FCIT_RUN=str(tmp_path / "deployed"))
-    assert "a node says it is client 1, and its key is registered as client-3" in said
-    assert not (tmp_path / "deployed" / "matrix.json").exists()
-    running.stop("client-3")
+    assert "a node says it is client 1, and its key is registered as client-2" in said
+    assert not (tmp_path / "deployed" / "log.jsonl").exists()
+    running.stop("client-2")
     script.write_text(honest)
-    rejoin(running, 3)
+    rejoin(running, 2)
 
 
 @pytest.mark.slow
