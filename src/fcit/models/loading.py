@@ -70,7 +70,8 @@ def load(
     if "device_map" not in options:
         model.to(device)
     _whole(getattr(model, "hf_device_map", {}))
-    model.get_output_embeddings().register_forward_pre_hook(_in_one_piece)
+    if (head := model.get_output_embeddings()) is not None:
+        head.register_forward_pre_hook(_in_one_piece)
     return model.requires_grad_(False).eval(), processor
 
 
