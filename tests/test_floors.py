@@ -22,7 +22,7 @@ FLOORS = {
         "lookup",
         "metrics",
     ),
-    2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule", "report"),
+    2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule"),
     3: ("client", "evaluate", "pretrain", "acceptance", "replies"),
     4: (
         "federation",
@@ -44,6 +44,7 @@ FLOORS = {
         "tally",
         "session",
         "planning",
+        "report",
         "api",
         "sweep",
         "export",

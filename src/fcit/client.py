@@ -111,7 +111,7 @@ def take_turn(
     named = dict(zip(groups(trained, "projector" in received.extras), parts, strict=True))
     local = (optimiser or Optimiser()).local(turn, named, received.optimiser, kept)
     order = numpy_stream(seed, "batches", *place)
-    lengths = alike(data.samples, model.image_tokens(data.images))
+    lengths = alike(data.samples, model.pictures.tokens(data.images))
     plan = batches(lengths, training.batch_size, job.epochs, order)
     losses: list[float] = []
     for step, chosen in enumerate(plan):

@@ -62,7 +62,7 @@ def test_an_images_tokens_and_features_are_known_without_the_model(
         assert tokens == found.image_tokens
         assert found.features == sum(part.numel() for part in seen.parts)
         if not model.square:
-            assert model.image_tokens([path]) == [tokens]
+            assert model.pictures.tokens([path]) == [tokens]
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
 
 

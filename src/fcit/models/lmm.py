@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from fcit.models import processors
 from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
 from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
-from fcit.models.images import ahead, measure, open_image, read
+from fcit.models.images import read
 from fcit.models.loading import load
+from fcit.models.pictures import Pictures
+from fcit.models.processors import Prepared
 from fcit.models.subspace import Gate, Subspaces, projections
 from fcit.models.vision import Embeds, Seen, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
@@ -67,12 +66,12 @@ class LMM:
         self.image_id = int(config.image_token_id)
         self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
         self.square = config.model_type == "llava"
+        self.pictures = Pictures(self.processor, self.square)
         decoder, sizes = self.model.get_decoder(), config.get_text_config()
         root = next(name for name, part in self.model.named_modules() if part is decoder)
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
         self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
         self._again: list[nn.Module] = []
-        self._tokens: dict[tuple[int, int], int] = {}
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -186,35 +185,14 @@ class LMM:
         opened and prepared meanwhile.
         """
         rows = []
-        for path, key, made in ahead(self._open, images):
+        for path, key, made in self.pictures.opened(images, self.cache):
             found = self.cache.get(key, partial(self._see, path, made))
             rows.append(Seen.of(found).to(self.device))
         return rows
 
-    def _open(self, path: Path) -> tuple[Path, str, processors.Prepared | None]:
-        """An image file's key, and what the tower is to see where its features are not there."""
-        data = read(path)
-        key = self.cache.key(data)
-        return path, key, None if self.cache.holds(key) else self._prepare(path, data)
-
-    def _see(self, path: Path, made: processors.Prepared | None) -> Weights:
+    def _see(self, path: Path, made: Prepared | None) -> Weights:
         # none was made, but the features were forgotten since
-        return self.vision.see(*(made or self._prepare(path, read(path)))).flat()
-
-    def _prepare(self, path: Path, data: bytes) -> processors.Prepared:
-        image = open_image(io.BytesIO(data), path, self.square)
-        return processors.prepared(self.processor, image)
-
-    def image_tokens(self, images: Sequence[Path]) -> list[int]:
-        """How many tokens stand for each image in a prompt, from its width and height alone; of images
-        that are padded to a square all have as many, which is told as 0."""
-        if self.square:
-            return [0] * len(images)
-        sizes = [measure(path) for path in images]
-        for each in set(sizes) - set(self._tokens):
-            text, _ = processors.prepared(self.processor, Image.new("RGB", each))
-            self._tokens[each] = processors.tokens(self.processor, text)
-        return [self._tokens[each] for each in sizes]
+        return self.vision.see(*(made or self.pictures.prepared(path, read(path)))).flat()
 
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,10 +226,7 @@ def _percents(value: Any) -> dict[str, float]:
 def _config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise FcitError(f"{file}: not valid TOML: {error}") from None
+    table = configs.read_toml(file, "configuration")
     try:  # keys that came later have their defaults
         return configs.to_table(configs.load(file)) | {"versions": table.get("versions", {})}
     except FcitError:  # of another fcit, with keys that are unknown here
