@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, overload
 
 from fcit.seeds import numpy_stream
-from fcit.types import FcitError, Setting, Turn
+from fcit.types import FcitError, Setting, Task, Turn
 
 Sampling = Literal["derived", "reference"]
 
 
-def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[list[list[Turn]]]:
+@dataclass(frozen=True)
+class Round(Sequence[Turn]):
+    """The turns of one round, each made when it is looked at: a plan may have millions of them."""
+
+    clients: tuple[int, ...]
+    tasks: tuple[Task, ...]
+    stage: int
+    number: int
+    last: bool
+
+    def __len__(self) -> int:
+        return len(self.clients)
+
+    @overload
+    def __getitem__(self, index: int) -> Turn: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Turn]: ...
+    def __getitem__(self, index: int | slice) -> Turn | list[Turn]:
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        task = self.tasks[index if len(self.tasks) > 1 else 0]
+        return Turn(self.clients[index], task, self.stage, self.number, self.last)
+
+
+def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[list[Round]]:
     """The turns of a run, [stage][round][slot]; clients ascend within a round.
 
     The sampled clients take a stage's tasks in ascending order of their ids, so a client may meet
@@ -53,12 +79,7 @@ def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: 
     return sorted(pool[place] for place in drawn)
 
 
-def _round(setting: Setting, seed: int, sampling: Sampling, stage: int, number: int) -> list[Turn]:
-    clients = sample(setting, seed, sampling, stage, number)
-    tasks = setting.stages[stage].tasks
-    if len(tasks) == 1:
-        tasks = tasks * len(clients)
-    last = number == setting.rounds_of(setting.stages[stage]) - 1
-    return [
-        Turn(client, task, stage, number, last) for client, task in zip(clients, tasks, strict=True)
-    ]
+def _round(setting: Setting, seed: int, sampling: Sampling, at: int, number: int) -> Round:
+    stage = setting.stages[at]
+    clients = tuple(sample(setting, seed, sampling, at, number))
+    return Round(clients, stage.tasks, at, number, last=number == setting.rounds_of(stage) - 1)
