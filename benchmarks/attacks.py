@@ -1,10 +1,11 @@
 """Last of the mini suite's task-hom with 20 clients a round: under sign-flipping clients, and with noise.
 
     .venv/bin/python benchmarks/attacks.py [--seeds 0 1 2] [--method disco] [--out runs/attacks]
-        [--liars 0 0.1 0.2] [--rules mean median trimmed krum] [--noise 0.1 0.3 1] [--set key=value ...]
+        [--liars 0 0.1 0.2] [--times 1 10] [--rules mean median trimmed krum] [--noise 0.1 0.3 1]
+        [--set key=value ...]
 
-A flipping client sends x - (y - x) where an honest one sends y. A finished run is read, not repeated; one
-that was cut off goes on. Tables go to standard output.
+A flipping client sends x - times (y - x) where an honest one sends y. A finished run is read, not
+repeated; one that was cut off goes on. Tables go to standard output.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, ClassVar
@@ -36,12 +38,15 @@ CROWD = (
 )
 
 
-def flipped(update: Update, received: State) -> Update:
-    """x - (y - x) for everything that was trained."""
+def flipped(update: Update, received: State, times: float) -> Update:
+    """x - times (y - x) for everything that was trained."""
 
     def turned(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            name: {key: 2 * theirs[name][key] - value for key, value in weights.items()}
+            name: {
+                key: theirs[name][key] - times * (value - theirs[name][key])
+                for key, value in weights.items()
+            }
             for name, weights in mine.items()
         }
 
@@ -49,8 +54,9 @@ def flipped(update: Update, received: State) -> Update:
     return replace(update, adapters=adapters, extras=turned(update.extras, received.extras))
 
 
-def crowd(share: float) -> Any:
-    """A local engine in which a share of the clients, drawn by the run's seed, flips signs."""
+def crowd(share: float, times: float) -> Any:
+    """A local engine in which a share of the clients, drawn by the run's seed, flips signs; their
+    updates are so many times as long."""
 
     class Crowd(LocalEngine):
         flips: ClassVar[int] = 0
@@ -63,12 +69,14 @@ def crowd(share: float) -> Any:
             for one in super().run(jobs):
                 lies = isinstance(one, Update) and one.client in liars
                 Crowd.flips += lies
-                yield flipped(one, received[one.client]) if lies else one
+                yield flipped(one, received[one.client], times) if lies else one
 
     return Crowd
 
 
-def measured(out: Path, share: float, changes: Sequence[str], method: str) -> dict[str, Any]:
+def measured(
+    out: Path, changes: Sequence[str], method: str, share: float = 0.0, times: float = 1.0
+) -> dict[str, Any]:
     """A run's matrix.json: read where the run is finished, else made."""
     made = config.load(RECIPE, [*CROWD, *changes], method)
     folder = RunFolder(out)
@@ -77,7 +85,7 @@ def measured(out: Path, share: float, changes: Sequence[str], method: str) -> di
         position = folder.position()
         if position and position.ended and len(found["matrix"]) == len(found["stages"]):
             return found
-    engine = crowd(share)
+    engine = crowd(share, times)
     with mock.patch("fcit.engines.local.LocalEngine", engine):
         done: Run = run(made, out, resume=folder.begun(), watch=Terminal())
     assert bool(engine.flips) == bool(share)  # who lies has lied
@@ -96,6 +104,7 @@ def main() -> int:
     parser.add_argument("--method", default="disco")
     parser.add_argument("--out", type=Path, default=Path("runs/attacks"))
     parser.add_argument("--liars", type=float, nargs="*", default=[0.0, 0.1, 0.2])
+    parser.add_argument("--times", type=float, nargs="+", default=[1.0, 10.0])
     parser.add_argument("--rules", nargs="+", default=["mean", "median", "trimmed", "krum"])
     parser.add_argument("--clip", type=float, default=1.0)
     parser.add_argument("--noise", type=float, nargs="*", default=[0.0, 0.01, 0.1, 0.3, 1.0])
@@ -103,37 +112,42 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     asked = parser.parse_args()
 
-    def row(name: str, share: float, changes: Sequence[str]) -> list[dict[str, Any]]:
+    def row(name: str, changes: Sequence[str], *attack: float) -> list[dict[str, Any]]:
         return [
             measured(
                 asked.out / f"{asked.method}-{name}-seed{seed}",
-                share,
                 [f"seed={seed}", *changes, *asked.set],
                 asked.method,
+                *attack,
             )
             for seed in asked.seeds
         ]
 
     print(f"task-hom/tiny, {asked.method}, seeds {asked.seeds}: Last\n")
-    print("| sign-flipping clients | " + " | ".join(asked.rules) + " |")
-    print("|---" * (len(asked.rules) + 1) + "|")
-    for share in asked.liars:
+    print("| clients that lie | updates, times | " + " | ".join(asked.rules) + " |")
+    print("|---" * (len(asked.rules) + 2) + "|")
+    for share, times in product(asked.liars, asked.times):
+        if not share and times != asked.times[0]:
+            continue  # nobody lies, however much
+        name = f"{share:g}" + f"-times{times:g}" * (share > 0)
         cells = [
             spread(
                 [
                     one["last"]
-                    for one in row(f"{rule}-{share:g}", share, [f"federation.robust={rule}"])
+                    for one in row(f"{rule}-{name}", [f"federation.robust={rule}"], share, times)
                 ]
             )
             for rule in asked.rules
         ]
-        print(f"| {share:.0%} | " + " | ".join(cells) + " |", flush=True)
+        print(
+            f"| {share:.0%} | {f'-{times:g}' if share else ''} | {' | '.join(cells)} |", flush=True
+        )
     print(f"\nclip {asked.clip:g}, noise on tokens {asked.token_noise:g}\n")
     print("| noise | epsilon of updates | epsilon of tokens | Last |\n|---|---|---|---|")
     for noise in asked.noise:
         changes = [f"privacy.clip={asked.clip}", f"privacy.noise={noise}", "federation.absurd=0"]
         changes.append(f"privacy.token_noise={asked.token_noise}")
-        found = row(f"clip{asked.clip:g}-{noise:g}-{asked.token_noise:g}", 0.0, changes)
+        found = row(f"clip{asked.clip:g}-{noise:g}-{asked.token_noise:g}", changes)
         spent = found[0]["privacy"]
         shown = ["none" if spent[k] is None else f"{spent[k]:.1f}" for k in KEYS]
         print(f"| {noise:g} | {' | '.join(shown)} | {spread([x['last'] for x in found])} |")

@@ -74,7 +74,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
         training = torch.cuda.max_memory_allocated()
         answers = {name: call for name, call in pair.answers().items() if name != "alone"}
         torch.cuda.reset_peak_memory_stats()
-        seconds |= interleaved(answers | {"plain": pair.plain}, given.rounds)
+        seconds |= interleaved(answers, given.rounds)
         answering = torch.cuda.max_memory_allocated()
         seconds |= interleaved({"alone": pair.answers()["alone"]}, given.rounds)
         tokens = pair.ours.batch(pair.asked.samples, pair.asked.images).mask.sum().item()
@@ -89,7 +89,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
         "trained tokens/s": trained,
         "share of that rate": 4 * body * trained / speed,
         "answer tokens/s, routed over K": written / median(seconds["answer"]),
-        "answer tokens/s, no adapters": written / median(seconds["plain"]),
+        "answer tokens/s, no adapters": written / median(seconds["answer base"]),
         "peak while training, GB": training / 1e9,
         "peak while answering, GB": answering / 1e9,
         "a round of five clients, s": round_of_five,

@@ -161,6 +161,7 @@ def ratios(
         "generate_vs_peft": answer(seconds["answer peft"], target=GENERATE),
         "generate_vs_mixed": answer(seconds["answer mixed"], target=MIXED),
         "generate_vs_one_by_one": answer(seconds["alone"], work=(asked, few), target=alone),
+        "generate_vs_base": answer(seconds["answer base"]),  # what adapters cost at all
     }
     if "train float32" in seconds:  # as PEFT makes adapters unless it is told otherwise
         found["train_vs_peft_float32"] = train(seconds["train float32"])

@@ -61,8 +61,8 @@ class Pair:
         return found
 
     def answers(self) -> dict[str, Callable[[], object]]:
-        """A batch of questions: routed over all subspaces; PEFT's with one adapter, and with one of K a
-        sample; some questions one by one."""
+        """A batch of questions: routed over all subspaces; PEFT's with one adapter, with one of K a
+        sample, and with none; some questions one by one."""
         method, options = self.method, self.options
         self.ours.receive(self.state, method.scale)
         self.theirs.receive(self.state, method.scale)
@@ -81,22 +81,19 @@ class Pair:
             with self.theirs.mixed(names):
                 return peft(self.dtype)
 
+        def base():
+            with self.theirs.peft.disable_adapter():
+                return peft(self.dtype)
+
         found: dict[str, Callable[[], object]] = {
             "answer": lambda: routed(self.asked),
             "answer peft": lambda: peft(self.dtype),
             "answer mixed": mixed,
+            "answer base": base,
             "alone": lambda: [routed(one) for one in few[: options.alone]],
         }
         if self.dtype != torch.float32:
             found["answer float32"] = lambda: peft(torch.float32)
-        return found
-
-    def plain(self) -> object:
-        """The same batch of questions to the base model alone."""
-        self.ours.receive(State(), self.method.scale)
-        prompts = [sample.prompt for sample in self.asked.samples]
-        found = self.ours.generate(prompts, self.asked.images, self.options.tokens)
-        self.ours.receive(self.state, self.method.scale)
         return found
 
     def memory(self) -> Memory:
