@@ -61,7 +61,7 @@ def test_an_images_tokens_and_features_are_known_without_the_model(
         assert text == seen.text
         assert tokens == found.image_tokens
         assert found.features == sum(part.numel() for part in seen.parts)
-        if not model.square:
+        if not model.pictures.square:
             assert model.pictures.tokens([path]) == [tokens]
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
 
