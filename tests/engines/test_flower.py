@@ -232,6 +232,23 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
 
 
+def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    one.grid.up[101] = "since 2"
+    one.grid.hello[101] = parcels.pack({"client": 1, "fcit": "another"}, {})
+    found = {got.client: got for got in one.run(jobs())}
+    assert one.grid.asked("train").count(1) == 1
+    assert 1 not in one.nodes
+    assert found[1].kind == "timeout"
+    assert "the client is not connected; client 1 has fcit another" in found[1].detail
+    one.grid.up[101] = "since 3"
+    del one.grid.hello[101]
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
 def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(engine) -> None:
     one = engine(lambda client, header: update(client))
     one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
