@@ -63,8 +63,8 @@ def size(
     folder: str | Path, clip: str | Path = "", picture: tuple[int, int] = looks.PICTURE
 ) -> Size:
     """The size of a model whose configuration is on this disk, for an image so wide and high; `clip` as
-    in `loading.load`. Raises FcitError where there is no such configuration, or the processor refuses such
-    images."""
+    in `loading.load`. Raises FcitError where there is no such configuration, or where the processor
+    refuses such images."""
     try:
         config: Any = looks.config(folder, clip)
         with torch.device("meta"):

@@ -51,8 +51,8 @@ def spans(
 ) -> Spans:
     """How long training samples are; guessed from their characters where the model's tokenizer is not
     on this disk, and without samples as the longest there may be. `pictures`: their images' sizes, of
-    which `size` knows the largest; the mean goes by the one in the middle. Raises FcitError where training
-    would: samples that are too long, images that the processor refuses."""
+    which `size` knows the largest; the mean goes by the one in the middle. Raises FcitError where
+    training would: samples that are too long, images that the processor refuses."""
     from fcit.models.looks import Look
 
     config = experiment.config
