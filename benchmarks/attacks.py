@@ -77,9 +77,10 @@ def measured(out: Path, share: float, changes: Sequence[str], method: str) -> di
         position = folder.position()
         if position and position.ended and len(found["matrix"]) == len(found["stages"]):
             return found
-    engine, begun = crowd(share), folder.begun()
+    engine = crowd(share)
     with mock.patch("fcit.engines.local.LocalEngine", engine):
-        done: Run = run(made, out, resume=folder.begun(), watch=Terminal())
+        begun = folder.begun()
+        done: Run = run(made, out, resume=begun, watch=Terminal())
     liars = round(share * made.federation.clients)
     assert begun or bool(engine.flips) == bool(liars)  # who lies has lied
     return done.results

@@ -231,8 +231,10 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     from fcit.models.looks import PICTURE, Look
     from fcit.models.pictures import Pictures
     from fcit.seeds import numpy_stream
+    from fcit.watch import Silent
 
     experiment = Experiment(load(recipe, changes))
+    experiment.prepare(Silent())
     look, batch = Look(experiment.model_path()), experiment.config.training.batch_size
     pictures = Pictures(look.processor, look.config.model_type == "llava")
     text, *_ = look.image(PICTURE)
