@@ -93,7 +93,8 @@ def main() -> None:
 def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """One round's turns: seconds, the floor, operators, encodings."""
     from fcit.config import load
-    from fcit.models.size import lengths, size
+    from fcit.models.looks import PICTURE, Look
+    from fcit.models.size import size
     from fcit.site import Site
     from fcit.types import Job
     from fcit.watch import Silent
@@ -126,7 +127,9 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
 
     shape = size(experiment.model_path())
     samples = [sample for turn in turns for sample in experiment.data(turn).samples]
-    spans = lengths(experiment.model_path(), samples, shape.image_tokens, 2048)
+    look = Look(experiment.model_path())
+    text, *_ = look.image(PICTURE)
+    spans = look.lengths(samples, text, 2048)
     work = floor(shape, spans, method.rank)
     dtype = site.model.model.dtype
     rows = experiment.config.training.batch_size * sum(span for span, _ in spans) // len(spans)
@@ -225,17 +228,22 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     from fcit.client import alike, grouped
     from fcit.config import load
     from fcit.experiment import Experiment
-    from fcit.models.size import lengths, size
+    from fcit.models.looks import PICTURE, Look
+    from fcit.models.pictures import Pictures
     from fcit.seeds import numpy_stream
+    from fcit.watch import Silent
 
     experiment = Experiment(load(recipe, changes))
-    shape, batch = size(experiment.model_path()), experiment.config.training.batch_size
+    experiment.prepare(Silent())
+    look, batch = Look(experiment.model_path()), experiment.config.training.batch_size
+    pictures = Pictures(look.processor, look.config.model_type == "llava")
+    text, *_ = look.image(PICTURE)
     turns = {(t.client, t.task.name): t for stage in experiment.plan for r in stage for t in r}
     tokens, grouped_tokens, random_tokens = 0, 0, 0
     for turn in turns.values():
-        samples = experiment.data(turn).samples
-        spans = [a for a, _ in lengths(experiment.model_path(), samples, shape.image_tokens, 2048)]
-        steps = alike(samples, [shape.image_tokens] * len(samples))
+        data = experiment.data(turn)
+        spans = [length for length, _ in look.lengths(data.samples, text, 2048)]
+        steps = alike(data.samples, pictures.tokens(data.images))
         rng = numpy_stream(0, "batches", turn.client)
         shuffled = rng.permutation(len(spans)).tolist()
         tokens += sum(spans)

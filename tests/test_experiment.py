@@ -36,7 +36,6 @@ def test_a_run_of_a_size_reads_its_counts(tmp_path: Path, monkeypatch: pytest.Mo
     made = []
     monkeypatch.setattr(mini, "write", lambda *given, **_: made.append(given))
     monkeypatch.setattr("fcit.benchmark.datasets.missing", lambda *_: [])
-    monkeypatch.setattr("fcit.benchmark.datasets.read", lambda *_: [])
     monkeypatch.setenv("FCIT_CACHE", str(tmp_path))
     experiment = Experiment(validate({"seed": 2, "data": {"size": "tiny", "test": 9}}))
     experiment.prepare(Silent())

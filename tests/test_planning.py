@@ -20,6 +20,7 @@ from fcit.models.memory import Load, memory
 from fcit.models.size import Size
 from fcit.planning import estimates, plan
 from fcit.planning.rehearsal import rehearse
+from fcit.types import FcitError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -108,6 +109,12 @@ def test_what_is_not_here_is_said_and_the_rest_planned(tmp_path: Path) -> None:
     assert known.memory["base model"] > 0
     assert known.seconds == {}
     assert any("identity tokens are taken to be 768 wide" in note for note in known.notes)
+
+
+def test_what_training_would_refuse_is_not_guessed(table: dict) -> None:
+    changed = table | {"training": table["training"] | {"max_length": 40}}
+    with pytest.raises(FcitError, match=r"training\.max_length: 40 tokens cut off"):
+        plan(validate(changed))
 
 
 def test_the_command_prints_tables_or_json(suite: Path) -> None:

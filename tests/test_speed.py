@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +19,21 @@ SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture(autouse=True)
 def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
+
+
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+def test_what_benchmarks_take_from_fcit_is_there(script: Path) -> None:
+    """Also inside functions, which only a run of many minutes would come to."""
+
+    def there(module: str, name: str) -> bool:
+        found = importlib.import_module(module)
+        package = hasattr(found, "__path__")
+        return hasattr(found, name) or (package and find_spec(f"{module}.{name}") is not None)
+
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    taken = [(node.module, one.name) for node in froms for one in node.names]
+    assert [one for one in taken if one[0].split(".")[0] == "fcit" and not there(*one)] == []
 
 
 def test_the_floor_counts_a_frozen_layer_twice_and_what_learns_three_times() -> None:

@@ -186,6 +186,20 @@ def test_a_run_of_other_questions_is_refused_and_a_renamed_folder_is_not(
         sweep.run([run])
 
 
+def test_repeated_test_ids_are_told_before_the_first_run(
+    short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("something was run"))
+    root = tmp_path / "data"
+    shutil.copytree(short["data"]["root"], root)
+    rows = read_json(root / "instructions" / "IconQA" / "val.json")
+    rows[1]["question_id"] = rows[0]["question_id"]
+    write_json(root / "instructions" / "IconQA" / "val.json", rows)
+    file = write(tmp_path, short | {"data": short["data"] | {"root": str(root)}})
+    with pytest.raises(FcitError, match="IconQA: 2 samples have the id"):
+        sweep.run(sweep.read(file))
+
+
 def test_a_dry_run_shows_how_far_runs_are(swept: Path) -> None:
     done = subprocess.run([*COMMAND, str(swept), "--dry-run"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

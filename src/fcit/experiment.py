@@ -11,7 +11,7 @@ from fcit import schedule
 from fcit.benchmark import datasets, scorers, settings
 from fcit.benchmark.captions import java
 from fcit.benchmark.datasets import Split
-from fcit.benchmark.published import published
+from fcit.benchmark.published import PARTITIONS, published
 from fcit.cache import cache_folder, made_by
 from fcit.client import Data
 from fcit.config import Config, build_method
@@ -113,11 +113,14 @@ class Experiment:
         except FcitError as error:
             raise FcitError(f"data.root: {error}") from None
         kinds = {datasets.find(name).scorer for name in self.setting.datasets}
-        if self.config.evaluation.scoring == "strict":
-            for name in () if self.own else self.setting.datasets:
-                scorers.unlike(name, self.samples(name, "test"))
-        elif "caption" in kinds:
+        if "caption" in kinds and self.config.evaluation.scoring == "reference":
             java()
+
+    def check_ids(self) -> None:
+        """Raise FcitError where strict scoring would: test samples of a dataset that share an id."""
+        if self.config.evaluation.scoring == "strict":
+            for name in self.setting.datasets:
+                scorers.unlike(name, self.samples(name, "test"))
 
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
@@ -154,7 +157,9 @@ class Experiment:
 
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split where the data folder has
-        it, else a seeded one of each of the task's datasets among those who may ever learn it."""
+        it, else a seeded one of each of the task's datasets among those who may ever learn it. Raises
+        FcitError where a published split would have to be cut (`data.train`), is malformed or for another
+        number of clients, and where the samples are too few for the clients."""
         return self._shares_of(task, self.training_setting)
 
     def _shares_of(self, task: Task, setting: Setting) -> list[list[Sample]]:
@@ -165,7 +170,7 @@ class Experiment:
             if found and self.config.data.train:
                 raise FcitError(
                     f"data.train: {self.config.data.train}, but {self.root} has the published split of "
-                    f"{task.name}, which is taken whole; set it to 0, or move partitioned_data away"
+                    f"{task.name}, which is taken whole; set it to 0, or move {PARTITIONS} away"
                 )
             if found:
                 self.published.add(task.name)

@@ -1,6 +1,6 @@
 """Deal a dataset's samples to clients: Dirichlet quantity skew, seeded, losing no sample.
 
-The published split, where a data folder has one, is read by `benchmark.datasets.published`.
+The published split, where a data folder has one, is read by `benchmark.published.published`.
 """
 
 from __future__ import annotations

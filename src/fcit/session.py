@@ -102,6 +102,8 @@ class Session:
         if self.experiment.privacy.on:
             privacy.require()
         self.experiment.prepare(self.watch, data)
+        if data:
+            self.experiment.check_ids()
         if not partition:
             return
         experiment, setting = self.experiment, self.experiment.training_setting

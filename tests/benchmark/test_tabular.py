@@ -73,6 +73,7 @@ def test_json_lines_and_a_second_dataset_of_a_folder(tmp_path, photos):
         for at in range(4)
     ]
     path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    assert {row.question for row in tabular.read(path, "jsonl")} == {"?! !"}
     for name in ("A", "B"):
         tabular.write(root, name, tabular.read(path, "jsonl"), photos, 0.5)
     assert datasets.present(root) == ["A", "B"]

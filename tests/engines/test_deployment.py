@@ -294,13 +294,15 @@ def test_a_node_that_claims_anothers_number_is_named_and_ends_a_run_that_needs_a
     honest = script.read_text()
     running.stop("client-2")
     script.write_text(honest.replace("client=2", "client=1"))
-    rejoin(running, 2)
-    said = running.do("server/run", "method=finetune", FCIT_RUN=str(tmp_path / "deployed"))
-    assert "a node says it is client 1, and its key is registered as client-2" in said
-    assert not (tmp_path / "deployed" / "log.jsonl").exists()
-    running.stop("client-2")
-    script.write_text(honest)
-    rejoin(running, 2)
+    try:
+        rejoin(running, 2)
+        said = running.do("server/run", "method=finetune", FCIT_RUN=str(tmp_path / "deployed"))
+        assert "a node says it is client 1, and its key is registered as client-2" in said
+        assert not (tmp_path / "deployed" / "log.jsonl").exists()
+    finally:
+        running.stop("client-2")
+        script.write_text(honest)
+        rejoin(running, 2)
 
 
 @pytest.mark.slow

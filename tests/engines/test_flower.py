@@ -232,6 +232,23 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
 
 
+def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    one.grid.up[101] = "since 2"
+    one.grid.hello[101] = parcels.pack({"client": 1, "fcit": "another"}, {})
+    found = {got.client: got for got in one.run(jobs())}
+    assert one.grid.asked("train").count(1) == 1
+    assert 1 not in one.nodes
+    assert found[1].kind == "timeout"
+    assert "the client is not connected; client 1 has fcit another" in found[1].detail
+    one.grid.up[101] = "since 3"
+    del one.grid.hello[101]
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
 def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(engine) -> None:
     one = engine(lambda client, header: update(client))
     one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
@@ -371,9 +388,13 @@ def test_a_simulations_clients_keep_their_memories_in_the_runs_folder() -> None:
 
 
 def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -> None:
-    with pytest.raises(FcitError, match="--federation-config 'num-supernodes=4'"):
-        _suffice(2, config)
-    _suffice(4, config)
+    def grid(*counts: int) -> Any:
+        seen = iter(counts)
+        return SimpleNamespace(get_node_ids=lambda: range(next(seen)))
+
+    with pytest.raises(FcitError, match="simulation 2 nodes.*config 'num-supernodes=4'"):
+        _suffice(grid(*[2] * 9), config, patience=0.0)
+    _suffice(grid(0, 2, 4), config)  # Flower starts the server's side before its nodes
 
 
 # -- choosing an engine --------------------------------------------------------------------------------

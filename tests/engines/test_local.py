@@ -142,7 +142,7 @@ def test_a_killed_worker_is_a_fault_and_another_takes_its_place(config: Config, 
     turns = Experiment(config).plan[0][0]
     with LocalEngine(config, 2) as engine:
         crew = processes(engine)
-        work = jobs(engine, turns * 3)
+        work = jobs(engine, [*turns] * 3)
         replies = engine.run(work)
         killed = False
         faults, updates = [], []

@@ -16,7 +16,7 @@ from fcit.models.looks import Look
 from fcit.models.size import size
 from fcit.models.subspace import load_peft, save_peft
 from fcit.seeds import torch_stream
-from fcit.types import Sample, State
+from fcit.types import FcitError, Sample, State
 
 NAMES = [
     pytest.param(
@@ -61,7 +61,7 @@ def test_an_images_tokens_and_features_are_known_without_the_model(
         assert text == seen.text
         assert tokens == found.image_tokens
         assert found.features == sum(part.numel() for part in seen.parts)
-        if not model.square:
+        if not model.pictures.square:
             assert model.pictures.tokens([path]) == [tokens]
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
 
@@ -235,3 +235,12 @@ def test_a_tower_that_cannot_be_passed_over_runs_whole(tmp_path: Path, images) -
     assert not any(one.skip for one in again if not one.plain)
     for ours, theirs in zip(model.project(again), wanted, strict=True):
         assert torch.equal(ours[0], theirs[0])
+
+
+def test_an_image_that_the_processor_refuses_has_no_size(tmp_path: Path) -> None:
+    folder = families.write("Qwen2.5-VL", tmp_path)
+    with pytest.raises(FcitError, match="the model takes no image of 2000 x 4 pixels"):
+        size(folder, picture=(2000, 4))
+    (folder / "preprocessor_config.json").unlink(missing_ok=True)
+    (folder / "processor_config.json").unlink()
+    assert size(folder, picture=(2000, 4)).image_tokens == 0  # no processor tells

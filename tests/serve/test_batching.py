@@ -12,6 +12,7 @@ pytest.importorskip("starlette", reason="the extra fcit[serve] is not installed"
 
 from fcit.serve.batching import Batcher
 from fcit.serve.refusal import Refusal
+from fcit.types import FcitError
 
 
 class Slow:
@@ -89,3 +90,19 @@ def test_the_server_keeps_nothing_and_sets_the_longest_answer(made, picture) -> 
     assert isinstance(got, Reply) and (got.tokens, got.ended) == (2, False)
     assert not answerer.site.model.cache.memory and not answerer.site.model.cache.held
     assert not answerer.site.encoder.seen
+
+
+def test_an_image_that_the_model_refuses_is_told_without_where_it_lies_here(made, picture) -> None:
+    from fcit.serve.answerer import Answerer
+    from fcit.serve.questions import Question
+
+    class Refusing:
+        image_token = "<image>"
+
+        def __call__(self, **_):
+            raise ValueError("too thin")
+
+    answerer = Answerer(made)
+    answerer.site.model.pictures.processor = Refusing()
+    with pytest.raises(FcitError, match=r"^the model takes no image of 64 x 64 pixels: too thin$"):
+        answerer([Question("What?", picture.read_bytes())])

@@ -73,7 +73,7 @@ def check(
 ) -> Report:
     """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
 
-    Reported are unreadable files, malformed records, ids that a file repeats, image paths that
+    Reported are unreadable files, malformed records, ids that a test file repeats, image paths that
     climb out of `datasets/`, images that are missing or cannot be decoded to the end, and test
     samples whose image content and prompt are also in training data. The published split
     (`partitioned_data/`) is read too: its records are training records, those of the training files

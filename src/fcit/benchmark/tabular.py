@@ -26,7 +26,7 @@ COLUMNS = ("image", "question", "answer")
 @dataclass(frozen=True)
 class Row:
     """One question of a table. `number` is its row or line, from 1 (of a CSV, 1 is the header);
-    `image` starts at the folder of images."""
+    `image` starts at the folder of images, and `question` holds no placeholder for it."""
 
     number: int
     image: str
@@ -44,7 +44,8 @@ class Imported:
 
 
 def read(table: Path, form: Form) -> list[Row]:
-    """The rows of a table that has the columns image, question and answer, as they stand.
+    """The rows of a table that has the columns image, question (image placeholders are taken out) and
+    answer.
 
     A CSV is UTF-8 with a header and commas; JSON lines hold an object each, whose numbers count as
     text. Raises FcitError naming the row and column at fault.
@@ -56,7 +57,8 @@ def read(table: Path, form: Form) -> list[Row]:
         windows = PureWindowsPath(image)
         if windows.anchor or ".." in windows.parts or "\0" in image:
             raise FcitError(f"{place}, column image: {image!r} leaves the folder of images")
-        if not bare(question):
+        question = bare(question)
+        if not question:
             raise FcitError(f"{place}, column question: asks nothing")
         found.append(Row(number, str(PurePosixPath(image)), question, answer))
     if not found:
@@ -170,7 +172,7 @@ def _test_images(
 
 
 def _taught(name: str, row: Row) -> dict[str, Any]:
-    turns = (("human", f"<image>\n{bare(row.question)}"), ("gpt", row.answer))
+    turns = (("human", f"<image>\n{row.question}"), ("gpt", row.answer))
     said = [{"from": speaker, "value": text} for speaker, text in turns]
     return {"id": str(row.number), "image": f"{name}/{row.image}", "conversations": said}
 
@@ -178,7 +180,7 @@ def _taught(name: str, row: Row) -> dict[str, Any]:
 def _asked(name: str, row: Row) -> dict[str, Any]:
     image = f"{name}/{row.image}"
     return {
-        "question_id": str(row.number), "image": image, "text": bare(row.question), "answer": row.answer,
+        "question_id": str(row.number), "image": image, "text": row.question, "answer": row.answer,
     }  # fmt: skip
 
 

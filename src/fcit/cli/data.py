@@ -62,8 +62,8 @@ def check(
 ) -> None:
     """Validate a data folder: every record and image; exit with 2 if anything is wrong.
 
-    Looks for missing or undecodable images, bad JSON, missing fields, duplicate ids, image paths that
-    leave the folder, and test samples that are also training samples. A published split, in
+    Looks for missing or undecodable images, bad JSON, missing fields, test ids that repeat, image
+    paths that leave the folder, and test samples that are also training samples. A published split, in
     partitioned_data/, is read too: how many records its clients have, and how many of them are not in
     the training files.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ from fcit.types import FcitError
 MEMORIES = "clients"
 """The folder of a run's folder in which simulated clients keep their memories."""
 
+REGISTERING = 10.0
+"""Seconds that a simulation has to register its nodes: a moment's work, begun after the ServerApp."""
+
 
 def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
     """The app that a SuperLink runs: `main` gets Flower's run config, and what builds an engine whose
@@ -30,8 +34,8 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
 
     def serve(grid: Grid, context: Context) -> None:
         def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
-            if isinstance(grid, InMemoryGrid):  # a simulation's, which has all its nodes by now
-                _suffice(len(list(grid.get_node_ids())), config)
+            if isinstance(grid, InMemoryGrid):  # a simulation's
+                _suffice(grid, config)
             return FlowerEngine(config, grid, LocalEngine(config, workers), folder)
 
         main(context.run_config, build)
@@ -40,15 +44,17 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
     return app
 
 
-def _suffice(nodes: int, config: Config) -> None:
+def _suffice(grid: Grid, config: Config, patience: float = REGISTERING) -> None:
     """Raise FcitError where a simulation has fewer nodes (2, unless told) than the recipe has clients:
-    the run would wait for the others."""
-    clients = Experiment(config).training_setting.clients
-    if nodes < clients:
-        raise FcitError(
-            f"the recipe has {clients} clients and Flower's simulation {nodes} nodes; "
-            f"give flwr run --federation-config 'num-supernodes={clients}'"
-        )
+    the run would wait for the others. patience: seconds that they have to come up."""
+    clients, end = Experiment(config).training_setting.clients, time.monotonic() + patience
+    while (nodes := len(list(grid.get_node_ids()))) < clients:
+        if time.monotonic() > end:
+            raise FcitError(
+                f"the recipe has {clients} clients and Flower's simulation {nodes} nodes; "
+                f"give flwr run --federation-config 'num-supernodes={clients}'"
+            )
+        time.sleep(0.1)
 
 
 def client_app(run: Path | None = None) -> ClientApp:

@@ -251,9 +251,9 @@ class FlowerEngine:
             return ""  # the node went away again; it is asked anew once it is back
         node, client = message.metadata.src_node_id, who(message)
         self.refused.pop(node, None)
+        self.nodes = {one: where for one, where in self.nodes.items() if where != node}
         if isinstance(client, str):
             return client
-        self.nodes = {one: where for one, where in self.nodes.items() if where != node}
         name = self.names.get(node)
         if name and name != f"client-{client}":
             return (

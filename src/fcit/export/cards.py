@@ -142,9 +142,9 @@ def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str =
         imports=imports,
         local=local,
         load=load.replace("BASE_NAME", repr(base_name(run)).replace("'", '"')),
-        square=SQUARE if model.square else "",
+        square=SQUARE if model.pictures.square else "",
         text=text,
-        image=f"square({opened})" if model.square else opened,
+        image=f"square({opened})" if model.pictures.square else opened,
         more=more,
         tokens=run.config.evaluation.max_new_tokens,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -24,17 +24,17 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unread(path, error) from None
+        raise _at_fault(path, error) from None
 
 
 def open_image(source: Path | io.BytesIO, name: Path, square: bool = True) -> Image.Image:
-    """Decode an image fully. Raises FcitError naming the file when it cannot be decoded."""
+    """Decode an image fully. Raises FcitError naming the file when it cannot be read or decoded."""
     try:
         with Image.open(source) as image:
             image.load()
             rgb = image.convert("RGB")
     except Exception as error:  # Pillow raises nearly anything on a broken file
-        raise FcitError(f"{name}: image cannot be decoded: {error}") from None
+        raise _at_fault(name, error) from None
     side = max(rgb.size)
     if not square or rgb.size == (side, side):
         return rgb
@@ -48,20 +48,21 @@ def measure(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
             return image.size
-    except OSError as error:
-        raise _unread(path, error) from None
     except Exception as error:  # as above
-        raise FcitError(f"{path}: image cannot be decoded: {error}") from None
+        raise _at_fault(path, error) from None
 
 
-def _unread(path: Path, error: OSError) -> FcitError:
-    if error.strerror is None:  # Pillow's own
-        return FcitError(f"{path}: image cannot be decoded: {error}")
-    return FcitError(f"{path}: image cannot be read: {error.strerror}")
+def _at_fault(path: Path, error: Exception) -> FcitError:
+    if isinstance(error, OSError) and error.strerror:  # Pillow's own have none
+        return FcitError(f"{path}: image cannot be read: {error.strerror}")
+    return FcitError(f"{path}: image cannot be decoded: {error}")
 
 
-def ahead(do: Callable[[Path], T], paths: Iterable[Path]) -> Iterator[T]:
+def ahead(do: Callable[[Path], T], paths: Sequence[Path]) -> Iterator[T]:
     """What `do` makes of every path, in order: of the next one, by a thread, while one is used."""
+    if len(paths) < 2:
+        yield from map(do, paths)
+        return
     with ThreadPoolExecutor(1) as thread:
         waiting = deque[Future[T]]()
         for path in paths:

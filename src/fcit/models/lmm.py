@@ -65,8 +65,7 @@ class LMM:
         config = self.model.config
         self.image_id = int(config.image_token_id)
         self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
-        self.square = config.model_type == "llava"
-        self.pictures = Pictures(self.processor, self.square)
+        self.pictures = Pictures(self.processor, config.model_type == "llava")
         decoder, sizes = self.model.get_decoder(), config.get_text_config()
         root = next(name for name, part in self.model.named_modules() if part is decoder)
         found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from transformers import AutoConfig
 
 from fcit.models import llava_original, processors
@@ -43,10 +42,9 @@ class Look:
 
     def image(self, picture: tuple[int, int]) -> tuple[str, int, int]:
         """Of an image so wide and high: what stands for it in a prompt, that text's tokens, and the
-        patches that the vision tower sees."""
-        text, made = processors.prepared(self.processor, Image.new("RGB", picture))
-        patches = self._patches(made["pixel_values"].shape)
-        return text, processors.tokens(self.processor, text), patches
+        patches that the vision tower sees. Raises FcitError where the processor refuses such images."""
+        (text, made), tokens = processors.blank(self.processor, picture)
+        return text, tokens, self._patches(made["pixel_values"].shape)
 
     def _patches(self, shape: tuple[int, ...]) -> int:
         """Pixels come as a row for each patch, or as tiles [..., channels, height, width]."""

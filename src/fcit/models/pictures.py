@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from fcit.models import processors
 from fcit.models.features import FeatureCache
 from fcit.models.images import ahead, measure, open_image, read
@@ -23,9 +21,10 @@ class Pictures:
         self._tokens: dict[tuple[int, int], int] = {}
 
     def prepared(self, path: Path, data: bytes) -> processors.Prepared:
-        """What a model takes of an image file with this content."""
+        """What a model takes of an image file with this content. Raises FcitError naming the file where
+        it cannot be decoded, or the processor refuses it."""
         image = open_image(io.BytesIO(data), path, self.square)
-        return processors.prepared(self.processor, image)
+        return processors.prepared(self.processor, image, path)
 
     def opened(
         self, paths: Sequence[Path], cache: FeatureCache
@@ -46,8 +45,8 @@ class Pictures:
         that are padded to a square all have as many, which is told as 0."""
         if self.square:
             return [0] * len(paths)
-        sizes = [measure(path) for path in paths]
-        for each in set(sizes) - set(self._tokens):
-            text, _ = processors.prepared(self.processor, Image.new("RGB", each))
-            self._tokens[each] = processors.tokens(self.processor, text)
-        return [self._tokens[each] for each in sizes]
+        sizes = {path: measure(path) for path in paths}
+        for path, size in sizes.items():
+            if size not in self._tokens:
+                _, self._tokens[size] = processors.blank(self.processor, size, path)
+        return [self._tokens[sizes[path]] for path in paths]

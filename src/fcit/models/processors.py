@@ -29,8 +29,9 @@ Prepared = tuple[str, dict[str, Any]]
 """What stands for an image in a prompt, and all else that a model takes of it, as NumPy arrays."""
 
 
-def prepared(processor: Any, image: Image.Image) -> Prepared:
-    """An RGB image as a model takes it. Raises FcitError where its processor refuses the image."""
+def prepared(processor: Any, image: Image.Image, path: Path | None = None) -> Prepared:
+    """An RGB image as a model takes it. Raises FcitError, naming its file where `path` tells it, where
+    its processor refuses the image."""
     try:
         made = processor(
             text=[processor.image_token],
@@ -39,14 +40,16 @@ def prepared(processor: Any, image: Image.Image) -> Prepared:
             return_text_replacement_offsets=True,
         )
     except ValueError as error:  # such as a strip a hundred times as wide as high
-        size = f"{image.width} x {image.height}"
-        raise FcitError(f"the model takes no image of {size} pixels: {error}") from None
+        place, size = f"{path}: " if path else "", f"{image.width} x {image.height}"
+        raise FcitError(f"{place}the model takes no image of {size} pixels: {error}") from None
     return made.pop("text_replacement_offsets")[0][0]["replacement"], made
 
 
-def tokens(processor: Any, text: str) -> int:
-    """How many tokens a text has."""
-    return len(processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+def blank(processor: Any, size: tuple[int, int], path: Path | None = None) -> tuple[Prepared, int]:
+    """An empty image so wide and high as a model takes it, in place of the file `path`, and how many
+    tokens stand for it in a prompt. Raises FcitError as `prepared` does."""
+    made = prepared(processor, Image.new("RGB", size), path)
+    return made, len(processor.tokenizer(made[0], add_special_tokens=False)["input_ids"])
 
 
 def images_only(kind: Any) -> Any:

@@ -63,14 +63,16 @@ def size(
     folder: str | Path, clip: str | Path = "", picture: tuple[int, int] = looks.PICTURE
 ) -> Size:
     """The size of a model whose configuration is on this disk, for an image so wide and high; `clip` as
-    in `loading.load`. Raises FcitError where there is no such configuration."""
+    in `loading.load`. Raises FcitError where there is no such configuration, or where the processor
+    refuses such images."""
     try:
         config: Any = looks.config(folder, clip)
         with torch.device("meta"):
             model: Any = AutoModelForImageTextToText.from_config(config)
     except (OSError, ValueError, KeyError, ImportError) as error:
         line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        raise FcitError(f"[model] path: {folder}: no configuration to plan with: {line}") from None
+        said = "no configuration to plan with (its config.json would do)"
+        raise FcitError(f"[model] path: {folder}: {said}: {line}") from None
     decoder, text = model.get_decoder(), config.get_text_config()
     root = next(name for name, part in model.named_modules() if part is decoder)
     found = projections(decoder, text.hidden_size, text.intermediate_size)
@@ -120,9 +122,9 @@ def _image(
         return patches, patches
     try:
         look = looks.Look(folder, clip)
-        return look.image(picture)[1:]
     except FcitError:
         return 0, 0
+    return look.image(picture)[1:]
 
 
 def identity_width(folder: str | Path) -> int:

@@ -101,9 +101,7 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         largest = max(pictures, key=estimates.area, default=looks.PICTURE)
         size = sizes.size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
-        notes.append(
-            f"{error}; bytes, memory and time are left out (they need its config.json alone)"
-        )
+        notes.append(f"{error}; bytes, memory and time are left out")
         return replace(found, notes=tuple(notes))
     traffic = rehearse(experiment, size, _width(experiment, notes))
     _capped(experiment, notes)

@@ -51,7 +51,8 @@ def spans(
 ) -> Spans:
     """How long training samples are; guessed from their characters where the model's tokenizer is not
     on this disk, and without samples as the longest there may be. `pictures`: their images' sizes, of
-    which `size` knows the largest; the mean goes by the one in the middle."""
+    which `size` knows the largest; the mean goes by the one in the middle. Raises FcitError where
+    training would: samples that are too long, images that the processor refuses."""
     from fcit.models.looks import Look
 
     config = experiment.config
@@ -61,14 +62,15 @@ def spans(
         whole = min(limit, largest + 100)
         return Spans(whole, 10, whole, 10)
     middle = sorted(pictures, key=area)[len(pictures) // 2]
-    tokens = largest
     try:
         look = Look(experiment.model_path(), config.model.identity, config.model.template)
-        image, tokens, _ = look.image(middle)
-        rows = look.lengths(samples, image, limit)
     except FcitError as error:
         notes.append(f"{error}; {LETTERS} characters are taken to be a token")
+        tokens = largest
         rows = [_guess(one, tokens, limit) for one in samples]
+    else:
+        image, tokens, _ = look.image(middle)
+        rows = look.lengths(samples, image, limit)
     whole, said = [row[0] for row in rows], [row[1] for row in rows]
     longest = min(limit, max(whole) + largest - tokens)
     return Spans(fmean(whole), fmean(said), longest, max(said))

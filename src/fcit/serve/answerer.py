@@ -16,7 +16,7 @@ from fcit.evaluate import complete
 from fcit.serve.questions import Question
 from fcit.serve.refusal import Refusal
 from fcit.site import Site
-from fcit.types import Sample
+from fcit.types import FcitError, Sample
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,14 @@ class Answerer:
         return [Reply(one.text, one.question, one.tokens, one.ended, row) for one, row in found]
 
     def _length(self, prompt: str, image: Path) -> int:
-        """How many tokens a question takes, its image's included."""
+        """How many tokens a question takes, its image's included. Raises FcitError where the model takes
+        no such image; whoever asks is not told under which name it lies here."""
         model = self.site.model
-        text = model.chat.question(prompt, model.features([image])[0].text)
+        try:
+            (seen,) = model.features([image])
+        except FcitError as error:
+            raise FcitError(str(error).removeprefix(f"{image}: ")) from None
+        text = model.chat.question(prompt, seen.text)
         return model.chat.ids([text])["input_ids"].shape[1]
 
     def _too_long(self, length: int) -> Refusal:

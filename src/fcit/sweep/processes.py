@@ -103,11 +103,13 @@ def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
     for status in statuses:
         session = Session(status.config, status.run.folder, watch)
         config, experiment = status.config, session.experiment
-        scoring, minimum = config.evaluation.scoring, config.federation.minimum
-        data = (experiment.root, experiment.images, config.data, config.seed, scoring, minimum)
-        key = repr((data, config.setting, experiment.training_setting))
+        minimum = config.federation.minimum
+        data = (experiment.root, experiment.images, config.data, config.seed, minimum)
+        asked = (config.evaluation.scoring, config.evaluation.limit)
+        key = repr((data, asked, config.setting, experiment.training_setting))
         if key not in made:
             experiment.prepare(watch)
+            experiment.check_ids()
             made[key] = experiment.counts(experiment.training_setting)
         same_data(session)
         epochs = experiment.training_setting.epochs
