@@ -117,7 +117,8 @@ def turn(table: dict) -> dict[str, int]:
     site = Site(validate(table))
     before = resident("VmRSS")
     shape = size.size(site.experiment.model_path())
-    job = rehearse(site.experiment, shape, size.identity_width(site.experiment.identity_path()))[-1]
+    job = rehearse(site.experiment, shape, size.encoder(site.experiment.identity_path())[0])[-1]
+    site.identify(job.last.turn)
     site.train(job.last, {})
     return {"before": before, "peak": resident("VmHWM")}
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import fcit
@@ -16,6 +17,7 @@ from fcit.cli import app
 from fcit.config import load, validate
 from fcit.experiment import Experiment
 from fcit.files import read_lines
+from fcit.models import CHECKPOINTS
 from fcit.models.memory import Load, memory
 from fcit.models.size import Size
 from fcit.planning import estimates, plan
@@ -109,6 +111,17 @@ def test_what_is_not_here_is_said_and_the_rest_planned(tmp_path: Path) -> None:
     assert known.memory["base model"] > 0
     assert known.seconds == {}
     assert any("identity tokens are taken to be 768 wide" in note for note in known.notes)
+
+
+def test_the_identity_encoder_takes_memory_where_there_is_one(table: dict) -> None:
+    taken = {
+        name: plan(validate(table | {"method": {"name": name}})).memory
+        for name in ("disco", "finetune")
+    }
+    weights = load_file(CHECKPOINTS / "mini-clip" / "model.safetensors")
+    own = [value.numel() for key, value in weights.items() if not key.endswith("position_ids")]
+    assert taken["disco"]["identity encoder"] == 4 * sum(own)
+    assert "identity encoder" not in taken["finetune"]
 
 
 def test_what_training_would_refuse_is_not_guessed(table: dict) -> None:

@@ -85,6 +85,8 @@ def take_turn(
     """
     import torch
 
+    from fcit.models.device import give_back
+
     turn, received = job.turn, job.received
     place = (turn.stage, turn.round, turn.client)
     where = f"client {turn.client}, stage {turn.stage + 1}, round {turn.round + 1}"
@@ -135,6 +137,7 @@ def take_turn(
         if not math.isfinite(norm):
             raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
         optimizer.step()
+        give_back(model.device.type, model.model.num_parameters())
         losses.append(value)
     control.noise = None
     model.checkpoint(False)

@@ -228,6 +228,8 @@ class FlowerEngine:
         fresh = [
             node for node, since in self.up.items() if before.get(node) != since or node in again
         ]
+        # Who came up may be another program by now: no errands until it has said who it is.
+        self.nodes = {one: node for one, node in self.nodes.items() if node not in fresh}
         content = parcels.pack({"do": "hello"}, {})
         life = AFTER * self.deadline
         messages = [Message(content, node, MessageType.QUERY, ttl=life) for node in fresh]

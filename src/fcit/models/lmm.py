@@ -18,7 +18,6 @@ from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
-from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import read
 from fcit.models.loading import load
@@ -58,7 +57,6 @@ class LMM:
         clip: str | Path = "",
     ):
         self.model, self.processor = load(folder, device, dtype, quantize, device_map, clip)
-        give_back(str(device), self.model.num_parameters())
         self.vision = Vision(self.model, self.processor)
         self.device = self.model.get_input_embeddings().weight.device
         self.tokenizer = self.processor.tokenizer

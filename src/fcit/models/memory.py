@@ -12,6 +12,11 @@ BITS = {"8bit": 1.0, "4bit": 0.5}
 """Bytes of a quantised weight, by what `model.quantize` calls it; its scales are not counted."""
 
 
+HOLES = (0.35, 3.0)
+"""What glibc keeps between a step's tensors on a CPU, in parts of the activations and of what passes:
+fitted to four measured turns (docs/performance.md)."""
+
+
 @dataclass(frozen=True)
 class Load:
     """One pass of training: samples at once, tokens of the longest, tokens answered in all; `blocks`
@@ -73,6 +78,9 @@ def memory(of: Size, load: Load) -> dict[str, int]:
         "activations": kept + 3 * thin * number + 2 * load.batch * of.image_tokens * of.hidden * 4,
         "passing": max(words, again + passing),
     }
+    if load.scores:
+        passed = (parts["activations"], parts["passing"])
+        parts["allocator"] = round(sum(a * b for a, b in zip(HOLES, passed, strict=True)))
     # A CPU's weights are the mapped file itself, unless they are wanted in another form.
     file = of.parameters * of.stored if load.scores and of.stored != number else 0
     more = file + parts["base model"] - sum(parts.values())

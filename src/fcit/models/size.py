@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, CLIPConfig, CLIPModel
 
 from fcit.models import looks
 from fcit.models.subspace import projections
@@ -127,12 +127,14 @@ def _image(
     return look.image(picture)[1:]
 
 
-def identity_width(folder: str | Path) -> int:
-    """How wide an identity encoder's text features are. Raises FcitError where it cannot be read."""
+def encoder(folder: str | Path) -> tuple[int, int]:
+    """How wide an identity encoder's text features are, and its parameters. Raises FcitError where its
+    configuration cannot be read."""
     try:
-        return int(
-            AutoConfig.from_pretrained(folder, local_files_only=True).text_config.hidden_size
-        )
+        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            model = CLIPModel(config)
+        return int(config.text_config.hidden_size), _count(model)
     except (OSError, ValueError, AttributeError) as error:
         line = str(error).strip().splitlines()[0].rstrip(".")
         raise FcitError(f"[model] identity: {folder}: no configuration: {line}") from None

@@ -103,7 +103,8 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
     except FcitError as error:
         notes.append(f"{error}; bytes, memory and time are left out")
         return replace(found, notes=tuple(notes))
-    traffic = rehearse(experiment, size, _width(experiment, notes))
+    width, encoder = _encoder(experiment, notes)
+    traffic = rehearse(experiment, size, width)
     _capped(experiment, notes)
     stages = [_with_bytes(one, part) for one, part in zip(stages, traffic, strict=True)]
     found = replace(found, stages=tuple(stages), parameters=size.parameters)
@@ -119,7 +120,8 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         images = total or memory.CACHE  # not known: more than the cache will hold
         last, number = traffic[-1].last, dtype.itemsize
         load = estimates.load(experiment, last, spans, images, number, device)
-        found = replace(found, memory=memory.memory(size, load))
+        known = {"identity encoder": 4 * encoder} if encoder else {}
+        found = replace(found, memory=memory.memory(size, load) | known)
         if config.model.device_map:
             notes.append(
                 "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
@@ -192,16 +194,19 @@ def _of(counts: Counts, task: Task, client: int) -> int | None:
 # -- bytes -----------------------------------------------------------------------------------------
 
 
-def _width(experiment: Experiment, notes: list[str]) -> int:
-    from fcit.models.size import identity_width
+def _encoder(experiment: Experiment, notes: list[str]) -> tuple[int, int]:
+    """How wide identity tokens are, and the parameters of what makes them; 0 where there are none."""
+    from fcit.models.size import encoder
 
     if experiment.method.identity is None:
-        return 0
+        return 0, 0
     try:
-        return identity_width(experiment.identity_path())
+        return encoder(experiment.identity_path())
     except FcitError as error:
-        notes.append(f"{error}; identity tokens are taken to be {WIDTH} wide")
-        return WIDTH
+        notes.append(
+            f"{error}; identity tokens are taken to be {WIDTH} wide, and their encoder to take no memory"
+        )
+        return WIDTH, 0
 
 
 def _with_bytes(stage: StagePlan, traffic: Traffic) -> StagePlan:

@@ -1,0 +1,36 @@
+"""What a large model's steps leave behind goes back to the system."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+LEAVE = """
+import torch
+from pathlib import Path
+from fcit.models.device import LARGE, give_back
+
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+def leave():  # the last one lies above the others, so that glibc cannot shrink its heap
+    tensors = [torch.ones(1 << 17) for _ in range(400)]
+    return tensors[-1]
+
+first, last = leave(), leave()  # after the first, glibc keeps what is as large
+before = resident()
+give_back("cpu", LARGE - 1)
+small = resident()
+give_back("cpu", LARGE)
+print(before - small, small - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to give back")
+def test_freed_memory_goes_back_after_a_step_of_a_large_model() -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, check=True)
+    small, large = map(int, done.stdout.split())
+    assert small < 10 << 20 < 100 << 20 < large
