@@ -2,14 +2,15 @@
 process for each message.
 
     .venv/bin/python benchmarks/cost.py wire [--seeds 0 1 2] [--out runs/cost] [--set key=value ...]
-    .venv/bin/python benchmarks/cost.py clients [--clients 10 100 1000] [--out runs/cost]
+    .venv/bin/python benchmarks/cost.py clients [--clients 10 100 1000] [--engines local flower]
     .venv/bin/python benchmarks/cost.py message [--times 5]
 
 `wire`: the mini suite's task-hom at size tiny with disco; one row for each form, and the bytes it would
 take to send all K subspaces both ways instead of a client's own. `clients`: one round in which every
-client of a federation takes part, with one or two samples of IconQA each; each row is a process of its
-own, model included. A finished run is read, not repeated. `message`: a node of a deployment has a process
-for every message; what that adds to a turn of the mini suite, the median of some.
+client of a federation takes part, with one or two samples of IconQA each, in process and in Flower's
+simulation; each row is a process of its own and its workers, model included. A finished run is read,
+not repeated. `message`: a node of a deployment has a process for every message; what that adds to a
+turn of the mini suite, the median of some.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -77,17 +79,24 @@ def wire(asked: argparse.Namespace) -> None:
 
 def clients(asked: argparse.Namespace) -> None:
     """Seconds and memory of one round, for each number of clients."""
-    print("| clients | seconds of the round | largest memory, MB |\n|---|---|---|")
-    for count in asked.clients:
+    print(
+        "| engine | clients | seconds of the round | server's memory, MB | largest worker's, MB |"
+    )
+    print("|---|---|---|---|---|")
+    for engine, count in product(asked.engines, asked.clients):
         command = [sys.executable, __file__, "clients", "--out", str(asked.out)]
-        command += [word for one in asked.set for word in ("--set", one)]
+        changes = [f"federation.engine={engine}", *asked.set]
+        command += [word for one in changes for word in ("--set", one)]
         done = subprocess.run(
             [*command, "--inside", str(count)], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise FcitError(done.stderr.strip().splitlines()[-1])
         row = json.loads(done.stdout.splitlines()[-1])
-        print(f"| {count} | {row['seconds']:.1f} | {row['mb']:.0f} |", flush=True)
+        print(
+            f"| {engine} | {count} | {row['seconds']:.1f} | {row['mb']:.0f} | {row['worker']:.0f} |",
+            flush=True,
+        )
 
 
 def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]:
@@ -112,7 +121,8 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
     (row,) = read_lines(place / "log.jsonl")
     assert len(row["clients"]) == count
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": row["seconds"], "mb": peak}
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"seconds": row["seconds"], "mb": peak, "worker": worker}
 
 
 def message(asked: argparse.Namespace) -> None:
@@ -154,6 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("wire", "clients", "message"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--engines", nargs="+", default=["local", "flower"])
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
     parser.add_argument("--times", type=int, default=5, help="processes timed, beside one more")

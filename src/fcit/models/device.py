@@ -39,10 +39,10 @@ LARGE = 100_000_000
 
 
 def give_back(device: str, parameters: int) -> None:
-    """Between the steps of a large model on a CPU, let glibc return what tensors left behind (elsewhere:
-    nothing); else holes that no later tensor fits add up from step to step.
+    """Between the steps and batches of a large model on a CPU, let glibc return what tensors left behind
+    (elsewhere: nothing); else holes that no later tensor fits add up.
 
-    Returning every large tensor as it is freed (mallopt's M_MMAP_THRESHOLD) takes a quarter less memory,
+    Returning every large tensor as it is freed (mallopt's M_MMAP_THRESHOLD) takes a fifth less memory,
     and half as long again: the system clears and maps every page anew (docs/performance.md).
     """
     if device == "cpu" and parameters >= LARGE:

@@ -18,6 +18,7 @@ from fcit.models.batch import Batch, collate, make_room
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
+from fcit.models.device import give_back
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import read
 from fcit.models.loading import load
@@ -236,6 +237,7 @@ class LMM:
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
         rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
+        give_back(self.device.type, self.model.num_parameters())
         asked = mask.sum(dim=1).tolist()
         return [
             self.chat.completion(row, question, limit, ends)
