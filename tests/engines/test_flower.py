@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,7 +20,7 @@ from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn
 
 pytest.importorskip("flwr")
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import parcels, wire
@@ -143,6 +144,15 @@ def test_tokens_come_back_by_client(engine) -> None:
     assert [float(one.token[0]) for one in found] == [0, 1, 2]
 
 
+def lying() -> RecordDict:
+    """An update whose safetensors header gives a size beyond all integers of a tensor of no bytes."""
+    head = b'{"adapters/0/a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}'
+    data = struct.pack("<Q", len(head)) + head
+    records = update(1)
+    records["body"] = ArrayRecord({"": Array("uint8", (len(data),), "safetensors", data)})
+    return records
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "detail"),
     [
@@ -151,6 +161,7 @@ def test_tokens_come_back_by_client(engine) -> None:
         (parcels.pack({"client": 1}, {}), "garbled", "samples"),
         (RecordDict(), "garbled", "not a message of fcit"),
         (update(2), "garbled", "as client 2"),
+        (lying(), "garbled", "not a safetensors message"),
         (None, "timeout", "no answer in 1 s"),
     ],
 )

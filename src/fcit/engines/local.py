@@ -182,7 +182,7 @@ class LocalEngine:
             for turn in turns
         ]
         for client, reply in self._as_completed(asks):
-            yield _read(client, reply, wire.unpack_identity)
+            yield wire.understood(client, reply, wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, as they come."""
@@ -191,7 +191,7 @@ class LocalEngine:
             header, weights = wire.pack_job(job, self.memory.get(job.turn.client, {}))
             asks.append((job.turn.client, header | {"do": "train"}, weights))
         for client, reply in self._as_completed(asks):
-            found = _read(client, reply, _with_memory)
+            found = wire.understood(client, reply, _with_memory)
             self.tick()
             yield found
 
@@ -213,7 +213,7 @@ class LocalEngine:
             for client in clients
         ]
         for client, reply in self._as_completed(asks):
-            yield _read(client, reply, wire.unpack_score)
+            yield wire.understood(client, reply, wire.unpack_score)
 
     def ask(self, header: wire.Header, weights: Weights | None = None) -> wire.Frame:
         """Send a request to a worker that is free, or once one is, and wait for its reply."""
@@ -264,14 +264,6 @@ class LocalEngine:
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _read(
-    client: int,
-    reply: wire.Frame | Fault,
-    unpack: Callable[[wire.Header, Weights], wire.Answered],
-) -> wire.Answered | Fault:
-    return reply if isinstance(reply, Fault) else wire.understood(client, reply, unpack)
 
 
 def _with_memory(header: wire.Header, weights: Weights) -> Update:
