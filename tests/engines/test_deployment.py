@@ -79,6 +79,7 @@ def test_every_machine_gets_a_folder_and_secrets_are_secret(folders: Path) -> No
         subprocess.run(["sh", "-n", str(folders / script)], check=True)
         text = (folders / script).read_text()
         assert "FLWR_TELEMETRY_ENABLED=0" in text
+        assert "FLWR_DISABLE_UPDATE_CHECK=1" in text
         assert "--insecure" not in text
     assert "--enable-supernode-auth" in (folders / "server" / "start").read_text()
     unit = (folders / "client-2" / "fcit-client-2.service").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from fcit.config import Config, validate
-from fcit.engines import build, check_memory
+from fcit.engines import build, check_memory, hush
 from fcit.engines.node import Place, keep, recall, respond
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
 
@@ -25,7 +26,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import parcels, wire
 from fcit.engines.apps import _suffice, place
-from fcit.engines.flower import FlowerEngine
+from fcit.engines.flower import AFTER, FlowerEngine
 
 TASK = Task("IconQA", ("IconQA",))
 TURNS = [Turn(client, TASK, 0, 1) for client in (0, 1, 2)]
@@ -41,6 +42,7 @@ class FakeGrid:
         self.polls = 0
         self.hello: dict[int, Any] = {}
         self.names = dict[int, str]()
+        self.lives = set[float]()
 
     def get_nodes(self) -> list[SimpleNamespace]:
         self.polls += 1
@@ -54,6 +56,7 @@ class FakeGrid:
         for message in messages:
             key = f"message {len(self.sent)}"
             message.metadata.__dict__["_message_id"] = key
+            self.lives.add(message.metadata.ttl)
             client = message.metadata.dst_node_id - 100
             header, _ = parcels.unpack(message.content)
             self.sent.append((client, header))
@@ -176,6 +179,16 @@ def test_one_clients_fault_leaves_the_others_updates(
     assert isinstance(fault, Fault)
     assert fault.kind == kind
     assert detail in fault.detail
+
+
+def test_every_message_lives_by_the_rounds_deadline(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.deadline = 4.5
+    list(one.run(jobs()))
+    list(one.identify(TURNS))
+    list(one.score("IconQA", [1]))
+    assert {header["do"] for _, header in one.grid.sent} == {"hello", "train", "identify", "score"}
+    assert one.grid.lives == {AFTER * 4.5}
 
 
 def test_a_client_that_never_connects_times_out(engine) -> None:
@@ -409,6 +422,16 @@ def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -
 
 
 # -- choosing an engine --------------------------------------------------------------------------------
+
+
+def test_flower_is_told_to_tell_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"FLWR_TELEMETRY_ENABLED": "1", "FLWR_LOG_LEVEL": "INFO"})
+    hush()
+    assert os.environ == {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_LOG_LEVEL": "INFO",
+    }
 
 
 def test_without_flower_one_line_says_what_to_install(
