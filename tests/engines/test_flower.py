@@ -273,6 +273,24 @@ def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
 
 
+def test_a_node_that_came_up_again_gets_no_errand_until_it_has_said_who_it_is(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    one.grid.up[101] = "since 2"
+    pull, polls = one.grid.pull_messages, one.grid.polls
+
+    def silent(ids) -> Iterator[Message]:
+        if one.grid.polls <= polls + 3:
+            assert one.grid.asked("train").count(1) == 1
+            return iter([])
+        return pull(ids)
+
+    one.grid.pull_messages = silent
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    assert one.grid.polls > polls + 3
+    assert one.grid.asked("train").count(1) == 2
+
+
 def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(engine) -> None:
     one = engine(lambda client, header: update(client))
     one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
