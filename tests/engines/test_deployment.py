@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -414,20 +415,64 @@ def test_a_client_killed_without_a_word_rejoins_and_one_that_stays_away_is_left_
     rejoin(four, gone)
 
 
+@pytest.mark.slow
+def test_a_killed_servers_run_goes_on_and_nobody_in_its_journal_trains_again(
+    four: Running, table: dict, tmp_path: Path
+) -> None:
+    """One client is away, so that the round cannot end before the kill."""
+    table_here = federation(table, "finetune").model_dump(mode="json")
+    table_here["federation"] |= {"engine": "local", "per_round": 4}
+    local = fcit.run(validate(table_here), tmp_path / "local").folder
+    out = tmp_path / "deployed"
+    words = ["server/run", "method=finetune", "federation.per_round=4"]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(four.do, *words, FCIT_RUN=str(out))
+        gone = in_its_turn(four)
+        four.stop(f"client-{gone}", signal.SIGKILL)
+        others = {client for client in range(4) if client != gone}
+        kept = {f"{client}.safetensors" for client in others}
+        journal = out / "journal"
+        until(lambda: kept <= {file.name for file in journal.glob("*")}, "no replies are kept")
+        (server,) = holders(out / ".lock")
+        os.kill(server, signal.SIGKILL)
+        trained = errands(four)
+        rejoin(four, gone)
+        until(first.done, "Flower does not see that its run was killed")
+        assert not (out / "log.jsonl").exists()
+        said = four.do(*words, FCIT_RUN=str(out))
+    assert (out / "matrix.json").is_file(), said
+    now = errands(four)
+    assert {client: now[client] - trained[client] for client in others} == dict.fromkeys(others, 1)
+    assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
+    mine, theirs = RunFolder(local).state()[0], RunFolder(out).state()[0]
+    assert to_bytes(flatten(mine)) == to_bytes(flatten(theirs))
+
+
+def holders(file: Path) -> list[int]:
+    """The processes that have a file open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(one.readlink() == file for one in (process / "fd").iterdir()):
+                found.append(int(process.name))
+    return found
+
+
+def errands(running: Running) -> dict[int, int]:
+    """How often each client was asked to train."""
+    logs = {client: running.root / f"client-{client}.log" for client in range(4)}
+    return {
+        client: log.read_text().count("Receiving: train message")
+        for client, log in logs.items()
+        if log.is_file()
+    }
+
+
 def in_its_turn(running: Running) -> int:
     """The first client that gets something to train, once it has."""
-
-    def got() -> dict[int, int]:
-        logs = {client: running.root / f"client-{client}.log" for client in range(4)}
-        return {
-            client: log.read_text().count("Receiving: train message")
-            for client, log in logs.items()
-            if log.is_file()
-        }
-
-    before = got()
-    until(lambda: got() != before, "no client was asked to train")
-    return next(client for client, count in got().items() if count != before.get(client, 0))
+    before = errands(running)
+    until(lambda: errands(running) != before, "no client was asked to train")
+    return next(client for client, count in errands(running).items() if count != before[client])
 
 
 def restart_in_its_turn(running: Running) -> None:
