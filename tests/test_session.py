@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 import tomli_w
+import torch
 
 import fcit
 from fcit import config as configs
+from fcit import session
 from fcit.benchmark.settings import GROUPS
 from fcit.config import validate
 from fcit.files import ASIDE, read_lines
@@ -270,3 +272,20 @@ def test_every_answer_is_kept_with_what_opened_for_it(capable: Path) -> None:
 def test_the_last_commit_is_the_end_of_the_run(capable: Path) -> None:
     assert RunFolder(capable).position() == Position(3, 1, True)
     assert not list(capable.rglob(f"{ASIDE}*"))
+
+
+def test_there_is_a_worker_per_gpu_that_clients_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(device: str = "cuda", per_round: int = 2, workers: int = 0, **model: str) -> int:
+        federation = {"clients": 20, "per_round": per_round, "workers": workers}
+        table = {"federation": federation, "model": {"device": device} | model}
+        return session.workers(validate(table))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert [found(), found("auto"), found(per_round=6), found(per_round=20)] == [4, 4, 6, 8]
+    assert found(workers=3) == 3
+    assert [found("cuda:1"), found(device_map="auto")] == [1, 1]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert found("auto") == found(per_round=20) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert found() == 1

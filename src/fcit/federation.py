@@ -27,7 +27,7 @@ class Section(BaseModel):
 class FederationSection(Section):
     """clients in all, of whom per_round train in each of a stage's rounds. minimum: training samples
     of each dataset that every client gets at least. workers: parallel processes of the local engine
-    (0: one a core on a CPU, one on a GPU). average: of LoRA's factors A and B, or of their products
+    (0: one a core on a CPU, one a GPU). average: of LoRA's factors A and B, or of their products
     (see `averaging`). optimizer: a file of `optimisers/`, beside any method; optimizer_options: its
     hyper-parameters. min_clients: accepted updates a round needs (0: everyone's). deadline: seconds a
     client has for its turn (0: none; across machines: that all of a round's clients have together, and 0

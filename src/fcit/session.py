@@ -12,7 +12,7 @@ from fcit import config as configs
 from fcit import engines, privacy
 from fcit.benchmark.published import PARTITIONS
 from fcit.config import Config
-from fcit.engines.local import LocalEngine, cores
+from fcit.engines.local import LocalEngine, cores, shared
 from fcit.experiment import Experiment
 from fcit.files import ASIDE, read_json, write_json
 from fcit.journal import RunJournal
@@ -259,6 +259,9 @@ def workers(config: Config) -> int:
     federation = config.federation
     if federation.workers:
         return federation.workers
+    useful = max(federation.per_round, 4)
+    if here := shared(config):
+        return min(useful, len(here))
     if config.model.device not in ("auto", "cpu"):
         return 1
     if config.model.device == "auto":
@@ -266,7 +269,6 @@ def workers(config: Config) -> int:
 
         if choose("auto", "auto")[0] != "cpu":
             return 1
-    useful = max(federation.per_round, 4)
     return max(1, min(useful, cores() // config.training.threads))
 
 

@@ -156,7 +156,18 @@ class Update:
 
 
 LINE = 200
-"""How many characters a fault's detail has at most."""
+"""How many characters of others' words go to logs and screens."""
+
+
+def one_line(said: str) -> str:
+    """Others' words as one line of printable characters, LINE at most, the middle of a longer one left
+    out."""
+    plain = "".join(one if one.isprintable() else " " for one in said)
+    plain = " ".join(plain.split())
+    if len(plain) <= LINE:
+        return plain
+    half = (LINE - 5) // 2
+    return f"{plain[:half]} ... {plain[-half:]}"
 
 
 @dataclass(frozen=True)
@@ -165,8 +176,7 @@ class Fault:
 
     Engines say "crash", "timeout" (past the deadline), "garbled" (cannot be decoded), "duplicate" or
     "late"; the server adds what `acceptance` finds wrong with a reply. `detail` may be a client's own
-    words, and goes to logs and screens: it is made one line of printable characters, LINE at most, its
-    middle left out where it is longer.
+    words, and goes to logs and screens: it is made `one_line`.
     """
 
     client: int
@@ -174,12 +184,7 @@ class Fault:
     detail: str
 
     def __post_init__(self) -> None:
-        plain = "".join(one if one.isprintable() else " " for one in self.detail)
-        plain = " ".join(plain.split())
-        if len(plain) > LINE:
-            half = (LINE - 5) // 2
-            plain = f"{plain[:half]} ... {plain[-half:]}"
-        object.__setattr__(self, "detail", plain)
+        object.__setattr__(self, "detail", one_line(self.detail))
 
 
 @dataclass(frozen=True)

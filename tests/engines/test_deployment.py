@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -79,6 +80,7 @@ def test_every_machine_gets_a_folder_and_secrets_are_secret(folders: Path) -> No
         subprocess.run(["sh", "-n", str(folders / script)], check=True)
         text = (folders / script).read_text()
         assert "FLWR_TELEMETRY_ENABLED=0" in text
+        assert "FLWR_DISABLE_UPDATE_CHECK=1" in text
         assert "--insecure" not in text
     assert "--enable-supernode-auth" in (folders / "server" / "start").read_text()
     unit = (folders / "client-2" / "fcit-client-2.service").read_text()
@@ -186,11 +188,13 @@ class Running:
     root: Path
     port: int
     processes: dict[str, subprocess.Popen] = field(default_factory=dict)
+    registered: set[int] = field(default_factory=set)
 
     def environment(self, **more: str) -> dict[str, str]:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         own = {"PATH": path, "OMP_NUM_THREADS": "1", "FCIT_SERVER": f"localhost:{self.port}"}
-        return os.environ | own | more
+        # Tests wait for lines of the logs, and `hush` in an earlier one may have said ERROR.
+        return os.environ | own | {"FLWR_LOG_LEVEL": "INFO"} | more
 
     def start(self, name: str, script: str, **more: str) -> subprocess.Popen:
         with (self.root / f"{name}.log").open("ab") as log:
@@ -206,6 +210,20 @@ class Running:
 
     def client(self, number: int) -> subprocess.Popen:
         return self.start(f"client-{number}", f"client-{number}/start", FCIT_PORT=str(free_port()))
+
+    def runs(self, client: int) -> bool:
+        process = self.processes.get(f"client-{client}")
+        return process is not None and process.poll() is None
+
+    def connected(self, client: int) -> int:
+        """How often the SuperLink took a client."""
+        log = self.root / f"client-{client}.log"
+        return log.read_text().count("SuperNode ID") if log.is_file() else 0
+
+    def register(self, *clients: int) -> None:
+        new = [client for client in clients if client not in self.registered]
+        self.do("server/register", *(f"clients/client-{client}.pub" for client in new))
+        self.registered |= set(new)
 
     def stop(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:
         process = self.processes.pop(name)
@@ -264,7 +282,7 @@ def running(folders: Path) -> Iterator[Running]:
                 return False
 
         until(up, "the SuperLink does not come up")
-        running.do("server/register", *(f"clients/client-{k}.pub" for k in range(3)))
+        running.register(0, 1, 2)
         for client in range(3):
             running.client(client)
         yield running
@@ -273,17 +291,22 @@ def running(folders: Path) -> Iterator[Running]:
             running.stop(name, signal.SIGKILL)
 
 
+@pytest.fixture
+def four(running: Running) -> Running:
+    """All four clients registered and connected."""
+    running.register(3)
+    if not running.runs(3):
+        rejoin(running, 3)
+    return running
+
+
 @pytest.mark.slow
 def test_a_node_without_a_registered_key_is_refused(running: Running) -> None:
     stranger = running.client(3)
     assert stranger.wait(timeout=PATIENCE) != 0
     assert "Failed to activate SuperNode" in (running.root / "client-3.log").read_text()
-    running.do("server/register", "clients/client-3.pub")
-    running.client(3)
-    until(
-        lambda: "SuperNode ID" in (running.root / "client-3.log").read_text(),
-        "client 3 is registered and yet does not connect",
-    )
+    running.register(3)
+    rejoin(running, 3)
 
 
 @pytest.mark.slow
@@ -318,7 +341,7 @@ def test_operators_calls_from_other_machines_are_refused(running: Running) -> No
     ("method", "optimizer"), [("disco", "fedavg"), ("finetune", "fedavg"), ("finetune", "scaffold")]
 )
 def test_a_deployment_has_the_same_bits_as_one_process(
-    method: str, optimizer: str, running: Running, table: dict, tmp_path: Path
+    method: str, optimizer: str, four: Running, table: dict, tmp_path: Path
 ) -> None:
     """In scaffold's run a client is restarted in the middle of its turn."""
     table_here = federation(table, method).model_dump(mode="json")
@@ -327,9 +350,9 @@ def test_a_deployment_has_the_same_bits_as_one_process(
     out = tmp_path / "deployed"
     changes = [f"method={method}", f"federation.optimizer={optimizer}"]
     with ThreadPoolExecutor() as pool:
-        log = pool.submit(running.do, "server/run", *changes, FCIT_RUN=str(out))
+        log = pool.submit(four.do, "server/run", *changes, FCIT_RUN=str(out))
         if optimizer == "scaffold":
-            restart_in_its_turn(running)
+            restart_in_its_turn(four)
         said = log.result()
     assert (out / "matrix.json").is_file(), said
     assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
@@ -339,23 +362,23 @@ def test_a_deployment_has_the_same_bits_as_one_process(
     assert bool(memory) == (optimizer == "scaffold")
     for client, kept in memory.items():
         stage, number = map(int, turns[client]["turn"])
-        files = running.root.glob(f"client-{client}/memory/*/client-{client}/*.safetensors")
+        files = four.root.glob(f"client-{client}/memory/*/client-{client}/*.safetensors")
         found = {file.name: file for file in files}[f"stage{stage}-round{number}.safetensors"]
         assert to_bytes(load_weights(found)) == to_bytes(kept)
 
 
 @pytest.mark.slow
 def test_a_server_without_data_gets_its_clients_scores(
-    running: Running, table: dict, tmp_path: Path
+    four: Running, table: dict, tmp_path: Path
 ) -> None:
     changed = federation(table, "zeroshot").model_dump(mode="json")
     changed["federation"]["engine"] = "local"
     changed["evaluation"]["where"] = "clients"
-    split(validate(changed), [running.root / f"client-{k}" / "data" for k in range(4)], Silent())
+    split(validate(changed), [four.root / f"client-{k}" / "data" for k in range(4)], Silent())
     local = fcit.run(validate(changed), tmp_path / "local").folder
     out = tmp_path / "deployed"
     changes = ["method=zeroshot", "evaluation.where=clients", "data.root=/nowhere"]
-    said = running.do("server/run", *changes, FCIT_RUN=str(out))
+    said = four.do("server/run", *changes, FCIT_RUN=str(out))
     assert (out / "matrix.json").is_file(), said
     assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
     for name in ("IconQA", "FigureQA"):
@@ -366,7 +389,7 @@ def test_a_server_without_data_gets_its_clients_scores(
 
 @pytest.mark.slow
 def test_a_client_killed_without_a_word_rejoins_and_one_that_stays_away_is_left_out(
-    running: Running, tmp_path: Path
+    four: Running, tmp_path: Path
 ) -> None:
     """All four clients are asked in both stages: in the first one a client is killed in its turn and
     started again, as its unit would; in the second one another is killed and stays away."""
@@ -374,13 +397,13 @@ def test_a_client_killed_without_a_word_rejoins_and_one_that_stays_away_is_left_
     terms = {"per_round": 4, "min_clients": 3, "deadline": WAIT}
     changes = ["method=finetune", *(f"federation.{key}={value}" for key, value in terms.items())]
     with ThreadPoolExecutor() as pool:
-        log = pool.submit(running.do, "server/run", *changes, FCIT_RUN=str(out))
-        back = in_its_turn(running)
-        running.stop(f"client-{back}", signal.SIGKILL)
-        rejoin(running, back)
+        log = pool.submit(four.do, "server/run", *changes, FCIT_RUN=str(out))
+        back = in_its_turn(four)
+        four.stop(f"client-{back}", signal.SIGKILL)
+        rejoin(four, back)
         until(lambda: (out / "log.jsonl").is_file() or log.done(), "no round was finished")
-        gone = in_its_turn(running)
-        running.stop(f"client-{gone}", signal.SIGKILL)
+        gone = in_its_turn(four)
+        four.stop(f"client-{gone}", signal.SIGKILL)
         said = log.result()
     assert (out / "matrix.json").is_file(), said
     first, second = read_lines(out / "log.jsonl")
@@ -389,23 +412,67 @@ def test_a_client_killed_without_a_word_rejoins_and_one_that_stays_away_is_left_
     assert second["clients"] == [client for client in range(4) if client != gone]
     assert [(one["client"], one["kind"]) for one in second["faults"]] == [(gone, "timeout")]
     assert f"client {gone} (timeout" in said
-    rejoin(running, gone)
+    rejoin(four, gone)
+
+
+@pytest.mark.slow
+def test_a_killed_servers_run_goes_on_and_nobody_in_its_journal_trains_again(
+    four: Running, table: dict, tmp_path: Path
+) -> None:
+    """One client is away, so that the round cannot end before the kill."""
+    table_here = federation(table, "finetune").model_dump(mode="json")
+    table_here["federation"] |= {"engine": "local", "per_round": 4}
+    local = fcit.run(validate(table_here), tmp_path / "local").folder
+    out = tmp_path / "deployed"
+    words = ["server/run", "method=finetune", "federation.per_round=4"]
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(four.do, *words, FCIT_RUN=str(out))
+        gone = in_its_turn(four)
+        four.stop(f"client-{gone}", signal.SIGKILL)
+        others = {client for client in range(4) if client != gone}
+        kept = {f"{client}.safetensors" for client in others}
+        journal = out / "journal"
+        until(lambda: kept <= {file.name for file in journal.glob("*")}, "no replies are kept")
+        (server,) = holders(out / ".lock")
+        os.kill(server, signal.SIGKILL)
+        trained = errands(four)
+        rejoin(four, gone)
+        until(first.done, "Flower does not see that its run was killed")
+        assert not (out / "log.jsonl").exists()
+        said = four.do(*words, FCIT_RUN=str(out))
+    assert (out / "matrix.json").is_file(), said
+    now = errands(four)
+    assert {client: now[client] - trained[client] for client in others} == dict.fromkeys(others, 1)
+    assert (out / "matrix.json").read_bytes() == (local / "matrix.json").read_bytes()
+    mine, theirs = RunFolder(local).state()[0], RunFolder(out).state()[0]
+    assert to_bytes(flatten(mine)) == to_bytes(flatten(theirs))
+
+
+def holders(file: Path) -> list[int]:
+    """The processes that have a file open."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if any(one.readlink() == file for one in (process / "fd").iterdir()):
+                found.append(int(process.name))
+    return found
+
+
+def errands(running: Running) -> dict[int, int]:
+    """How often each client was asked to train."""
+    logs = {client: running.root / f"client-{client}.log" for client in range(4)}
+    return {
+        client: log.read_text().count("Receiving: train message")
+        for client, log in logs.items()
+        if log.is_file()
+    }
 
 
 def in_its_turn(running: Running) -> int:
     """The first client that gets something to train, once it has."""
-
-    def got() -> dict[int, int]:
-        logs = {client: running.root / f"client-{client}.log" for client in range(4)}
-        return {
-            client: log.read_text().count("Receiving: train message")
-            for client, log in logs.items()
-            if log.is_file()
-        }
-
-    before = got()
-    until(lambda: got() != before, "no client was asked to train")
-    return next(client for client, count in got().items() if count != before.get(client, 0))
+    before = errands(running)
+    until(lambda: errands(running) != before, "no client was asked to train")
+    return next(client for client, count in errands(running).items() if count != before[client])
 
 
 def restart_in_its_turn(running: Running) -> None:
@@ -418,12 +485,11 @@ def restart_in_its_turn(running: Running) -> None:
 def rejoin(running: Running, client: int) -> None:
     """Start a client again and again until the SuperLink takes it, which it does once it no longer
     takes the one that was killed for present."""
-    name, log = f"client-{client}", running.root / f"client-{client}.log"
-    before = log.read_text().count("SuperNode ID")
+    before = running.connected(client)
 
     def back() -> bool:
-        if name not in running.processes or running.processes[name].poll() is not None:
+        if not running.runs(client):
             running.client(client)
-        return log.read_text().count("SuperNode ID") > before
+        return running.connected(client) > before
 
-    until(back, f"{name} was not taken again")
+    until(back, f"client {client} was not taken")

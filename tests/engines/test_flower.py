@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -13,18 +15,18 @@ import pytest
 import torch
 
 from fcit.config import Config, validate
-from fcit.engines import build, check_memory
+from fcit.engines import build, check_memory, hush
 from fcit.engines.node import Place, keep, recall, respond
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
 
 pytest.importorskip("flwr")
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import parcels, wire
 from fcit.engines.apps import _suffice, place
-from fcit.engines.flower import FlowerEngine
+from fcit.engines.flower import AFTER, FlowerEngine
 
 TASK = Task("IconQA", ("IconQA",))
 TURNS = [Turn(client, TASK, 0, 1) for client in (0, 1, 2)]
@@ -40,6 +42,7 @@ class FakeGrid:
         self.polls = 0
         self.hello: dict[int, Any] = {}
         self.names = dict[int, str]()
+        self.lives = set[float]()
 
     def get_nodes(self) -> list[SimpleNamespace]:
         self.polls += 1
@@ -53,6 +56,7 @@ class FakeGrid:
         for message in messages:
             key = f"message {len(self.sent)}"
             message.metadata.__dict__["_message_id"] = key
+            self.lives.add(message.metadata.ttl)
             client = message.metadata.dst_node_id - 100
             header, _ = parcels.unpack(message.content)
             self.sent.append((client, header))
@@ -143,6 +147,15 @@ def test_tokens_come_back_by_client(engine) -> None:
     assert [float(one.token[0]) for one in found] == [0, 1, 2]
 
 
+def lying() -> RecordDict:
+    """An update whose safetensors header gives a size beyond all integers of a tensor of no bytes."""
+    head = b'{"adapters/0/a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}'
+    data = struct.pack("<Q", len(head)) + head
+    records = update(1)
+    records["body"] = ArrayRecord({"": Array("uint8", (len(data),), "safetensors", data)})
+    return records
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "detail"),
     [
@@ -151,6 +164,7 @@ def test_tokens_come_back_by_client(engine) -> None:
         (parcels.pack({"client": 1}, {}), "garbled", "samples"),
         (RecordDict(), "garbled", "not a message of fcit"),
         (update(2), "garbled", "as client 2"),
+        (lying(), "garbled", "not a safetensors message"),
         (None, "timeout", "no answer in 1 s"),
     ],
 )
@@ -165,6 +179,16 @@ def test_one_clients_fault_leaves_the_others_updates(
     assert isinstance(fault, Fault)
     assert fault.kind == kind
     assert detail in fault.detail
+
+
+def test_every_message_lives_by_the_rounds_deadline(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.deadline = 4.5
+    list(one.run(jobs()))
+    list(one.identify(TURNS))
+    list(one.score("IconQA", [1]))
+    assert {header["do"] for _, header in one.grid.sent} == {"hello", "train", "identify", "score"}
+    assert one.grid.lives == {AFTER * 4.5}
 
 
 def test_a_client_that_never_connects_times_out(engine) -> None:
@@ -247,6 +271,24 @@ def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine
     one.grid.up[101] = "since 3"
     del one.grid.hello[101]
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
+def test_a_node_that_came_up_again_gets_no_errand_until_it_has_said_who_it_is(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    one.grid.up[101] = "since 2"
+    pull, polls = one.grid.pull_messages, one.grid.polls
+
+    def silent(ids) -> Iterator[Message]:
+        if one.grid.polls <= polls + 3:
+            assert one.grid.asked("train").count(1) == 1
+            return iter([])
+        return pull(ids)
+
+    one.grid.pull_messages = silent
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    assert one.grid.polls > polls + 3
+    assert one.grid.asked("train").count(1) == 2
 
 
 def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(engine) -> None:
@@ -398,6 +440,16 @@ def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -
 
 
 # -- choosing an engine --------------------------------------------------------------------------------
+
+
+def test_flower_is_told_to_tell_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"FLWR_TELEMETRY_ENABLED": "1", "FLWR_LOG_LEVEL": "INFO"})
+    hush()
+    assert os.environ == {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_LOG_LEVEL": "INFO",
+    }
 
 
 def test_without_flower_one_line_says_what_to_install(

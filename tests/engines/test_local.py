@@ -8,11 +8,13 @@ import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fcit.config import Config, validate
+from fcit.engines import local
 from fcit.engines.local import LocalEngine, Worker
 from fcit.experiment import Experiment
 from fcit.methods.finetune import Finetune
@@ -174,6 +176,37 @@ def test_a_client_that_hangs_is_a_fault_at_the_deadline(config: Config, spoilt) 
         assert (fault.client, fault.kind) == (turns[0].client, "timeout")
         assert process.poll() == -signal.SIGKILL
         assert len(list(engine.run(work))) == 1
+
+
+def test_workers_and_those_in_their_places_take_gpus_in_turn(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str | None] = []
+
+    def start(*_: object, env: dict[str, str], **__: object) -> SimpleNamespace:
+        found.append(env.get("CUDA_VISIBLE_DEVICES"))
+        nothing = lambda: None  # noqa: E731
+        return SimpleNamespace(stdin=None, stdout=None, kill=nothing, wait=nothing)
+
+    def given(device: str, device_map: str = "") -> list[str | None]:
+        found.clear()
+        model = config.model.model_copy(update={"device": device, "device_map": device_map})
+        with LocalEngine(config.model_copy(update={"model": model}), 3) as engine:
+            engine._replaced(engine.all[1])
+        return [*sorted(found[:3], key=str), found[3]]
+
+    monkeypatch.setattr(local.subprocess, "Popen", start)
+    monkeypatch.setattr(Worker, "ask", lambda *_: ({}, {}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert given("auto") == given("cuda") == ["0", "0", "1", "1"]
+    assert given("cuda:1") == given("cpu") == given("cuda", "auto") == [None] * 4
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert given("auto") == ["4", "4", "7", "7"]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    assert given("auto") == ["4"] * 4  # as this process has it
 
 
 def test_closing_an_engine_ends_its_workers(config: Config) -> None:

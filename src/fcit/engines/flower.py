@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 
 from fcit.config import Config
 from fcit.engines import parcels, wire
-from fcit.engines.answers import lost, opened, read, who
+from fcit.engines.answers import lost, opened, who
 from fcit.engines.local import LocalEngine
 from fcit.engines.node import Reply
 from fcit.evaluate import Answer
@@ -112,7 +112,7 @@ class FlowerEngine:
             for turn in turns
         }
         for client, reply in self._send(asks):
-            yield read(client, reply, wire.unpack_identity)
+            yield wire.understood(client, reply, wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, or what they did instead, as they come."""
@@ -124,7 +124,9 @@ class FlowerEngine:
             asks[client] = Errand(client, (header, weights), MessageType.TRAIN)
             versions[client] = torch.tensor([job.turn.stage, job.turn.round])
         for client, reply in self._send(asks):
-            found = read(client, reply, lambda header, body: wire.unpack_update(header, body)[0])
+            found = wire.understood(
+                client, reply, lambda header, body: wire.unpack_update(header, body)[0]
+            )
             if isinstance(found, Update) and isinstance(reply, tuple):
                 kept = reply[0].get("kept")
                 found = replace(found, memory={"turn": versions[client]} if kept else {})
@@ -139,7 +141,7 @@ class FlowerEngine:
         body = flatten(replace(self.placed, optimiser={}))
         asks = {client: Errand(client, (header, body), MessageType.EVALUATE) for client in clients}
         for client, reply in self._send(asks):
-            yield read(client, reply, wire.unpack_score)
+            yield wire.understood(client, reply, wire.unpack_score)
 
     def _about(self, turn: Turn) -> wire.Header:
         return {"turn": wire.pack_turn(turn), "config": self.recipe, "run": self.run_name}

@@ -32,9 +32,9 @@ class GoneError(Exception):
 
 
 class Worker:
-    """One worker process, spoken to through its pipes."""
+    """One worker process, spoken to through its pipes. gpu: the one it sees ("": all)."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, gpu: str = ""):
         threads = str(config.training.threads)
         quiet = {
             "OMP_NUM_THREADS": threads,
@@ -44,11 +44,12 @@ class Worker:
             "TRANSFORMERS_VERBOSITY": "error",
             "FCIT_SERVER": str(os.getpid()),
         }
+        own = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "fcit.engines.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | quiet,
+            env=os.environ | quiet | own,
             process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
         self.ask({"do": "config", "config": config.model_dump(mode="json")})
@@ -127,6 +128,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
 
 
+def gpus() -> list[str]:
+    """CUDA's GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    return [named[at] if any(named) else str(at) for at in range(torch.cuda.device_count())]
+
+
+def shared(config: Config) -> list[str]:
+    """The GPUs that workers share out among them: none where the recipe names one, or spreads a model
+    over all of them."""
+    model = config.model
+    return gpus() if model.device in ("auto", "cuda") and not model.device_map else []
+
+
 class LocalEngine:
     """Clients on this machine. `memory` is what each client keeps between its turns: it goes to them with
     their jobs, comes back in their updates, and whoever accepts these puts it here.
@@ -149,8 +167,11 @@ class LocalEngine:
         self.all: list[Worker | InProcess] = []
         self.free: queue.Queue[Worker | InProcess] = queue.Queue()
         try:
-            kind = InProcess if workers == 1 and not self.deadline else Worker
-            for one in self.map(lambda _: kind(config), range(workers)):
+            alone = workers == 1 and not self.deadline
+            own = [] if alone else shared(config)
+            self.gpus = own if len(own) > 1 else [""]
+            make = (lambda _: InProcess(config)) if alone else self._worker
+            for one in self.map(make, range(workers)):
                 self.all.append(one)
                 self.free.put(one)
         except BaseException:
@@ -182,7 +203,7 @@ class LocalEngine:
             for turn in turns
         ]
         for client, reply in self._as_completed(asks):
-            yield _read(client, reply, wire.unpack_identity)
+            yield wire.understood(client, reply, wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, as they come."""
@@ -191,7 +212,7 @@ class LocalEngine:
             header, weights = wire.pack_job(job, self.memory.get(job.turn.client, {}))
             asks.append((job.turn.client, header | {"do": "train"}, weights))
         for client, reply in self._as_completed(asks):
-            found = _read(client, reply, _with_memory)
+            found = wire.understood(client, reply, _with_memory)
             self.tick()
             yield found
 
@@ -213,7 +234,7 @@ class LocalEngine:
             for client in clients
         ]
         for client, reply in self._as_completed(asks):
-            yield _read(client, reply, wire.unpack_score)
+            yield wire.understood(client, reply, wire.unpack_score)
 
     def ask(self, header: wire.Header, weights: Weights | None = None) -> wire.Frame:
         """Send a request to a worker that is free, or once one is, and wait for its reply."""
@@ -236,6 +257,9 @@ class LocalEngine:
         finally:
             self.free.put(one)
 
+    def _worker(self, place: int) -> Worker:
+        return Worker(self.config, self.gpus[place % len(self.gpus)])
+
     def _replaced(self, gone: Worker | InProcess) -> Worker | InProcess:
         """Another worker in the place of one that is gone, unless the engine is closing."""
         with self.crew:
@@ -244,7 +268,7 @@ class LocalEngine:
             gone.close()
             place = self.all.index(gone)
             try:
-                self.all[place] = Worker(self.config)
+                self.all[place] = self._worker(place)
                 if self.placed is not None:
                     self.all[place].ask({"do": "place"}, self.placed)
             except GoneError as again:
@@ -264,14 +288,6 @@ class LocalEngine:
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _read(
-    client: int,
-    reply: wire.Frame | Fault,
-    unpack: Callable[[wire.Header, Weights], wire.Answered],
-) -> wire.Answered | Fault:
-    return reply if isinstance(reply, Fault) else wire.understood(client, reply, unpack)
 
 
 def _with_memory(header: wire.Header, weights: Weights) -> Update:

@@ -56,12 +56,14 @@ def read_header(text: str | bytes) -> Header:
 
 
 def understood(
-    client: int, frame: Frame, unpack: Callable[[Header, Weights], Answered]
+    client: int, reply: Frame | Fault, unpack: Callable[[Header, Weights], Answered]
 ) -> Answered | Fault:
     """What a client's answer says, or the Fault ("garbled") of one that cannot be unpacked or is signed
-    by another client."""
+    by another client; a Fault stays one."""
+    if isinstance(reply, Fault):
+        return reply
     try:
-        found = unpack(*frame)
+        found = unpack(*reply)
     except Exception as error:  # whatever it is, one client's bytes end no run
         said = str(error) if isinstance(error, FcitError | ValueError) else repr(error)
         return Fault(client, "garbled", f"not what was asked for: {said}")

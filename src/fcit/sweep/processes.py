@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from fcit.config import Config
-from fcit.engines.local import cores
+from fcit.engines.local import cores, gpus
 from fcit.files import write_json
 from fcit.runfolder import RunFolder
 from fcit.server import Position
@@ -134,10 +134,8 @@ def _places(parts: Sequence[Config], jobs: int) -> list[str]:
     import torch
 
     devices = {config.model.device for config in parts}
-    if devices <= {"auto", "cuda"} and torch.cuda.is_available():
-        named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        gpus = [named[at] if any(named) else str(at) for at in range(torch.cuda.device_count())]
-        return [gpus[at % len(gpus)] for at in range(jobs or len(gpus))]
+    if devices <= {"auto", "cuda"} and (here := gpus()):
+        return [here[at % len(here)] for at in range(jobs or len(here))]
     if not jobs and (devices == {"cpu"} or not torch.backends.mps.is_available()):
         jobs = cores() // max(config.training.threads for config in parts)
     return [""] * max(1, jobs)
