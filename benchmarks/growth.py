@@ -173,7 +173,8 @@ def table(found: dict[str, list[dict]]) -> str:
 
 
 def draw(found: dict[str, list[dict]], path: Path) -> None:
-    """A panel a series: seconds against size, with a line of slope 1 through the last point."""
+    """Two panels a series: seconds against size, with a line of slope 1 through the last point; below,
+    the peak of memory above the first point's."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -182,16 +183,23 @@ def draw(found: dict[str, list[dict]], path: Path) -> None:
 
     from fcit.files import written_aside
 
-    figure, panels = plt.subplots(1, len(found), figsize=(9, 2.8), layout="constrained")
-    for panel, (name, rows) in zip(panels, found.items(), strict=True):
+    figure, (panels, below) = plt.subplots(
+        2, len(found), figsize=(9, 4.8), sharex="col", layout="constrained"
+    )
+    for panel, under, (name, rows) in zip(panels, below, found.items(), strict=True):
         counts, seconds = [row["count"] for row in rows], [row["seconds"] for row in rows]
         linear = [seconds[-1] * count / counts[-1] for count in counts]
         panel.loglog(counts, linear, "--", color="0.7", label="linear")
         panel.loglog(counts, seconds, "o-", label="seconds", markersize=4)
-        for axis in (panel.xaxis, panel.yaxis):
+        memory = [(row["peak"] - rows[0]["peak"]) / 1e6 for row in rows]
+        under.semilogx(counts, memory, "o-", color="C1", markersize=4)
+        under.margins(y=0.15)
+        under.axhline(0, color="0.7", linewidth=0.8)
+        for axis in (panel.xaxis, panel.yaxis, under.xaxis):
             axis.set_minor_formatter(NullFormatter())
-        panel.set_xlabel(name)
+        under.set_xlabel(name)
     panels[0].set_ylabel("seconds")
+    below[0].set_ylabel("MB above the first")
     panels[0].legend(frameon=False)
     with written_aside(path) as aside:
         figure.savefig(aside, dpi=110, format="png")

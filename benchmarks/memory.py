@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/memory.py [--hidden 1024] [--depth 20] [--batch 8] [--checkpointing]
 
-Writes a LLaVA-shaped model of random weights (325 million parameters by default) to a temporary folder,
+Writes a LLaVA-shaped model of random weights (327 million parameters by default) to a temporary folder,
 trains one turn of DISCO with it in a process of its own, and prints the peak of its resident memory,
 without what the interpreter and its imports had taken, beside the prediction.
 """

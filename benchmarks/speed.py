@@ -5,7 +5,9 @@
 round     every client's turn of the first round in this process, against the floor: the floating-point
           operations of the trained path forward and backward at the rate of large matrix products, and
           at the rate of the model's own (narrow) ones; what operators take the rest, by torch's profiler.
-          Seconds on the CPU, in the recipe's one thread, which other work hardly lengthens
+          Seconds on the CPU, in the recipe's one thread, which other work hardly lengthens.
+          In pass 1 also the share of decoding and preparing: what the thread that reads, opens and
+          prepares images is on the CPU, of all CPU seconds of that pass (images encoded too)
 vision    distinct images of that round, and how many were encoded: in the first pass, in the second
 batches   the share of a turn that reads images and tokenizes; the share of tokens that is padding, over
           all turns of the plan, grouped by length and in random order
@@ -18,18 +20,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 from unittest import mock
+
+from starting import start
 
 if TYPE_CHECKING:
     import torch
@@ -47,18 +47,6 @@ OPERATORS = {
     ),
 }  # fmt: skip
 """Operators by what they are for, by the beginnings of their names."""
-
-FIRST = """
-import os, sys, time
-import {module} as place
-def first(*given, **more):
-    print("at", time.time(), flush=True)
-    os._exit(0)
-place.{name} = first
-sys.argv = {argv!r}
-from fcit.cli import main
-main()
-"""
 
 
 def main() -> None:
@@ -110,16 +98,21 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     cache = site.model.cache
     found: dict[str, float] = {"clients": len(turns), "distinct images": len(images)}
     preparing: list[float] = []
+    decoding: list[float] = []
     seconds: list[float] = []
     for number in range(2):
         before = cache.computed
-        with timed(site.model, "batch", preparing):
+        with (
+            timed(site.model, "batch", preparing),
+            timed(site.model.pictures, "_open", decoding, time.thread_time),
+        ):
             begun = time.process_time()
             updates = [site.train(job, {})[0] for job in jobs]
             seconds.append(time.process_time() - begun)
         found[f"images encoded in pass {number + 1}"] = cache.computed - before
         if number == 0:
             found["seconds of pass 1, images encoded"] = seconds[0]
+            found["share of decoding and preparing in pass 1"] = sum(decoding) / seconds[0]
             preparing.clear()
     steps = sum(update.metrics["steps"] for update in updates)
     found |= {"seconds": seconds[1], "steps": steps, "seconds a step": seconds[1] / steps}
@@ -208,16 +201,21 @@ def _part(operator: str) -> str:
 
 
 @contextmanager
-def timed(owner: object, name: str, seconds: list[float]) -> Iterator[None]:
+def timed(
+    owner: object,
+    name: str,
+    seconds: list[float],
+    clock: Callable[[], float] = time.process_time,
+) -> Iterator[None]:
     """While it is open, every call of a method adds its seconds to the list."""
     call = getattr(owner, name)
 
     def clocked(*given, **more):
-        begun = time.process_time()
+        begun = clock()
         try:
             return call(*given, **more)
         finally:
-            seconds.append(time.process_time() - begun)
+            seconds.append(clock() - begun)
 
     with mock.patch.object(owner, name, clocked):
         yield
@@ -260,50 +258,6 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
 
 def _padded(spans: Sequence[int], chosen: Iterator[list[int]]) -> int:
     return sum(len(batch) * max(spans[i] for i in batch) for batch in chosen)
-
-
-def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
-    """Seconds from a process's start, and those it was on a CPU."""
-    sets = [word for change in changes for word in ("--set", change)]
-    argv = ["fcit", "run", str(recipe), *sets, "--set", "data.train=200", "--set", "data.test=8"]
-    found: dict[str, float] = {}
-
-    def note(label: str, rows: Sequence[tuple[float, float]]) -> None:
-        for kind, values in zip(("", ", on the CPU"), zip(*rows, strict=True), strict=True):
-            found[label + kind] = median(values)
-
-    helped = [sys.executable, "-m", "fcit.cli", "--help"]
-    note("fcit --help", [seconds(helped, told=False) for _ in range(times + 1)][1:])
-    places = {"answer": ("fcit.evaluate", "answer"), "step": ("fcit.client", "schedule")}
-    for label, (module, name) in places.items():
-        rows = []
-        for _ in range(times + 1):
-            with tempfile.TemporaryDirectory() as folder:
-                code = FIRST.format(
-                    module=module, name=name, argv=[*argv, "--out", folder + "/run"]
-                )
-                rows.append(seconds([sys.executable, "-c", code], told=True))
-        note(f"second run to its first {label}", rows[1:])
-    return found
-
-
-def seconds(command: Sequence[str], told: bool) -> tuple[float, float]:
-    """Of a process, to its end or to the moment that it tells: by the clock, and on the CPU."""
-    used = _children()
-    begun = time.time()
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"speed.py: {command[:3]} failed: {done.stderr[-500:]}")
-    ended = time.time()
-    if told:
-        line = next(one for one in done.stdout.splitlines() if one.startswith("at "))
-        ended = float(line.removeprefix("at "))
-    return ended - begun, _children() - used
-
-
-def _children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 if __name__ == "__main__":

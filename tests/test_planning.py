@@ -19,7 +19,7 @@ from fcit.experiment import Experiment
 from fcit.files import read_lines
 from fcit.models import CHECKPOINTS
 from fcit.models.memory import Load, memory
-from fcit.models.size import Size
+from fcit.models.size import Size, encoder
 from fcit.planning import estimates, plan
 from fcit.planning.rehearsal import rehearse
 from fcit.types import FcitError
@@ -122,6 +122,11 @@ def test_the_identity_encoder_takes_memory_where_there_is_one(table: dict) -> No
     own = [value.numel() for key, value in weights.items() if not key.endswith("position_ids")]
     assert taken["disco"]["identity encoder"] == 4 * sum(own)
     assert "identity encoder" not in taken["finetune"]
+
+
+def test_an_identity_encoder_that_is_no_clip_is_refused() -> None:
+    with pytest.raises(FcitError, match=r"\[model\] identity: .*model_type is 'llava', not 'clip'"):
+        encoder(CHECKPOINTS / "mini-lmm")
 
 
 def test_what_training_would_refuse_is_not_guessed(table: dict) -> None:

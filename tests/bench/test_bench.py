@@ -62,6 +62,23 @@ def test_peft_answers_as_ours_with_one_open_subspace_a_sample(pair: Pair) -> Non
     assert each[1] != first[1]
 
 
+def test_answers_without_adapters_are_the_base_models(pair: Pair) -> None:
+    prompts, images = [sample.prompt for sample in pair.asked.samples], pair.asked.images
+    strong = {
+        name: {key: 30 * value for key, value in block.items()}
+        for name, block in pair.state.adapters.items()
+    }
+    base = replace(pair.state, adapters={})
+    contenders = pair.answers()
+    pair.theirs.put(strong)
+    answers = contenders["answer base"]()
+    adapted = contenders["answer peft"]()
+    pair.theirs.put(pair.state.adapters)
+    pair.ours.receive(base, pair.method.scale)
+    assert answers == pair.ours.generate(prompts, images, SMALL.tokens)
+    assert answers != adapted
+
+
 def test_both_sides_stand_on_one_set_of_weights(pair: Pair) -> None:
     mine = {one.data_ptr() for one in pair.ours.model.parameters()}
     other = [one for name, one in pair.theirs.model.named_parameters() if ".lora_" not in name]
@@ -97,7 +114,9 @@ def test_the_command_writes_every_ratio_with_its_verdict(tmp_path: Path) -> None
         assert found[name]["ratio"] > 0
         assert found[name]["met"] is (found[name]["ratio"] >= found[name]["target"])
         assert name in done.output
-    assert found["train_vs_peft_float32"]["met"] is None
+    for name in ("generate_vs_base", "train_vs_peft_float32"):
+        assert found[name]["ratio"] > 0
+        assert (found[name]["target"], found[name]["met"]) == (None, None)
     assert found["machine"]["threads"] == torch.get_num_threads()
 
 

@@ -11,7 +11,6 @@ from fcit.models.size import Size
 BITS = {"8bit": 1.0, "4bit": 0.5}
 """Bytes of a quantised weight, by what `model.quantize` calls it; its scales are not counted."""
 
-
 HOLES = (0.35, 3.0)
 """What glibc keeps between a step's tensors on a CPU, in parts of the activations and of what passes:
 fitted to four measured turns (docs/performance.md)."""

@@ -129,8 +129,11 @@ def _image(
 
 def encoder(folder: str | Path) -> tuple[int, int]:
     """How wide an identity encoder's text features are, and its parameters. Raises FcitError where its
-    configuration cannot be read."""
+    configuration cannot be read, or is of no CLIP."""
     try:
+        kind = CLIPConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
+        if kind != "clip":
+            raise ValueError(f"its model_type is {kind!r}, not 'clip'")
         config = CLIPConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model = CLIPModel(config)
