@@ -134,7 +134,7 @@ def encoder(folder: str | Path) -> tuple[int, int]:
         kind = CLIPConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
         if kind != "clip":
             raise ValueError(f"its model_type is {kind!r}, not 'clip'")
-        config = CLIPConfig.from_pretrained(folder, local_files_only=True)
+        config: Any = CLIPConfig.from_pretrained(folder, local_files_only=True)
         with torch.device("meta"):
             model = CLIPModel(config)
         return int(config.text_config.hidden_size), _count(model)
