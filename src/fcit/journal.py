@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ TOKENS = "tokens"
 
 class RunJournal:
     """Implements `replies.Journal`. What clients are to remember is in their replies' files too, and
-    theirs only when their round is over (`memories`): a reply put aside leaves them as they were."""
+    theirs only when their round is over (`memories`): a reply put aside leaves them as they were.
+    `check` is given those of a round that is taken up again, before anybody is asked."""
 
-    def __init__(self, run: Path):
+    def __init__(self, run: Path, check: Callable[[dict[int, Weights]], None] = lambda _: None):
+        self.check = check
         self.folder, self.aside = run / "journal", run / "quarantine"
         self.place = (0, 0)
         self.known: tuple[list[Identity], list[Fault]] | None = None
@@ -46,6 +48,7 @@ class RunJournal:
             else:
                 reply = _reply(path, note, keys)
                 self.kept[reply.update.client] = reply
+        self.check(self.memories())
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
         """The round's tokens and who gave none, once they are known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,7 +198,7 @@ class Session:
                 self.results.clock = time.monotonic()
 
             engine.tick = tick
-            journal = RunJournal(self.folder.path)
+            journal = RunJournal(self.folder.path, partial(engines.check_memory, self.config))
             self.results.clock = time.monotonic()
             federate(
                 self.experiment.training_setting,

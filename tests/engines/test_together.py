@@ -41,7 +41,13 @@ WHATS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "bfloat16": ("disco", {"federation": {"wire": "bfloat16"}}),
     "clients' scores": ("disco", {"evaluation": {"where": "clients"}}),
-    "private tokens": ("disco", {"privacy": {"clip": 1.0, "noise": 0.1, "token_noise": 0.05}}),
+    "private tokens": (
+        "disco",
+        {
+            "privacy": {"clip": 1.0, "noise": 0.1, "token_noise": 0.05},
+            "federation": {"absurd": 0.0},
+        },
+    ),
     "a robust rule": ("finetune", {"federation": {"robust": "median", "per_round": 4}}),
     "exact averages": ("finetune", {"federation": {"average": "product"}}),
 }
