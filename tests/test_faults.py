@@ -15,7 +15,7 @@ from fcit.methods.base import Method
 from fcit.optimisers import Optimiser
 from fcit.optimisers.scaffold import Scaffold
 from fcit.packing import pack_update, unpack_state
-from fcit.replies import InMemory
+from fcit.replies import InMemory, Reply
 from fcit.seeds import torch_stream
 from fcit.server import Round, Terms, take_round
 from fcit.types import (
@@ -182,6 +182,19 @@ def test_a_bad_client_is_named_put_aside_and_not_averaged(
         kind in ("crash", "timeout", "garbled", "late", "silent") and what != "has no metrics"
     )
     assert aside == ([] if sent_nothing else [f"1-1-client{BAD}-{kind}.safetensors"])
+
+
+def test_memories_of_a_round_taken_up_again_are_checked_before_anybody_is_asked(
+    tmp_path: Path,
+) -> None:
+    heard: list[dict[int, Weights]] = []
+    one = RunJournal(tmp_path)
+    one.begin(0, 1)
+    block = {"0": {"a": torch.ones(2)}}
+    update = Update(3, 5, block, {}, {"loss": 1.0}, memory={"turn": torch.tensor([0, 1])})
+    one.keep(Reply(update, 8, 1.0, {}))
+    RunJournal(tmp_path, heard.append).begin(0, 1)
+    assert heard[0][3]["turn"].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("name", METHODS)
