@@ -137,7 +137,7 @@ def take_turn(
         if not math.isfinite(norm):
             raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
         optimizer.step()
-        give_back(model.device.type, model.model.num_parameters())
+        give_back(model.device.type, model.parameters)
         losses.append(value)
     control.noise = None
     model.checkpoint(False)

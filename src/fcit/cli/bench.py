@@ -37,8 +37,8 @@ def bench(
 
     Both sides run the same client's turn and the same generation, in alternation; a ratio is our
     throughput over theirs, the median over rounds with its quartiles. PEFT's adapters are in the model's
-    numbers (its faster choice); lines with float32 are PEFT's own choice. generate_vs_base is the base
-    model without any adapter: by it PEFT's ratios tell how much of the time is both sides'. Needs peft.
+    numbers (its faster choice); lines with float32 are PEFT's own choice. generate_vs_base is
+    PEFT's side with its adapters off: by it the other ratios tell how much is both sides'. Needs peft.
 
     Example:  fcit bench --layers 1 --rounds 3
     """

@@ -58,6 +58,7 @@ class LMM:
         clip: str | Path = "",
     ):
         self.model, self.processor = load(folder, device, dtype, quantize, device_map, clip)
+        self.parameters = self.model.num_parameters()
         self.vision = Vision(self.model, self.processor)
         self.device = self.model.get_input_embeddings().weight.device
         self.tokenizer = self.processor.tokenizer
@@ -237,7 +238,7 @@ class LMM:
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
         rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
-        give_back(self.device.type, self.model.num_parameters())
+        give_back(self.device.type, self.parameters)
         asked = mask.sum(dim=1).tolist()
         return [
             self.chat.completion(row, question, limit, ends)

@@ -131,10 +131,10 @@ def encoder(folder: str | Path) -> tuple[int, int]:
     """How wide an identity encoder's text features are, and its parameters. Raises FcitError where its
     configuration cannot be read, or is of no CLIP."""
     try:
-        kind = CLIPConfig.get_config_dict(folder, local_files_only=True)[0].get("model_type")
-        if kind != "clip":
+        found, _ = CLIPConfig.get_config_dict(folder, local_files_only=True)
+        if (kind := found.get("model_type")) != "clip":
             raise ValueError(f"its model_type is {kind!r}, not 'clip'")
-        config: Any = CLIPConfig.from_pretrained(folder, local_files_only=True)
+        config: Any = CLIPConfig.from_dict(found)
         with torch.device("meta"):
             model = CLIPModel(config)
         return int(config.text_config.hidden_size), _count(model)
