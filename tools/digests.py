@@ -1,0 +1,99 @@
+"""Digests of eight short runs: a change of the code that changes no number leaves them as they are.
+
+    python tools/digests.py [--only disco ewc] [--out digests.json] [--against digests.json]
+
+Each run is trained anew in a temporary folder. Three digests a run: of the bytes of its state files, of
+their tensors alone (equal where a key was only renamed), and of its accuracies in matrix.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from safetensors import safe_open
+
+import fcit
+
+RUNS = {
+    "finetune": {},
+    "disco": {},
+    "ewc": {},
+    "moelora": {},
+    "l2p": {},
+    "hide": {},
+    "scaffold": {"method": {"name": "finetune"}, "federation": {"optimizer": "scaffold"}},
+    "flower": {"method": {"name": "disco"}, "federation": {"engine": "flower"}},
+}
+
+
+def recipe(name: str) -> dict:
+    """Three stages of two rounds, two of four clients; one dataset of each scoring rule."""
+    table = {
+        "seed": 3,
+        "data": {"size": "tiny", "train": 60, "test": 24},
+        "setting": {"name": "task-hom", "order": ["IconQA", "Flickr30k", "Grounding"]},
+        "federation": {"clients": 4, "per_round": 2, "rounds": 2, "workers": 2, "minimum": 4},
+        "training": {"lr": 3e-3, "projector_lr": 1e-4, "batch_size": 8},
+        "method": {"name": name},
+        "evaluation": {"max_new_tokens": 12, "general": 24},
+    }
+    for section, values in RUNS[name].items():
+        table[section] = table[section] | values
+    return table
+
+
+def digest(parts: list[bytes]) -> str:
+    """One digest of some bytes, whatever their order."""
+    inner = sorted(hashlib.sha256(part).digest() for part in parts)
+    return hashlib.sha256(b"".join(inner)).hexdigest()[:16]
+
+
+def tensors(file: Path) -> list[bytes]:
+    """A state file's tensors: type, shape and bytes, without their names."""
+    with safe_open(file, "pt") as opened:
+        found = [opened.get_tensor(key) for key in opened.keys()]  # noqa: SIM118
+    return [repr((one.dtype, tuple(one.shape), one.tolist())).encode() for one in found]
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The three digests of a run folder."""
+    files = sorted((folder / "state").glob("*.safetensors"))
+    matrix = json.loads((folder / "matrix.json").read_text(encoding="utf-8"))
+    numbers = {key: matrix[key] for key in ("matrix", "last", "avg", "forgetting", "zero_shot")}
+    return {
+        "files": digest([file.read_bytes() for file in files]),
+        "tensors": digest([one for file in files for one in tensors(file)]),
+        "matrix": digest([json.dumps(numbers, sort_keys=True).encode()]),
+    }
+
+
+def main() -> None:
+    """Run, print, and compare where asked to; exit 1 where a digest differs."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--out", type=Path, help="write the digests as JSON")
+    parser.add_argument("--against", type=Path, help="compare with digests written before")
+    asked = parser.parse_args()
+    found: dict[str, dict[str, str]] = {}
+    with tempfile.TemporaryDirectory() as room:
+        for name in asked.only:
+            fcit.run(recipe(name), out=Path(room) / name)
+            found[name] = digests(Path(room) / name)
+            print(name, *(f"{key} {value}" for key, value in found[name].items()), flush=True)
+    if asked.out:
+        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if asked.against:
+        before = json.loads(asked.against.read_text(encoding="utf-8"))
+        wrong = [f"{name}: {key}" for name in found for key in found[name]
+                 if found[name][key] != before[name][key]]  # fmt: skip
+        print("differ: " + ", ".join(wrong) if wrong else "all digests are equal")
+        sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
