@@ -30,8 +30,8 @@ test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu"
 
 lint: $(STAMP)
-	$(BIN)/ruff format --check src tests examples benchmarks
-	$(BIN)/ruff check src tests examples benchmarks
+	$(BIN)/ruff format --check src tests tools examples benchmarks
+	$(BIN)/ruff check src tests tools examples benchmarks
 	$(BIN)/pyright
 
 clean:

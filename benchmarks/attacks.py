@@ -20,11 +20,11 @@ from statistics import fmean, stdev
 from typing import Any, ClassVar
 from unittest import mock
 
-from fcit import config
-from fcit.api import Run, run
 from fcit.engines.local import LocalEngine
 from fcit.files import read_json
-from fcit.runfolder import RunFolder
+from fcit.recipe import config
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.api import Run, run
 from fcit.seeds import numpy_stream
 from fcit.types import Fault, FcitError, Job, State, Update
 from fcit.watch import Terminal

@@ -26,11 +26,11 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from fcit import config
-from fcit.api import run
+from fcit.aggregation.packing import Wire, pack
 from fcit.files import read_json, read_lines
-from fcit.packing import Wire, pack
-from fcit.runfolder import RunFolder
+from fcit.recipe import config
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.api import run
 from fcit.seeds import torch_stream
 from fcit.types import FcitError
 from fcit.watch import Silent, Terminal
@@ -141,8 +141,8 @@ def message(asked: argparse.Namespace) -> None:
 
 def one_message() -> list[float]:
     """The moments when a node's process can begin, has its model, and has trained once and twice."""
-    from fcit.site import Site
     from fcit.types import Job
+    from fcit.worker.model import Site
 
     at = [time.time()]
     site = Site(config.load(RECIPE, ["data.size=tiny"]))

@@ -89,11 +89,11 @@ def point(name: str, count: int) -> dict[str, float]:
 
 def clients(count: int) -> Callable[[], object]:
     """The server's own work for so many clients."""
+    from fcit.benchmark.partition import split
+    from fcit.benchmark.schedule import plan
     from fcit.methods import find
     from fcit.models import CHECKPOINTS
     from fcit.models.size import size
-    from fcit.partition import split
-    from fcit.schedule import plan
     from fcit.types import Setting, Stage, State, Task, Update
 
     method = find("finetune")()
@@ -125,14 +125,15 @@ def questions(count: int) -> Callable[[], object]:
 def _asking(count: int, blocks: int) -> Callable[[], object]:
     """DISCO answers so many questions about one picture, in batches of at most 50."""
 
-    from fcit.bench.pair import questions as asked
-    from fcit.bench.pair import state
-    from fcit.client import Data
-    from fcit.evaluate import answer, chunks
+    from fcit_bench.pair import questions as asked
+    from fcit_bench.pair import state
+
     from fcit.methods.disco import Disco
     from fcit.models import CHECKPOINTS
     from fcit.models.identity import Encoder
     from fcit.models.lmm import LMM
+    from fcit.rounds.client import Data
+    from fcit.rounds.evaluate import answer, chunks
 
     method = Disco()
     model, encoder = LMM(CHECKPOINTS / "mini-lmm"), Encoder(CHECKPOINTS / "mini-clip")

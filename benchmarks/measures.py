@@ -10,16 +10,16 @@ from pathlib import Path
 from statistics import fmean
 
 import fcit
-from fcit import metrics
-from fcit.benchmark import mini
-from fcit.evaluate import homes, routing
-from fcit.experiment import Experiment
+from fcit import suite as mini
+from fcit.benchmark import metrics
 from fcit.files import read_lines
 from fcit.report.group import spread
 from fcit.report.read import REFERENCES as POINTS
 from fcit.report.sheet import figure
-from fcit.runfolder import RunFolder
-from fcit.sweep import Clock
+from fcit.rounds.evaluate import homes, routing
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.sweep import Clock
+from fcit.worker.experiment import Experiment
 
 METHODS = (
     "zeroshot", "finetune", "lwf", "ewc", "l2p", "olora", "moelora", "hide", "disco", "individual",
@@ -119,7 +119,7 @@ def measure(key: Key, folder: Path, clock: Clock) -> Measured:
     )
 
 
-def _routing(run: fcit.api.Run, stage: str, unseen: bool) -> dict[str, float]:
+def _routing(run: fcit.runs.api.Run, stage: str, unseen: bool) -> dict[str, float]:
     """Routing of those test prompts whose wording does (not) occur in training, by dataset."""
     experiment = Experiment(run.config)
     tasks = [task for stage in experiment.training_setting.stages for task in stage.tasks]

@@ -53,7 +53,7 @@ def main() -> None:
 
 def recipe(place: Path, given: argparse.Namespace) -> dict:
     """One stage of one round of one client, whose turn has as many steps as are asked for."""
-    from fcit.benchmark import mini
+    from fcit import suite as mini
 
     mini.write(place / "data", 0, given.batch * given.steps, 1, ["Flickr30k"])
     return {
@@ -108,10 +108,10 @@ def write(folder: Path, hidden: int, depth: int) -> None:
 
 def turn(table: dict) -> dict[str, int]:
     """One client's turn; bytes of resident memory before anything is loaded, and at the peak."""
-    from fcit.config import validate
-    from fcit.models import identity, lmm, size  # so that the baseline holds every import
+    from fcit.models import identity, lmm, size
     from fcit.planning.rehearsal import rehearse
-    from fcit.site import Site
+    from fcit.recipe.config import validate
+    from fcit.worker.model import Site
 
     assert identity and lmm
     site = Site(validate(table))
@@ -133,8 +133,8 @@ def resident(key: str) -> int:
 
 def compare(table: dict, found: dict[str, int]) -> None:
     """Print what was predicted, part by part, and what was measured."""
-    from fcit.config import validate
     from fcit.planning import plan
+    from fcit.recipe.config import validate
 
     parts = plan(validate(table)).memory
     for name, value in parts.items():

@@ -29,9 +29,9 @@ from measures import (
 )
 from targets import targets
 
-from fcit import sweep
 from fcit.files import write_json
-from fcit.source import SIZES
+from fcit.recipe.data import SIZES
+from fcit.runs import sweep
 from fcit.types import FcitError
 from fcit.watch import Terminal
 

@@ -80,12 +80,12 @@ def main() -> None:
 
 def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """One round's turns: seconds, the floor, operators, encodings."""
-    from fcit.config import load
     from fcit.models.looks import PICTURE, Look
     from fcit.models.size import size
-    from fcit.site import Site
+    from fcit.recipe.config import load
     from fcit.types import Job
     from fcit.watch import Silent
+    from fcit.worker.model import Site
 
     site = Site(load(recipe, changes))
     experiment, method = site.experiment, site.method
@@ -223,13 +223,13 @@ def timed(
 
 def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """Padding over every turn of the plan (each client and task once)."""
-    from fcit.client import alike, grouped
-    from fcit.config import load
-    from fcit.experiment import Experiment
     from fcit.models.looks import PICTURE, Look
     from fcit.models.pictures import Pictures
+    from fcit.recipe.config import load
+    from fcit.rounds.client import alike, grouped
     from fcit.seeds import numpy_stream
     from fcit.watch import Silent
+    from fcit.worker.experiment import Experiment
 
     experiment = Experiment(load(recipe, changes))
     experiment.prepare(Silent())

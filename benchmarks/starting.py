@@ -39,7 +39,10 @@ def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
 
     helped = [sys.executable, "-m", "fcit.cli", "--help"]
     note("fcit --help", [seconds(helped, told=False) for _ in range(times + 1)][1:])
-    places = {"answer": ("fcit.evaluate", "answer"), "step": ("fcit.client", "schedule")}
+    places = {
+        "answer": ("fcit.rounds.evaluate", "answer"),
+        "step": ("fcit.rounds.client", "schedule"),
+    }
     for label, (module, name) in places.items():
         rows = []
         for _ in range(times + 1):

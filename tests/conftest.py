@@ -21,7 +21,7 @@ def _cache(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small mini suite: 40 training and 12 test samples of each dataset."""
-    from fcit.benchmark import mini
+    from fcit import suite as mini
 
     root = tmp_path_factory.mktemp("suite") / "mini"
     mini.write(root, seed=0, train=40, test=12)

@@ -11,15 +11,15 @@ import torch
 from PIL import Image, ImageDraw
 
 import fcit
-from fcit import config as configs
-from fcit.api import Run
 from fcit.files import write_lines
 from fcit.models import CHECKPOINTS
 from fcit.models.identity import Encoder
 from fcit.models.lmm import LMM
-from fcit.runfolder import RunFolder
+from fcit.recipe import config as configs
+from fcit.rounds.runfolder import RunFolder
+from fcit.rounds.server import Position
+from fcit.runs.api import Run
 from fcit.seeds import torch_stream
-from fcit.server import Position
 from fcit.types import State, Weights
 
 TASKS = ("IconQA", "FigureQA")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fcit.benchmark import mini
+from fcit import suite as mini
 from fcit.types import FcitError
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"

@@ -15,9 +15,9 @@ from PIL import Image
 import fcit
 from fcit.benchmark import datasets
 from fcit.benchmark.check import check
-from fcit.config import load, validate
-from fcit.experiment import Experiment
 from fcit.files import read_json, read_lines
+from fcit.recipe.config import load, validate
+from fcit.worker.experiment import Experiment
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 STAGES = ("Digit-Read", "Digit-Parity", "Digit-Size")

@@ -1,62 +1,21 @@
-"""Imports point down only; transformers, flwr and the heavy libraries stay in their rooms."""
+"""Rooms stand on floors: imports point down only; heavy libraries stay in their rooms.
+
+`python tests/test_floors.py` prints the picture: floors, rooms, lines, and what each room imports.
+"""
 
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import fcit
 
 ROOT = Path(fcit.__file__).parent
-FLOORS = {
-    1: (
-        "types",
-        "weights",
-        "averaging",
-        "robust",
-        "packing",
-        "privacy",
-        "seeds",
-        "files",
-        "watch",
-        "lookup",
-        "metrics",
-    ),
-    2: ("methods", "optimisers", "models", "benchmark", "partition", "schedule"),
-    3: ("client", "evaluate", "pretrain", "acceptance", "replies"),
-    4: (
-        "federation",
-        "setting",
-        "source",
-        "tracking",
-        "config",
-        "cache",
-        "experiment",
-        "site",
-        "server",
-        "runfolder",
-        "journal",
-        "provenance",
-    ),
-    5: ("engines",),
-    6: (
-        "results",
-        "tally",
-        "session",
-        "planning",
-        "report",
-        "api",
-        "sweep",
-        "export",
-        "serve",
-        "doctor",
-        "bench",
-        "cli",
-        "flower_app",
-    ),
-}
-FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
-LIGHT = ("types", "seeds", "files", "watch", "metrics", "cli")
+GROUND = ["types", "weights", "seeds", "files", "watch"]
+"""The loose files: one room, the ground."""
+LIGHT = ("files", "seeds", "types", "watch", "cli")
 
 
 def files() -> list[Path]:
@@ -64,8 +23,9 @@ def files() -> list[Path]:
 
 
 def room(path: Path) -> str:
-    first = path.relative_to(ROOT).parts[0]
-    return first.removesuffix(".py")
+    """The folder a file lies in; the loose files are the ground, and `__init__` is the roof."""
+    first = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    return "ground" if first in GROUND else "roof" if first == "__init__" else first
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
@@ -91,34 +51,58 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def test_every_file_has_a_floor() -> None:
-    strangers = {room(path) for path in files()} - FLOOR.keys() - {"__init__"}
-    assert not strangers
-
-
-def test_imports_point_down_only() -> None:
-    wrong = []
+def arrows() -> dict[str, set[str]]:
+    """What each room imports of other rooms."""
+    found: dict[str, set[str]] = defaultdict(set)
     for path in files():
         here = room(path)
-        if here == "__init__":
-            continue
         for name in imports(path):
             parts = name.split(".")
-            if parts[0] != "fcit" or len(parts) == 1 or parts[1] not in FLOOR:
-                continue
-            there = parts[1]
-            same_floor_rooms = FLOOR[there] == FLOOR[here] == 2 and there != here
-            if FLOOR[there] > FLOOR[here] or same_floor_rooms:
-                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
-    assert not wrong
+            if parts[0] == "fcit" and len(parts) > 1:
+                there = "ground" if parts[1] in GROUND else parts[1]
+                if there != here and ((ROOT / there).is_dir() or there == "ground"):
+                    found[here].add(there)
+    return found
 
 
-def test_only_models_knows_transformers_and_only_engines_knows_flower() -> None:
+def floors() -> dict[str, int]:
+    """Every room's floor: one above the highest room that it imports."""
+    below = arrows()
+    standing: dict[str, int] = {}
+    for one in TopologicalSorter(below).static_order():
+        standing[one] = 1 + max((standing[other] for other in below.get(one, ())), default=0)
+    return standing
+
+
+def test_rooms_stand_on_ten_floors_at_most_without_a_circle() -> None:
+    try:
+        standing = floors()
+    except CycleError as error:
+        raise AssertionError(f"a circle of imports: {' -> '.join(error.args[1])}") from None
+    del standing["roof"]
+    assert max(standing.values()) <= 10
+
+
+def test_at_most_five_loose_files_and_every_room_says_what_it_is_for() -> None:
+    loose = {path.stem for path in ROOT.glob("*.py")} - {"__init__"}
+    assert loose == set(GROUND)
+    for folder in {path.parent for path in files()} - {ROOT}:
+        said = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert said, folder
+
+
+def test_only_the_command_line_and_tests_know_the_timings() -> None:
+    for path in files():
+        if any(name.split(".")[0] == "fcit_bench" for name in imports(path)):
+            assert room(path) == "cli", path
+
+
+def test_only_models_knows_transformers_and_only_flower_knows_flower() -> None:
     for path in files():
         roots = {name.split(".")[0] for name in imports(path)}
         assert "transformers" not in roots or room(path) == "models", path
         assert "tokenizers" not in roots or room(path) == "models", path
-        assert "flwr" not in roots or room(path) == "engines", path
+        assert "flwr" not in roots or room(path) == "flower", path
 
 
 def test_nothing_is_pickled() -> None:
@@ -134,7 +118,7 @@ def test_nothing_is_pickled() -> None:
 def test_light_files_stay_light() -> None:
     heavy = {"torch", "transformers", "numpy", "matplotlib", "PIL", "pydantic"}
     for path in files():
-        if room(path) in LIGHT:
+        if room(path) in LIGHT or path.stem in LIGHT:
             roots = {name.split(".")[0] for name in imports(path, top_level_only=True)}
             assert not roots & heavy, path
 
@@ -146,3 +130,15 @@ def test_no_source_file_is_over_300_lines() -> None:
         if (count := len(path.read_text(encoding="utf-8").splitlines())) > 300
     }
     assert not long
+
+
+if __name__ == "__main__":
+    standing, below = floors(), arrows()
+    size: dict[str, int] = defaultdict(int)
+    for file in files():
+        size[room(file)] += len(file.read_text(encoding="utf-8").splitlines())
+    for floor in sorted(set(standing.values()), reverse=True):
+        for name in sorted(one for one, at in standing.items() if at == floor):
+            print(f"{floor:3} {name:12} {size[name]:6} lines -> {' '.join(sorted(below[name]))}")
+    print(f"{len(size)} rooms, {max(standing.values())} floors, ", end="")
+    print(f"{sum(map(len, below.values()))} arrows, {sum(size.values())} lines")

@@ -20,11 +20,12 @@ from PIL import Image
 from pydantic import BaseModel
 
 import fcit
-from fcit import config, methods, optimisers
-from fcit.api import Run
+from fcit import methods, optimizers
 from fcit.benchmark import datasets, scorers
 from fcit.cli import app
-from fcit.source import SIZES
+from fcit.recipe import config
+from fcit.recipe.data import SIZES
+from fcit.runs.api import Run
 from test_floors import FLOORS
 
 ROOT = Path(__file__).parents[1]
@@ -174,8 +175,8 @@ def test_the_optimizers_table_names_every_option_with_its_default() -> None:
     }
     known = {
         (optimizer, one.name): one.default
-        for optimizer in optimisers.names()
-        for one in dataclasses.fields(optimisers.find(optimizer))
+        for optimizer in optimizers.names()
+        for one in dataclasses.fields(optimizers.find(optimizer))
     }
     assert said == known
     assert len(table) == len(said)
@@ -184,15 +185,15 @@ def test_the_optimizers_table_names_every_option_with_its_default() -> None:
         for row in rows(README, "| key | default | what it does |")
         if row[0] == "`federation.optimizer`"
     )
-    assert {f"`{one}`" for one in optimisers.names()} - {"`fedavg`"} <= set(
+    assert {f"`{one}`" for one in optimizers.names()} - {"`fedavg`"} <= set(
         re.findall(r"`\w+`", choice)
     )
 
 
-def test_the_plan_names_every_hook_of_an_optimiser() -> None:
-    hooks = {key for key, value in vars(optimisers.Optimiser).items() if inspect.isfunction(value)}
+def test_the_plan_names_every_hook_of_an_optimizer() -> None:
+    hooks = {key for key, value in vars(optimizers.Optimizer).items() if inspect.isfunction(value)}
     plan = (ROOT / "docs" / "design.md").read_text("utf-8")
-    part = plan.partition("## A federated optimiser")[2].partition("\n## ")[0]
+    part = plan.partition("## A federated optimizer")[2].partition("\n## ")[0]
     assert all(re.search(rf"^    {hook}\(", part, re.M) for hook in hooks if hook[0] != "_")
 
 
@@ -293,8 +294,8 @@ def test_the_example_records_are_read(tmp_path: Path) -> None:
 
 
 def test_the_tree_of_a_run_names_its_files() -> None:
-    from fcit.runfolder import RunFolder
-    from fcit.tally import file
+    from fcit.rounds.runfolder import RunFolder
+    from fcit.runs.tally import file
 
     (tree,) = (one for one in blocks(README, "") if one.startswith("runs/"))
     folder = RunFolder(Path("runs/first"))

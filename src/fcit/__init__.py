@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
-    from fcit.api import Run, load, run
+    from fcit.runs.api import Run, load, run
 
 __all__ = ["FcitError", "Run", "load", "run"]
 
 
 def __getattr__(name: str) -> object:
     if name in ("Run", "load", "run"):
-        from fcit import api
+        from fcit.runs import api
 
         return getattr(api, name)
     raise AttributeError(f"module 'fcit' has no attribute {name!r}")

@@ -1,16 +1,21 @@
-"""Whole files or none: everything is written aside and renamed."""
+"""Files are written whole or not at all; and classes are found by the name of their file."""
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import os
+import pkgutil
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fcit.types import FcitError
+
+T = TypeVar("T")
 
 ASIDE = ".aside-"
 
@@ -102,3 +107,31 @@ def sweep_aside(folder: Path) -> None:
     """Remove what an interrupted writer left behind in `folder` and below."""
     for left in folder.rglob(f"{ASIDE}*.part"):
         left.unlink(missing_ok=True)
+
+
+def modules(package: str, helpers: Collection[str]) -> list[str]:
+    """The names of a package's files, without those of its helpers."""
+    found = (one.name for one in pkgutil.iter_modules(importlib.import_module(package).__path__))
+    return sorted(name for name in found if name not in helpers)
+
+
+def find_class(
+    package: str, helpers: Collection[str], name: str, base: type[T], key: str
+) -> type[T]:
+    """The one subclass of `base` that a package's file of this name defines.
+
+    Raises FcitError naming the recipe's `key` when there is no such file.
+    """
+    known = modules(package, helpers)
+    if name not in known:
+        raise FcitError(f"{key}: there is no {name!r}; choose from {', '.join(known)}")
+    module = importlib.import_module(f"{package}.{name}")
+    own = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, base)
+        and value.__module__ == module.__name__
+    ]
+    assert len(own) == 1, f"{module.__name__} must define exactly one {base.__name__}"
+    return own[0]

@@ -122,13 +122,13 @@ class State:
     """All the server remembers between rounds; saved, it is the checkpoint.
 
     `adapters` are LoRA blocks by subspace name; `extras` is everything else by name: the projector,
-    identity tokens, a method's own tensors. `optimiser` belongs to the federated optimiser alone
+    identity tokens, a method's own tensors. `optimizer` belongs to the federated optimizer alone
     (momenta, control variates); what of it a client needs is sent in the same field.
     """
 
     adapters: dict[str, Weights] = field(default_factory=dict[str, Weights])
     extras: dict[str, Weights] = field(default_factory=dict[str, Weights])
-    optimiser: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    optimizer: dict[str, Weights] = field(default_factory=dict[str, Weights])
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends back; `samples` weighs it in the average; `optimiser` is for the federated
-    optimiser alone. `memory`: what the engine is to keep for the client from here on, once the update
+    """What a client sends back; `samples` weighs it in the average; `optimizer` is for the federated
+    optimizer alone. `memory`: what the engine is to keep for the client from here on, once the update
     is accepted (None: what it has)."""
 
     client: int
@@ -151,7 +151,7 @@ class Update:
     adapters: Parts
     extras: Parts
     metrics: Mapping[str, float]
-    optimiser: Parts = field(default_factory=dict[str, Weights])
+    optimizer: Parts = field(default_factory=dict[str, Weights])
     memory: Weights | None = None
 
 

@@ -73,7 +73,7 @@ def state_bytes(parts: Parts) -> int:
     return sum(nbytes(weights) for weights in parts.values())
 
 
-KINDS = ("adapters", "extras", "optimiser")
+KINDS = ("adapters", "extras", "optimizer")
 """The three kinds of named Weights in a State and an Update."""
 
 MEMORY = "memory/"
@@ -82,7 +82,7 @@ MEMORY = "memory/"
 
 def kinds(held: State | Update) -> tuple[Parts, Parts, Parts]:
     """A State's or an Update's named Weights, in the order of KINDS."""
-    return held.adapters, held.extras, held.optimiser
+    return held.adapters, held.extras, held.optimizer
 
 
 def odd_number(parts: Parts, but: Parts) -> str:
@@ -99,7 +99,7 @@ def odd_number(parts: Parts, but: Parts) -> str:
 
 def flatten(held: State | Update, memory: Weights | None = None) -> Weights:
     """A State or an Update as one flat dict: `adapters/<name>/<tensor>`, `extras/...`,
-    `optimiser/...`; and a client's memory beside it, as `memory/<name>`."""
+    `optimizer/...`; and a client's memory beside it, as `memory/<name>`."""
     flat = {
         f"{kind}/{name}/{key}": tensor
         for kind, parts in zip(KINDS, kinds(held), strict=True)
@@ -121,7 +121,7 @@ def unflatten(flat: Weights) -> State:
     groups: dict[str, dict[str, Weights]] = {
         "adapters": state.adapters,
         "extras": state.extras,
-        "optimiser": state.optimiser,
+        "optimizer": state.optimizer,
     }
     for path, tensor in flat.items():
         kind, name, key = path.split("/", 2)

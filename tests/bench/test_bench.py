@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from fcit_bench.pair import Pair
 from typer.testing import CliRunner
 
-from fcit.bench import Options, measure
-from fcit.bench.pair import Pair
-from fcit.models.random import Shape, write
 from fcit.types import FcitError
+from fcit_bench import Options, measure
+from fcit_bench.random import Shape, write
 
 SMALL = Options(
     hidden=128, intermediate=192, layers=1, rank=2, subspaces=3, batch=4, steps=1, tokens=3,
@@ -136,6 +136,6 @@ def test_measures_that_no_model_has_are_refused(changes: dict, said: str) -> Non
 
 
 def test_without_peft_there_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fcit.bench.find_spec", lambda name: None)
+    monkeypatch.setattr("fcit_bench.find_spec", lambda name: None)
     with pytest.raises(FcitError, match="pip install peft"):
         measure(SMALL)

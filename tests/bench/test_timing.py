@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-
-from fcit.bench.timing import interleaved, ratio
+from fcit_bench.timing import interleaved, ratio
 
 
 def test_every_contender_warms_up_once_and_odd_rounds_go_backwards() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fcit.benchmark import mini
+from fcit import suite as mini
 from fcit.benchmark.check import Problem, check
 from fcit.types import FcitError
 

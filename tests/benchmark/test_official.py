@@ -17,12 +17,12 @@ from fcit.benchmark.datasets import DATASETS, missing, read
 from fcit.benchmark.published import published
 from fcit.benchmark.records import stream
 from fcit.benchmark.settings import GROUPS
-from fcit.config import validate
-from fcit.experiment import Experiment
 from fcit.files import read_json
-from fcit.session import Session
+from fcit.recipe.config import validate
+from fcit.runs.session import Session
 from fcit.types import FcitError, Task
 from fcit.watch import Silent
+from fcit.worker.experiment import Experiment
 
 TASK1 = "partitioned_data/Task-related/seq/1.0/Task1"
 CAP1 = "partitioned_data/Capability-related/cap/0.5/Task1"

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fcit.benchmark import mini, stats
-from fcit.benchmark.mini import drawn as drawing
+from fcit import suite as mini
+from fcit.benchmark import stats
+from fcit.suite import drawn as drawing
 from fcit.types import FcitError
 
 LIKE = {"ImageNet-R", "IconQA", "CLEVR-Math", "OCR-VQA", "super-CLEVR"}

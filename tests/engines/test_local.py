@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fcit.config import Config, validate
 from fcit.engines import local
 from fcit.engines.local import LocalEngine, Worker
-from fcit.experiment import Experiment
 from fcit.methods.finetune import Finetune
+from fcit.recipe.config import Config, validate
 from fcit.types import Fault, FcitError, Job, State, Turn
 from fcit.weights import flatten
+from fcit.worker.experiment import Experiment
 
 CHUNKS = [[0, 3, 5], [1], [2, 4]]
 

@@ -9,11 +9,11 @@ import torch
 
 from fcit import methods
 from fcit.benchmark import datasets
-from fcit.client import Data, Training, take_turn
 from fcit.engines import wire
 from fcit.methods import Method
+from fcit.rounds.client import Data, Training, take_turn
+from fcit.rounds.server import federate
 from fcit.seeds import torch_stream
-from fcit.server import federate
 from fcit.types import Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from fcit.weights import flatten, from_bytes, to_bytes, unflatten
 

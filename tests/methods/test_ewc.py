@@ -9,8 +9,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from fcit.benchmark import datasets
-from fcit.client import Data, Training, take_turn
 from fcit.methods.ewc import Ewc, pull
+from fcit.rounds.client import Data, Training, take_turn
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Job, Stage, State, Task, Turn, Update
 

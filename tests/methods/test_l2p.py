@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fcit.benchmark import datasets
-from fcit.client import Data, Training, take_turn
-from fcit.evaluate import answer
 from fcit.methods.l2p import L2p, choice, distance, pick, query
+from fcit.rounds.client import Data, Training, take_turn
+from fcit.rounds.evaluate import answer
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Job, Stage, State, Task, Turn
 

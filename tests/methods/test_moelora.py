@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fcit.benchmark import datasets
-from fcit.client import Data, Training, take_turn
 from fcit.methods.base import Query
 from fcit.methods.moelora import Moelora, shares
+from fcit.rounds.client import Data, Training, take_turn
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Job, Stage, State, Task, Turn
 from fcit.weights import factors

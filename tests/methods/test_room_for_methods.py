@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from fcit.benchmark import datasets
-from fcit.client import Data, Training, take_turn
-from fcit.evaluate import answer
 from fcit.methods.base import Method
+from fcit.rounds.client import Data, Training, take_turn
+from fcit.rounds.evaluate import answer
 from fcit.types import Job, Stage, State, Task, Turn, Weights
 
 TASK = Task("IconQA", ("IconQA",))

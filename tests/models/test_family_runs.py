@@ -14,7 +14,7 @@ import pytest
 
 import fcit
 import handmade
-from fcit import export
+from fcit.use import export
 
 PROMPT = "How many icons are there?"
 

@@ -93,7 +93,8 @@ def run(
 
     Example:  fcit run recipes/mini/task-hom.toml --method disco --set federation.rounds=2
     """
-    from fcit import api, config
+    from fcit.recipe import config
+    from fcit.runs import api
 
     extra = [f"federation.engine={engine}"] if engine else []
     loaded = config.load(recipe, [*(changes or []), *extra], method)
@@ -111,8 +112,8 @@ def evaluate(
 
     The same state gives the same answers: use it to check a finished run.
     """
-    from fcit import api
-    from fcit.session import Session
+    from fcit.runs import api
+    from fcit.runs.session import Session
 
     found = api.load(folder)
     session = Session(found.config, folder, Terminal())
@@ -192,7 +193,7 @@ app.command()(bench)
 @app.command()
 def doctor() -> None:
     """Show what this machine has, and what each missing part would switch off."""
-    from fcit.doctor import examine
+    from fcit.cli.doctor import examine
 
     examine()
 

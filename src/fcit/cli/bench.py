@@ -10,7 +10,7 @@ import typer
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
-    from fcit.bench import Result
+    from fcit_bench import Result
 
 
 def bench(
@@ -42,7 +42,7 @@ def bench(
 
     Example:  fcit bench --layers 1 --rounds 3
     """
-    from fcit.bench import Options, measure
+    from fcit_bench import Options, measure
 
     options = Options(
         hidden, intermediate, layers, rank, subspaces, batch, steps, tokens,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from fcit.cli.options import Changes, Images, Recipe, stoppable
+from fcit.cli.options import Changes, Images, Recipe
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -44,8 +44,8 @@ def mini(
 
     Example:  fcit data mini my-mini --size tiny --seed 1
     """
-    from fcit import config
-    from fcit.benchmark import mini as suite
+    from fcit import suite
+    from fcit.recipe import config
 
     part = {"size": size, "train": train, "test": test}
     counts = config.validate({"data": part}, "fcit data mini").data.counts
@@ -162,10 +162,10 @@ def stats(
 
     Example:  fcit data stats --root my-data --scoring reference --no-tokens
     """
-    from fcit import config
     from fcit.benchmark import datasets
     from fcit.benchmark import stats as facts
-    from fcit.site import Site
+    from fcit.recipe import config
+    from fcit.worker.model import Site
 
     if root and seed is not None:
         raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
@@ -249,9 +249,9 @@ def partition(
     from rich.console import Console
     from rich.table import Table
 
-    from fcit import config
-    from fcit.experiment import Experiment
+    from fcit.recipe import config
     from fcit.report import save_partition
+    from fcit.worker.experiment import Experiment
 
     experiment = Experiment(config.load(recipe, changes or []))
     experiment.prepare(Terminal())
@@ -265,18 +265,3 @@ def partition(
     picture = out or Path(f"partition-{recipe.stem}.png")
     save_partition(counts, picture)
     typer.echo(f"drawn in {picture}")
-
-
-@data.command()
-def pretrain(
-    folder: Annotated[Path, typer.Argument(help="Where the checkpoints go.", metavar="DIR")],
-    seed: Annotated[int, typer.Option(min=0, help="Of all its random choices.")] = 0,
-) -> None:
-    """Make the mini model and the mini CLIP from nothing, on the generic mixture.
-
-    Goes on where it stopped when DIR holds an unfinished pretraining.
-    """
-    from fcit.pretrain import pretrain as make
-
-    with stoppable("the same command goes on from there"):
-        make(folder, seed=seed)

@@ -45,8 +45,8 @@ def init(
 
     Example:  fcit deploy init recipes/demo.toml --out federation --host fcit.example.org
     """
-    from fcit import config as configs
-    from fcit.engines import deployment
+    from fcit.recipe import config as configs
+    from fcit.runs.engine import deployment
 
     loaded = configs.load(recipe, changes or [])
     deployment(loaded, out, host or ["localhost"], split, install, Terminal())

@@ -41,8 +41,8 @@ def plan(
 
     Example:  fcit plan recipes/paper/task-hom.toml --method finetune
     """
-    from fcit import config
     from fcit.planning import plan as planned
+    from fcit.recipe import config
 
     found = planned(config.load(recipe, changes or [], method), measure, Terminal())
     if as_json:

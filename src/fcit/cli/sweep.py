@@ -12,7 +12,7 @@ from fcit.cli.options import stoppable
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
-    from fcit.sweep import Status
+    from fcit.runs.sweep import Status
 
 
 def sweep(
@@ -39,7 +39,7 @@ def sweep(
 
     Example:  fcit sweep recipes/mini/comparison.toml --only disco --only finetune
     """
-    from fcit import sweep as sweeps
+    from fcit.runs import sweep as sweeps
 
     runs = sweeps.choose(sweeps.read(file, out), only or [])
     if dry_run:

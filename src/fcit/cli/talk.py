@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from fcit.api import Run
+    from fcit.runs.api import Run
 
 HELP = "/image PATH sets the image, /quit ends; one question at a time, earlier ones are forgotten"
 SHOWN = 0.005

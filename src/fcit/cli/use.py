@@ -48,8 +48,8 @@ def export(
         raise FcitError(
             "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT"
         )
-    from fcit import api
-    from fcit import export as exports
+    from fcit.runs import api
+    from fcit.use import export as exports
 
     run = api.load(folder)
     if subspace is not None:
@@ -74,8 +74,8 @@ def chat(
 
     Example:  fcit chat runs/first --image photo.png
     """
-    from fcit import api
     from fcit.cli.talk import talk
+    from fcit.runs import api
 
     talk(api.load(folder), image)
 
@@ -111,8 +111,8 @@ def serve(
 
     Example:  fcit serve runs/first --port 8000
     """
-    from fcit import api
-    from fcit import serve as server
+    from fcit.runs import api
+    from fcit.use import serve as server
 
     limits = server.Limits(batch, window, waiting, body, pixels, prompt, tokens, timeout)
     run, key = api.load(folder), server.read_key(key_file)

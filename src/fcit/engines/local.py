@@ -13,14 +13,14 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fcit.config import Config
 from fcit.engines import wire
-from fcit.evaluate import Answer
+from fcit.recipe.config import Config
+from fcit.rounds.evaluate import Answer
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten, unflatten
 
 if TYPE_CHECKING:
-    from fcit.site import Site
+    from fcit.worker.model import Site
 
 
 class GoneError(Exception):
@@ -46,7 +46,7 @@ class Worker:
         }
         own = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "fcit.engines.worker"],
+            [sys.executable, "-P", "-m", "fcit.engines.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | quiet | own,
@@ -106,7 +106,7 @@ class InProcess:
     """The same requests answered by a site in this process (`workers = 1`)."""
 
     def __init__(self, config: Config):
-        from fcit.site import Site
+        from fcit.worker.model import Site
 
         self.site: Site = Site(config)
 
@@ -114,7 +114,7 @@ class InProcess:
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
     ) -> wire.Frame:
         """Answer at once; nobody could end a request that takes too long."""
-        from fcit.engines.worker import handle
+        from fcit.engines.process import handle
 
         return handle(self.site, header, weights or {})
 
@@ -218,7 +218,7 @@ class LocalEngine:
 
     def place(self, state: State) -> None:
         """Put a state in place at every worker, to answer with."""
-        self.placed = flatten(replace(state, optimiser={}))
+        self.placed = flatten(replace(state, optimizer={}))
         list(self.map(lambda one: one.ask({"do": "place"}, self.placed), self.all))
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:

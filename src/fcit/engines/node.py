@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcit.config import Config, validate
 from fcit.engines import wire
-from fcit.site import Site
+from fcit.recipe.config import Config, validate
 from fcit.types import FcitError, Weights
 from fcit.weights import load, save, unflatten
+from fcit.worker.model import Site
 
 Reply = tuple[wire.Header, Weights]
 

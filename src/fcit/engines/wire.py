@@ -109,7 +109,7 @@ def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
     metrics = _field(header, "metrics", dict)
     for name in metrics:
         _field(metrics, name, int, float)
-    update = Update(client, samples, state.adapters, state.extras, metrics, state.optimiser)
+    update = Update(client, samples, state.adapters, state.extras, metrics, state.optimizer)
     return update, memory
 
 

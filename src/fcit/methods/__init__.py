@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fcit import lookup
+from fcit.files import find_class, modules
 from fcit.methods.base import Method
 
 __all__ = ["Method", "find", "names"]
@@ -12,9 +12,9 @@ HELPERS = ("base",)
 
 def names() -> list[str]:
     """All methods' names."""
-    return lookup.names(__name__, HELPERS)
+    return modules(__name__, HELPERS)
 
 
 def find(name: str) -> type[Method]:
     """The class of a method. Raises FcitError when there is no file of that name."""
-    return lookup.find(__name__, HELPERS, name, Method, "method.name")
+    return find_class(__name__, HELPERS, name, Method, "method.name")

@@ -108,10 +108,10 @@ class Method:
     """Whether it can be asked what belongs to none of the datasets it learnt."""
 
     centralised: ClassVar[bool] = False
-    """Whether nothing is federated, so that no server or client optimiser has a place in it."""
+    """Whether nothing is federated, so that no server or client optimizer has a place in it."""
 
     learnt: ClassVar[tuple[str, ...]] = ("projector",)
-    """The extras that are trained weights: server optimisers act on them as on adapters. All others
+    """The extras that are trained weights: server optimizers act on them as on adapters. All others
     (statistics, tokens) stay as `aggregate` leaves them."""
 
     statistics: ClassVar[bool] = False

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from fcit.client import steps
-from fcit.config import Config
-from fcit.experiment import Experiment
 from fcit.planning import estimates
 from fcit.planning.counts import Counts
 from fcit.planning.rehearsal import Traffic, cap, rehearse
-from fcit.session import workers
+from fcit.recipe.config import Config
+from fcit.rounds.client import steps
+from fcit.runs.session import workers
 from fcit.types import FcitError, Task
 from fcit.watch import Silent, Watch
+from fcit.worker.experiment import Experiment
 
 WIDTH = 768
 """Of an identity token where the encoder's configuration is not on this disk: CLIP ViT-L/14's."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fcit.benchmark import datasets
-from fcit.experiment import Experiment
+from fcit.benchmark.partition import split
 from fcit.models.images import measure
-from fcit.partition import split
 from fcit.types import Sample, Task
+from fcit.worker.experiment import Experiment
 
 Picture = tuple[int, int]
 """Width and height of an image."""
@@ -82,7 +82,7 @@ class Counts:
                 one for name in names for one in self.experiment.samples(name, "train")[:LOOKED_AT]
             ]
             return found, list(map(measure, self.experiment.data_of(found).images))
-        from fcit.benchmark import mini
+        from fcit import suite as mini
 
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "mini"

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fcit.client import Data
-from fcit.config import Config
-from fcit.experiment import Experiment
 from fcit.planning.counts import Picture
-from fcit.site import Site
+from fcit.recipe.config import Config
+from fcit.rounds.client import Data
 from fcit.types import FcitError, Job, Sample
+from fcit.worker.experiment import Experiment
+from fcit.worker.model import Site
 
 if TYPE_CHECKING:
     import torch

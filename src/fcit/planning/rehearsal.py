@@ -7,12 +7,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fcit.experiment import Experiment
-from fcit.optimisers.base import groups, renew
-from fcit.packing import Wire, packed_bytes
-from fcit.server import hand_out, take_round
+from fcit.aggregation.packing import Wire, packed_bytes
+from fcit.optimizers.base import groups, renew
+from fcit.rounds.server import hand_out, take_round
 from fcit.types import Identity, Job, State, Turn, Update, Weights
 from fcit.weights import nbytes
+from fcit.worker.experiment import Experiment
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,43 +34,43 @@ class Traffic:
 def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
     """What every client of every round is sent and sends, by stage.
 
-    Methods, federated optimiser and server are the real ones; clients return what they got. Every
+    Methods, federated optimizer and server are the real ones; clients return what they got. Every
     task's identity token, [width], is unlike all others, so each opens a subspace of its own, as far as
     `method.subspaces` allows.
     """
     wire = experiment.config.federation.wire
     method, setting = experiment.method, experiment.training_setting
-    optimiser, engine = experiment.optimiser, _Blank(experiment, size, width)
+    optimizer, engine = experiment.optimizer, _Blank(experiment, size, width)
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)
     found: list[Traffic] = []
     for stage, rounds in zip(setting.stages, experiment.plan, strict=True):
         state = renew(state, method.begin(state, stage))
-        state = replace(state, optimiser=optimiser.begin(state.optimiser))
+        state = replace(state, optimizer=optimizer.begin(state.optimizer))
         down: list[list[int]] = []
         up: list[list[int]] = []
         jobs: Sequence[Job] = []
         for number, turns in enumerate(rounds):
             if number in (0, len(rounds) - 1):  # between them nothing changes its shape
-                state, report = take_round(turns, method, state, engine, setting.epochs, optimiser)
+                state, report = take_round(turns, method, state, engine, setting.epochs, optimizer)
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
                 identities = list(engine.identify(method.unknown(state, turns)))
-                state, jobs = hand_out(turns, method, state, identities, setting.epochs, optimiser)
+                state, jobs = hand_out(turns, method, state, identities, setting.epochs, optimizer)
                 updates = list(engine.run(jobs))
             told = {one.client: nbytes({"token": one.token}) for one in identities}
             down.append([weight(job.received, wire) for job in jobs])
             up.append([weight(one, wire) + told.get(one.client, 0) for one in updates])
         turn = replace(jobs[0].turn, last=False)
-        _, (usual,) = hand_out([turn], method, state, [], setting.epochs, optimiser)
-        state = replace(method.end(state, stage), optimiser=state.optimiser)
+        _, (usual,) = hand_out([turn], method, state, [], setting.epochs, optimizer)
+        state = replace(method.end(state, stage), optimizer=state.optimizer)
         found.append(Traffic(down, up, jobs[0], usual))
     return found
 
 
 def weight(sent: State | Update, wire: Wire = "float32") -> int:
     """The bytes of a message's tensors on the wire."""
-    kinds = (sent.adapters, sent.extras, sent.optimiser)
+    kinds = (sent.adapters, sent.extras, sent.optimizer)
     return sum(packed_bytes(weights, wire) for parts in kinds for weights in parts.values())
 
 
@@ -112,7 +112,7 @@ class _Blank:
             names = groups(trained, bool(projector))
             named = dict(zip(names, ([*own, *more], [*projector.values()]), strict=True))
             named = {name: values for name, values in named.items() if values}
-            local = self.experiment.optimiser.local(job.turn, named, received.optimiser, {})
+            local = self.experiment.optimizer.local(job.turn, named, received.optimizer, {})
             adapters = {name: received.adapters[name] for name in trained}
             yield Update(job.turn.client, 1, adapters, extras, {"loss": 0.0}, local.report()[0])
 

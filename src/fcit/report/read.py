@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fcit import config as configs
 from fcit.files import read_json, read_lines
+from fcit.recipe import config as configs
 from fcit.types import FcitError
 
 REFERENCES = ("zeroshot", "individual", "multitask")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from fcit import metrics
+from fcit.benchmark import metrics
 from fcit.report.group import Entry, Group, Spread, beta_text, spread
 from fcit.report.read import Run
 from fcit.report.sheet import figure, md, plain, tex, tex_number

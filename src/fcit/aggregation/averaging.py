@@ -1,0 +1,102 @@
+"""The exact average of LoRA blocks: the mean of the products B_k A_k, brought back to rank r.
+
+Averaging the factors themselves is not that: mean(B) mean(A) is not mean(B A) (Sun et al. 2024, Improving
+LoRA in Privacy-preserving Federated Learning, arXiv 2403.12313, section 3). The mean product and its
+truncated SVD follow Bai et al. 2024 (Federated Fine-tuning of Large Language Models under Heterogeneous
+Tasks and Client Resources, arXiv 2402.11505, section 3.2); no matrix of the layer's full size is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
+
+from fcit.types import State, Update, Weights
+from fcit.weights import mean
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Average = Literal["factors", "product"]
+"""What is averaged of a LoRA block: A and B, or their product."""
+
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+NOTHING = 1e-6
+"""Singular values below this share of the largest are rounding errors of float32 factors."""
+
+
+def exact(after: State, updates: Sequence[Update]) -> State:
+    """`after` with the exact average of every adapter that came back, weighted by sample count."""
+    adapters = dict(after.adapters)
+    for name in sorted({name for update in updates for name in update.adapters}):
+        who = [update for update in updates if name in update.adapters]
+        blocks = product_mean([one.adapters[name] for one in who], [one.samples for one in who])
+        adapters[name] = adapters[name] | blocks
+    return replace(after, adapters=adapters)
+
+
+def product_mean(parts: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -> Weights:
+    """LoRA blocks averaged as products, layer by layer, `counts` being the weights.
+
+    Gives the best approximation of rank r to sum_k w_k B_k A_k (Eckart and Young 1936), in balanced
+    factors (A A^T = B^T B), turned towards the mean factors, so that the change from one round to the
+    next is small where the product's is, and server optimizers can follow it. Directions that the
+    product lacks get a zero column in B and keep their row in A, or they could never learn again.
+    Tensors that are no LoRA factor are averaged. One part alone comes back as it is.
+    """
+    if len(parts) == 1:
+        return dict(parts[0])
+    result = mean(parts, counts)
+    shares = [count / sum(counts) for count in counts]
+    with _one_thread():
+        for key in parts[0]:
+            layer = key.removesuffix(DOWN)
+            if layer != key and layer + UP in parts[0]:
+                downs, ups = ([part[layer + end] for part in parts] for end in (DOWN, UP))
+                result[layer + DOWN], result[layer + UP] = _merge(
+                    downs, ups, shares, result[layer + DOWN], result[layer + UP]
+                )
+    return result
+
+
+def _merge(
+    downs: Sequence[Tensor], ups: Sequence[Tensor], shares: Sequence[float], a: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The factors A [r, in], B [out, r] of one layer's mean product; a and b are the mean factors."""
+    import torch
+    from torch.nn.functional import pad
+
+    rank, kind = a.shape[0], a.dtype
+    # sum_k w_k B_k A_k = L R with L [out, n r], R [n r, in]: its SVD needs the two small triangles only
+    left = torch.cat([up.double() * share for up, share in zip(ups, shares, strict=True)], dim=1)
+    right = torch.cat([down.double() for down in downs])
+    q, upper = torch.linalg.qr(left)
+    p, lower = torch.linalg.qr(right.T)
+    u, s, v = torch.linalg.svd(upper @ lower.T, full_matrices=False)
+    u, s, v = q @ u[:, :rank], s[:rank], v[:rank] @ p.T
+    short = rank - len(s)  # only where a layer is narrower than r
+    u, s, v = pad(u, (0, short)), pad(s, (0, short)), pad(v, (0, 0, 0, short))
+    a, b = a.double(), b.double()
+    there = s > NOTHING * s[0]
+    root = torch.where(there, s, 0.0).sqrt()
+    new_b = u * root
+    new_a = v * torch.where(there, root, a.norm() / rank**0.5)[:, None]
+    # the rotation nearest to the mean factors (orthogonal Procrustes; Schoenemann 1966)
+    one, _, other = torch.linalg.svd(a @ new_a.T + b.T @ new_b)
+    turn = one @ other
+    return (turn @ new_a).to(kind).contiguous(), (new_b @ turn.T).to(kind).contiguous()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Matrix products whose last bits do not depend on how many cores there are."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

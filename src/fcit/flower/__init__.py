@@ -1,0 +1,16 @@
+"""All that knows Flower: its engine, the nodes' side, a simulation on one machine, and the folders of a
+deployment.
+"""
+
+from __future__ import annotations
+
+import os
+
+QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
+"""Flower reports every run to its makers, and asks for newer versions, unless told otherwise."""
+
+
+def hush() -> None:
+    """Turn Flower's telemetry off and let it log errors only; call this before flwr is imported."""
+    os.environ |= QUIET
+    os.environ.setdefault("FLWR_LOG_LEVEL", "ERROR")

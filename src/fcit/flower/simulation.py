@@ -1,0 +1,136 @@
+"""Flower's simulation on this machine: every client is a node, and the local engine's workers answer
+for all of them, so that a base model is loaded once a worker.
+
+It is put together from the parts below Flower's `run_simulation`, whose own workers are Ray's
+(decisions/0010). They move from version to version of Flower: hence the narrow pin.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.common.constant import RUN_ID_NUM_BYTES, SUPERLINK_NODE_ID, TASK_ID_NUM_BYTES
+from flwr.proto.task_pb2 import Task  # type: ignore[reportAttributeAccessIssue]
+from flwr.server.superlink.fleet.vce import vce_api
+from flwr.server.superlink.fleet.vce.backend.backend import Backend
+from flwr.server.superlink.fleet.vce.metrics import VceMetrics
+from flwr.server.superlink.linkstate import InMemoryLinkState, LinkStateFactory
+from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
+from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
+from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.federation import NoOpFederationManager
+from flwr.superlink.grid import InMemoryGrid
+
+from fcit.engines.local import LocalEngine
+from fcit.flower import parcels
+from fcit.flower.apps import place
+from fcit.flower.engine import FlowerEngine
+from fcit.recipe.config import Config
+from fcit.types import Fault, Weights
+from fcit.worker.experiment import Experiment
+
+YEAR = 365 * 86400.0
+"""Seconds that a simulated round has: `federation.deadline` is each turn's, and workers keep to it."""
+
+
+def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
+    """An engine whose clients are the nodes of a simulation that begins and ends with it."""
+    home = LocalEngine(config, workers)
+    over, failures = threading.Event(), list[BaseException]()
+    try:
+        clients = Experiment(config).training_setting.clients
+        crew = Crew(home, workers, folder.resolve(), failures.append)
+        grid, runtime = _nodes(max(clients, 1), crew, over)
+        runtime.start()
+    except BaseException:
+        home.close()
+        raise
+
+    def check() -> None:
+        if failures:
+            raise failures[0]
+
+    def end() -> None:
+        over.set()
+        runtime.join()
+
+    engine = FlowerEngine(config, grid, home, folder, check, YEAR)
+    engine.stack.callback(end)
+    return engine
+
+
+class Crew(Backend):
+    """The local engine's workers as Flower's.
+
+    What goes wrong with a client is an answer, and so is a worker's end in its turn, as under the local
+    engine; what else goes wrong is told to `fail`, since the machine is at fault and no client.
+    """
+
+    def __init__(
+        self, home: LocalEngine, workers: int, run: Path, fail: Callable[[BaseException], None]
+    ):
+        self.home, self.workers, self.run, self.fail = home, workers, run, fail
+
+    @property
+    def num_workers(self) -> int:
+        """How many messages are answered at a time."""
+        return self.workers
+
+    def build(self, app_fn: Callable[[], ClientApp]) -> None:
+        """The workers are there already."""
+
+    def is_worker_idle(self) -> bool:
+        """Whether a worker has nothing to do."""
+        return not self.home.free.empty()
+
+    def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
+        """Let a free worker answer a node's message."""
+        header, weights = parcels.unpack(message.content)
+        here = place(context, self.run)
+        where = {key: str(value) for key, value in asdict(here).items()}
+        ask = {"do": "client", "ask": header, "place": where}
+        try:
+            found = self.home.turn(here.client, ask, weights)
+        except BaseException as error:
+            self.fail(error)
+            raise
+        if isinstance(found, Fault):
+            answer, tensors = {"error": found.detail, "kind": found.kind}, Weights()
+        else:
+            answer, tensors = found[0]["answer"], found[1]
+        return Message(parcels.pack(answer, tensors), reply_to=message), context
+
+    def terminate(self) -> None:
+        """The workers end with their engine."""
+
+
+def _nodes(
+    clients: int, crew: Crew, over: threading.Event
+) -> tuple[InMemoryGrid, threading.Thread]:
+    """A grid of as many nodes as there are clients, and the thread that brings them their messages."""
+    factory = LinkStateFactory(
+        FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory()
+    )
+    state = cast(InMemoryLinkState, factory.state())
+    run = Run.create_empty(generate_rand_int_from_bytes(RUN_ID_NUM_BYTES))
+    run.primary_task_id = generate_rand_int_from_bytes(TASK_ID_NUM_BYTES)
+    run.federation_id = NOOP_FEDERATION_ID
+    TaskIdentity.task_id, TaskIdentity.run_id = 1, run.run_id
+    TaskIdentity.node_id = SUPERLINK_NODE_ID
+    state.run_ids[run.run_id] = RunRecord(run=run)
+    state.task_store[run.primary_task_id] = Task(task_id=run.primary_task_id, run_id=run.run_id)
+    grid = InMemoryGrid(factory)
+    grid.set_run(run)
+    nodes = vce_api._register_nodes(clients, factory)
+    contexts = vce_api._register_node_info_stores(nodes, run)
+    arguments = (ClientApp, lambda: crew, nodes, factory, contexts, over, VceMetrics())
+    return grid, threading.Thread(target=vce_api.run_api, args=arguments, daemon=True)

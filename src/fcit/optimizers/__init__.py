@@ -1,0 +1,20 @@
+"""The federated optimizers: one file each; the file's name is the optimizer's name in a recipe."""
+
+from __future__ import annotations
+
+from fcit.files import find_class, modules
+from fcit.optimizers.base import Optimizer
+
+__all__ = ["Optimizer", "find", "names"]
+
+HELPERS = ("base", "adaptive")
+
+
+def names() -> list[str]:
+    """All optimizers' names."""
+    return modules(__name__, HELPERS)
+
+
+def find(name: str) -> type[Optimizer]:
+    """The class of an optimizer. Raises FcitError when there is no file of that name."""
+    return find_class(__name__, HELPERS, name, Optimizer, "federation.optimizer")

@@ -1,0 +1,22 @@
+"""fedadam: Adam on the server, with the round's change as its gradient (Reddi et al. 2021, Adaptive
+Federated Optimization, arXiv 2003.00295, Algorithm 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fcit.optimizers.adaptive import Adaptive
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Fedadam(Adaptive):
+    """v = beta2 v + (1 - beta2) Delta^2; beta2 as in the paper."""
+
+    beta2: float = 0.99
+
+    def second(self, v: Tensor, square: Tensor) -> Tensor:
+        return self.beta2 * v + (1 - self.beta2) * square

@@ -1,0 +1,205 @@
+"""One client's round: the only local training loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcit.optimizers.base import Optimizer, groups, split
+from fcit.seeds import numpy_stream, torch_stream
+from fcit.types import FcitError, Identity, Job, Sample, Turn, Update, Weights
+
+if TYPE_CHECKING:
+    from fcit.methods import Method
+    from fcit.models.batch import Batch
+    from fcit.models.identity import Encoder
+    from fcit.models.lmm import LMM
+
+MEGABATCH = 50
+"""Length grouping sorts within runs of this many batches of a shuffled order."""
+
+ALIKE = 64
+"""Texts whose lengths differ by fewer characters count as alike: grouped to the letter, "yes" and "no"
+would never share a batch, and a batch of one answer teaches nothing."""
+
+LETTERS = 4
+"""Characters that a token of an image counts for."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A client's samples for one task, and where their images are (both of one length)."""
+
+    samples: Sequence[Sample]
+    images: Sequence[Path]
+
+
+@dataclass(frozen=True)
+class Training:
+    """Local training: rates for adapters and projector, batch in samples, warm-up as a share of steps.
+
+    AdamW and a cosine schedule start anew for every client and round. threads: per client; part of the
+    recipe because float sums depend on it. micro_batch: so many samples of a step go through the model
+    at once (0: all). checkpointing: layers are computed again for the gradient instead of kept.
+    """
+
+    lr: float = 2e-4
+    projector_lr: float = 2e-5
+    batch_size: int = 64
+    epochs: int = 1
+    warmup: float = 0.03
+    weight_decay: float = 0.0
+    dropout: float = 0.05
+    max_grad_norm: float = 1.0
+    max_length: int = 2048
+    micro_batch: int = 0
+    checkpointing: bool = False
+    threads: int = 1
+
+
+def identify(method: Method, encoder: Encoder, turn: Turn, data: Data) -> Identity:
+    """A client's identity token for a task: from its instructions and a frozen encoder alone."""
+    kind = method.identity
+    assert kind is not None
+    rows = encoder.embed(kind, [sample.prompt for sample in data.samples], data.images)
+    return Identity(turn.client, turn.task.name, rows.mean(dim=0), len(data.samples))
+
+
+def take_turn(
+    job: Job,
+    method: Method,
+    model: LMM,
+    data: Data,
+    training: Training,
+    seed: int,
+    memory: Weights,
+    optimizer: Optimizer | None = None,
+) -> tuple[Update, Weights]:
+    """Train what the server sent on the client's own samples; return the update and its new memory.
+
+    The federated `optimizer` (none: FedAvg) may correct gradients before they are clipped.
+    Raises FcitError on a client without samples and on a loss that is not finite.
+    """
+    import torch
+
+    from fcit.models.device import give_back
+
+    turn, received = job.turn, job.received
+    place = (turn.stage, turn.round, turn.client)
+    where = f"client {turn.client}, stage {turn.stage + 1}, round {turn.round + 1}"
+    if not data.samples:
+        raise FcitError(f"{where}: the client has no samples of {turn.task.name}")
+    trained = method.trains(received)
+    memory, kept = split(memory)
+    own_projector = method.projector != "frozen"
+    model.receive(received, method.scale, trained, own_projector)
+    method.equip(model, received)
+    model.checkpoint(training.checkpointing)
+    control = model.subspaces.control
+    control.dropout = training.dropout
+    # Drawn where the model is on CUDA: a CPU's draws would hold a GPU up at every layer.
+    where_drawn = model.device if model.device.type == "cuda" else "cpu"
+    control.noise = torch_stream(seed, "dropout", *place, device=where_drawn)
+    parts = (model.adapter_parameters(), model.projector_parameters())
+    rates = (training.lr, training.projector_lr)
+    learning = [
+        {"params": part, "base": rate} for part, rate in zip(parts, rates, strict=True) if part
+    ]
+    parameters = [value for part in parts for value in part]
+    adamw = torch.optim.AdamW(learning, lr=0.0, weight_decay=training.weight_decay)
+    named = dict(zip(groups(trained, "projector" in received.extras), parts, strict=True))
+    local = (optimizer or Optimizer()).local(turn, named, received.optimizer, kept)
+    order = numpy_stream(seed, "batches", *place)
+    lengths = alike(data.samples, model.pictures.tokens(data.images))
+    plan = batches(lengths, training.batch_size, job.epochs, order)
+    losses: list[float] = []
+    for step, chosen in enumerate(plan):
+        for group in adamw.param_groups:
+            group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
+        adamw.zero_grad(set_to_none=True)
+        value = 0.0
+        for part, share in _parts(model, data, chosen, training.micro_batch):
+            loss = method.objective(model, received, memory, part)
+            if share < 1:
+                loss = loss * share
+            value += float(loss.detach())
+            if not math.isfinite(value):
+                raise FcitError(
+                    f"{where}: the loss is {value} at step {step + 1} of {len(plan)}; "
+                    f"lower training.lr (now {training.lr}) or look at the client's data"
+                )
+            loss.backward()
+        local.correct()
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm))
+        if not math.isfinite(norm):
+            raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
+        adamw.step()
+        give_back(model.device.type, model.parameters)
+        losses.append(value)
+    control.noise = None
+    model.checkpoint(False)
+    again = (_batch(model, data, chosen) for chosen in plan)
+    extras, memory = method.report(model, received, memory, again)
+    if "projector" in received.extras:
+        extras = extras | {"projector": model.shared_projector()}
+    adapters = {name: model.adapter(name) for name in trained}
+    metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
+    corrections, kept = local.report()
+    update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
+    return update, memory | kept
+
+
+def _batch(model: LMM, data: Data, chosen: Sequence[int]) -> Batch:
+    return model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
+
+
+def _parts(model: LMM, data: Data, chosen: Sequence[int], size: int) -> list[tuple[Batch, float]]:
+    """A step's samples in batches of at most `size` (0: one), each with its share of the answer tokens:
+    losses are means over these, so the parts' losses weighted so sum to the whole batch's."""
+    size = size or len(chosen)
+    pieces = [chosen[at : at + size] for at in range(0, len(chosen), size)]
+    parts = [_batch(model, data, piece) for piece in pieces]
+    tokens = [int((part.labels[:, 1:] != -100).sum()) for part in parts]
+    return [(part, count / sum(tokens)) for part, count in zip(parts, tokens, strict=True)]
+
+
+def alike(samples: Sequence[Sample], image_tokens: Sequence[int]) -> list[int]:
+    """About how long samples are with their images, in steps of ALIKE characters."""
+    texts = [len(sample.prompt) + len(sample.answers[0]) for sample in samples]
+    return [
+        (text + LETTERS * count) // ALIKE for text, count in zip(texts, image_tokens, strict=True)
+    ]
+
+
+def batches(lengths: Sequence[int], size: int, epochs: float, rng) -> list[list[int]]:
+    """The batches of so many passes; of the last one so many as the number's fraction says."""
+    passes = math.ceil(epochs)
+    plan = [batch for _ in range(passes) for batch in grouped(lengths, size, rng)]
+    return plan[: steps(len(lengths), size, epochs)]
+
+
+def steps(samples: int, size: int, epochs: float) -> int:
+    """How many batches those are."""
+    return math.ceil(round(epochs * math.ceil(samples / size), 6))  # 2.2 x 45 is 99 and a bit
+
+
+def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:
+    """Batches of alike lengths, in random order: every index exactly once."""
+    order = rng.permutation(len(lengths)).tolist()
+    batches: list[list[int]] = []
+    for start in range(0, len(order), size * MEGABATCH):
+        run = sorted(order[start : start + size * MEGABATCH], key=lambda i: -lengths[i])
+        batches += [run[at : at + size] for at in range(0, len(run), size)]
+    for index in rng.permutation(len(batches)).tolist():
+        yield batches[index]
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """The learning rate's factor at a step: linear warm-up, then cosine to zero."""
+    first = math.ceil(warmup * steps)
+    if step < first:
+        return (step + 1) / first
+    return 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, steps - first)))

@@ -1,0 +1,102 @@
+"""`fcit.run(config)` and `fcit.load(run).generate(image, prompt)`: what the command line itself calls."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from fcit.files import read_json
+from fcit.recipe import config as configs
+from fcit.recipe.config import Config
+from fcit.rounds.client import Data
+from fcit.rounds.evaluate import Answer
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.session import Session
+from fcit.types import FcitError, Sample, State
+from fcit.watch import Silent, Watch
+from fcit.worker.experiment import Experiment
+from fcit.worker.model import Site
+
+
+def run(
+    config: Config | Mapping[str, Any] | str | Path,
+    out: str | Path | None = None,
+    resume: bool = False,
+    watch: Watch | None = None,
+) -> Run:
+    """Run an experiment and return its run.
+
+    config: a recipe's path, a table of the same form, or a `Config`. out: the run's folder (default:
+    `runs/<setting>-<method>-seed<seed>`). resume: go on in a folder that is already there.
+    Raises FcitError for whatever a person can mend.
+    """
+    if not isinstance(config, Config):
+        table = isinstance(config, Mapping)
+        config = configs.validate(config) if table else configs.load(Path(config))
+    name = f"{config.setting.name}-{config.method.name}-seed{config.seed}"
+    folder = Path(out) if out else Path("runs") / name
+    session = Session(config, folder, watch or Silent())
+    session.open(resume)
+    session.prepare()
+    session.run()
+    return Run(folder)
+
+
+def load(folder: str | Path) -> Run:
+    """An existing run. Raises FcitError when the folder is none."""
+    RunFolder(Path(folder)).require()
+    return Run(Path(folder))
+
+
+class Run:
+    """A run on disk: its results, and its model to use."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration it was made with."""
+        return configs.load(self.folder / "config.toml")
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """The contents of `matrix.json`: the accuracy matrix, Last, Avg, forgetting, ..."""
+        return read_json(self.folder / "matrix.json")
+
+    def generate(self, image: str | Path, prompt: str) -> str:
+        """The trained model's answer to a prompt about an image file, routed as in evaluation."""
+        return self.answer(image, prompt).text
+
+    def answer(self, image: str | Path, prompt: str) -> Answer:
+        """The same with how much each adapter gave."""
+        sample = Sample("", "", str(image), prompt, ("",))
+        return self.site.answer(Data([sample], [Path(image)]))[0]
+
+    @cached_property
+    def state(self) -> State:
+        """The run's last committed state (empty for a reference point that trains nothing)."""
+        folder = RunFolder(self.folder)
+        trains = bool(Experiment(self.config).training_setting.stages)
+        if folder.position() is None and trains:
+            raise FcitError(f"{self.folder}: this run has no state yet; finish it with --resume")
+        return folder.state()[0] if trains else State()
+
+    @property
+    def trained_by(self) -> dict[str, list[str]]:
+        """For every adapter the tasks whose clients trained it, the most frequent first."""
+        found, none = RunFolder(self.folder).trainers(), Counter[str]()
+        return {
+            name: [task for task, _ in found.get(name, none).most_common()]
+            for name in self.state.adapters
+        }
+
+    @cached_property
+    def site(self) -> Site:
+        """The run's model in this process, its state in place; loaded on first use."""
+        site = Site(self.config)
+        site.place(self.state)
+        return site

@@ -1,0 +1,108 @@
+"""A sweep's file, and the runs it asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from fcit.recipe import config as configs
+from fcit.recipe.federation import Section
+from fcit.types import FcitError
+
+Words = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Part(Section):
+    """One `[[runs]]` of the file: a recipe with every method and seed. name: of its folder (absent: the
+    recipe's); set: changes to the recipe, as --set takes them."""
+
+    name: str = ""
+    recipe: str
+    methods: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    set: Words = ()
+
+
+class File(Section):
+    """A sweep's file; relative paths, those in set too, start at its folder. set: changes to every run's
+    recipe."""
+
+    out: str = ""
+    set: Words = ()
+    runs: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep: its part's name, its recipe with changes, and its folder."""
+
+    name: str
+    method: str
+    seed: int
+    recipe: Path
+    changes: tuple[str, ...]
+    folder: Path
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.method} seed {self.seed}"
+
+    @property
+    def log(self) -> Path:
+        """What the run printed."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    @property
+    def clock(self) -> Path:
+        """The file of the run's `Clock`."""
+        return self.folder.with_name(f"{self.folder.name}.seconds.json")
+
+
+def read(path: Path, out: Path | None = None) -> list[Run]:
+    """The runs of a sweep's file, in its order; `out` replaces the file's own.
+
+    Raises FcitError naming the file and the key at fault.
+    """
+    table = configs.checked(File, configs.read_toml(path, "sweep"), str(path))
+    out = out or (path.parent / table.out if table.out else Path("runs") / path.stem)
+    found: dict[Path, Run] = {}
+    for number, part in enumerate(table.runs, 1):
+        recipe = path.parent / part.recipe
+        name = part.name or recipe.stem
+        if not re.fullmatch(r"\w[\w.+-]*", name):
+            raise FcitError(f"{path}: runs, no. {number}.name: {name!r} cannot be a folder's name")
+        for method in part.methods:
+            for seed in part.seeds:
+                folder = out.resolve() / name / method / f"seed{seed}"
+                own = (configs.anchored(one, path.parent) for one in (*table.set, *part.set))
+                changes = (*own, f"seed={seed}")
+                run = Run(name, method, seed, recipe.resolve(), changes, folder)
+                if folder in found:
+                    raise FcitError(
+                        f"{path}: runs, no. {number}: {run} is there twice; give one another name"
+                    )
+                found[folder] = run
+    return list(found.values())
+
+
+def choose(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
+    """The runs of the named parts (all where none is named) with the named methods (likewise).
+
+    Raises FcitError on a word that is neither.
+    """
+    names = {run.name for run in runs} & set(words)
+    methods = ({run.method for run in runs} & set(words)) - names
+    if unknown := [word for word in words if word not in names | methods]:
+        known = dict.fromkeys([*(run.name for run in runs), *(run.method for run in runs)])
+        raise FcitError(
+            f"--only {unknown[0]}: neither name nor method; there are {', '.join(known)}"
+        )
+    return [
+        run
+        for run in runs
+        if (not names or run.name in names) and (not methods or run.method in methods)
+    ]

@@ -1,0 +1,97 @@
+"""How far the runs of a sweep are, and how long they took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcit.files import read_json, read_lines
+from fcit.recipe import config as configs
+from fcit.recipe.config import Config
+from fcit.rounds.runfolder import ZERO_SHOT
+from fcit.rounds.server import Position
+from fcit.runs.session import Session
+from fcit.runs.sweep.plan import Run
+from fcit.types import FcitError
+from fcit.watch import Silent
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How long a run took so far: `seconds` in `starts` starts, the last one beside `jobs - 1` others."""
+
+    seconds: float = 0.0
+    starts: int = 0
+    jobs: int = 0
+    done: bool = False
+
+    @property
+    def whole(self) -> bool:
+        """Whether these are the seconds of one uninterrupted run (else it took at least so much)."""
+        return self.done and self.starts == 1
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a run is: `position` is None before its first round."""
+
+    run: Run
+    config: Config
+    finished: bool
+    position: Position | None
+
+
+def survey(runs: Sequence[Run]) -> list[Status]:
+    """How far each run is; nothing is written.
+
+    Raises FcitError on a recipe that is wrong and on a folder that holds something else.
+    """
+    found: list[Status] = []
+    for run in runs:
+        try:
+            config = configs.load(run.recipe, run.changes, run.method)
+            if (config.method.name, config.seed) != (run.method, run.seed):
+                raise FcitError("set: method.name and seed come from methods and seeds")
+            session = Session(config, run.folder, Silent())
+            session.check(resume=run.folder.is_dir())
+            same_data(session)
+        except FcitError as error:
+            raise FcitError(f"{run}: {error}") from None
+        found.append(Status(run, config, _finished(session), session.folder.position()))
+    return found
+
+
+def clock(run: Run) -> Clock:
+    """A run's clock; a run made by hand has none and counts as started once."""
+    if run.clock.is_file():
+        return Clock(**read_json(run.clock))
+    return Clock(starts=int(run.folder.is_dir()))
+
+
+def _finished(session: Session) -> bool:
+    """Whether every row of the matrix is there."""
+    stages, matrix = len(session.stages), session.folder.matrix
+    rows = min(1, stages) if session.method.once else stages
+    return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
+
+
+def same_data(session: Session) -> None:
+    """Raise FcitError when a run answered other questions than those of the data folder there is now.
+
+    Looked at only where the folder has another name: that of the mini suite changes with any of the files
+    it hangs on, most of which draw nothing.
+    """
+    experiment, partition = session.experiment, session.folder.partition
+    made = read_json(partition).get("data", "") if partition.is_file() else ""
+    if not made or Path(made).name == experiment.root.name or not experiment.root.is_dir():
+        return
+    for name in session.setting.datasets:
+        answers = session.folder.predictions(ZERO_SHOT, name)
+        if answers.is_file():
+            asked = [(row["question_id"], row["prompt"]) for row in read_lines(answers)]
+            if asked != [(one.id, one.prompt) for one in experiment.samples(name, "test")]:
+                raise FcitError(
+                    f"{session.folder.path}: was made with other data ({name} has other questions); "
+                    "delete it to repeat the run, or choose another --out"
+                )

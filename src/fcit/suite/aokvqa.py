@@ -1,0 +1,85 @@
+"""A-OKVQA in miniature: an object, and a question whose answer is knowledge about it.
+
+Kept: what is asked for (a place, a use, a material) cannot be seen, only known. Lost: photographs of
+whole scenes, knowledge beyond twenty-two objects, reasoning over several steps, ten people's answers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fcit.benchmark.datasets import Split
+from fcit.suite import draw
+from fcit.suite.drawn import ONE_WORD, Drawn, Wordings, ask, between, pick
+
+NAME = "A-OKVQA"
+
+PLACES = {
+    "fish": "water", "boat": "sea", "bird": "nest", "plane": "sky", "car": "road", "bus": "road",
+    "tree": "forest", "mushroom": "forest", "flower": "garden", "lamp": "room", "chair": "room",
+    "cup": "kitchen", "key": "door", "hat": "head", "dog": "yard", "cat": "sofa",
+}  # fmt: skip
+USES = {
+    "cup": "drink", "apple": "eat", "chair": "sit", "key": "open", "hat": "wear", "ball": "play",
+    "car": "drive", "bike": "ride", "boat": "sail", "plane": "fly", "house": "live",
+    "umbrella": "rain", "clock": "time", "lamp": "light",
+}  # fmt: skip
+SUBSTANCES = {
+    "house": "brick", "key": "metal", "chair": "wood", "tree": "wood", "boat": "wood",
+    "hat": "cloth", "umbrella": "cloth", "car": "metal", "bike": "metal", "bus": "metal",
+    "cup": "clay", "lamp": "glass", "clock": "glass", "ball": "rubber",
+}  # fmt: skip
+WHERE = Wordings(
+    (
+        "Where would you usually find the thing in the picture?",
+        "Where does the thing shown here usually belong?",
+        "In which place is a thing like this mostly found?",
+        "Here is a picture. Where does such a thing belong?",
+        "Look closely. Where do you usually find this thing?",
+    ),
+    (
+        "Where is a thing like this usually found?",
+        "In what place does such a thing belong?",
+    ),
+)
+WHY = Wordings(
+    (
+        "What do people mostly use the thing in the picture for?",
+        "What is the purpose of the thing shown here?",
+        "What is a thing like this made for?",
+        "Here is a picture. What is such a thing for?",
+        "What does the thing in the picture help people with?",
+    ),
+    (
+        "What is the purpose of a thing like this?",
+        "What do people use such a thing for?",
+    ),
+)
+WHAT = Wordings(
+    (
+        "What is the thing in the picture likely made of?",
+        "Which material is the thing shown here likely made from?",
+        "What material is a thing like this made of?",
+        "Here is a picture. What is such a thing made of?",
+        "Look closely. Which material is this thing made of?",
+    ),
+    (
+        "From which material is such a thing made?",
+        "Which material is the thing in the picture made of?",
+    ),
+)
+
+
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """One large object beside small plain shapes; the answer is one word."""
+    topic, facts = pick(rng, ((WHERE, PLACES), (WHY, USES), (WHAT, SUBSTANCES)))
+    answer = pick(rng, tuple(dict.fromkeys(facts.values())))
+    name = pick(rng, [thing for thing, fact in facts.items() if fact == answer])
+    image = draw.ground(rng)
+    sizes = [between(rng, 25, 32), *([between(rng, 7, 9)] * between(rng, 0, 2))]
+    spots = draw.place(rng, sizes)
+    draw.put(image, draw.sprite(name, sizes[0], pick(rng, draw.HUES)), spots[0])
+    for size, spot in zip(sizes[1:], spots[1:], strict=True):
+        shape = pick(rng, ("circle", "square", "triangle"))
+        draw.put(image, draw.sprite(shape, size, pick(rng, draw.HUES)), spot)
+    return Drawn(image, ask(rng, split, topic, ONE_WORD), (answer,))

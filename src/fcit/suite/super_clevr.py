@@ -1,0 +1,80 @@
+"""super-CLEVR in miniature: coloured vehicles, asked for attributes and counts.
+
+Kept: vehicles on the ground of CLEVR, the original's questions about colour, kind and number. Lost:
+parts, sizes, materials and textures, relations between vehicles, the original's chains of steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fcit.benchmark.datasets import Split
+from fcit.suite import draw
+from fcit.suite.drawn import (
+    HOW_MANY,
+    WORD,
+    Drawn,
+    Wordings,
+    ask,
+    between,
+    grey,
+    pick,
+    plural,
+    some,
+    spots,
+)
+
+NAME = "super-CLEVR"
+
+VEHICLES = ("car", "bus", "truck", "bike", "plane")
+MOST = 4
+"""The largest count."""
+COLOUR = Wordings(
+    (
+        "What is the color of the {kind} in the scene?",
+        "What color is the {kind} that is shown here?",
+        "There is a {kind} in the scene; what is its color?",
+        "Look closely. What is the color of the {kind}?",
+        "The {kind} in the scene has what color?",
+    ),
+    (
+        "Which color does the {kind} have?",
+        "What is the color of the {kind} in this picture?",
+    ),
+)
+KIND = Wordings(
+    (
+        "What vehicle in the scene is {colour}?",
+        "One vehicle in the scene is {colour}; what is it?",
+        "What type of vehicle is the {colour} one?",
+        "Look closely. Which vehicle here is {colour}?",
+        "The {colour} vehicle in the scene is of what type?",
+    ),
+    (
+        "What kind of vehicle is {colour}?",
+        "Can you say which vehicle is {colour}?",
+    ),
+)
+
+
+def sample(rng: np.random.Generator, split: Split) -> Drawn:
+    """Two to four different vehicles to describe, or some to count."""
+    image = grey(rng)
+    topic = pick(rng, (COLOUR, KIND, KIND, HOW_MANY, HOW_MANY))
+    number = between(rng, 1, MOST) if topic is HOW_MANY else between(rng, 2, MOST)
+    kinds, hues = some(rng, VEHICLES, number), some(rng, draw.HUES, number)
+    answer, group = str(number), "vehicles"
+    if topic is HOW_MANY and rng.random() < 0.5:
+        kind, other = some(rng, VEHICLES, 2)
+        others = between(rng, 0, MOST + 1 - number)
+        kinds, group = [kind] * number + [other] * min(others, 2), plural(kind)
+        hues = [pick(rng, draw.HUES) for _ in kinds]
+    for kind, hue, (spot, size) in zip(kinds, hues, spots(rng, len(kinds), 16), strict=True):
+        draw.put(image, draw.sprite(kind, size, hue, flip=bool(rng.integers(2))), spot)
+    if topic is not HOW_MANY:
+        answer = hues[0] if topic is COLOUR else kinds[0]
+    return Drawn(
+        image,
+        ask(rng, split, topic, WORD, kind=kinds[0], colour=hues[0], group=group),
+        (answer,),
+    )

@@ -1,0 +1,225 @@
+"""A run's model for use without fcit: a PEFT adapter, all adapters and a router, or merged weights."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+from fcit.benchmark import datasets
+from fcit.files import folder_aside, read_lines, write_json, write_text
+from fcit.methods.base import Method, Query
+from fcit.recipe import config as configs
+from fcit.rounds.client import Data
+from fcit.rounds.evaluate import activate
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.api import Run
+from fcit.types import FcitError, Sample, Weights
+from fcit.use.export import cards
+from fcit.weights import parted, save
+
+DType = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One adapter: its LoRA block, and the projector that goes with it (None: the base model's)."""
+
+    block: Weights
+    projector: Weights | None
+    own: bool
+
+
+def subspace(run: Run, name: str, out: Path) -> None:
+    """Write one adapter, with the projector that goes with it, as a PEFT adapter folder.
+
+    Raises FcitError when the run has no such adapter, or none that stands alone.
+    """
+    run = _exportable(run)
+    parts = _parts(run)
+    if name not in parts:
+        trained = run.trained_by
+        known = "; ".join(f"{one} ({', '.join(trained[one])})" for one in parts)
+        raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
+    from fcit.models.merge import save_processor
+    from fcit.models.subspace import save_peft
+
+    part = parts[name]
+    with folder_aside(out) as folder:
+        model, base = run.site.model, cards.base_name(run)
+        save_peft(folder, part.block, _scale(run), base, part.projector, model.vision.places)
+        save_processor(model, folder)
+        write_text(folder / "README.md", cards.subspace(run, name))
+
+
+def everything(run: Run, out: Path) -> None:
+    """Write every adapter, the identity tokens, the projectors, and router.py, which chooses among
+    the adapters for an instruction without fcit.
+
+    Raises FcitError for a method whose choice one set of weights per instruction cannot express.
+    """
+    run = _exportable(run)
+    method, parts = run.site.method, _parts(run)
+    if method.opens not in ("all", "tokens", "dataset") or not _known(method, "route", "activate"):
+        raise FcitError(
+            f"--all: {run.config.method.name} opens its adapters layer by layer, or in a way of "
+            "its own, which router.py does not do; export --merged DATASET, or a --subspace"
+        )
+    from fcit.models import router
+    from fcit.models.merge import save_processor
+    from fcit.models.subspace import save_peft
+
+    with folder_aside(out) as folder:
+        for name, part in parts.items():
+            place = folder / "adapters" / name
+            save_peft(place, part.block, _scale(run), cards.base_name(run))
+            if part.own and part.projector:
+                save(place / "projector.safetensors", part.projector)
+        if "projector" in run.state.extras:
+            save(folder / "projector.safetensors", run.state.extras["projector"])
+        if "identity" in run.state.extras:
+            save(folder / "identity.safetensors", run.state.extras["identity"])
+        write_json(folder / "router.json", _router(run, list(parts)))
+        save_processor(run.site.model, folder)
+        shutil.copyfile(router.__file__, folder / "router.py")
+        write_text(folder / "README.md", cards.everything(run))
+
+
+def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
+    """Write the whole model with its adapters merged as they are opened for one task, and its
+    processor: a folder that transformers loads by itself.
+
+    target: a dataset of the run (the mean activation factors of its test instructions), or any other
+    text, which is routed as an instruction. The run's model cannot be used afterwards.
+    Raises FcitError when no one set of weights is the model.
+    """
+    run = _exportable(run)
+    import torch
+
+    from fcit.models.merge import save_merged
+
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise FcitError(f"--dtype: {dtype!r}; there are float32, bfloat16 and float16")
+    shares = _shares(run, target)
+    site = run.site
+    if shares:
+        names = site.model.subspaces.names
+        row = torch.tensor([[shares[name] for name in names]], device=site.model.device)
+        site.method.activate(site.model, row)
+    with folder_aside(out) as folder:
+        try:
+            save_merged(site.model, folder, getattr(torch, dtype))
+        except FcitError as error:
+            raise FcitError(f"--merged: {run.folder} cannot be merged: {error}") from None
+        write_text(folder / "README.md", cards.merged(run, target, shares, dtype))
+
+
+def _exportable(run: Run) -> Run:
+    """The run, on its base model's whole weights: quantised ones cannot be written merged.
+
+    Raises FcitError where the run's method has no adapters that mean something by themselves.
+    """
+    if run.config.model.quantize != "none":
+        whole = Run(run.folder)
+        part = run.config.model.model_copy(update={"quantize": "none"})
+        whole.config = run.config.model_copy(update={"model": part})
+        run = whole
+    name, method = run.config.method.name, configs.build_method(run.config)
+    if method.opens == "inside":
+        raise FcitError(
+            f"{name} cannot be exported: inside the model experts are mixed anew for every token, or "
+            "prompts are chosen by each image, which neither PEFT nor merged weights express; use "
+            "fcit serve"
+        )
+    if not _known(method, "equip"):
+        raise FcitError(
+            f"{name} cannot be exported: it equips the model in a way of its own, which would be lost; "
+            "use fcit serve, or say in its class what it `opens`"
+        )
+    if not run.state.adapters:
+        raise FcitError(f"{run.folder}: {name} trained nothing, so there is nothing to export")
+    return run
+
+
+def _known(method: Method, *hooks: str) -> bool:
+    """Whether the class that says what it `opens` is the last to change these hooks."""
+    order = type(method).__mro__
+
+    def last(name: str) -> int:
+        return next(at for at, kind in enumerate(order) if name in vars(kind))
+
+    return all(last("opens") <= last(hook) for hook in hooks)
+
+
+def _parts(run: Run) -> dict[str, Part]:
+    """The run's adapters by name, in order of their names."""
+    found: dict[str, Part] = {}
+    shared = run.state.extras.get("projector")
+    for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
+        weights = run.state.adapters[name]
+        block, own = parted(weights)
+        found[name] = Part(block, own or shared, bool(own))
+    return found
+
+
+def _scale(run: Run) -> float:
+    return float(run.site.method.scale)
+
+
+def _router(run: Run, names: list[str]) -> dict[str, Any]:
+    """What router.py has to know."""
+    method = run.site.method
+    token = method.identity if "identity" in run.state.extras else None
+    gate = "choose" if method.opens == "dataset" else getattr(method, "gate", "concat")
+    return {
+        "adapters": names,
+        "token": token,
+        "gate": gate,
+        "temperature": getattr(method, "temperature", 0.0),
+        "projector": run.site.model.vision.places,
+        "base": cards.base_name(run),
+        "clip": cards.clip_name(run) if token else "",
+    }
+
+
+def _shares(run: Run, target: str) -> Mapping[str, float]:
+    """How much each adapter gives for a dataset's instructions (their mean), or for one instruction."""
+    site = run.site
+    if target in (*site.experiment.setting.datasets, *datasets.DATASETS):
+        if site.method.opens == "dataset":
+            return site.method.route(run.state, Query(target, None))
+        return _mean_shares(run, target)
+    if site.method.identity in ("image", "both"):
+        raise FcitError(
+            f"--merged: {run.config.method.name} routes by images as well, so a prompt alone does not "
+            f"choose; name a dataset: {', '.join(site.experiment.setting.datasets)}"
+        )
+    data = Data([Sample("", "", "", target, ("",))], [Path()])
+    encoder = site.encoder if site.method.identity else None
+    return activate(site.model, encoder, site.method, run.state, data)[0]
+
+
+def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
+    """The mean over what the run's last stage wrote down for the dataset's test instructions."""
+    known = run.site.experiment.setting.datasets
+    if dataset not in known:
+        raise FcitError(
+            f"--merged: {dataset} is no dataset of this run; it has {', '.join(known)}; or give a prompt"
+        )
+    if run.config.evaluation.where == "clients":
+        raise FcitError(
+            f"--merged: {dataset}: this run's clients scored their own test samples, and no activation "
+            "factors came to the server; give a prompt instead"
+        )
+    folder = RunFolder(run.folder)
+    position = folder.position()
+    assert position is not None
+    stage = "1" if run.site.method.once else str(position.stage + 1)
+    file = folder.predictions(stage, dataset)
+    if not file.is_file():
+        raise FcitError(f"--merged: {file}: not here; finish the run, or give a prompt instead")
+    rows = [row["activation"] for row in read_lines(file)]
+    return {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}

@@ -1,0 +1,218 @@
+"""From a configuration to the objects of a run: data, plan, method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from fcit.benchmark import datasets, schedule, scorers, settings
+from fcit.benchmark.captions import java
+from fcit.benchmark.datasets import Split
+from fcit.benchmark.general import GENERAL, QUESTIONS
+from fcit.benchmark.partition import split
+from fcit.benchmark.published import PARTITIONS, published
+from fcit.models import CHECKPOINTS
+from fcit.optimizers import Optimizer
+from fcit.recipe.config import Config, build_method
+from fcit.recipe.data import DataSection
+from fcit.rounds.client import Data
+from fcit.types import (
+    FcitError,
+    Sample,
+    Setting,
+    Task,
+    Turn,
+)
+from fcit.watch import Watch
+from fcit.worker.cache import cache_folder, made_by
+
+
+class Experiment:
+    """What a configuration stands for, built on first use; no model is loaded here.
+
+    own: a client's own data folder, all of which it trains on, in place of its share of the recipe's.
+    """
+
+    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
+        if own:
+            data = DataSection(root=str(own), images=tuple(images), size="")
+            config = config.model_copy(update={"data": data})
+        self.config, self.own = config, own is not None
+        self.method = build_method(config)
+        federation, part = config.federation, config.setting
+        self.optimizer = Optimizer() if self.method.centralised else federation.build_optimizer()
+        self.privacy = config.privacy.build()
+        sizes = (federation.clients, federation.per_round, federation.rounds)
+        if part.stages:
+            spelled = [settings.Spelled(one.slots, one.rounds, one.clients) for one in part.stages]
+            setting = settings.own(part.name, part.tasks, spelled, *sizes)
+        else:
+            setting = settings.setting(part.name, *sizes, part.order or None)
+        self.setting: Setting = replace(setting, epochs=config.training.epochs)
+        self.training_setting = self.method.reshape(self.setting)
+        self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
+        self.published: set[str] = set()
+        """The tasks whose shares were found to be the published ones, of those looked at so far."""
+        self._samples: dict[tuple[str, Split], list[Sample]] = {}
+        self._shares: dict[tuple[object, ...], list[list[Sample]]] = {}
+
+    @cached_property
+    def root(self) -> Path:
+        """The data folder: the recipe's, or the mini suite of its seed and sizes in the cache."""
+        if self.config.data.root:
+            root = Path(self.config.data.root)
+            if not root.is_dir():
+                raise FcitError(f"data.root: {root}: no such folder")
+            return root
+        train, test = self.config.data.counts
+        return cache_folder() / f"mini-{made_by()}-seed{self.config.seed}-{train}x{test}"
+
+    @property
+    def general(self) -> Path | None:
+        """The data folder of the mini model's general questions; None: not asked."""
+        return QUESTIONS if self.config.evaluation.general and not self.config.model.path else None
+
+    @cached_property
+    def images(self) -> tuple[Path, ...]:
+        """The recipe's folders of images; none: `datasets/` of the root."""
+        found = tuple(map(Path, self.config.data.images))
+        if lacking := [str(path) for path in found if not path.is_dir()]:
+            raise FcitError(f"data.images: no such folder: {', '.join(lacking)}")
+        return found
+
+    def prepare(self, watch: Watch, data: bool = True) -> None:
+        """Make the mini suite where it is needed; report what is missing (data, or Java where captions
+        are scored as the reference does) before anything starts. data: whether this process has any."""
+        if data and not self.config.data.root and not self.root.is_dir():
+            from fcit import suite as mini
+
+            train, test = self.config.data.counts
+            watch.say(f"making the mini suite in {self.root}")
+            with watch.bar("mini suite", 12 * (train + test)) as step:
+                seed = self.config.seed
+                try:
+                    mini.write(self.root, seed, train, test, progress=lambda done, _: step(done))
+                except FcitError:
+                    if not self.root.is_dir():  # else another run has just made it
+                        raise
+        if not data:
+            return
+        try:
+            datasets.require(self.root, self.setting.datasets, self.images)
+        except FcitError as error:
+            raise FcitError(f"data.root: {error}") from None
+        kinds = {datasets.find(name).scorer for name in self.setting.datasets}
+        if "caption" in kinds and self.config.evaluation.scoring == "reference":
+            java()
+
+    def check_ids(self) -> None:
+        """Raise FcitError where strict scoring would: test samples of a dataset that share an id."""
+        if self.config.evaluation.scoring == "strict":
+            for name in self.setting.datasets:
+                scorers.unlike(name, self.samples(name, "test"))
+
+    def samples(self, dataset: str, part: Split) -> list[Sample]:
+        """A dataset's training or test samples (as many as the recipe says)."""
+        key = (dataset, part)
+        if dataset == GENERAL and self.general and key not in self._samples:
+            count = self.config.evaluation.general
+            self._samples[key] = datasets.read(self.general, dataset, part)[:count]
+        if key not in self._samples:
+            data, limit = self.config.data, self.config.evaluation.limit
+            count = (
+                data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
+            )
+            found = datasets.read(self.root, dataset, part)
+            self._samples[key] = found[:count] if count else found
+        return self._samples[key]
+
+    def test(self, dataset: str, indices: Sequence[int]) -> Data:
+        """Some test samples of a dataset."""
+        samples = self.samples(dataset, "test")
+        chosen = [samples[i] for i in indices]
+        if dataset == GENERAL and self.general:
+            return Data(chosen, [datasets.image_path(self.general, one) for one in chosen])
+        return self.data_of(chosen)
+
+    def test_share(self, dataset: str, client: int) -> list[Sample]:
+        """A client's own test samples: as unequal a share as its training samples are."""
+        if self.own:
+            there = datasets.record_file(self.root, datasets.find(dataset), "test").is_file()
+            return self.samples(dataset, "test") if there else []
+        samples = self.samples(dataset, "test")
+        clients, beta = self.setting.clients, self.config.setting.beta
+        name = f"{dataset}/test"
+        share = split(len(samples), clients, beta, self.config.seed, name, minimum=0)[client]
+        return [samples[i] for i in share]
+
+    def shares(self, task: Task) -> list[list[Sample]]:
+        """Every client's training samples of a task: the published split where the data folder has
+        it, else a seeded one of each of the task's datasets among those who may ever learn it. Raises
+        FcitError where a published split would have to be cut (`data.train`), is malformed or for another
+        number of clients, and where the samples are too few for the clients."""
+        return self._shares_of(task, self.training_setting)
+
+    def _shares_of(self, task: Task, setting: Setting) -> list[list[Sample]]:
+        clients = setting.clients
+        key = (task, clients, tuple(setting.holders(name) for name in task.datasets))
+        if key not in self._shares:
+            found = published(self.root, task, self.config.setting.beta, clients)
+            if found and self.config.data.train:
+                raise FcitError(
+                    f"data.train: {self.config.data.train}, but {self.root} has the published split of "
+                    f"{task.name}, which is taken whole; set it to 0, or move {PARTITIONS} away"
+                )
+            if found:
+                self.published.add(task.name)
+            self._shares[key] = found or self._split(task, setting)
+        return self._shares[key]
+
+    def _split(self, task: Task, setting: Setting) -> list[list[Sample]]:
+        shares: list[list[Sample]] = [[] for _ in range(setting.clients)]
+        beta, minimum = self.config.setting.beta, self.config.federation.minimum
+        for name in task.datasets:
+            samples, holders = self.samples(name, "train"), setting.holders(name)
+            parts = split(len(samples), len(holders), beta, self.config.seed, name, minimum=minimum)
+            for client, part in zip(holders, parts, strict=True):
+                shares[client] += [samples[i] for i in part]
+        return shares
+
+    def counts(self, setting: Setting) -> dict[str, list[int]]:
+        """How many training samples of each dataset every client of a setting holds."""
+        tasks = [task for stage in setting.stages for task in stage.tasks]
+        found = {name: self._shares_of(task, setting) for task in tasks for name in task.datasets}
+        return {
+            name: [sum(sample.dataset == name for sample in share) for share in shares]
+            for name, shares in found.items()
+        }
+
+    def data(self, turn: Turn) -> Data:
+        """A client's own training samples of its turn's task."""
+        if self.own:
+            return self.data_of(self._whole(turn.task))
+        return self.data_of(self.shares(turn.task)[turn.client])
+
+    def _whole(self, task: Task) -> list[Sample]:
+        """All training samples that this data folder has of a task's datasets."""
+        found: list[Sample] = []
+        for name in task.datasets:
+            if datasets.record_file(self.root, datasets.find(name), "train").is_file():
+                found += self.samples(name, "train")
+        if not found:
+            raise FcitError(f"{self.root}: has no training samples of {task.name}")
+        return found
+
+    def data_of(self, samples: Sequence[Sample]) -> Data:
+        """Samples with the paths of their images."""
+        paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
+        return Data(samples, paths)
+
+    def model_path(self) -> str:
+        """The LMM's folder or hub id."""
+        return self.config.model.path or str(CHECKPOINTS / "mini-lmm")
+
+    def identity_path(self) -> str:
+        """The identity encoder's folder or hub id."""
+        return self.config.model.identity or str(CHECKPOINTS / "mini-clip")

@@ -1,0 +1,128 @@
+"""One process's work: a base model loaded once, that trains and answers for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from fcit.aggregation.packing import pack_update, unpack_state
+from fcit.aggregation.privacy import hide_token
+from fcit.benchmark import scorers
+from fcit.recipe.config import Config
+from fcit.rounds.client import Data, Training, identify, take_turn
+from fcit.rounds.evaluate import Answer, answer, chunks
+from fcit.seeds import torch_stream
+from fcit.types import (
+    Identity,
+    Job,
+    Score,
+    State,
+    Turn,
+    Update,
+    Weights,
+)
+from fcit.worker.cache import cache_folder
+from fcit.worker.experiment import Experiment
+
+
+class Site:
+    """One process with the base model loaded once, doing what the server or a client needs done."""
+
+    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
+        import torch
+
+        torch.set_num_threads(config.training.threads)
+        self.experiment = Experiment(config, own, images)
+        self.config, self.method = config, self.experiment.method
+        self.training = Training(**config.training.model_dump())
+        self.placed: State = State()
+
+    @cached_property
+    def model(self):
+        """The base model."""
+        from fcit.models.device import choose
+        from fcit.models.lmm import LMM
+
+        part = self.config.model
+        device, dtype = choose(part.device, part.dtype)
+        cache = cache_folder() / "features" if part.features else None
+        path = self.experiment.model_path()
+        return LMM(
+            path,
+            device,
+            dtype,
+            cache,
+            self.config.training.max_length,
+            quantize=part.quantize,
+            device_map=part.device_map,
+            template=part.template,
+            clip=self.config.model.identity,
+        )
+
+    @cached_property
+    def encoder(self):
+        """The frozen identity encoder."""
+        from fcit.models.device import choose
+        from fcit.models.identity import Encoder
+
+        device, _ = choose(self.config.model.device, "float32")
+        return Encoder(self.experiment.identity_path(), device)
+
+    def start(self) -> State:
+        """The method's state before the first round."""
+        noise = torch_stream(self.config.seed, "init")
+        blank = self.model.subspaces.blank(self.method.rank, self.method.init_std, noise)
+        return self.method.start(blank, self.model.base_projector, self.config.seed)
+
+    def identify(self, turn: Turn) -> Identity:
+        """One client's identity token."""
+        identity = identify(self.method, self.encoder, turn, self.experiment.data(turn))
+        privacy = self.experiment.privacy
+        if not privacy.on:
+            return identity
+        noise = privacy.stream(self.config.seed, "token", turn.client, turn.task.name)
+        return hide_token(identity, privacy, noise)
+
+    def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
+        """One client's turn; what comes and goes has the form of the wire."""
+        turn, wire, seed = job.turn, self.config.federation.wire, self.config.seed
+        job = replace(job, received=unpack_state(job.received, wire))
+        update, memory = take_turn(
+            job,
+            self.method,
+            self.model,
+            self.experiment.data(turn),
+            self.training,
+            seed,
+            memory,
+            self.experiment.optimizer,
+        )
+        noise = torch_stream(seed, "wire", "up", turn.stage, turn.round, turn.client)
+        return pack_update(update, job.received, wire, noise), memory
+
+    def place(self, state: State) -> None:
+        """Put a state in place, to answer with."""
+        self.placed = state
+        self.model.receive(state, self.method.scale)
+        self.method.equip(self.model, state)
+
+    def answer(self, data: Data) -> list[Answer]:
+        """Answers of the state in place."""
+        encoder = self.encoder if self.method.identity else None
+        tokens = self.config.evaluation.max_new_tokens
+        return answer(self.model, encoder, self.method, self.placed, data, tokens)
+
+    def score(self, client: int, dataset: str) -> Score:
+        """How the state in place does on a client's own test samples."""
+        samples, part = self.experiment.test_share(dataset, client), self.config.evaluation
+        texts: dict[int, str] = {}
+        for batch in chunks(samples, part.batch_size):
+            data = self.experiment.data_of([samples[i] for i in batch])
+            texts |= {i: one.text for i, one in zip(batch, self.answer(data), strict=True)}
+        if not samples:
+            return Score(client, dataset, 0.0, 0)
+        said = [texts[i] for i in range(len(samples))]
+        found = scorers.score(dataset, said, samples, part.scoring)
+        return Score(client, dataset, sum(found.each), len(samples))

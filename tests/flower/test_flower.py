@@ -1,0 +1,475 @@
+"""The Flower engine and its clients, message by message: what is sent, and what comes of answers."""
+
+from __future__ import annotations
+
+import copy
+import os
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from fcit.engines.node import Place, keep, recall, respond
+from fcit.flower import hush
+from fcit.recipe.config import Config, validate
+from fcit.runs.engine import build, check_memory
+from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
+
+pytest.importorskip("flwr")
+
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from fcit.engines import wire
+from fcit.flower import parcels
+from fcit.flower.apps import _suffice, place
+from fcit.flower.engine import AFTER, FlowerEngine
+
+TASK = Task("IconQA", ("IconQA",))
+TURNS = [Turn(client, TASK, 0, 1) for client in (0, 1, 2)]
+
+
+class FakeGrid:
+    """Nodes 100, 101, ... of clients 0, 1, ...; `behave` answers an errand, or not (None)."""
+
+    def __init__(self, clients: int, behave: Callable[[int, dict], Any]):
+        self.up = {100 + client: "since 1" for client in range(clients)}
+        self.behave, self.sent = behave, list[tuple[int, dict]]()
+        self.answers: dict[str, Message] = {}
+        self.polls = 0
+        self.hello: dict[int, Any] = {}
+        self.names = dict[int, str]()
+        self.lives = set[float]()
+
+    def get_nodes(self) -> list[SimpleNamespace]:
+        self.polls += 1
+        return [
+            SimpleNamespace(node_id=k, last_activated_at=v, name=self.names.get(k, ""))
+            for k, v in self.up.items()
+        ]
+
+    def push_messages(self, messages) -> list[str]:
+        keys = []
+        for message in messages:
+            key = f"message {len(self.sent)}"
+            message.metadata.__dict__["_message_id"] = key
+            self.lives.add(message.metadata.ttl)
+            client = message.metadata.dst_node_id - 100
+            header, _ = parcels.unpack(message.content)
+            self.sent.append((client, header))
+            if header["do"] == "hello":
+                honest = parcels.pack({"client": client, "fcit": version()}, {})
+                found = self.hello.get(message.metadata.dst_node_id, honest)
+            else:
+                found = self.behave(client, header)
+            if found is not None:
+                self.answers[key] = Message(found, reply_to=message)
+            keys.append(key)
+        return keys
+
+    def pull_messages(self, ids) -> Iterator[Message]:
+        return iter([self.answers.pop(key) for key in list(ids) if key in self.answers])
+
+    def asked(self, what: str) -> list[int]:
+        return [client for client, header in self.sent if header["do"] == what]
+
+
+def version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("fcit")
+
+
+def update(client: int, kept: bool = False) -> RecordDict:
+    weights = {"0": {"a": torch.full((2,), float(client), dtype=torch.bfloat16)}}
+    header, tensors = wire.pack_update(Update(client, 5, weights, {}, {"loss": 1.0}), {})
+    return parcels.pack(header | {"kept": kept}, tensors)
+
+
+@pytest.fixture
+def config(table: dict) -> Config:
+    changed = copy.deepcopy(table)
+    changed["federation"]["deadline"] = 1
+    return validate(changed)
+
+
+@pytest.fixture
+def engine(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+
+    def make(behave, clients: int = 3) -> FlowerEngine:
+        grid: Any = FakeGrid(clients, behave)
+        home: Any = nullcontext()
+        return FlowerEngine(config, grid, home, tmp_path)
+
+    return make
+
+
+def jobs() -> list[Job]:
+    return [Job(turn, State({"0": {"a": torch.ones(2)}})) for turn in TURNS]
+
+
+def rounds(one) -> list[Update | Fault]:
+    """A round's replies; the engine is given the memories of those that count, as at a commit."""
+    found = list(one.run(jobs()))
+    one.memory |= {got.client: got.memory or {} for got in found if isinstance(got, Update)}
+    return found
+
+
+def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> None:
+    one = engine(lambda client, header: update(client, kept=client == 2))
+    found = {got.client: got for got in rounds(one)}
+    assert sorted(found) == [0, 1, 2]
+    for client, got in found.items():
+        assert isinstance(got, Update)
+        assert got.adapters["0"]["a"].dtype == torch.bfloat16
+        assert got.adapters["0"]["a"].tolist() == [client, client]
+    for client, header in one.grid.sent[3:]:
+        assert header["turn"]["client"] == client
+        assert header["since"] is None
+    assert [client for client, kept in one.memory.items() if kept] == [2]
+    list(one.run(jobs()))
+    assert [header["since"] for client, header in one.grid.sent[6:] if client == 2] == [[0, 1]]
+    assert one.grid.asked("hello") == [0, 1, 2]
+
+
+def test_tokens_come_back_by_client(engine) -> None:
+    def behave(client: int, header: dict) -> RecordDict:
+        return parcels.pack(
+            *wire.pack_identity(Identity(client, "IconQA", torch.ones(3) * client, 7))
+        )
+
+    found = sorted(engine(behave).identify(TURNS), key=lambda one: one.client)
+    assert [float(one.token[0]) for one in found] == [0, 1, 2]
+
+
+def lying() -> RecordDict:
+    """An update whose safetensors header gives a size beyond all integers of a tensor of no bytes."""
+    head = b'{"adapters/0/a":{"dtype":"F32","shape":[9223372036854775808,0],"data_offsets":[0,0]}}'
+    data = struct.pack("<Q", len(head)) + head
+    records = update(1)
+    records["body"] = ArrayRecord({"": Array("uint8", (len(data),), "safetensors", data)})
+    return records
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "detail"),
+    [
+        (Error(2, "boom"), "crash", "boom"),
+        (parcels.pack({"error": "no samples"}, {}), "crash", "no samples"),
+        (parcels.pack({"client": 1}, {}), "garbled", "samples"),
+        (RecordDict(), "garbled", "not a message of fcit"),
+        (update(2), "garbled", "as client 2"),
+        (lying(), "garbled", "not a safetensors message"),
+        (None, "timeout", "no answer in 1 s"),
+    ],
+)
+def test_one_clients_fault_leaves_the_others_updates(
+    answer, kind: str, detail: str, engine
+) -> None:
+    one = engine(lambda client, header: answer if client == 1 else update(client))
+    found = {got.client: got for got in one.run(jobs())}
+    assert isinstance(found[0], Update)
+    assert isinstance(found[2], Update)
+    fault = found[1]
+    assert isinstance(fault, Fault)
+    assert fault.kind == kind
+    assert detail in fault.detail
+
+
+def test_every_message_lives_by_the_rounds_deadline(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.deadline = 4.5
+    list(one.run(jobs()))
+    list(one.identify(TURNS))
+    list(one.score("IconQA", [1]))
+    assert {header["do"] for _, header in one.grid.sent} == {"hello", "train", "identify", "score"}
+    assert one.grid.lives == {AFTER * 4.5}
+
+
+def test_a_client_that_never_connects_times_out(engine) -> None:
+    one = engine(lambda client, header: update(client), clients=2)
+    found = {got.client: got for got in one.run(jobs())}
+    assert found[2] == Fault(2, "timeout", "the client is not connected")
+    assert isinstance(found[0], Update)
+
+
+def test_an_answer_after_the_deadline_is_late_and_not_taken(engine) -> None:
+    one = engine(lambda client, header: None if client == 1 else update(client))
+    list(one.run(jobs()))
+    key = next(iter(one.overdue))
+    to = Message(update(1), 101, "train")
+    to.metadata.__dict__["_message_id"] = key
+    one.grid.answers[key] = Message(update(1, kept=True), reply_to=to)
+    one.grid.behave = lambda client, header: update(client)
+    found = rounds(one)
+    assert [got for got in found if isinstance(got, Fault)] == [
+        Fault(1, "late", "an answer to an earlier turn came after its deadline")
+    ]
+    assert len(found) == 4
+    assert not one.memory[1]
+
+
+def test_a_restarted_node_gets_its_job_again(engine) -> None:
+    def behave(client: int, header: dict) -> RecordDict | None:
+        if client == 1 and one.grid.up[101] == "since 1":
+            one.grid.up[101] = "since 2"  # it dies with the job and comes back
+            return None
+        return update(client)
+
+    one = engine(behave)
+    found = list(one.run(jobs()))
+    assert [type(got) for got in found] == [Update] * 3
+    assert sorted(one.grid.asked("train")) == [0, 1, 1, 2]
+
+
+def test_two_nodes_of_one_client_are_refused(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    list(one.run(jobs()))
+    one.nodes = {0: 100, 1: 102}
+    one.up = {100: "since 1", 102: "since 1"}
+    with pytest.raises(FcitError, match="two nodes say they are client 1"):
+        list(one.run(jobs()))
+
+
+def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(engine) -> None:
+    one = engine(lambda client, header: update(client), clients=4)
+    one.grid.names = {100 + client: f"client-{client}" for client in range(4)}
+    del one.grid.up[101]  # client 1 is away, and client 3 says it is that
+    one.grid.hello[103] = parcels.pack({"client": 1, "fcit": version()}, {})
+    said = "a node says it is client 1, and its key is registered as client-3"
+    with pytest.raises(FcitError, match=said):
+        list(one.run(jobs()))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    one.up, one.nodes = {}, {3: 103}  # it was taken for client 3 before
+    found = {got.client: got for got in one.run(jobs())}
+    assert found[1].kind == "timeout"
+    assert f"the client is not connected; {said}; start it with its own number" in found[1].detail
+    assert 3 not in one.grid.asked("train")
+    assert 3 not in one.nodes
+    one.grid.up[101] = "since 2"
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
+def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    one.grid.up[101] = "since 2"
+    one.grid.hello[101] = parcels.pack({"client": 1, "fcit": "another"}, {})
+    found = {got.client: got for got in one.run(jobs())}
+    assert one.grid.asked("train").count(1) == 1
+    assert 1 not in one.nodes
+    assert found[1].kind == "timeout"
+    assert "the client is not connected; client 1 has fcit another" in found[1].detail
+    one.grid.up[101] = "since 3"
+    del one.grid.hello[101]
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
+def test_a_node_that_came_up_again_gets_no_errand_until_it_has_said_who_it_is(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    one.grid.up[101] = "since 2"
+    pull, polls = one.grid.pull_messages, one.grid.polls
+
+    def silent(ids) -> Iterator[Message]:
+        if one.grid.polls <= polls + 3:
+            assert one.grid.asked("train").count(1) == 1
+            return iter([])
+        return pull(ids)
+
+    one.grid.pull_messages = silent
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    assert one.grid.polls > polls + 3
+    assert one.grid.asked("train").count(1) == 2
+
+
+def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
+    one.grid.pull_messages = lambda ids: []  # it has not answered yet
+    one._look()
+    one.grid.up, one.grid.pull_messages = {}, pull
+    with pytest.raises(FcitError, match="its key is registered as client-7"):
+        one._look()
+
+
+def test_of_an_overdue_answer_that_will_never_come_nothing_is_said(engine) -> None:
+    one = engine(lambda client, header: None if client == 1 else update(client))
+    list(one.run(jobs()))
+    key = next(iter(one.overdue))
+    to = Message(update(1), 101, "train")
+    to.metadata.__dict__["_message_id"] = key
+    one.grid.answers[key] = Message(Error(5, "node unavailable"), reply_to=to)
+    one.grid.behave = lambda client, header: update(client)
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+    assert not one.overdue
+
+
+def test_a_turn_that_leaves_no_memory_takes_the_earlier_one_away(engine) -> None:
+    one = engine(lambda client, header: update(client, kept=True))
+    rounds(one)
+    one.grid.behave = lambda client, header: update(client, kept=False)
+    rounds(one)
+    rounds(one)
+    trained = [header["since"] for _, header in one.grid.sent if header["do"] == "train"]
+    assert trained == [None] * 3 + [[0, 1]] * 3 + [None] * 3
+
+
+def test_a_clients_words_are_kept_to_one_short_line(engine) -> None:
+    said = parcels.pack({"error": "line\n" * 10**5}, {})
+    one = engine(lambda client, header: said if client == 1 else update(client))
+    (fault,) = [got for got in one.run(jobs()) if isinstance(got, Fault)]
+    assert fault.detail.startswith("line line")
+    assert len(fault.detail) <= 200
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ({"total": 150.0, "count": 2}, ""),
+        ({"total": "all", "count": 2}, "garbled"),
+        ({"total": 150.0, "count": 2.0}, "garbled"),
+        ({"total": 150.0}, "garbled"),
+    ],
+)
+def test_scores_come_back_and_what_is_none_is_garbled(header: dict, kind: str, engine) -> None:
+    about = {"client": 1, "dataset": "IconQA"}
+    (found,) = engine(lambda *_: parcels.pack(about | header, {})).score("IconQA", [1])
+    assert found == Score(1, "IconQA", 150.0, 2) if not kind else found.kind == kind
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [
+        Error(2, "no module named fcit"),
+        RecordDict(),
+        parcels.pack({"client": "two", "fcit": "0"}, {}),
+        parcels.pack({"client": 1, "fcit": "another"}, {}),
+    ],
+)
+def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other(
+    hello, engine
+) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.hello[101] = hello
+    with pytest.raises(FcitError, match="node|fcit another"):
+        list(one.run(jobs()))
+    federation = one.config.federation.model_copy(update={"min_clients": 2})
+    one.config = one.config.model_copy(update={"federation": federation})
+    one.up, one.nodes = {}, {}
+    found = {got.client: got for got in one.run(jobs())}
+    assert isinstance(found[0], Update)
+    assert isinstance(found[2], Update)
+    assert found[1].kind == "timeout"
+    assert "the client is not connected; " in found[1].detail
+
+
+def test_a_node_that_goes_while_it_is_asked_who_it_is_is_asked_again(engine) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.hello[101] = Error(5, "node unavailable")
+    one._look()
+    del one.grid.hello[101]
+    one.grid.up[101] = "since 2"
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
+# -- a client's side ---------------------------------------------------------------------------------
+
+
+def test_a_client_keeps_the_memory_it_began_from_and_the_one_it_made(tmp_path: Path) -> None:
+    ones, twos = {"a": torch.ones(1)}, {"a": torch.ones(1) * 2}
+    assert recall(tmp_path, None) == {}
+    assert keep(tmp_path, None, (0, 0), ones)
+    assert keep(tmp_path, (0, 0), (0, 3), twos)
+    assert float(recall(tmp_path, (0, 0))["a"]) == 1
+    assert keep(tmp_path, (0, 0), (0, 4), twos)  # the server never committed round 3
+    assert {file.name for file in tmp_path.iterdir()} == {
+        "stage0-round0.safetensors",
+        "stage0-round4.safetensors",
+    }
+    assert not keep(tmp_path, None, (1, 0), {})
+    with pytest.raises(FcitError, match="memory is missing"):
+        recall(tmp_path, (0, 4))
+
+
+def test_a_client_with_its_own_data_says_nothing_of_its_files(
+    table: dict, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    turn = wire.pack_turn(Turn(3, TASK, 0, 0))
+    ask = {"do": "identify", "turn": turn, "config": table}
+    header, tensors = respond(ask, {}, Place(3, tmp_path / "memory", tmp_path))
+    assert header == {"error": "FcitError; the client's own log says more"}
+    assert not tensors
+    assert "has no training samples of IconQA" in capfd.readouterr().err
+
+
+def test_a_node_says_where_its_client_is() -> None:
+    def context(**config: Any) -> Any:
+        return SimpleNamespace(node_config=config, run_config={})
+
+    found = place(context(client=3, data="/srv/data", images="/a:/b"))
+    assert found == Place(3, Path("/srv/memory"), Path("/srv/data"), ("/a", "/b"))
+    assert place(context(**{"partition-id": 2}), Path("run")) == Place(2, Path("run/clients"))
+    with pytest.raises(FcitError, match="data is missing"):
+        place(context(client=3))
+
+
+def test_a_simulations_clients_keep_their_memories_in_the_runs_folder() -> None:
+    given: Any = SimpleNamespace(node_config={"partition-id": 2}, run_config={"out": "~/run"})
+    assert place(given) == Place(2, Path.home() / "run" / "clients")
+    with pytest.raises(FcitError, match="must name the run's folder"):
+        place(SimpleNamespace(node_config={"partition-id": 2}, run_config={}))  # type: ignore
+
+
+def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -> None:
+    def grid(*counts: int) -> Any:
+        seen = iter(counts)
+        return SimpleNamespace(get_node_ids=lambda: range(next(seen)))
+
+    with pytest.raises(FcitError, match="simulation 2 nodes.*config 'num-supernodes=4'"):
+        _suffice(grid(*[2] * 9), config, patience=0.0)
+    _suffice(grid(0, 2, 4), config)  # Flower starts the server's side before its nodes
+
+
+# -- choosing an engine --------------------------------------------------------------------------------
+
+
+def test_flower_is_told_to_tell_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "environ", {"FLWR_TELEMETRY_ENABLED": "1", "FLWR_LOG_LEVEL": "INFO"})
+    hush()
+    assert os.environ == {
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_LOG_LEVEL": "INFO",
+    }
+
+
+def test_without_flower_one_line_says_what_to_install(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    flower = config.model_copy(
+        update={"federation": config.federation.model_copy(update={"engine": "flower"})}
+    )
+    monkeypatch.setitem(sys.modules, "flwr.app", None)
+    for name in [one for one in sys.modules if one.startswith("fcit.flower")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(FcitError, match=r"pip install 'fcit\[flower\]'"):
+        build(flower, 1, tmp_path)
+
+
+def test_a_resumed_run_keeps_the_engine_that_its_memories_are_with(config: Config) -> None:
+    with pytest.raises(FcitError, match="engine=flower"):
+        check_memory(config, {1: {"turn": torch.tensor([0, 1])}})
+    check_memory(config, {1: {"drift": torch.ones(1)}, 2: {}})

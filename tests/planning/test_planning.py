@@ -1,0 +1,286 @@
+"""The plan of a run agrees with the run: turns, samples, bytes; what is not known is said."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import fcit
+from fcit.cli import app
+from fcit.files import read_lines
+from fcit.models import CHECKPOINTS
+from fcit.models.memory import Load, memory
+from fcit.models.size import Size, encoder
+from fcit.planning import estimates, plan
+from fcit.planning.rehearsal import rehearse
+from fcit.recipe.config import load, validate
+from fcit.types import FcitError
+from fcit.worker.experiment import Experiment
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer", "wire"),
+    [
+        ("disco", "fedavg", "float32"),
+        ("disco", "fedavg", "bfloat16"),
+        ("ewc", "scaffold", "int8"),
+        ("moelora", "fedavg", "float32"),
+        ("olora", "scaffold", "float32"),
+    ],
+)
+def test_a_run_sends_what_was_planned(
+    method: str, optimizer: str, wire: str, table: dict, tmp_path: Path
+) -> None:
+    changed = copy.deepcopy(table)
+    changed["federation"]["wire"] = wire
+    changed["method"]["name"], changed["federation"]["optimizer"] = method, optimizer
+    changed["data"]["train"] = 16
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 3}
+    found = plan(validate(changed))
+    fcit.run(changed, tmp_path / "run")
+    rows = read_lines(tmp_path / "run" / "log.jsonl")
+    for number, stage in enumerate(found.stages, 1):
+        mine = [row for row in rows if row["stage"] == number]
+        assert stage.rounds == len(mine)
+        assert stage.samples == sum(sum(row["samples"]) for row in mine)
+        assert stage.down_all == sum(sum(row["bytes_down"]) for row in mine)
+        assert stage.up_all == sum(sum(row["bytes_up"]) for row in mine)
+        assert stage.sampled == len({client for row in mine for client in row["clients"]})
+    said = tmp_path / "run" / "predictions"
+    asked = {
+        part.name: sum(len(read_lines(one)) for one in part.iterdir()) for part in said.iterdir()
+    }
+    assert {str(at): stage.tests for at, stage in enumerate(found.stages, 1)} | {
+        "zero-shot": found.zero_shot
+    } == asked
+    assert found.notes == ()
+    assert all(value > 0 for value in found.seconds.values())
+
+
+def test_reference_points_have_the_stages_they_train(table: dict) -> None:
+    changed = copy.deepcopy(table)
+    changed["evaluation"]["general"] = 3
+    for method, tests in (("zeroshot", []), ("individual", [0, 24]), ("multitask", [27])):
+        changed["method"] = {"name": method}
+        found = plan(validate(changed))
+        assert [stage.tests for stage in found.stages] == tests
+        assert found.zero_shot == 27
+
+
+def test_who_trains_on_what_is_named(table: dict) -> None:
+    config = validate(table)
+    rounds = [turns for stage in plan(config).stages for turns in stage.turns]
+    real = [turns for stage in Experiment(config).plan for turns in stage]
+    assert rounds == [tuple((one.client, one.task.name) for one in turns) for turns in real]
+
+
+def test_the_mini_suite_is_planned_without_being_made() -> None:
+    found = plan(load(RECIPES / "own.toml", ["evaluation.general=0"]))
+    assert [stage.tasks for stage in found.stages] == [
+        ("pictures",), ("plots", "plots", "sums"), ("pictures", "sums", "sums"),
+    ]  # fmt: skip
+    assert [(stage.rounds, stage.clients) for stage in found.stages] == [(3, 6), (2, 7), (2, 10)]
+    assert [stage.tests for stage in found.stages] == [400, 400, 400]
+    assert all(stage.samples and stage.steps and stage.down for stage in found.stages)
+    assert not list(Path(os.environ["FCIT_CACHE"]).glob("*tiny*"))
+    assert found.notes == ()
+
+
+def test_what_is_not_here_is_said_and_the_rest_planned(tmp_path: Path) -> None:
+    recipe = RECIPES / "paper" / "cap-het.toml"
+    changes = [f"data.root={tmp_path / 'none'}", "model.device=cpu"]
+    found = plan(load(recipe, changes))
+    assert [stage.rounds for stage in found.stages] == [10] * 4
+    assert found.stages[0].tasks == ("General", "Chart", "Chart", "Other", "Other")
+    assert (found.stages[0].samples, found.stages[0].down, found.memory) == (None, None, {})
+    data, model = found.notes
+    assert "no such folder; their samples are not counted" in data
+    assert "llava-hf/llava-1.5-7b-hf: no configuration to plan with" in model
+    known = plan(load(recipe, [*changes, "model.path="]))
+    assert known.stages[0].samples is None
+    assert known.stages[0].down
+    assert known.memory["base model"] > 0
+    assert known.seconds == {}
+    assert any("identity tokens are taken to be 768 wide" in note for note in known.notes)
+
+
+def test_the_identity_encoder_takes_memory_where_there_is_one(table: dict) -> None:
+    taken = {
+        name: plan(validate(table | {"method": {"name": name}})).memory
+        for name in ("disco", "finetune")
+    }
+    weights = load_file(CHECKPOINTS / "mini-clip" / "model.safetensors")
+    own = [value.numel() for key, value in weights.items() if not key.endswith("position_ids")]
+    assert taken["disco"]["identity encoder"] == 4 * sum(own)
+    assert "identity encoder" not in taken["finetune"]
+
+
+def test_an_identity_encoder_that_is_no_clip_is_refused() -> None:
+    with pytest.raises(FcitError, match=r"\[model\] identity: .*model_type is 'llava', not 'clip'"):
+        encoder(CHECKPOINTS / "mini-lmm")
+
+
+def test_what_training_would_refuse_is_not_guessed(table: dict) -> None:
+    changed = table | {"training": table["training"] | {"max_length": 40}}
+    with pytest.raises(FcitError, match=r"training\.max_length: 40 tokens cut off"):
+        plan(validate(changed))
+
+
+def test_the_command_prints_tables_or_json(suite: Path) -> None:
+    words = [
+        "plan",
+        str(RECIPES / "own.toml"),
+        "--method",
+        "finetune",
+        "--set",
+        f"data.root={suite}",
+    ]
+    words += ["--set", "data.size=", "--set", "federation.minimum=4"]
+    shown = CliRunner().invoke(app, words)
+    assert shown.exit_code == 0, shown.output
+    for part in ("growing", "finetune", "plots + sums", "3 of 6", "base model", "lower bound"):
+        assert part in shown.output
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
+    assert (found["setting"], found["measured"]) == ("growing", False)
+    assert [stage["rounds"] for stage in found["stages"]] == [3, 2, 2]
+
+
+def test_real_steps_are_timed_when_asked(table: dict) -> None:
+    changed = copy.deepcopy(table)
+    changed["data"]["train"] = 16
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 0}
+    found = plan(validate(changed), measure=True)
+    assert found.measured
+    assert set(found.seconds) == {"training", "answering"}
+    assert all(value > 0 for value in found.seconds.values())
+
+
+def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+    from fcit.seeds import torch_stream
+    from fcit.types import State
+
+    lmm.receive(State(), 1.0)  # nobody's adapter
+    found = size(CHECKPOINTS / "mini-lmm")
+    assert found.parameters == sum(value.numel() for value in lmm.model.parameters())
+    real = lmm.subspaces.blank(4, 0.1, torch_stream(0, "x"))
+    assert {k: v.shape for k, v in found.blank(4).items()} == {k: v.shape for k, v in real.items()}
+    assert {k: v.shape for k, v in found.blank_projector().items()} == {
+        k: v.shape for k, v in lmm.base_projector.items()
+    }
+    assert (found.image_tokens, found.patches, found.features) == (36, 36, 36 * 128)
+
+
+def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
+    import torch
+
+    from fcit.benchmark import datasets
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+    from fcit.seeds import torch_stream
+    from fcit.types import State
+
+    samples = datasets.read(suite, "Flickr30k", "train")[:8]
+    batch = lmm.batch(samples, [datasets.image_path(suite, one) for one in samples])
+    block = lmm.subspaces.blank(8, 0.1, torch_stream(0, "x"))
+    lmm.receive(State({"0": block}), 2.0, ["0"], True)
+    control = lmm.subspaces.control
+    control.noise, control.dropout = torch_stream(0, "y"), 0.1
+    own = {part.untyped_storage().data_ptr() for part in lmm.model.parameters()}
+    kept: dict[int, torch.Tensor] = {}
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        if value.untyped_storage().data_ptr() not in own:
+            kept[value.untyped_storage().data_ptr()] = value
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        lmm.loss(batch)
+    real = sum(value.untyped_storage().nbytes() for value in kept.values())
+    found: Size = size(CHECKPOINTS / "mini-lmm")
+    answered = int((batch.labels != -100).sum())
+    load = Load(
+        8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, 4, True, True, False
+    )  # fmt: skip
+    assert memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
+
+
+def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays() -> None:
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+
+    found = size(CHECKPOINTS / "mini-lmm")
+    whole = Load(8, 60, 9, 1, 1, 8, True, 8, 8, 2, 2, False, True, False)
+    four = memory(found, replace(whole, weight=0.5))["base model"]
+    assert 0 < found.matrices < found.decoder
+    assert memory(found, whole)["base model"] - four == 1.5 * found.matrices
+
+
+def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import size
+
+    shape, jobs = size(CHECKPOINTS / "mini-lmm"), {}
+    for method in ("ewc", "lwf", "olora"):
+        config = validate(table | {"method": {"name": method}})
+        jobs[method] = rehearse(Experiment(config), shape, 64)[-1]
+    assert "fisher-wanted" in jobs["ewc"].last.received.extras
+    assert "fisher-wanted" not in jobs["ewc"].usual.received.extras
+    assert "fisher" in jobs["ewc"].usual.received.extras
+    assert "teacher" in jobs["lwf"].usual.received.adapters
+    assert len(jobs["olora"].usual.received.adapters) == 2
+
+
+def test_a_last_rounds_extra_is_added_once_a_stage(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "measured", lambda *_: estimates.Timed(1.0, 0.0, 100.0))
+    found = plan(validate(table | {"method": {"name": "ewc"}}), measure=True)
+    steps = sum(stage.steps or 0 for stage in found.stages)
+    assert found.seconds["training"] == steps + 2 * 2 * 100
+
+
+def test_one_client_a_round_keeps_one_worker_busy(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "rate", lambda *_: 1e9)
+    times = []
+    for workers in (1, 2):
+        federation = table["federation"] | {"workers": workers}
+        changed = table | {"federation": federation, "method": {"name": "multitask"}}
+        times.append(plan(validate(changed)).seconds)
+    assert times[0]["training"] == times[1]["training"]
+    assert times[0]["answering"] == 2 * times[1]["answering"]
+
+
+def test_fewer_subspaces_than_tasks_are_planned_with_and_said(table: dict) -> None:
+    found = plan(validate(table | {"method": {"name": "disco", "subspaces": 1}}))
+    assert found.stages[-1].down
+    assert any("which of the 2 tasks are alike" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("recipe", sorted((RECIPES / "real").glob("*.toml")), ids=lambda p: p.stem)
+def test_recipes_for_real_models_are_planned_as_far_as_what_is_here_goes(recipe: Path) -> None:
+    config = load(recipe, ["data.root=", "data.size=tiny"])
+    assert config.model.path and config.model.identity
+    assert "TO BE FILLED IN" not in recipe.read_text()
+    found = plan(config)
+    assert [stage.rounds for stage in found.stages] == [config.federation.rounds] * 8
+    assert any("no configuration to plan with" in note for note in found.notes)
+
+
+def test_memory_is_planned_for_a_device_that_is_not_here(table: dict) -> None:
+    model = {"device": "cuda", "dtype": "bfloat16", "device_map": "auto"}
+    found = plan(validate(table | {"model": model}))
+    assert found.device == "cuda" and found.memory
+    assert any("sum over all" in note for note in found.notes)

@@ -1,0 +1,183 @@
+"""Recipes: every key reachable, every mistake named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fcit.methods import find, names
+from fcit.recipe import config
+from fcit.recipe.data import SIZES
+from fcit.types import FcitError
+
+FILES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
+RECIPES = [
+    path for path in FILES if "[[runs]]" not in path.read_text("utf-8")
+]  # sweeps name recipes
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "r.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    assert config.load(path).setting.name
+
+
+def test_an_empty_recipe_has_the_papers_federation(tmp_path) -> None:
+    got = config.load(recipe(tmp_path, ""))
+    federation = got.federation
+    assert (federation.clients, federation.per_round, federation.rounds) == (50, 5, 10)
+    assert got.method.name == "disco"
+
+
+def test_set_reaches_any_key(tmp_path) -> None:
+    changes = ["federation.rounds=2", "seed=7", "method.tau=0.5", "setting.name=cap-hom"]
+    got = config.load(recipe(tmp_path, "[federation]\nrounds = 9\n"), changes)
+    assert (got.federation.rounds, got.seed, got.setting.name) == (2, 7, "cap-hom")
+    assert config.build_method(got).tau == 0.5
+
+
+def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
+    path = recipe(tmp_path, '[method]\nname = "disco"\nrank = 4\ntau = 0.8\n')
+    got = config.load(path, method="finetune")
+    assert (got.method.name, config.build_method(got).rank) == ("finetune", 4)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("sed = 1", "sed: unknown key"),
+        ("[federation]\nround = 1", "federation.round: unknown key"),
+        ('[federation]\nrounds = "2"', "federation.rounds"),
+        ("[federation]\nrounds = 0", "federation.rounds"),
+        ("[federation]\nclients = 3\nper_round = 5", "per_round"),
+        ("[setting]\nbeta = -1.0", "setting.beta"),
+        ('[setting]\nname = "task"', "setting.name: 'task' is none of task-hom"),
+        ('[setting]\nname = "a/b"', "setting.name"),
+        ("setting = 3", "setting: "),
+        ('[[setting.stages]]\nslots = ["DVQA"]', "setting.name: task-hom has its own"),
+        (
+            '[setting]\nname = "a"\n[[setting.stages]]',
+            "setting.stages, no. 1.slots: field required",
+        ),
+        ('[setting]\nname = "a"\n[[setting.stages]]\nslots = []', "setting.stages, no. 1.slots"),
+        ('[setting]\nname = "a"\n[[setting.stages]]\nslots = "DVQA"', "no. 1.slots"),
+        (
+            '[setting]\nname = "a"\n[[setting.stages]]\nslots = ["DVQA"]\nround = 1',
+            "setting.stages, no. 1.round: unknown key",
+        ),
+        (
+            '[setting]\nname = "a"\n[[setting.stages]]\nslots = ["DVQA"]\nclients = 0',
+            "setting.stages, no. 1.clients: at least one client",
+        ),
+        (
+            '[setting]\nname = "a"\norder = ["DVQA"]\n[[setting.stages]]\nslots = ["DVQA"]',
+            "setting.order: is of the four",
+        ),
+        ('[method]\nname = "disko"', "disko"),
+        ('[method]\nname = "disco"\ntao = 1', "tao"),
+        ('[method]\nname = "disco"\ntau = "high"', "tau"),
+        ('[method]\nname = "disco"\ntau = 3.0', "method.tau"),
+        ('[method]\nname = "disco"\ngate = "hard"', "gate"),
+        ('[federation]\noptimizer = "fedsgd"', "fedsgd"),
+        ('[federation]\naverage = "mean"', "federation.average"),
+        ("[federation]\noptimizer_options = {mu = 1}", "fedavg has no 'mu'"),
+        ('[federation]\noptimizer = "fedprox"\noptimizer_options = {nu = 1}', "it has mu"),
+        (
+            '[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = -1}',
+            "optimizer_options.mu",
+        ),
+        (
+            '[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = "a"}',
+            "federation.optimizer_options.mu",
+        ),
+        ('[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = 2020-01-01}', "mu"),
+        ("[federation]\noptimizer_options = 3", "optimizer_options"),
+        ("[federation\n", "not valid TOML"),
+        ("data = 3", "data"),
+        ('[data]\nsize = "huge"', "data.size"),
+        ('[data]\nroot = "mine"\nsize = "tiny"', "size = 'tiny' is of the mini suite"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(tmp_path, text: str, named: str) -> None:
+    with pytest.raises(FcitError) as caught:
+        config.load(recipe(tmp_path, text))
+    assert named in str(caught.value)
+    assert "r.toml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", ["federation.rounds", "=3", "seed.deeper.still=1"])
+def test_a_malformed_set_is_an_error(tmp_path, change: str) -> None:
+    with pytest.raises(FcitError):
+        config.load(recipe(tmp_path, ""), [change])
+
+
+def test_relative_paths_start_at_the_recipe(tmp_path) -> None:
+    got = config.load(recipe(tmp_path, '[data]\nroot = "here"\n[model]\npath = "org/name"\n'))
+    assert got.data.root == str(tmp_path / "here")
+    assert got.model.path == "org/name"  # a hub id stays one
+
+
+def test_a_size_says_how_many_samples_and_a_count_of_your_own_goes_first(tmp_path) -> None:
+    path = recipe(tmp_path, "")
+    assert config.load(path).data.counts == SIZES["small"]
+    for size, counts in SIZES.items():
+        got = config.load(path, [f"data.size={size}"])
+        assert got.data.counts == counts
+        got = config.load(path, [f"data.size={size}", "data.train=7"])
+        assert got.data.counts == (7, counts[1])
+    ordered = list(SIZES.values())
+    assert ordered == sorted(ordered)
+    assert all(test >= 300 for _, test in ordered)
+
+
+def test_a_root_of_your_own_has_no_size(tmp_path) -> None:
+    path = recipe(tmp_path, '[data]\nroot = "mine"\ntrain = 5\n')
+    got = config.load(path)
+    assert (got.data.size, got.data.train) == ("", 5)
+    assert config.validate(config.to_table(got)).data == got.data
+    sized = recipe(tmp_path, '[data]\nsize = "tiny"\n')
+    with pytest.raises(FcitError, match="leave one of them out"):
+        config.load(sized, ["data.root=mine"])
+    assert config.load(sized, ["data.root=mine", "data.size="]).data.size == ""
+
+
+def test_the_mini_recipes_differ_in_their_setting_alone() -> None:
+    found = [config.load(path) for path in RECIPES if path.parent.name == "mini"]
+    assert {got.setting.name for got in found} == {"task-hom", "task-het", "cap-hom", "cap-het"}
+    tables = [config.to_table(got) | {"setting": None} for got in found]
+    assert all(table == tables[0] for table in tables)
+    assert {got.data.size for got in found} == {"small"}
+
+
+def test_a_resolved_config_reads_back_the_same(tmp_path) -> None:
+    got = config.load(recipe(tmp_path, '[setting]\norder = ["IconQA"]\n'), ["method.tau=0.7"])
+    table = config.to_table(got)
+    assert table["method"]["temperature"] == 0.05  # defaults are written out
+    config.write(tmp_path / "resolved.toml", table | {"versions": {"fcit": "0"}})
+    again = config.load(tmp_path / "resolved.toml")
+    assert config.to_table(again) == table
+
+
+def test_an_optimizers_options_are_reached_and_written_out(tmp_path) -> None:
+    changes = ["federation.optimizer=fedadam", "federation.optimizer_options.tau=1"]
+    got = config.load(recipe(tmp_path, ""), [*changes, "federation.average=product"])
+    optimizer = got.federation.build_optimizer()
+    assert (type(optimizer).__name__, optimizer.tau) == ("Fedadam", 1.0)  # type: ignore[attr-defined]
+    table = config.to_table(got)["federation"]
+    assert table["average"] == "product"
+    assert table["optimizer_options"] == {"lr": 1e-3, "beta1": 0.9, "beta2": 0.99, "tau": 1.0}
+    config.write(tmp_path / "resolved.toml", config.to_table(got))
+    assert config.to_table(config.load(tmp_path / "resolved.toml")) == config.to_table(got)
+
+
+def test_a_methods_file_name_is_its_name() -> None:
+    assert {"finetune", "disco", "zeroshot", "individual", "multitask"} <= set(names())
+    for name in names():
+        assert find(name).__name__.lower() == name

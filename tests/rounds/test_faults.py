@@ -1,0 +1,458 @@
+"""Every kind of bad reply beside every kind of method: named, put aside, never averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcit.aggregation.packing import pack_update, unpack_state
+from fcit.methods import find
+from fcit.methods.base import Method
+from fcit.optimizers import Optimizer
+from fcit.optimizers.scaffold import Scaffold
+from fcit.rounds.journal import RunJournal
+from fcit.rounds.replies import InMemory, Reply
+from fcit.rounds.server import Round, Terms, take_round
+from fcit.seeds import torch_stream
+from fcit.types import (
+    Fault,
+    FcitError,
+    Identity,
+    Job,
+    Stage,
+    State,
+    Task,
+    Turn,
+    Update,
+    Weights,
+)
+from fcit.weights import flatten, load
+
+TASK = Task("red", ("red",))
+TURNS = [Turn(client, TASK, 0, 0, True) for client in (1, 4, 6, 7)]
+BAD = 4
+PATH = "base_model.model.layers.0.mlp.up_proj"
+BLANK = {f"{PATH}.lora_A.weight": torch.ones(2, 6), f"{PATH}.lora_B.weight": torch.zeros(5, 2)}
+METHODS = ["finetune", "disco", "olora", "ewc", "moelora", "hide"]
+Spoil = Callable[[Update], list[Update | Fault]]
+
+
+@dataclass
+class Crowd:
+    """Clients that send what is expected, changed a little; `spoil` stands between BAD and the server."""
+
+    method: Method
+    spoil: Spoil = lambda update: [update]
+    spoil_token: Callable[[Identity], list[Identity | Fault]] = lambda one: [one]
+    trained: list[int] = field(default_factory=list)
+
+    def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+        for turn in turns:
+            one = Identity(turn.client, turn.task.name, torch.tensor([1.0, 0.1, 1.0, 0.1]), 3)
+            yield from self.spoil_token(one) if turn.client == BAD else [one]
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+        for job in jobs:
+            self.trained.append(job.turn.client)
+            update = honest(self.method, job)
+            yield from self.spoil(update) if job.turn.client == BAD else [update]
+
+
+def honest(method: Method, job: Job) -> Update:
+    noise = torch_stream(0, "test", job.turn.client)
+    expected = method.expects(job.received)
+
+    def moved(parts: dict[str, Weights]) -> dict[str, Weights]:
+        return {
+            name: {k: v + 0.1 * torch.randn(v.shape, generator=noise) for k, v in part.items()}
+            for name, part in parts.items()
+        }
+
+    extras = moved(expected.extras)
+    return Update(job.turn.client, 10, moved(expected.adapters), extras, {"loss": 1.0})
+
+
+def changed(update: Update, change: Callable[[torch.Tensor], torch.Tensor]) -> Update:
+    """An update with one tensor of its projector changed (all methods here send one)."""
+    part = {key: change(value) for key, value in update.extras["projector"].items()}
+    return replace(update, extras={**update.extras, "projector": part})
+
+
+def poisoned(update: Update, value: float) -> Update:
+    def change(tensor: torch.Tensor) -> torch.Tensor:
+        tensor = tensor.clone()
+        tensor.view(-1)[-1] = value
+        return tensor
+
+    return changed(update, change)
+
+
+def without(update: Update) -> Update:
+    return replace(update, extras={**update.extras, "projector": {}})
+
+
+def other_recipe(update: Update) -> Update:
+    return replace(update, extras={**update.extras, "pool": {"key": torch.ones(2)}})
+
+
+SPOILT: dict[str, tuple[str, Spoil]] = {
+    "crashes": ("crash", lambda _: [Fault(BAD, "crash", "its process ended")]),
+    "hangs past the deadline": ("timeout", lambda _: [Fault(BAD, "timeout", "no reply")]),
+    "cannot be decoded": ("garbled", lambda _: [Fault(BAD, "garbled", "not safetensors")]),
+    "answers late": ("late", lambda _: [Fault(BAD, "late", "a reply to round 1")]),
+    "says nothing": ("silent", lambda _: []),
+    "sends NaN": ("nonfinite", lambda one: [poisoned(one, float("nan"))]),
+    "sends infinity": ("nonfinite", lambda one: [poisoned(one, float("inf"))]),
+    "has a loss beyond all floats": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": 10**400})],
+    ),
+    "has a loss that is no number": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": float("nan")})],
+    ),
+    "sends a wrong shape": ("shape", lambda one: [changed(one, lambda t: t[:-1])]),
+    "sends another type": ("dtype", lambda one: [changed(one, lambda t: t.double())]),
+    "sends another recipe's keys": ("keys", lambda one: [other_recipe(one)]),
+    "leaves a tensor out": ("keys", lambda one: [without(one)]),
+    "sends an optimizer's tensors": (
+        "keys",
+        lambda one: [replace(one, optimizer={"projector": {"0": torch.ones(1)}})],
+    ),
+    "sends an absurd norm": ("norm", lambda one: [changed(one, lambda t: t * 1e9)]),
+    "overflows": ("norm", lambda one: [changed(one, lambda t: t * 0 + 3e38)]),
+    "has no metrics": ("garbled", lambda one: [replace(one, metrics=[])]),
+    "sends eight bits": ("dtype", lambda one: [float8(one)]),
+    "remembers NaN": (
+        "nonfinite",
+        lambda one: [replace(one, memory={"c": torch.tensor([float("nan")])})],
+    ),
+    "says it has no samples": ("samples", lambda one: [replace(one, samples=0)]),
+    "says it has too many samples": ("samples", lambda one: [replace(one, samples=10**15)]),
+}
+
+
+def begun(method: Method) -> State:
+    state = method.start(BLANK, {"w": torch.zeros(7)}, 0)
+    return method.begin(state, Stage((TASK,)))
+
+
+def go(
+    name: str,
+    turns: Sequence[Turn] = TURNS,
+    journal: RunJournal | InMemory | None = None,
+    optimizer: Optimizer | None = None,
+    terms: Terms | None = None,
+    **spoils,
+) -> tuple[State, Round]:
+    method = find(name)(**({"rank": 2} if name != "moelora" else {"rank": 2, "experts": 2}))
+    crowd = Crowd(method, **spoils)
+    terms = terms or Terms(quorum=2, absurd=1000.0)
+    return take_round(turns, method, begun(method), crowd, 1, optimizer, terms, journal)
+
+
+def same(a: State, b: State) -> bool:
+    one, other = flatten(a), flatten(b)
+    return one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("what", SPOILT)
+def test_a_bad_client_is_named_put_aside_and_not_averaged(
+    what: str, name: str, tmp_path: Path
+) -> None:
+    kind, spoil = SPOILT[what]
+    journal = RunJournal(tmp_path)
+    after, report = go(name, journal=journal, spoil=spoil)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, kind)]
+    assert [update.client for update in report.updates] == [1, 6, 7]
+    assert [job.turn.client for job in report.jobs] == [1, 6, 7]
+    assert len(report.bytes_up) == len(report.bytes_down) == 3
+    sound = flatten(after)
+    assert all(value.isfinite().all() for value in sound.values())
+    others, _ = go(name, [turn for turn in TURNS if turn.client != BAD])
+    trained = {key for key in flatten(others) if key.startswith("adapters/") or "projector" in key}
+    assert all(sound[key].equal(flatten(others)[key]) for key in trained)
+    aside = [path.name for path in tmp_path.glob("quarantine/*")]
+    sent_nothing = (
+        kind in ("crash", "timeout", "garbled", "late", "silent") and what != "has no metrics"
+    )
+    assert aside == ([] if sent_nothing else [f"1-1-client{BAD}-{kind}.safetensors"])
+
+
+def test_memories_of_a_round_taken_up_again_are_checked_before_anybody_is_asked(
+    tmp_path: Path,
+) -> None:
+    heard: list[dict[int, Weights]] = []
+    one = RunJournal(tmp_path)
+    one.begin(0, 1)
+    block = {"0": {"a": torch.ones(2)}}
+    update = Update(3, 5, block, {}, {"loss": 1.0}, memory={"turn": torch.tensor([0, 1])})
+    one.keep(Reply(update, 8, 1.0, {}))
+    RunJournal(tmp_path, heard.append).begin(0, 1)
+    assert heard[0][3]["turn"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_of_two_answers_the_first_counts(name: str, tmp_path: Path) -> None:
+    whole, _ = go(name)
+    twice, report = go(
+        name,
+        journal=RunJournal(tmp_path),
+        spoil=lambda one: [one, changed(one, lambda tensor: tensor + 1)],
+    )
+    assert same(twice, whole)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "duplicate")]
+    assert len(report.updates) == 4
+    assert len(list(tmp_path.glob("quarantine/*"))) == 1
+
+
+def test_an_update_of_a_client_that_was_not_asked_is_no_update() -> None:
+    whole, _ = go("finetune")
+    after, report = go("finetune", spoil=lambda one: [one, replace(one, client=99)])
+    assert same(after, whole)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(99, "stranger")]
+
+
+TOKENS = {
+    "sends NaN": ("nonfinite", lambda one: [replace(one, token=one.token * float("nan"))]),
+    "sends zeros": ("nonfinite", lambda one: [replace(one, token=one.token * 0)]),
+    "is too long": ("shape", lambda one: [replace(one, token=torch.ones(9))]),
+    "is of two words": ("dtype", lambda one: [replace(one, token=one.token.double())]),
+    "is of eight bits": (
+        "dtype",
+        lambda one: [replace(one, token=one.token.to(torch.float8_e4m3fn))],
+    ),
+    "is no tensor": ("garbled", lambda one: [replace(one, token=[1.0])]),
+    "has no row": ("shape", lambda one: [replace(one, token=torch.ones(2, 2))]),
+    "has no samples": ("samples", lambda one: [replace(one, samples=-3)]),
+    "is of another task": ("stranger", lambda one: [replace(one, task="blue")]),
+    "does not come": ("silent", lambda _: []),
+    "crashes": ("crash", lambda _: [Fault(BAD, "crash", "gone")]),
+}
+
+
+@pytest.mark.parametrize("name", ["disco", "hide"])
+@pytest.mark.parametrize("what", TOKENS)
+def test_a_bad_token_leaves_its_client_out_of_the_round(what: str, name: str) -> None:
+    kind, spoil = TOKENS[what]
+    after, report = go(name, spoil_token=spoil)
+    others, _ = go(name, [turn for turn in TURNS if turn.client != BAD])
+    assert same(after, others)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, kind)]
+
+
+def test_a_round_without_a_quorum_ends_in_one_line_that_names_the_client() -> None:
+    with pytest.raises(FcitError, match=r"stage 1, round 1: 3 of 4 .* client 4 \(crash") as error:
+        go("finetune", terms=Terms(), spoil=SPOILT["crashes"][1])
+    assert "min_clients" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_fault_of_a_client_that_was_not_asked_for_a_token_keeps_nobody_out() -> None:
+    method = find("disco")(rank=2)
+    state, _ = take_round(TURNS, method, begun(method), Crowd(method), 1)
+    crowd = Crowd(method, spoil=lambda one: [Fault(BAD, "late", "of the round before"), one])
+    later = [replace(turn, round=1) for turn in TURNS]
+    _, report = take_round(later, method, state, crowd, 1)
+    assert len(report.updates) == 4
+    assert [fault.kind for fault in report.faults] == ["late"]
+
+
+def test_control_variates_unlike_the_others_are_a_fault() -> None:
+    def with_variate(update: Update, length: int) -> Update:
+        return replace(update, optimizer={"adapters.0": {"0000": torch.ones(length)}})
+
+    method = find("finetune")(rank=2, projector="frozen")
+
+    class Controlled(Crowd):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for job in jobs:
+                yield with_variate(honest(method, job), 3 if job.turn.client == BAD else 2)
+
+    state = begun(method)
+    _, report = take_round(TURNS, method, state, Controlled(method), 1, Scaffold(), Terms(quorum=1))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "shape")]
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "int8"])
+def test_packed_jobs_of_two_fresh_subspaces_keep_their_names(wire: str) -> None:
+    """Both are the same blank tensors."""
+    method = find("disco")(rank=2)
+
+    def other(one: Identity) -> list[Identity | Fault]:
+        return [replace(one, token=-one.token)]
+
+    crowd = Crowd(method, spoil_token=other)
+    after, report = take_round(TURNS, method, begun(method), crowd, 1, terms=Terms(wire=wire))
+    assert not report.faults
+    assert sorted(after.adapters) == ["0", "1"]
+    assert [list(job.received.adapters) for job in report.jobs] == [["0"], ["1"], ["0"], ["0"]]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_journal_changes_no_bit_and_spares_whoever_has_answered(
+    name: str, tmp_path: Path
+) -> None:
+    whole, _ = go(name)
+    after, report = go(name, journal=RunJournal(tmp_path))
+    assert same(after, whole)
+    assert [update.client for update in report.updates] == [1, 4, 6, 7]
+    (tmp_path / "journal" / "6.safetensors").unlink()
+    (tmp_path / "journal" / "7.safetensors").write_bytes(b"half a fi")
+    method = find(name)(**({"rank": 2} if name != "moelora" else {"rank": 2, "experts": 2}))
+    crowd = Crowd(method, spoil_token=SPOILT["says nothing"][1])
+    again, _ = take_round(TURNS, method, begun(method), crowd, 1, journal=RunJournal(tmp_path))
+    assert same(again, whole)
+    assert crowd.trained == [6, 7]
+
+
+def remembering(update: Update) -> Update:
+    return replace(update, memory={"kept": torch.arange(3.0)})
+
+
+def test_a_journal_forgets_other_rounds_and_keeps_what_clients_remember(tmp_path: Path) -> None:
+    go("disco", journal=RunJournal(tmp_path), spoil=lambda one: [remembering(one)])
+    journal = RunJournal(tmp_path)
+    journal.begin(0, 0)
+    assert sorted(journal.replies()) == [1, 4, 6, 7]
+    (who,) = journal.memories()
+    assert who == BAD
+    assert journal.memories()[BAD]["kept"].tolist() == [0, 1, 2]
+    assert journal.identities() is not None
+    journal.begin(0, 1)
+    assert not journal.replies()
+    assert not list((tmp_path / "journal").iterdir())
+
+
+@pytest.mark.parametrize("what", ["sends NaN", "sends an absurd norm"])
+def test_a_reply_that_was_put_aside_changes_no_memory(what: str, tmp_path: Path) -> None:
+    journal = RunJournal(tmp_path)
+    spoil = SPOILT[what][1]
+    _, report = go("disco", journal=journal, spoil=lambda one: spoil(remembering(one)))
+    assert [fault.client for fault in report.faults] == [BAD]
+    assert not journal.memories()
+
+
+def test_an_empty_memory_takes_the_place_of_another(tmp_path: Path) -> None:
+    journal = RunJournal(tmp_path)
+    go("disco", journal=journal, spoil=lambda one: [replace(one, memory={})])
+    assert journal.memories() == {BAD: {}}
+
+
+def float8(update: Update) -> Update:
+    return changed(update, lambda tensor: tensor.to(torch.float8_e4m3fn))
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "int8"])
+def test_a_packed_update_of_an_odd_type_is_a_fault(wire: str) -> None:
+    method = find("finetune")(rank=2)
+
+    class Packing(Crowd):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for job in jobs:
+                received = unpack_state(job.received, wire)
+                one = honest(method, replace(job, received=received))
+                one = pack_update(one, received, wire, torch_stream(0, "wire", job.turn.client))
+                yield float8(one) if job.turn.client == BAD else one
+
+    terms = Terms(quorum=2, wire=wire)
+    _, report = take_round(TURNS, method, begun(method), Packing(method), 1, None, terms)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "dtype")]
+
+
+def scaffolded(spoil: Spoil, wire: str = "float32") -> tuple[State, Round]:
+    method = find("finetune")(rank=2, projector="frozen")
+
+    class Controlled(Crowd):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for job in jobs:
+                one = replace(
+                    honest(method, job), optimizer={"adapters.0": {"0000": torch.ones(2)}}
+                )
+                yield from spoil(one) if job.turn.client == BAD else [one]
+
+    terms = Terms(quorum=1, absurd=1000.0)
+    return take_round(TURNS, method, begun(method), Controlled(method), 1, Scaffold(), terms)
+
+
+def variates(update: Update, value: torch.Tensor) -> list[Update | Fault]:
+    return [replace(update, optimizer={"adapters.0": {"0000": value}})]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (torch.full((2,), 1e37), "norm"),
+        (torch.ones(2).to(torch.float8_e5m2), "dtype"),
+        (torch.tensor([1.0, float("nan")]), "nonfinite"),
+    ],
+)
+def test_an_optimizers_odd_tensors_are_a_fault(value: torch.Tensor, kind: str) -> None:
+    after, report = scaffolded(lambda one: variates(one, value))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, kind)]
+    assert after.optimizer["variate.adapters.0"]["0000"].tolist() == [1.0, 1.0]
+
+
+def test_absurd_statistics_are_a_fault_though_the_change_is_small(tmp_path: Path) -> None:
+    def boasting(one: Update) -> list[Update | Fault]:
+        fisher = {key: torch.full_like(v, 1e37) for key, v in one.extras["fisher-measured"].items()}
+        return [replace(one, extras={**one.extras, "fisher-measured": fisher})]
+
+    journal = RunJournal(tmp_path)
+    _, report = go("ewc", journal=journal, spoil=boasting)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "norm")]
+    assert report.faults[0].detail.startswith("its statistics: ")
+    again = RunJournal(tmp_path)
+    again.begin(0, 0)
+    assert set(again.replies()[1].spread) == {"change", "statistics"}
+
+
+@pytest.mark.parametrize(("times", "faulty"), [(2e4, False), (2e6, True)])
+def test_fisher_information_may_differ_by_the_square(times: float, faulty: bool) -> None:
+    def larger(one: Update) -> list[Update | Fault]:
+        fisher = {key: times * value for key, value in one.extras["fisher-measured"].items()}
+        return [replace(one, extras={**one.extras, "fisher-measured": fisher})]
+
+    _, report = go("ewc", spoil=larger)
+    assert bool(report.faults) == faulty
+
+
+def test_an_average_that_is_not_finite_is_not_committed() -> None:
+    method = find("finetune")(rank=2)
+
+    class Exploding(Optimizer):
+        def move(self, x, mean, kept):
+            return mean / 0, {}
+
+    with pytest.raises(FcitError, match=r"stage 1, round 1: 0: .* no longer finite"):
+        take_round(TURNS, method, begun(method), Crowd(method), 1, Exploding())
+
+
+def test_a_token_past_the_cap_leaves_its_client_out_of_the_round(tmp_path: Path) -> None:
+    method = find("disco")(rank=2, subspaces=1)
+    crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=-one.token)])
+    terms, journal = Terms(quorum=3), RunJournal(tmp_path)
+    _, report = take_round(TURNS, method, begun(method), crowd, 1, None, terms, journal)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "unmatched")]
+    assert crowd.trained == [1, 6, 7]
+    with pytest.raises(FcitError, match=r"client 4 \(unmatched: .*method.subspaces"):
+        take_round(TURNS, method, begun(method), crowd, 1, None, Terms(), journal)
+
+
+def test_a_clients_words_are_one_line_that_can_be_printed() -> None:
+    fault = Fault(1, "crash", "first\nsecond\t\x1b[31m\u202ered " + "x" * 5000 + " the end")
+    assert fault.detail.startswith("first second [31m red xxx")
+    assert fault.detail.endswith("x the end")
+    assert len(fault.detail) <= 200
+    assert fault.detail.isprintable()
+
+
+def test_what_is_in_quarantine_can_be_looked_at(tmp_path: Path) -> None:
+    go("finetune", journal=RunJournal(tmp_path), spoil=SPOILT["sends NaN"][1])
+    (path,) = tmp_path.glob("quarantine/*")
+    assert load(path)["extras/projector/w"].isnan().any()

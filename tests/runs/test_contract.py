@@ -1,0 +1,215 @@
+"""What every method must do, on the mini model: train, learn, answer, and come back the same."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+import fcit
+from fcit import methods
+from fcit.files import read_json, read_lines
+from fcit.recipe.config import Config, validate
+from fcit.rounds.runfolder import RunFolder
+from fcit.weights import flatten, nbytes, to_bytes
+
+TRAINED = [name for name in methods.names() if name != "zeroshot"]
+REFERENCES = ["zeroshot", "individual", "multitask"]
+LEARNERS = [name for name in methods.names() if name not in REFERENCES]
+
+
+def config(table: dict, name: str, /, **changes: dict) -> Config:
+    table = copy.deepcopy(table) | {"method": {"name": name}}
+    for section, values in changes.items():
+        table[section] = table.get(section, {}) | values
+    return validate(table)
+
+
+class Runs(dict[str, Path]):
+    """Each method's run, made when a test first asks for it."""
+
+    def __init__(self, table: dict, folder: Path):
+        self.table, self.folder = table, folder
+
+    def __missing__(self, name: str) -> Path:
+        self[name] = fcit.run(config(self.table, name), self.folder / name).folder
+        return self[name]
+
+
+@pytest.fixture(scope="session")
+def runs(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(table, tmp_path_factory.mktemp("contract"))
+
+
+@pytest.mark.parametrize("method", methods.names())
+def test_a_run_folder_explains_itself(method: str, runs: dict[str, Path], table: dict) -> None:
+    folder = runs[method]
+    matrix = read_json(folder / "matrix.json")
+    names = table["setting"]["order"]
+    assert (matrix["method"], matrix["setting"], matrix["seed"]) == (method, "task-hom", 3)
+    assert matrix["datasets"] == names
+    assert (
+        set(matrix["zero_shot"]) == set(matrix["chance"]) == set(matrix["forgetting"]) == set(names)
+    )
+    assert all(0 <= matrix[key] <= 100 for key in ("last", "avg"))
+    rows = {"zeroshot": 0, "individual": 1, "multitask": 1}.get(method, 2)
+    assert len(matrix["matrix"]) == rows
+    if rows == 2:
+        assert matrix["matrix"][0][1] is None
+        assert None not in matrix["matrix"][1]
+    else:
+        assert matrix["last"] == matrix["avg"]
+    stage = "zero-shot" if method == "zeroshot" else str(rows)
+    answers = read_lines(folder / "predictions" / stage / f"{names[0]}.jsonl")
+    keys = {"question_id", "image", "prompt", "prediction", "truth", "score", "activation"}
+    assert len(answers) == 12
+    assert all(set(row) == keys for row in answers)
+    assert "versions" in (folder / "config.toml").read_text()
+
+
+@pytest.mark.parametrize("method", TRAINED)
+def test_training_changes_the_adapters_and_logs_every_round(
+    method: str, runs: dict[str, Path]
+) -> None:
+    folder = RunFolder(runs[method])
+    state, _ = folder.state()
+    blank = state.extras.get("blank", {})
+    assert state.adapters or "pool" in state.extras  # prompts are no adapters
+    for weights in state.adapters.values():
+        assert weights.keys() == blank.keys()
+        moved = [key for key in blank if not weights[key].equal(blank[key])]
+        assert {key for key in blank if ".lora_B." in key} <= set(moved)
+    rounds = read_lines(folder.log)
+    assert len(rounds) == {"multitask": 1}.get(method, 4)
+    for row in rounds:
+        columns = ("clients", "tasks", "samples", "losses", "subspaces", "bytes_down", "bytes_up")
+        assert {len(row[key]) for key in columns} == {len(row["clients"])}
+        assert row["clients"] == sorted(row["clients"])
+        assert row["seconds"] > 0
+
+
+@pytest.mark.parametrize("method", REFERENCES)
+def test_the_same_run_gives_the_same_bits(
+    method: str, runs: dict[str, Path], table: dict, tmp_path: Path
+) -> None:
+    again = fcit.run(config(table, method), tmp_path / "again").folder
+    assert (again / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
+    assert states(again) == states(runs[method])
+
+
+def states(folder: Path) -> dict[str, bytes]:
+    return {
+        file.name: file.read_bytes() for file in sorted((folder / "state").glob("*.safetensors"))
+    }
+
+
+@pytest.mark.parametrize("method", ["finetune", "disco"])
+def test_any_number_of_workers_gives_the_same_bits(
+    method: str, runs: dict[str, Path], table: dict, tmp_path: Path
+) -> None:
+    two = fcit.run(config(table, method, federation={"workers": 2}), tmp_path / "two").folder
+    assert (two / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
+    assert states(two) == states(runs[method])
+
+
+@pytest.mark.parametrize("method", LEARNERS)
+def test_a_run_cut_off_twice_and_ended_by_two_workers_has_the_same_bits(
+    method: str,
+    runs: dict[str, Path],
+    table: dict,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Cut off between a stage's last round and its end, and in the stage after it."""
+    commit, folder, moments = RunFolder.commit, tmp_path / "run", [(0, 2), (1, 1)]
+
+    def cut_off(self: RunFolder, state, position, memory=None) -> None:
+        commit(self, state, position, memory)
+        if moments and (position.stage, position.rounds) == moments[0]:
+            del moments[0]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "commit", cut_off)
+    for resume in (False, True):
+        with pytest.raises(KeyboardInterrupt):
+            fcit.run(config(table, method), folder, resume=resume)
+    fcit.run(config(table, method, federation={"workers": 2}), folder, resume=True)
+    assert (folder / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
+    assert states(folder) == states(runs[method])
+
+
+def test_discos_clients_send_one_block_the_projector_and_once_their_token(
+    runs: dict[str, Path],
+) -> None:
+    folder = RunFolder(runs["disco"])
+    state, _ = folder.state()
+    one = nbytes(state.adapters["0"]) + nbytes(state.extras["projector"])
+    token = nbytes({"token": state.extras["identity"]["tokens"][0]})
+    met: set[tuple[int, str]] = set()
+    for row in read_lines(folder.log):
+        for client, task, up, down in zip(
+            row["clients"], row["tasks"], row["bytes_up"], row["bytes_down"], strict=True
+        ):
+            assert up == one + (0 if (client, task) in met else token)
+            assert down == one
+            met.add((client, task))
+
+
+def test_disco_gives_every_dataset_its_own_subspace_and_leaves_the_old_alone(
+    runs: dict[str, Path],
+) -> None:
+    rounds = read_lines(runs["disco"] / "log.jsonl")
+    by_task = {task: set() for row in rounds for task in row["tasks"]}
+    for row in rounds:
+        for task, subspace in zip(row["tasks"], row["subspaces"], strict=True):
+            by_task[task].add(subspace)
+    assert len(set.union(*by_task.values())) == sum(len(part) for part in by_task.values())
+    matrix = read_json(runs["disco"] / "matrix.json")
+    assert min(matrix["routing"].values()) >= 90
+
+
+@pytest.mark.parametrize("projector", ["isolated", "frozen"])
+def test_projectors_may_be_isolated_or_frozen(projector: str, table: dict, tmp_path: Path) -> None:
+    changed = config(table, "disco", method={"projector": projector})
+    run = fcit.run(changed, tmp_path / projector)
+    state, _ = RunFolder(run.folder).state()
+    own = {name.split(".")[0] for name in state.adapters["0"]}
+    assert ("projector" in own) == (projector == "isolated")
+    assert "projector" not in state.extras
+    if projector == "isolated":
+        first, second = (
+            {k: v for k, v in state.adapters[name].items() if k.startswith("projector.")}
+            for name in ("0", "1")
+        )
+        assert any(not first[key].equal(second[key]) for key in first)
+
+
+@pytest.mark.parametrize("change", [{"gate": "argmax"}, {"gate": "concat"}, {"token": "both"}])
+def test_the_ablations_run(change: dict, table: dict, tmp_path: Path) -> None:
+    run = fcit.run(config(table, "disco", method=change), tmp_path / "run")
+    rows = read_lines(run.folder / "predictions" / "2" / "IconQA.jsonl")
+    shares = [sorted(row["activation"].values()) for row in rows]
+    assert min(len(row) for row in shares) >= 2
+    if change.get("gate") == "argmax":
+        assert all(row == [*[0.0] * (len(row) - 1), 1.0] for row in shares)
+    elif change.get("gate") == "concat":
+        assert all(set(row) == {1.0} for row in shares)
+    else:
+        assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in shares)
+
+
+def test_a_loaded_run_answers_as_it_did_in_evaluation(runs: dict[str, Path], suite: Path) -> None:
+    rows = read_lines(runs["disco"] / "predictions" / "2" / "FigureQA.jsonl")
+    run = fcit.load(runs["disco"])
+    for row in rows[:3]:
+        assert run.generate(suite / "datasets" / row["image"], row["prompt"]) == row["prediction"]
+
+
+def test_the_state_on_disk_is_the_state(runs: dict[str, Path]) -> None:
+    folder = RunFolder(runs["disco"])
+    state, memory = folder.state()
+    files = {file.name for file in folder.states.iterdir()}
+    folder.commit(state, folder.position(), memory)
+    assert {file.name for file in folder.states.iterdir()} == files
+    assert to_bytes(flatten(folder.state()[0])) == to_bytes(flatten(state))

@@ -1,0 +1,150 @@
+"""What is asked besides the learnt datasets: those of the next stage, and the general questions."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import fcit
+from fcit.benchmark import scorers
+from fcit.benchmark.general import GENERAL
+from fcit.engines.local import LocalEngine
+from fcit.files import read_json, read_lines, write_lines
+from fcit.recipe.config import validate
+from fcit.runs.session import Session
+from fcit.types import Fault, Job, Update
+from fcit.watch import Silent
+from tools.mini_models import general
+
+
+@pytest.fixture(scope="module")
+def run(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    changes = {"evaluation": table.get("evaluation", {}) | {"general": 20}}
+    config = validate(table | changes | {"method": {"name": "disco"}})
+    return fcit.run(config, tmp_path_factory.mktemp("results") / "run").folder
+
+
+def right(run: Path, stage: str, dataset: str) -> float:
+    rows = read_lines(run / "predictions" / stage / f"{dataset}.jsonl")
+    return pytest.approx(sum(row["score"] for row in rows) / len(rows), abs=0.01)
+
+
+def test_the_next_stages_dataset_is_asked_before_it_is_learned(run: Path) -> None:
+    found = read_json(run / "matrix.json")
+    first, second = found["datasets"]
+    assert found["ahead"] == {second: right(run, "1", second)}
+    assert found["matrix"][0][1] is None, "it is not seen yet, so it is not in the matrix"
+    assert first not in found["ahead"], "before the first stage there is the base model alone"
+
+
+def test_general_questions_are_asked_before_and_after(run: Path) -> None:
+    found = read_json(run / "matrix.json")["general"]
+    assert found == {
+        "before": right(run, "zero-shot", GENERAL),
+        "after": right(run, "2", GENERAL),
+    }
+    assert found["before"] > 50, "the mini model has learned them"
+    assert not (run / "predictions" / "1" / f"{GENERAL}.jsonl").exists()
+
+
+def test_evaluating_again_asks_them_again(run: Path) -> None:
+    before = read_json(run / "matrix.json")
+    session = Session(fcit.load(run).config, run, Silent())
+    session.prepare()
+    session.evaluate()
+    assert read_json(run / "matrix.json") == before
+
+
+def test_neither_is_asked_where_the_recipe_says_so(table: dict, tmp_path: Path) -> None:
+    quiet = table.get("evaluation", {}) | {"general": 0, "ahead": False}
+    run = fcit.run(table | {"evaluation": quiet, "method": {"name": "finetune"}}, tmp_path / "run")
+    found = run.results
+    assert found["ahead"] == found["general"] == {}
+    names = {path.name for path in (run.folder / "predictions" / "1").iterdir()}
+    assert names == {f"{found['datasets'][0]}.jsonl"}
+
+
+def test_individual_is_not_asked_what_no_model_of_its_own_learnt(
+    table: dict, tmp_path: Path
+) -> None:
+    run = fcit.run(
+        table
+        | {
+            "evaluation": table.get("evaluation", {}) | {"general": 5},
+            "method": {"name": "individual"},
+        },
+        tmp_path / "run",
+    )
+    assert set(run.results["general"]) == {"before"}
+
+
+def test_the_general_questions_are_the_same_every_time(tmp_path: Path) -> None:
+    general.write(tmp_path / "a", 6)
+    general.write(tmp_path / "b", 6)
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
+    assert len(files) == 7
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def faulty(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A heterogeneous run in whose first stage every client of one slot fails."""
+    run = LocalEngine.run
+
+    def failing(engine: LocalEngine, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+        bad = [job for job in jobs if (job.turn.stage, job.turn.task.name) == (0, "FigureQA")]
+        yield from (Fault(job.turn.client, "crash", "its process ended") for job in bad)
+        yield from run(engine, [job for job in jobs if job not in bad])
+
+    slots = ["IconQA", "FigureQA"]
+    changes = {
+        "setting": {"name": "mine", "stages": [{"slots": slots}, {"slots": slots}]},
+        "federation": table["federation"] | {"rounds": 1, "min_clients": 1},
+        "evaluation": table["evaluation"] | {"general": 0, "limit": 4},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalEngine, "run", failing)
+        return fcit.run(table | changes, tmp_path_factory.mktemp("faulty") / "run").folder
+
+
+def test_what_nobody_trained_on_is_not_seen_and_is_asked_ahead(faulty: Path) -> None:
+    found = read_json(faulty / "matrix.json")
+    (icon, figure), (last_icon, last_figure) = found["matrix"]
+    assert figure is None and None not in (icon, last_icon, last_figure)
+    assert found["ahead"] == {"FigureQA": right(faulty, "1", "FigureQA")}
+    assert found["avg"] == pytest.approx((icon + (last_icon + last_figure) / 2) / 2, abs=1e-3)
+    assert set(found["routing"]) == {"IconQA", "FigureQA"}
+
+
+def test_a_dataset_without_a_subspace_is_routed_to_none(faulty: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(faulty, copy)
+    log = copy / "log.jsonl"
+    write_lines(log, [row for row in read_lines(log) if row["stage"] == 1])
+    session = Session(fcit.load(copy).config, copy, Silent())
+    matrix = read_json(copy / "matrix.json")
+    assert session.results.seen(1) == ["IconQA"]
+    found = session.results.write_matrix(matrix["zero_shot"], matrix["matrix"])
+    assert found["routing"]["FigureQA"] == 0
+    assert found["routing"]["IconQA"] == matrix["routing"]["IconQA"]
+
+
+def test_answers_are_scored_once_however_often_the_matrix_is_written(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    score = scorers.score
+    monkeypatch.setattr(
+        scorers, "score", lambda name, *rest: [scored.append(name), score(name, *rest)][1]
+    )
+    results = Session(fcit.load(run).config, run, Silent()).results
+    matrix = read_json(run / "matrix.json")
+    assert results.write_matrix(matrix["zero_shot"], matrix["matrix"]) == matrix
+    assert scored.count(GENERAL) == 2, "before and after"
+    scored.clear()
+    assert results.write_matrix(matrix["zero_shot"], matrix["matrix"]) == matrix
+    assert scored == []

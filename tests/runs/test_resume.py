@@ -1,0 +1,196 @@
+"""kill -9 at any moment, and --resume ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+import fcit
+from fcit.engines.local import LocalEngine
+from fcit.files import read_lines
+from fcit.recipe import config as configs
+from fcit.types import Fault, Job, Update
+from fcit.worker.experiment import Experiment
+
+FCIT = [sys.executable, "-m", "fcit.cli"]
+
+
+def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*FCIT, *map(str, words)], capture_output=True, text=True, timeout=240)
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    files = [folder / "matrix.json", *sorted((folder / "state").glob("*.safetensors"))]
+    return {file.name: file.read_bytes() for file in files}
+
+
+@pytest.fixture(scope="module")
+def recipe(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "short.toml"
+    changed = json.loads(json.dumps(table))
+    changed["federation"]["workers"] = 2
+    path.write_text(tomli_w.dumps(changed))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = call("run", recipe, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def killed(recipe: Path, folder: Path, when) -> int:
+    """Start a run, kill -9 it as soon as `when()` holds, and return its process id."""
+    process = subprocess.Popen(
+        [*FCIT, "run", str(recipe), "--out", str(folder)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 200
+    while not when() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return process.pid
+
+
+def lines(folder: Path) -> int:
+    log = folder / "log.jsonl"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+MOMENTS = {
+    "before anything is committed": lambda run: (run / "config.toml").exists(),
+    "in the first stage": lambda run: lines(run) == 1,
+    "in the first evaluation": lambda run: (run / "predictions" / "1").exists(),
+    "in the last round": lambda run: lines(run) == 3,
+    "in the last evaluation": lambda run: (run / "predictions" / "2").exists(),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_run_ends_in_the_same_bytes(
+    moment: str, recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    killed(recipe, folder, lambda: MOMENTS[moment](folder))
+    done = call("run", recipe, "--out", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results(folder) == results(undisturbed)
+    assert not list(folder.rglob("*.part"))
+    rounds = [(row["stage"], row["round"]) for row in read_lines(folder / "log.jsonl")]
+    assert rounds == [(1, 1), (1, 2), (2, 1), (2, 2)]
+
+
+def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
+    recipe: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server dies as soon as a first reply is in its journal."""
+    folder = tmp_path / "run"
+    killed(recipe, folder, lambda: bool(list(folder.glob("journal/[0-9]*.safetensors"))))
+    answered = {int(path.stem) for path in folder.glob("journal/[0-9]*.safetensors")}
+    plan = Experiment(configs.load(recipe)).plan[0][0]
+    trained: list[tuple[int, int, int]] = []
+    run = LocalEngine.run
+
+    def counted(engine: LocalEngine, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+        trained.extend((job.turn.stage, job.turn.round, job.turn.client) for job in jobs)
+        return run(engine, jobs)
+
+    monkeypatch.setattr(LocalEngine, "run", counted)
+    fcit.run(recipe, folder, resume=True)
+    assert results(folder) == results(undisturbed)
+    here = {client for stage, number, client in trained if (stage, number) == (0, 0)}
+    assert here == {turn.client for turn in plan} - answered
+    assert len(trained) == len(here) + 3 * 2
+    assert not (folder / "journal").exists()
+
+
+def test_no_worker_outlives_a_killed_server(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    pid = killed(recipe, folder, lambda: lines(folder) == 1)
+    end = time.monotonic() + 10
+    while (left := workers_of(pid)) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not left
+
+
+def workers_of(pid: int) -> list[int]:
+    """Worker processes whose session leader's parent was the server (they keep its environment)."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if b"fcit.engines.process" in command and f"FCIT_SERVER={pid}".encode() in environment:
+            found.append(int(entry.name))
+    return found
+
+
+def test_resuming_a_finished_run_changes_nothing(recipe: Path, undisturbed: Path) -> None:
+    before = results(undisturbed)
+    done = call("run", recipe, "--out", undisturbed, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results(undisturbed) == before
+
+
+def test_a_folder_that_is_not_there_cannot_be_resumed(recipe: Path, tmp_path: Path) -> None:
+    done = call("run", recipe, "--out", tmp_path / "gone", "--resume")
+    assert done.returncode == 2
+    assert "gone" in done.stderr
+    assert not (tmp_path / "gone").exists()
+
+
+def test_a_folder_without_state_starts_over(
+    recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    done = call("run", recipe, "--out", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results(folder) == results(undisturbed)
+
+
+def test_a_run_of_another_config_is_refused_and_untouched(recipe: Path, undisturbed: Path) -> None:
+    before = results(undisturbed)
+    done = call("run", recipe, "--out", undisturbed, "--resume", "--set", "method.tau=0.8")
+    assert done.returncode == 2
+    assert "method.tau" in done.stderr
+    again = call("run", recipe, "--out", undisturbed)
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    assert results(undisturbed) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_ctrl_c_ends_in_one_line_and_can_be_resumed(
+    recipe: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = subprocess.Popen(
+        [*FCIT, "run", str(recipe), "--out", str(folder)], stderr=subprocess.PIPE, text=True
+    )
+    while lines(folder) < 1 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "--resume" in errors
+    done = call("run", recipe, "--out", folder, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert results(folder) == results(undisturbed)

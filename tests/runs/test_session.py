@@ -1,0 +1,291 @@
+"""One run from beginning to end, and what a session refuses to do to a folder."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tomli_w
+import torch
+
+import fcit
+from fcit.benchmark.settings import GROUPS
+from fcit.files import ASIDE, read_lines
+from fcit.recipe import config as configs
+from fcit.recipe.config import validate
+from fcit.rounds.runfolder import RunFolder
+from fcit.rounds.server import Position
+from fcit.runs import session
+from fcit.runs.session import Session
+from fcit.types import FcitError
+from fcit.watch import Silent
+
+
+class Cut(BaseException):
+    """Stands for kill -9."""
+
+
+class CutOff(Silent):
+    """Ends the process at a step of the bar whose label holds `label`."""
+
+    def __init__(self, label: str, at: int):
+        self.label, self.at = label, at
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
+        def step(done: float) -> None:
+            if self.label in label and done >= self.at:
+                raise Cut
+
+        yield step
+
+
+def content(folder: Path) -> dict[str, tuple[bytes, int]]:
+    """Every file with its bytes and the time it was written."""
+    return {
+        str(file.relative_to(folder)): (file.read_bytes(), file.stat().st_mtime_ns)
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def written(folder: Path) -> dict:
+    """The configuration a run's folder says it was made with."""
+    return configs.to_table(configs.load(folder / "config.toml"))
+
+
+@pytest.fixture(scope="module")
+def short(table: dict) -> dict:
+    """Two stages of one round, two clients of few samples."""
+    changed = copy.deepcopy(table)
+    changed["data"]["train"] = 16
+    changed["federation"]["rounds"] = 1
+    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4}
+    return changed
+
+
+@pytest.fixture(scope="module")
+def unfinished(short: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was cut off in its second stage."""
+    folder = tmp_path_factory.mktemp("unfinished") / "run"
+    with pytest.raises(Cut):
+        fcit.run(validate(short), folder, watch=CutOff("clients' turns", 3))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def capable(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole run of the largest setting, made small."""
+    changed = copy.deepcopy(table)
+    changed["data"]["train"] = 16
+    changed["setting"] = {"name": "cap-het"}
+    changed["federation"] = {
+        "clients": 5,
+        "per_round": 5,
+        "rounds": 1,
+        "minimum": 2,
+        "workers": 1,
+    }
+    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4}
+    return fcit.run(validate(changed), tmp_path_factory.mktemp("capable") / "run").folder
+
+
+def test_an_unfinished_run_is_not_evaluated_and_stays_as_it_was(
+    unfinished: Path, short: dict
+) -> None:
+    assert RunFolder(unfinished).position() == Position(0, 1, True)
+    before = content(unfinished)
+    with pytest.raises(FcitError, match="--resume"):
+        Session(validate(short), unfinished, Silent()).evaluate()
+    assert content(unfinished) == before
+
+
+def test_an_unfinished_run_shows_the_rows_it_has(unfinished: Path) -> None:
+    found = json.loads((unfinished / "matrix.json").read_text())
+    assert len(found["matrix"]) == 1
+    assert found["matrix"][0][0] is not None
+    assert found["matrix"][0][1] is None
+    assert found["datasets"] == ["IconQA", "FigureQA"]
+
+
+def test_what_was_cut_off_goes_on_with_resume_alone(
+    unfinished: Path, short: dict, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(unfinished, folder)
+    before = content(folder)
+    with pytest.raises(FcitError, match="--resume"):
+        Session(validate(short), folder, Silent()).open(resume=False)
+    other = copy.deepcopy(short)
+    other["training"]["lr"] = 1e-4
+    with pytest.raises(FcitError, match="training.lr"):
+        Session(validate(other), folder, Silent()).open(resume=True)
+    assert content(folder) == before
+    other = copy.deepcopy(short)
+    other["federation"]["workers"] = 2
+    Session(validate(other), folder, Silent()).open(resume=True)  # changes the speed alone
+
+
+def test_a_folder_with_nothing_but_an_aside_file_can_be_resumed(
+    short: dict, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / f"{ASIDE}1-config.toml.part").write_text("seed = ")
+    with pytest.raises(Cut):
+        fcit.run(validate(short), folder, resume=True, watch=CutOff("zero-shot", 0))
+    assert written(folder) == configs.to_table(validate(short))
+    assert not list(folder.glob("*.part"))
+
+
+def test_a_folder_of_something_else_is_left_alone(short: dict, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("chapter one")
+    for resume in (False, True):
+        with pytest.raises(FcitError, match="not a run folder"):
+            Session(validate(short), tmp_path, Silent()).open(resume)
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_that_committed_nothing_can_be_rerun_with_a_mended_config(
+    short: dict, tmp_path: Path
+) -> None:
+    folder, empty = tmp_path / "run", tmp_path / "data"
+    empty.mkdir()
+    wrong = copy.deepcopy(short)
+    wrong["data"]["root"] = str(empty)
+    with pytest.raises(FcitError, match="lacks instructions/IconQA"):
+        fcit.run(validate(wrong), folder)
+    assert (folder / "config.toml").is_file()
+    mended = copy.deepcopy(short)
+    mended["method"] = {"name": "finetune"}
+    with pytest.raises(Cut):
+        fcit.run(validate(mended), folder, watch=CutOff("zero-shot", 0))
+    assert written(folder) == configs.to_table(validate(mended))
+    Session(validate(short), folder, Silent()).open(resume=False)
+    assert written(folder) == configs.to_table(validate(short))
+
+
+def test_a_finished_run_is_not_run_over(capable: Path) -> None:
+    before = content(capable)
+    with pytest.raises(FcitError, match="--resume"):
+        fcit.run(configs.load(capable / "config.toml"), capable)
+    assert content(capable) == before
+
+
+def test_a_finished_run_evaluated_anew_has_the_same_row(capable: Path) -> None:
+    before = (capable / "matrix.json").read_bytes()
+    answers = capable / "predictions" / "4" / "DVQA.jsonl"
+    said = answers.read_bytes()
+    answers.write_text("")
+    row = Session(fcit.load(capable).config, capable, Silent()).evaluate()
+    assert (capable / "matrix.json").read_bytes() == before
+    assert answers.read_bytes() == said
+    assert row == json.loads(before)["matrix"][-1]
+
+
+def test_a_run_of_another_mini_model_is_refused(
+    unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcit.runs.session.base", lambda config: "another")
+    with pytest.raises(FcitError, match="mini model"):
+        Session(validate(short), unfinished, Silent()).open(resume=True)
+
+
+def test_a_relative_root_starts_at_the_current_folder(
+    suite: Path, short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "recipes" / "short.toml"
+    recipe.parent.mkdir()
+    recipe.write_text(tomli_w.dumps(short))
+    monkeypatch.chdir(suite.parent)
+    loaded = configs.load(recipe, [f"data.root={suite.name}"])
+    assert Path(loaded.data.root) == suite.resolve()
+    Session(loaded, tmp_path / "run", Silent()).open(resume=False)
+    monkeypatch.chdir(tmp_path)
+    assert Path(fcit.load(tmp_path / "run").config.data.root) == suite.resolve()
+
+
+def test_a_relative_root_in_a_recipe_starts_at_the_recipe(
+    suite: Path, short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = suite.parent / "short.toml"
+    recipe.write_text(tomli_w.dumps(short | {"data": {"root": suite.name}}))
+    monkeypatch.chdir(tmp_path)
+    assert Path(configs.load(recipe).data.root) == suite.resolve()
+
+
+# -- a whole run ---------------------------------------------------------------------------------
+
+
+def test_every_stage_has_its_row_over_the_datasets_seen(capable: Path) -> None:
+    found = fcit.load(capable).results
+    order = ["General", "Chart", "Other", "Math"]  # of first appearance in the slots' table
+    assert found["datasets"] == [name for group in order for name in GROUPS[group]]
+    rows = found["matrix"]
+    assert [sum(value is not None for value in row) for row in rows] == [9, 12, 12, 12]
+    assert rows[0][9:] == [None] * 3
+    assert all(0 <= value <= 100 for row in rows for value in row if value is not None)
+    assert found["last"] == pytest.approx(sum(rows[-1]) / 12, abs=1e-3)
+    means = [sum(row[:count]) / count for row, count in zip(rows, (9, 12, 12, 12), strict=True)]
+    assert found["avg"] == pytest.approx(sum(means) / 4, abs=1e-3)
+    assert list(found["zero_shot"]) == found["datasets"]
+
+
+def test_a_client_is_asked_for_one_token_a_task_it_meets(capable: Path) -> None:
+    met: set[str] = set()
+    for row in read_lines(capable / "log.jsonl"):
+        assert row["clients"] == [0, 1, 2, 3, 4]
+        keys = [
+            f"{client}/{task}" for client, task in zip(row["clients"], row["tasks"], strict=True)
+        ]
+        assert [count > 0 for count in row["bytes_token"]] == [key not in met for key in keys]
+        met |= set(keys)
+    state, _ = RunFolder(capable).state()
+    assert state.extras["members"].keys() == met
+    assert {key for key in met if key.startswith("0/")} == {"0/General", "0/Chart"}
+    samples = state.extras["identity"]["samples"]
+    assert len(samples) == len(state.adapters) > 1
+    shares = json.loads((capable / "partition.json").read_text())["datasets"]
+    held = sum(
+        shares[name][int(client)]
+        for client, task in (key.split("/") for key in met)
+        for name in GROUPS[task]
+    )
+    assert int(samples.sum()) == held
+
+
+def test_every_answer_is_kept_with_what_opened_for_it(capable: Path) -> None:
+    state, _ = RunFolder(capable).state()
+    for name in fcit.load(capable).results["datasets"]:
+        rows = read_lines(capable / "predictions" / "4" / f"{name}.jsonl")
+        assert len(rows) == 4
+        for row in rows:
+            assert row["activation"].keys() == state.adapters.keys()
+            assert sum(row["activation"].values()) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_the_last_commit_is_the_end_of_the_run(capable: Path) -> None:
+    assert RunFolder(capable).position() == Position(3, 1, True)
+    assert not list(capable.rglob(f"{ASIDE}*"))
+
+
+def test_there_is_a_worker_per_gpu_that_clients_can_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(device: str = "cuda", per_round: int = 2, workers: int = 0, **model: str) -> int:
+        federation = {"clients": 20, "per_round": per_round, "workers": workers}
+        table = {"federation": federation, "model": {"device": device} | model}
+        return session.workers(validate(table))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    assert [found(), found("auto"), found(per_round=6), found(per_round=20)] == [4, 4, 6, 8]
+    assert found(workers=3) == 3
+    assert [found("cuda:1"), found(device_map="auto")] == [1, 1]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert found("auto") == found(per_round=20) == 1
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert found() == 1

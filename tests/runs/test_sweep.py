@@ -1,0 +1,259 @@
+"""Sweeps: every run of the file once, checked before the first, gone on with after a stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import tomli_w
+
+from fcit.files import read_json, read_lines, write_json, write_lines, write_text
+from fcit.recipe.config import load
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs import sweep
+from fcit.types import FcitError
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+COMMAND = [sys.executable, "-m", "fcit.cli", "sweep"]
+
+
+@pytest.fixture(scope="module")
+def short(table: dict) -> dict:
+    """A recipe of two stages of one round."""
+    less = {"data": table["data"] | {"train": 16}, "evaluation": {"limit": 4, "max_new_tokens": 4}}
+    return table | less | {"federation": table["federation"] | {"rounds": 1}}
+
+
+def write(folder: Path, short: dict, *parts: dict, **top: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "short.toml", tomli_w.dumps(short))
+    runs = [
+        {"recipe": "short.toml", "methods": ["finetune"], "seeds": [0]} | one
+        for one in parts or ({},)
+    ]
+    write_text(folder / "sweep.toml", tomli_w.dumps({"out": "runs", **top, "runs": runs}))
+    return folder / "sweep.toml"
+
+
+def test_a_file_says_which_runs_there_are(short: dict, tmp_path: Path) -> None:
+    methods = ["zeroshot", "disco"]
+    other = {"name": "hard", "methods": ["disco"], "set": ["method.gate=argmax"]}
+    file = write(tmp_path, short, {"methods": methods, "seeds": [0, 1]}, other, set=["data.test=2"])
+    runs = sweep.read(file)
+    places = [str(run.folder.relative_to(tmp_path.resolve() / "runs")) for run in runs]
+    assert places == [
+        "short/zeroshot/seed0",
+        "short/zeroshot/seed1",
+        "short/disco/seed0",
+        "short/disco/seed1",
+        "hard/disco/seed0",
+    ]
+    assert runs[-1].changes == ("data.test=2", "method.gate=argmax", "seed=0")
+    assert sweep.read(file, tmp_path / "else")[0].folder.is_relative_to(tmp_path.resolve() / "else")
+    last = sweep.survey(runs)[-1]
+    assert (last.config.seed, last.config.data.test) == (0, 2)
+    assert (last.config.method.model_extra or {})["gate"] == "argmax"
+    assert not last.finished and last.position is None
+    assert not (tmp_path / "runs").exists()
+
+
+def test_paths_in_changes_start_at_the_files_folder(short: dict, tmp_path: Path) -> None:
+    (tmp_path / "here" / "photos").mkdir(parents=True)
+    part = {"set": ['data.images=["photos", "../more"]', "model.path=a/hub-id"]}
+    file = write(tmp_path / "here", short, part, set=["data.root=../data"])
+    *changes, _ = sweep.read(file)[0].changes
+    root = (tmp_path / "data").resolve()
+    there = [str((tmp_path / "here" / "photos").resolve()), str((tmp_path / "more").resolve())]
+    config = load(file.parent / "short.toml", changes)
+    assert (config.data.root, list(config.data.images)) == (str(root), there)
+    assert config.model.path == "a/hub-id", "a name that is no path stays one"
+
+
+def test_the_shipped_sweep_is_valid(tmp_path: Path) -> None:
+    found = sweep.survey(sweep.read(RECIPES / "mini" / "comparison.toml", tmp_path))
+    assert {one.config.setting.name for one in found} == {
+        "task-hom",
+        "task-het",
+        "cap-hom",
+        "cap-het",
+    }
+    assert {one.config.data.size for one in found} == {"tiny"}
+
+
+def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:
+    part = {"methods": ["zeroshot", "disco"]}
+    runs = sweep.read(write(tmp_path, short, part, part | {"name": "b"}))
+    assert sweep.choose(runs, []) == runs
+    assert [str(run) for run in sweep.choose(runs, ["b"])] == [
+        "b zeroshot seed 0",
+        "b disco seed 0",
+    ]
+    assert [str(run) for run in sweep.choose(runs, ["b", "disco"])] == ["b disco seed 0"]
+    with pytest.raises(FcitError, match="--only ewc: .*short, b, zeroshot, disco"):
+        sweep.choose(runs, ["ewc"])
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ({"recipe": "gone.toml"}, "gone.toml: no such recipe"),
+        ({"methods": ["disko"]}, "disko"),
+        ({"methods": []}, r"sweep\.toml: runs, no\. 2\.methods"),
+        ({"seed": [1]}, r"sweep\.toml: runs, no\. 2\.seed: unknown key"),
+        ({"name": "../up"}, r"runs, no\. 2\.name: '\.\./up'"),
+        ({"seeds": [1, 1]}, r"runs, no\. 2: short finetune seed 1 is there twice"),
+        ({"set": ["method.gate=argmax"]}, "short finetune seed 0: .*no 'gate'"),
+        ({"set": ["method.name=disco"]}, "method.name and seed come from"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_runs(
+    part: dict, said: str, short: dict, tmp_path: Path
+) -> None:
+    file = write(tmp_path, short, {"methods": ["zeroshot"], "name": "good"}, part)
+    with pytest.raises(FcitError, match=said):
+        sweep.run(sweep.read(file))
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def swept(short: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of which one run fails: its client would train on prompts longer than may be."""
+    file = write(
+        tmp_path_factory.mktemp("sweep"),
+        short,
+        {"methods": ["zeroshot", "finetune"]},
+        {"name": "bad", "set": ["training.max_length=2"]},
+    )
+    done = subprocess.run([*COMMAND, str(file), "--jobs", "2"], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "bad finetune seed 0: failed" in done.stderr
+    assert done.stdout.splitlines()[-2:] == [
+        "2 of 3 runs are finished",
+        f"the tables: fcit report {file.parent / 'runs'}",
+    ]
+    return file
+
+
+def test_a_failing_run_does_not_stop_the_others(swept: Path) -> None:
+    found = {str(one.run): one.finished for one in sweep.survey(sweep.read(swept))}
+    assert found == {
+        "short zeroshot seed 0": True,
+        "short finetune seed 0": True,
+        "bad finetune seed 0": False,
+    }
+    good, bad = (swept.parent / "runs" / name / "finetune" for name in ("short", "bad"))
+    assert "Last" in (good / "seed0.log").read_text()
+    clock = read_json(good / "seed0.seconds.json")
+    assert clock["done"] and (clock["starts"], clock["jobs"]) == (1, 2) and clock["seconds"] > 0
+    assert not read_json(bad / "seed0.seconds.json")["done"]
+
+
+def test_what_is_finished_is_not_repeated(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("something was run"))
+    runs = [run for run in sweep.read(swept) if run.name == "short"]
+    assert sweep.run(runs) == []
+    for run in runs:
+        run.clock.unlink()  # as a run made by hand has none
+    assert sweep.run(runs) == []
+    assert [(sweep.clock(run).starts, sweep.clock(run).whole) for run in runs] == [(1, False)] * 2
+
+
+def test_a_folder_of_another_recipe_is_refused(swept: Path, short: dict, tmp_path: Path) -> None:
+    shutil.copytree(swept.parent / "runs" / "short", tmp_path / "runs" / "short")
+    file = write(tmp_path, short, {"set": ["training.lr=1e-4"]})
+    done = subprocess.run([*COMMAND, str(file)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "short finetune seed 0: " in done.stderr and "training.lr differs" in done.stderr
+
+
+def test_a_run_of_other_questions_is_refused_and_a_renamed_folder_is_not(
+    swept: Path, short: dict, tmp_path: Path
+) -> None:
+    shutil.copytree(swept.parent / "runs" / "short", tmp_path / "runs" / "short")
+    (run,) = sweep.read(write(tmp_path, short))
+    partition = RunFolder(run.folder).partition
+    write_json(partition, read_json(partition) | {"data": str(tmp_path / "elsewhere")})
+    assert sweep.survey([run])[0].finished
+    answers = RunFolder(run.folder).predictions("zero-shot", "IconQA")
+    write_lines(answers, [row | {"prompt": "Who?"} for row in read_lines(answers)])
+    with pytest.raises(FcitError, match="was made with other data .IconQA"):
+        sweep.run([run])
+
+
+def test_repeated_test_ids_are_told_before_the_first_run(
+    short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("something was run"))
+    root = tmp_path / "data"
+    shutil.copytree(short["data"]["root"], root)
+    rows = read_json(root / "instructions" / "IconQA" / "val.json")
+    rows[1]["question_id"] = rows[0]["question_id"]
+    write_json(root / "instructions" / "IconQA" / "val.json", rows)
+    file = write(tmp_path, short | {"data": short["data"] | {"root": str(root)}})
+    with pytest.raises(FcitError, match="IconQA: 2 samples have the id"):
+        sweep.run(sweep.read(file))
+
+
+def test_a_dry_run_shows_how_far_runs_are(swept: Path) -> None:
+    done = subprocess.run([*COMMAND, str(swept), "--dry-run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "finished" in done.stdout and "to do" in done.stdout
+    assert done.stdout.splitlines()[-1] == "1 of 3 runs are left"
+
+
+def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Path) -> None:
+    long = short | {"federation": short["federation"] | {"rounds": 8}}
+    file = write(tmp_path, long)
+    (run,) = sweep.read(file)
+    with subprocess.Popen([*COMMAND, str(file)], stderr=subprocess.PIPE, text=True) as process:
+        until = time.monotonic() + 120
+        while RunFolder(run.folder).position() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in said
+    stopped = sweep.survey([run])[0].position
+    with RunFolder(run.folder).locked():  # nobody works on it any more
+        assert stopped and not sweep.clock(run).done
+    done = subprocess.run([*COMMAND, str(file)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert sweep.survey([run])[0].finished
+    assert sweep.clock(run).starts == 2 and sweep.clock(run).done
+    assert "going on after stage" in run.log.read_text()
+
+
+def test_each_gpu_gets_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from fcit.recipe import config
+    from fcit.runs.sweep import processes
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    some = config.validate({})
+    assert processes._places([some], 0) == ["0", "1"]
+    assert processes._places([some], 3) == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert processes._places([some], 0) == ["4", "7"]
+    on_cpu = config.validate({"model": {"device": "cpu"}, "training": {"threads": 10_000}})
+    assert processes._places([some, on_cpu], 0) == [""]
+    assert processes._places([on_cpu], 3) == ["", "", ""]
+
+
+def test_the_longest_run_comes_first_and_its_progress_is_known(short: dict, tmp_path: Path) -> None:
+    from fcit.runs.sweep import processes
+    from fcit.watch import Silent
+
+    long = {"name": "long", "set": ["federation.rounds=3"]}
+    file = write(tmp_path, short, {"methods": ["zeroshot", "finetune"]}, long)
+    zero, one, three = processes._works(sweep.survey(sweep.read(file)), Silent())
+    assert zero.left == 1 < one.left < three.left == three.total
+    assert len(three.rounds) == 2 and len(three.rounds[0]) == 3

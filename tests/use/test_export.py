@@ -1,0 +1,346 @@
+"""Exported folders answer as fcit does, with PEFT and transformers alone, by the code in their cards."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import handmade
+from fcit.files import write_lines
+from fcit.methods.disco import Disco
+from fcit.models import CHECKPOINTS
+from fcit.rounds.client import Data
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.api import Run
+from fcit.types import FcitError, Sample
+from fcit.use import export
+
+PROMPT = handmade.PROMPTS[0]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return handmade.picture(tmp_path_factory.mktemp("image") / "photo.png")
+
+
+@pytest.fixture(scope="module")
+def made(table: dict, tmp_path_factory: pytest.TempPathFactory):
+    """Runs by method and options, each with its model loaded once."""
+    room, found = tmp_path_factory.mktemp("runs"), {}
+
+    def run(method: str = "disco", **options) -> Run:
+        key = "-".join([method, *map(str, options.values())])
+        if key not in found:
+            found[key] = handmade.run(room / key, table, method, **options)
+        return found[key]
+
+    return run
+
+
+def by_the_card(folder: Path, image: Path, prompt: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the code in a folder's README.md prints, the names of models and files filled in."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    for name, real in (
+        ('"mini-lmm"', repr(str(CHECKPOINTS / "mini-lmm"))),
+        ('"mini-clip"', repr(str(CHECKPOINTS / "mini-clip"))),
+        ('"photo.png"', repr(str(image))),
+        ('"How many icons are there?"', repr(prompt)),
+    ):
+        code = code.replace(name, real)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("router", None)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code, "card", "exec"), {})
+    return said.getvalue().strip()
+
+
+def alone(run: Run, name: str, image: Path) -> str:
+    """fcit's answer with one subspace open."""
+    import torch
+
+    site = run.site
+    names = site.model.subspaces.names
+    site.model.gate = torch.tensor([[float(one == name) for one in names]])
+    return site.model.generate([PROMPT], [image], 12)[0]
+
+
+def answered(run: Run, image: Path) -> tuple[str, dict[str, float]]:
+    found = run.answer(image, PROMPT)
+    return found.text, found.activation
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"projector": "isolated"}, {"projector": "frozen"}], ids=str
+)
+def test_plain_peft_answers_as_one_subspace_does(
+    options: dict, made, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(**options)
+    want = [alone(run, name, image) for name in ("0", "1")]
+    assert want[0] != want[1]
+    export.subspace(run, "1", tmp_path / "one")
+    assert by_the_card(tmp_path / "one", image, PROMPT, monkeypatch) == alone(run, "1", image)
+    config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
+    assert ("modules_to_save" in config) == (options.get("projector") != "frozen")
+    assert "FigureQA" in (tmp_path / "one" / "README.md").read_text()
+
+
+def test_peft_gives_the_logits_of_the_subspace(made, image: Path, tmp_path: Path) -> None:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    run = made()
+    export.subspace(run, "0", tmp_path / "one")
+    model = run.site.model
+    model.gate = torch.tensor([[1.0, 0.0]])
+    batch = model.batch([Sample("", "", "", PROMPT, ("seven",))], [image])
+    pixels = model.processor.image_processor(_square(image), return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        ours, _ = model.logits(batch)
+        base = AutoModelForImageTextToText.from_pretrained(
+            CHECKPOINTS / "mini-lmm", dtype=torch.float32
+        )
+        peft = PeftModel.from_pretrained(base, tmp_path / "one").eval()
+        full = peft(input_ids=batch.ids, attention_mask=batch.mask, pixel_values=pixels).logits
+        theirs = full[:, :-1][batch.labels[:, 1:] != -100]
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def _square(path: Path):
+    from fcit.models.images import open_image
+
+    return open_image(path, path)
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("disco", {}),
+        ("disco", {"projector": "isolated"}),
+        ("disco", {"gate": "argmax"}),
+        ("disco", {"gate": "cosine"}),
+        ("finetune", {}),
+        ("olora", {}),
+    ],
+)
+def test_all_adapters_and_their_router_answer_as_the_run_does(
+    method: str,
+    options: dict,
+    made,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = made(method, **options)
+    want, shares = answered(run, image)
+    export.everything(run, tmp_path / "all")
+    assert by_the_card(tmp_path / "all", image, PROMPT, monkeypatch) == want
+    router = sys.modules["router"].Router(tmp_path / "all", CHECKPOINTS / "mini-clip")
+    assert router.weights(PROMPT) == pytest.approx(shares, abs=1e-5)
+
+
+def test_the_router_takes_the_image_where_tokens_are_of_both(
+    made, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made(token="both")
+    export.everything(run, tmp_path / "all")
+    monkeypatch.syspath_prepend(str(tmp_path / "all"))
+    sys.modules.pop("router", None)
+    import router  # type: ignore[import-not-found]
+
+    found = router.Router(tmp_path / "all", CHECKPOINTS / "mini-clip")
+    assert found.weights(PROMPT, _square(image)) == pytest.approx(answered(run, image)[1], abs=1e-5)
+    with pytest.raises(ValueError, match="give the image too"):
+        found.weights(PROMPT)
+    with pytest.raises(FcitError, match="routes by images as well.*IconQA"):
+        export.merged(run, PROMPT, tmp_path / "merged")
+
+
+def test_the_router_needs_no_fcit(made, tmp_path: Path) -> None:
+    export.everything(made(), tmp_path / "all")
+    code = (
+        "import sys; sys.modules['fcit'] = None; sys.path.insert(0, '.'); import router;"
+        f"r = router.Router('.', {str(CHECKPOINTS / 'mini-clip')!r});"
+        f"w = r.weights({PROMPT!r}); assert max(w, key=w.get) == '0', w"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "all", capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "options"), [("disco", {}), ("disco", {"projector": "frozen"}), ("olora", {})]
+)
+def test_weights_merged_for_a_prompt_answer_as_the_run_does(
+    method: str,
+    options: dict,
+    table: dict,
+    made,
+    image: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    want, _ = answered(made(method, **options), image)
+    run = handmade.run(tmp_path / "run", table, method, **options)
+    export.merged(run, PROMPT, tmp_path / "merged")
+    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert not list((tmp_path / "merged").glob("*.bin"))
+
+
+def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(
+    table: dict, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    run = handmade.run(tmp_path / "run", table, "hide")
+    with pytest.raises(FcitError, match="IconQA.jsonl: not here"):
+        export.merged(run, "IconQA", tmp_path / "merged")
+    rows = [{"activation": {"0": 0.9, "1": 0.1}}, {"activation": {"0": 0.5, "1": 0.5}}]
+    write_lines(RunFolder(run.folder).predictions("2", "IconQA"), rows)
+    site = run.site
+    site.method.activate(site.model, torch.tensor([[0.7, 0.3]]))
+    want = site.model.generate([PROMPT], [image], 12)[0]
+    export.merged(run, "IconQA", tmp_path / "merged")
+    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert "| 0 | 0.700000 |" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_a_dataset_of_individual_is_merged_with_its_own_projector(
+    table: dict, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table, "individual")
+    data = Data([Sample("", "FigureQA", "", PROMPT, ("",))], [image])
+    want = run.site.answer(data)[0].text
+    export.everything(run, tmp_path / "all")
+    export.merged(run, "FigureQA", tmp_path / "merged")
+    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    card = (tmp_path / "all" / "README.md").read_text()
+    assert "weights = dict.fromkeys(['IconQA', 'FigureQA'], 0.0) | {'IconQA': 1.0}" in card
+
+
+def test_half_precision_is_written_when_asked_for(table: dict, tmp_path: Path) -> None:
+    from fcit.weights import load
+
+    run = handmade.run(tmp_path / "run", table, "finetune")
+    with pytest.raises(FcitError, match="--dtype: 'int8'"):
+        export.merged(run, PROMPT, tmp_path / "merged", "int8")  # type: ignore[arg-type]
+    export.merged(run, PROMPT, tmp_path / "merged", "bfloat16")
+    dtypes = {
+        str(value.dtype) for value in load(tmp_path / "merged" / "model.safetensors").values()
+    }
+    assert dtypes == {"torch.bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [("l2p", "prompts are chosen"), ("moelora", "every token"), ("zeroshot", "nothing to export")],
+)
+def test_what_no_adapter_expresses_is_refused(method: str, said: str, made, tmp_path: Path) -> None:
+    run = made(method)
+    for write in (export.everything, lambda run, out: export.subspace(run, "0", out)):
+        with pytest.raises(FcitError, match=said):
+            write(run, tmp_path / "out")
+    with pytest.raises(FcitError, match=said):
+        export.merged(run, PROMPT, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_leave_nothing_behind(made, tmp_path: Path) -> None:
+    run = made()
+    with pytest.raises(FcitError, match=r"no '7'; it has 0 \(IconQA\); 1 \(FigureQA\)"):
+        export.subspace(run, "7", tmp_path / "out")
+    with pytest.raises(FcitError, match="layer by layer"):
+        export.everything(made("hide"), tmp_path / "out")
+    with pytest.raises(FcitError, match="projectors of their own"):
+        export.merged(made(projector="isolated"), PROMPT, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("kept")
+    with pytest.raises(FcitError, match="not empty"):
+        export.subspace(run, "0", tmp_path / "full")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_a_quantised_run_is_exported_from_whole_weights(
+    table: dict, tmp_path: Path, image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table, "finetune")
+    want, _ = answered(handmade.run(tmp_path / "plain", table, "finetune"), image)
+    part = run.config.model.model_copy(update={"quantize": "4bit"})
+    run.config = run.config.model_copy(update={"model": part})
+    export.merged(run, PROMPT, tmp_path / "merged")
+    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+
+
+@dataclass(frozen=True)
+class Mine(Disco):
+    """Somebody's own method."""
+
+    def route(self, state, query):
+        return {name: 0.5 for name in state.adapters}
+
+
+@dataclass(frozen=True)
+class Equipped(Disco):
+    """Another."""
+
+    def equip(self, model, received) -> None:
+        model.gate = None
+
+
+def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table)
+    run.site.method = Mine()
+    with pytest.raises(FcitError, match="of its own, which router.py does not do"):
+        export.everything(run, tmp_path / "out")
+    monkeypatch.setattr("fcit.recipe.config.build_method", lambda config: Equipped())
+    with pytest.raises(FcitError, match="equips the model in a way of its own"):
+        export.subspace(run, "0", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_why_a_dataset_has_no_shares_is_said(table: dict, tmp_path: Path) -> None:
+    run = handmade.run(tmp_path / "run", table)
+    with pytest.raises(FcitError, match="Grounding is no dataset of this run; it has IconQA, Fig"):
+        export.merged(run, "Grounding", tmp_path / "out")
+    part = run.config.evaluation.model_copy(update={"where": "clients"})
+    run.config = run.config.model_copy(update={"evaluation": part})
+    with pytest.raises(FcitError, match="clients scored their own"):
+        export.merged(run, "IconQA", tmp_path / "out")
+
+
+@pytest.mark.parametrize("token", ["text", "both"])
+@pytest.mark.parametrize("gate", ["softmax", "argmax", "cosine", "concat"])
+def test_router_and_disco_agree_on_any_tokens(token: str, gate: str, monkeypatch) -> None:
+    import torch
+
+    from fcit.methods.base import Query
+    from fcit.models.router import Router
+    from fcit.types import State
+
+    noise = torch.Generator().manual_seed(5)
+    tokens, feature = (torch.randn(n, 8, generator=noise) for n in (5, 1))
+    method = Disco(gate=gate, token=token, temperature=0.2)  # type: ignore[arg-type]
+    held = {"identity": {"tokens": tokens, "samples": torch.ones(5)}}
+    want = method.route(State({}, held), Query("", feature[0]))
+    router = Router.__new__(Router)
+    router.names, router.kind, router.tokens = list(want), token, tokens
+    router.facts = {"gate": gate, "temperature": 0.2}
+    text, image = feature[0].chunk(2) if token == "both" else (feature[0], None)
+    monkeypatch.setattr(router, "_text", lambda prompt: text)
+    monkeypatch.setattr(router, "_image", lambda seen: image)
+    assert router.weights("", "seen") == pytest.approx(want, abs=1e-6)

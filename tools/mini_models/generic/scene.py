@@ -1,0 +1,188 @@
+"""What the generic mixture is made of: a picture, what can be said about it, and what is where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from fcit.suite.draw import COLOURS, ICONS, SHAPES, SIZE, Box
+from fcit.suite.icons import SOLIDS
+
+T = TypeVar("T")
+PATCH = 8
+_THINGS = tuple(dict.fromkeys((*SHAPES, *ICONS, *SOLIDS)))
+KINDS = (
+    "empty", *_THINGS, "bar", "line", "dots", "slice", "cell",
+    *"ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+)  # fmt: skip
+"""What a patch may show, for the dense training aid."""
+TONES = ("none", *COLOURS)
+"""Which colour a patch may show, for the same."""
+
+
+@dataclass(frozen=True)
+class Saying:
+    """One question about a picture, the skill it asks for, its answer, and what else one might say.
+
+    From `pool` come the wrong options of the same question with lettered options, or as yes or no.
+    """
+
+    skill: str
+    prompt: str
+    answer: str
+    pool: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something drawn: its kind (one of KINDS), its colour, and its box in pixels.
+
+    A `part` is a piece of something larger (of a line, of a pie) and has no middle of its own.
+    """
+
+    kind: str
+    colour: str
+    box: Box
+    part: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture, questions about it, its caption, and what it shows where."""
+
+    image: Image.Image
+    sayings: tuple[Saying, ...]
+    caption: str
+    things: tuple[Thing, ...]
+
+
+def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
+    """One of `options`, each as likely."""
+    return options[int(rng.integers(len(options)))]
+
+
+def some(rng: np.random.Generator, options: Sequence[T], count: int) -> list[T]:
+    """`count` different ones of `options`, in random order."""
+    return [options[int(index)] for index in rng.permutation(len(options))[:count]]
+
+
+def chance(rng: np.random.Generator, likely: float) -> bool:
+    """True with probability `likely`."""
+    return bool(rng.random() < likely)
+
+
+def ask(
+    rng: np.random.Generator,
+    skill: str,
+    wordings: Sequence[str],
+    answer: str,
+    pool: Sequence[str] = (),
+) -> Saying:
+    """A question in one of several wordings."""
+    return Saying(skill, pick(rng, wordings), answer, tuple(pool))
+
+
+_LEADS = ("Pick one:", "Which fits?", "Select the right letter.", "Choose the letter.", "", "", "")
+_MARKS = ("{}) {}", "{}) {}", "({}) {}", "{}. {}", "{}: {}", "{} {}")
+_DOUBTS = ("Is it {}?", "Would {} be right?", "{}, yes or no?", "Say yes if {}, else no.")
+
+
+def choose(rng: np.random.Generator, saying: Saying) -> Saying:
+    """The same question with two to four lettered options; the answer is the right one's letter."""
+    wrong = [word for word in saying.pool if word != saying.answer]
+    options = [saying.answer, *some(rng, wrong, pick(rng, (1, 2, 3, 3, 3)))]
+    order = some(rng, options, len(options))
+    mark, joint = pick(rng, _MARKS), pick(rng, ("\n", "\n", " ", ", "))
+    listed = joint.join(
+        mark.format(letter, text) for letter, text in zip("ABCD", order, strict=False)
+    )
+    text = joint.join((saying.prompt, listed))
+    lead = pick(rng, _LEADS)
+    letter = "ABCD"[order.index(saying.answer)]
+    return Saying(f"{saying.skill}: letter", f"{text} {lead}" if lead else text, letter)
+
+
+def doubt(rng: np.random.Generator, saying: Saying) -> Saying:
+    """The same question to be answered yes or no: whether a word is its answer."""
+    truth = chance(rng, 0.5)
+    wrong = [word for word in saying.pool if word != saying.answer]
+    text = pick(rng, _DOUBTS).format(saying.answer if truth else pick(rng, wrong))
+    return Saying(f"{saying.skill}: yes/no", f"{saying.prompt} {text}", "yes" if truth else "no")
+
+
+def claim(rng: np.random.Generator, skill: str, wordings: Sequence[str], true: bool) -> Saying:
+    """A question to be answered yes or no."""
+    return Saying(f"{skill}: yes/no", pick(rng, wordings), "yes" if true else "no")
+
+
+def coordinates(box: Box) -> str:
+    """A box as four shares of the picture's side, two decimals each."""
+    return "[" + ",".join(f"{value / SIZE:.2f}" for value in box) + "]"
+
+
+def region(box: Box) -> str:
+    """Which ninth of the picture the middle of a box is in."""
+    across = min(2, int((box[0] + box[2]) / 2 / SIZE * 3))
+    down = min(2, int((box[1] + box[3]) / 2 / SIZE * 3))
+    if (across, down) == (1, 1):
+        return "center"
+    high, wide = ("top", "middle", "bottom")[down], ("left", "center", "right")[across]
+    return f"{high} {wide}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What each of the 36 patches shows, row by row (a training aid).
+
+    `kinds` and `colours` [36]: numbers of KINDS and TONES. `middles` [36]: 1 where the middle of a
+    thing lies. `boxes` [36, 4]: the box of the thing there, shares of the side; -1 where none is.
+    """
+
+    kinds: np.ndarray
+    colours: np.ndarray
+    middles: np.ndarray
+    boxes: np.ndarray
+
+
+def patches(things: Sequence[Thing]) -> Seen:
+    """The patches of a picture that shows `things`; of several, the one that covers most wins.
+
+    The patch in which a thing's middle lies always shows that thing.
+    """
+    side = SIZE // PATCH
+    kinds = np.zeros((side, side), dtype=np.int16)
+    tones, middles = kinds.copy(), kinds.copy()
+    boxes = np.full((side, side, 4), -1.0, dtype=np.float32)
+    best = np.full((side, side), 0.15 * PATCH * PATCH)
+    edge = np.arange(side) * PATCH
+    for thing in things:
+        left, top, right, bottom = thing.box
+        wide = np.clip(np.minimum(edge + PATCH, right) - np.maximum(edge, left), 0, None)
+        high = np.clip(np.minimum(edge + PATCH, bottom) - np.maximum(edge, top), 0, None)
+        cover = high[:, None] * wide[None, :]
+        if not thing.part:
+            y, x = (min(side - 1, (a + b) // 2 // PATCH) for a, b in ((top, bottom), (left, right)))
+            middles[y, x] = 1
+            cover[y, x] = PATCH * PATCH + 1
+        won = cover > best
+        best[won] = cover[won]
+        kinds[won] = _KIND[thing.kind]
+        tones[won] = _TONE[thing.colour]
+        boxes[won] = -1.0 if thing.part else np.array(thing.box) / SIZE
+    return Seen(kinds.ravel(), tones.ravel(), middles.ravel(), boxes.reshape(-1, 4))
+
+
+_KIND: Mapping[str, int] = {name: number for number, name in enumerate(KINDS)}
+_TONE: Mapping[str, int] = {name: number for number, name in enumerate(TONES)}
+
+
+def plural(name: str) -> str:
+    """Several of a thing."""
+    odd = {
+        "fish": "fish", "bus": "buses", "cross": "crosses", "person": "persons",
+    }  # fmt: skip
+    return odd.get(name, f"{name}s")
