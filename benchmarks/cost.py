@@ -142,10 +142,10 @@ def message(asked: argparse.Namespace) -> None:
 def one_message() -> list[float]:
     """The moments when a node's process can begin, has its model, and has trained once and twice."""
     from fcit.types import Job
-    from fcit.worker.model import Site
+    from fcit.worker.model import ModelWorker
 
     at = [time.time()]
-    site = Site(config.load(RECIPE, ["data.size=tiny"]))
+    site = ModelWorker(config.load(RECIPE, ["data.size=tiny"]))
     site.experiment.prepare(Silent())
     turn = site.experiment.plan[0][0][0]
     assert site.model is not None

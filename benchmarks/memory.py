@@ -111,10 +111,10 @@ def turn(table: dict) -> dict[str, int]:
     from fcit.models import identity, lmm, size
     from fcit.planning.rehearsal import rehearse
     from fcit.recipe.config import validate
-    from fcit.worker.model import Site
+    from fcit.worker.model import ModelWorker
 
     assert identity and lmm
-    site = Site(validate(table))
+    site = ModelWorker(validate(table))
     before = resident("VmRSS")
     shape = size.size(site.experiment.model_path())
     job = rehearse(site.experiment, shape, size.encoder(site.experiment.identity_path())[0])[-1]

@@ -85,9 +85,9 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     from fcit.recipe.config import load
     from fcit.types import Job
     from fcit.watch import Silent
-    from fcit.worker.model import Site
+    from fcit.worker.model import ModelWorker
 
-    site = Site(load(recipe, changes))
+    site = ModelWorker(load(recipe, changes))
     experiment, method = site.experiment, site.method
     experiment.prepare(Silent())
     turns = experiment.plan[0][0]

@@ -26,7 +26,7 @@ from fcit.recipe.config import Config, validate
 from fcit.types import FcitError, Job, Weights
 from fcit.weights import load
 from fcit.worker.experiment import Experiment
-from fcit.worker.model import Site
+from fcit.worker.model import ModelWorker
 
 pytest.importorskip("flwr")
 
@@ -100,7 +100,9 @@ def test_clients_that_fail_are_named_and_put_aside_and_the_round_goes_on(
     """In the first stage four of five fail, each in its own way; in the second one nobody does."""
     respond = worker.respond
 
-    def spoilt(header: wire.Header, weights: Weights, place: Place, site: Site) -> node.Reply:
+    def spoilt(
+        header: wire.Header, weights: Weights, place: Place, site: ModelWorker
+    ) -> node.Reply:
         train = header["do"] == "train" and header["turn"]["stage"] == 0
         if train and place.client == 0:
             with pytest.MonkeyPatch.context() as patch:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
 from fcit.aggregation.averaging import Average, exact
 from fcit.benchmark.schedule import plan
@@ -29,8 +28,9 @@ from fcit.optimizers.fedprox import Fedprox
 from fcit.optimizers.fedyogi import Fedyogi
 from fcit.optimizers.scaffold import SAMPLES, VARIATE, Scaffold
 from fcit.rounds.runfolder import RunFolder
-from fcit.rounds.server import Position, Round, Terms, federate
+from fcit.rounds.server import Position, Round, RoundRules, federate
 from fcit.types import FcitError, Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
+from rounds.test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
 ALL = [find(name)() for name in names()]
 TASK = Task("red", ("red",))
@@ -430,7 +430,7 @@ def go(
         *commits,
         done,
         optimizer,
-        Terms(average),
+        RoundRules(average),
     )
     return ledger, last
 

@@ -16,7 +16,7 @@ from fcit.optimizers import Optimizer
 from fcit.optimizers.scaffold import Scaffold
 from fcit.rounds.journal import RunJournal
 from fcit.rounds.replies import InMemory, Reply
-from fcit.rounds.server import Round, Terms, take_round
+from fcit.rounds.server import Round, RoundRules, take_round
 from fcit.seeds import torch_stream
 from fcit.types import (
     Fault,
@@ -146,12 +146,12 @@ def go(
     turns: Sequence[Turn] = TURNS,
     journal: RunJournal | InMemory | None = None,
     optimizer: Optimizer | None = None,
-    terms: Terms | None = None,
+    terms: RoundRules | None = None,
     **spoils,
 ) -> tuple[State, Round]:
     method = find(name)(**({"rank": 2} if name != "moelora" else {"rank": 2, "experts": 2}))
     crowd = Crowd(method, **spoils)
-    terms = terms or Terms(quorum=2, absurd=1000.0)
+    terms = terms or RoundRules(quorum=2, absurd=1000.0)
     return take_round(turns, method, begun(method), crowd, 1, optimizer, terms, journal)
 
 
@@ -248,7 +248,7 @@ def test_a_bad_token_leaves_its_client_out_of_the_round(what: str, name: str) ->
 
 def test_a_round_without_a_quorum_ends_in_one_line_that_names_the_client() -> None:
     with pytest.raises(FcitError, match=r"stage 1, round 1: 3 of 4 .* client 4 \(crash") as error:
-        go("finetune", terms=Terms(), spoil=SPOILT["crashes"][1])
+        go("finetune", terms=RoundRules(), spoil=SPOILT["crashes"][1])
     assert "min_clients" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -275,7 +275,9 @@ def test_control_variates_unlike_the_others_are_a_fault() -> None:
                 yield with_variate(honest(method, job), 3 if job.turn.client == BAD else 2)
 
     state = begun(method)
-    _, report = take_round(TURNS, method, state, Controlled(method), 1, Scaffold(), Terms(quorum=1))
+    _, report = take_round(
+        TURNS, method, state, Controlled(method), 1, Scaffold(), RoundRules(quorum=1)
+    )
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "shape")]
 
 
@@ -288,7 +290,7 @@ def test_packed_jobs_of_two_fresh_subspaces_keep_their_names(wire: str) -> None:
         return [replace(one, token=-one.token)]
 
     crowd = Crowd(method, spoil_token=other)
-    after, report = take_round(TURNS, method, begun(method), crowd, 1, terms=Terms(wire=wire))
+    after, report = take_round(TURNS, method, begun(method), crowd, 1, terms=RoundRules(wire=wire))
     assert not report.faults
     assert sorted(after.adapters) == ["0", "1"]
     assert [list(job.received.adapters) for job in report.jobs] == [["0"], ["1"], ["0"], ["0"]]
@@ -360,7 +362,7 @@ def test_a_packed_update_of_an_odd_type_is_a_fault(wire: str) -> None:
                 one = pack_update(one, received, wire, torch_stream(0, "wire", job.turn.client))
                 yield float8(one) if job.turn.client == BAD else one
 
-    terms = Terms(quorum=2, wire=wire)
+    terms = RoundRules(quorum=2, wire=wire)
     _, report = take_round(TURNS, method, begun(method), Packing(method), 1, None, terms)
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "dtype")]
 
@@ -376,7 +378,7 @@ def scaffolded(spoil: Spoil, wire: str = "float32") -> tuple[State, Round]:
                 )
                 yield from spoil(one) if job.turn.client == BAD else [one]
 
-    terms = Terms(quorum=1, absurd=1000.0)
+    terms = RoundRules(quorum=1, absurd=1000.0)
     return take_round(TURNS, method, begun(method), Controlled(method), 1, Scaffold(), terms)
 
 
@@ -436,12 +438,12 @@ def test_an_average_that_is_not_finite_is_not_committed() -> None:
 def test_a_token_past_the_cap_leaves_its_client_out_of_the_round(tmp_path: Path) -> None:
     method = find("disco")(rank=2, subspaces=1)
     crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=-one.token)])
-    terms, journal = Terms(quorum=3), RunJournal(tmp_path)
+    terms, journal = RoundRules(quorum=3), RunJournal(tmp_path)
     _, report = take_round(TURNS, method, begun(method), crowd, 1, None, terms, journal)
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "unmatched")]
     assert crowd.trained == [1, 6, 7]
     with pytest.raises(FcitError, match=r"client 4 \(unmatched: .*method.subspaces"):
-        take_round(TURNS, method, begun(method), crowd, 1, None, Terms(), journal)
+        take_round(TURNS, method, begun(method), crowd, 1, None, RoundRules(), journal)
 
 
 def test_a_clients_words_are_one_line_that_can_be_printed() -> None:

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_cli import FCIT, call, refused
 
 import handmade
+from cli.test_cli import FCIT, call, refused
 from fcit.runs.api import Run
 
 PROMPT = handmade.PROMPTS[0].replace("\n", " ")

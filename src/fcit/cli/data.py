@@ -165,7 +165,7 @@ def stats(
     from fcit.benchmark import datasets
     from fcit.benchmark import stats as facts
     from fcit.recipe import config
-    from fcit.worker.model import Site
+    from fcit.worker.model import ModelWorker
 
     if root and seed is not None:
         raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
@@ -176,7 +176,7 @@ def stats(
         "setting": {"name": "cap-hom"},  # all twelve datasets of the mini suite
         "evaluation": {"scoring": scoring},
     }
-    site, watch = Site(config.validate(table, "fcit data stats")), Terminal()
+    site, watch = ModelWorker(config.validate(table, "fcit data stats")), Terminal()
     if not root:
         site.experiment.prepare(watch)
     place, mode = site.experiment.root, site.config.evaluation.scoring

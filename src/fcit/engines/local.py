@@ -20,7 +20,7 @@ from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Upda
 from fcit.weights import flatten, unflatten
 
 if TYPE_CHECKING:
-    from fcit.worker.model import Site
+    from fcit.worker.model import ModelWorker
 
 
 class GoneError(Exception):
@@ -106,9 +106,9 @@ class InProcess:
     """The same requests answered by a site in this process (`workers = 1`)."""
 
     def __init__(self, config: Config):
-        from fcit.worker.model import Site
+        from fcit.worker.model import ModelWorker
 
-        self.site: Site = Site(config)
+        self.site: ModelWorker = ModelWorker(config)
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0

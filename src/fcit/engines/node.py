@@ -18,7 +18,7 @@ from fcit.engines import wire
 from fcit.recipe.config import Config, validate
 from fcit.types import FcitError, Weights
 from fcit.weights import load, save, unflatten
-from fcit.worker.model import Site
+from fcit.worker.model import ModelWorker
 
 Reply = tuple[wire.Header, Weights]
 
@@ -37,7 +37,9 @@ class Place:
     images: tuple[str, ...] = ()
 
 
-def respond(header: wire.Header, weights: Weights, place: Place, site: Site | None = None) -> Reply:
+def respond(
+    header: wire.Header, weights: Weights, place: Place, site: ModelWorker | None = None
+) -> Reply:
     """Answer one message; what goes wrong becomes an answer too.
 
     site: where it is there already (else one is made of the recipe in the message, and kept).
@@ -67,7 +69,7 @@ def respond(header: wire.Header, weights: Weights, place: Place, site: Site | No
         return {"error": f"{type(error).__name__}; the client's own log says more"}, {}
 
 
-def _train(site: Site, header: wire.Header, weights: Weights, place: Place) -> Reply:
+def _train(site: ModelWorker, header: wire.Header, weights: Weights, place: Place) -> Reply:
     job, _ = wire.unpack_job(header, weights)
     if job.turn.client != place.client:
         raise FcitError(f"a job for client {job.turn.client} came to client {place.client}")
@@ -112,14 +114,14 @@ def _file(version: Version) -> str:
     return f"stage{version[0]}-round{version[1]}.safetensors"
 
 
-_resident: dict[str, Site] = {}
+_resident: dict[str, ModelWorker] = {}
 
 
-def _site(recipe: str, data: Path | None, images: Sequence[str]) -> Site:
+def _site(recipe: str, data: Path | None, images: Sequence[str]) -> ModelWorker:
     """This process's site for a recipe: made once, so that a base model is loaded once a process."""
     key = hashlib.sha256(f"{recipe}{data}{images}".encode()).hexdigest()
     if key not in _resident:
         _resident.clear()  # one base model at a time
         config: Config = validate(json.loads(recipe), "the server's recipe")
-        _resident[key] = Site(config, data, images)
+        _resident[key] = ModelWorker(config, data, images)
     return _resident[key]

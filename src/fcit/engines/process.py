@@ -1,4 +1,4 @@
-"""A worker process: one `Site` behind its standard input and output (`python -m fcit.engines.process`).
+"""A worker process: a `ModelWorker` behind standard input and output (`python -m fcit.engines.process`).
 
 It ends when its input ends, also in the middle of a turn, so that no worker outlives its server.
 """
@@ -19,7 +19,7 @@ from fcit.recipe.config import validate
 from fcit.rounds.client import Data
 from fcit.types import FcitError, Weights
 from fcit.weights import flatten, unflatten
-from fcit.worker.model import Site
+from fcit.worker.model import ModelWorker
 
 
 def serve(source: IO[bytes], sink: IO[bytes]) -> None:
@@ -32,12 +32,12 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         os._exit(0)
 
     threading.Thread(target=listen, daemon=True).start()
-    site: Site | None = None
+    site: ModelWorker | None = None
     while True:
         header, weights = inbox.get()
         try:
             if header["do"] == "config":
-                site = Site(validate(header["config"]))
+                site = ModelWorker(validate(header["config"]))
                 reply: wire.Frame = {}, {}
             else:
                 assert site is not None
@@ -49,7 +49,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
         wire.write_frame(sink, *reply)
 
 
-def handle(site: Site, header: wire.Header, weights: Weights) -> wire.Frame:
+def handle(site: ModelWorker, header: wire.Header, weights: Weights) -> wire.Frame:
     """One request to a site, in and out of the wire's form."""
     match header["do"]:
         case "start":

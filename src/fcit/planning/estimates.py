@@ -13,7 +13,7 @@ from fcit.recipe.config import Config
 from fcit.rounds.client import Data
 from fcit.types import FcitError, Job, Sample
 from fcit.worker.experiment import Experiment
-from fcit.worker.model import Site
+from fcit.worker.model import ModelWorker
 
 if TYPE_CHECKING:
     import torch
@@ -169,7 +169,7 @@ class Timed:
 def measured(config: Config, usual: Job, last: Job) -> Timed:
     """The seconds of a few real steps and answers in this process. `usual` is a message of any round but
     a stage's last, `last` one of that; a method that wants more of its clients then says so in it."""
-    site = Site(config)
+    site = ModelWorker(config)
     experiment, batch = site.experiment, config.training.batch_size
     data = experiment.data(usual.turn)
 

@@ -12,7 +12,7 @@ from fcit.aggregation.packing import Wire
 from fcit.aggregation.privacy import Privacy
 from fcit.aggregation.robust import Rule
 from fcit.optimizers import Optimizer, find
-from fcit.rounds.server import Terms
+from fcit.rounds.server import RoundRules
 from fcit.types import FcitError
 
 Positive = Annotated[int, Field(ge=1)]
@@ -79,9 +79,9 @@ class FederationSection(Section):
         """The federated optimizer with its hyper-parameters."""
         return find(self.optimizer)(**self.optimizer_options)
 
-    def terms(self, privacy: Privacy, seed: int) -> Terms:
+    def terms(self, privacy: Privacy, seed: int) -> RoundRules:
         """How rounds are held."""
-        return Terms(
+        return RoundRules(
             self.average,
             self.min_clients,
             self.absurd,

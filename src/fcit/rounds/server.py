@@ -33,7 +33,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True)
-class Terms:
+class RoundRules:
     """How a round is held. quorum: accepted updates it needs (0: everyone's). absurd: how many times the
     round's median change is too much (0: no bound). robust: the cohorts' rule, with `lying` the share of
     a cohort that may lie. wire: in what form tensors travel. seed: of the rounding and the noise."""
@@ -83,7 +83,7 @@ def federate(
     after_stage: Callable[[State, Position], None],
     done: Position | None = None,
     optimizer: Optimizer | None = None,
-    terms: Terms | None = None,
+    terms: RoundRules | None = None,
     journal: Journal | None = None,
 ) -> State:
     """Run what is left of a plan and return the final state.
@@ -122,11 +122,15 @@ def take_round(
     engine: Engine,
     epochs: float,
     optimizer: Optimizer | None = None,
-    terms: Terms | None = None,
+    terms: RoundRules | None = None,
     journal: Journal | None = None,
 ) -> tuple[State, Round]:
     """Identify, organise, send, train, judge, aggregate, step: one round of one stage."""
-    optimizer, terms, journal = optimizer or Optimizer(), terms or Terms(), journal or InMemory()
+    optimizer, terms, journal = (
+        optimizer or Optimizer(),
+        terms or RoundRules(),
+        journal or InMemory(),
+    )
     place = turns[0].stage, turns[0].round
     journal.begin(*place)
     asked = method.unknown(state, turns)
@@ -187,7 +191,7 @@ def _require(
     found: Sequence[object],
     asked: int,
     faults: Sequence[Fault],
-    terms: Terms,
+    terms: RoundRules,
     place: tuple[int, int],
 ) -> None:
     """Raise FcitError when too few clients are left of a round."""
@@ -238,7 +242,7 @@ def _sent(method: Method, optimizer: Optimizer, state: State, turn: Turn) -> Sta
     return replace(sent, optimizer=optimizer.send(state.optimizer, trained))
 
 
-def _packed(jobs: Sequence[Job], terms: Terms, place: tuple[int, int]) -> list[Job]:
+def _packed(jobs: Sequence[Job], terms: RoundRules, place: tuple[int, int]) -> list[Job]:
     """The jobs in their form on the wire; what several clients get is packed once."""
     if terms.wire == "float32":
         return list(jobs)

@@ -18,7 +18,7 @@ from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State
 from fcit.watch import Silent, Watch
 from fcit.worker.experiment import Experiment
-from fcit.worker.model import Site
+from fcit.worker.model import ModelWorker
 
 
 def run(
@@ -95,8 +95,8 @@ class Run:
         }
 
     @cached_property
-    def site(self) -> Site:
+    def site(self) -> ModelWorker:
         """The run's model in this process, its state in place; loaded on first use."""
-        site = Site(self.config)
+        site = ModelWorker(self.config)
         site.place(self.state)
         return site

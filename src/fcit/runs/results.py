@@ -17,7 +17,7 @@ from fcit.rounds.evaluate import Answer, chunks, homes, routing
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
 from fcit.rounds.server import Position, Round
-from fcit.runs import tally
+from fcit.runs import client_scores
 from fcit.types import State
 from fcit.watch import Watch
 from fcit.weights import nbytes
@@ -26,7 +26,7 @@ from fcit.worker.experiment import Experiment
 Row = list[float | None]
 
 
-class Answering(tally.Scoring, Protocol):
+class Answering(client_scores.Scoring, Protocol):
     """An engine's other half: whatever answers test samples with a state."""
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
@@ -50,7 +50,7 @@ class Results:
         """Remove a dataset's answers, or sums, after a stage."""
         self._scored.pop((stage, dataset), None)
         self.folder.predictions(stage, dataset).unlink(missing_ok=True)
-        tally.file(self.folder.path, stage, dataset).unlink(missing_ok=True)
+        client_scores.file(self.folder.path, stage, dataset).unlink(missing_ok=True)
 
     def zero_shot(self, engine: Answering) -> dict[str, float]:
         """The base model's accuracy on every dataset (percent)."""
@@ -97,7 +97,9 @@ class Results:
         """Answer what has no predictions yet; where clients have the test samples, ask them for sums."""
         if self.elsewhere:
             theirs = [name for name in names if self._tallied(name)]
-            tally.ask(self.experiment, self.folder.path, engine, state, stage, theirs, self.watch)
+            client_scores.ask(
+                self.experiment, self.folder.path, engine, state, stage, theirs, self.watch
+            )
             names = [name for name in names if name not in theirs]
         left = [name for name in names if not self.folder.predictions(stage, name).is_file()]
         if not left:
@@ -142,12 +144,12 @@ class Results:
         return self.elsewhere and name != GENERAL
 
     def _there(self, stage: str, name: str) -> bool:
-        made = tally.file(self.folder.path, stage, name) if self._tallied(name) else None
+        made = client_scores.file(self.folder.path, stage, name) if self._tallied(name) else None
         return (made or self.folder.predictions(stage, name)).is_file()
 
     def _percent(self, stage: str, name: str) -> float:
         if self._tallied(name):
-            return tally.percent(self.folder.path, stage, name)
+            return client_scores.percent(self.folder.path, stage, name)
         if (stage, name) not in self._scored:
             self._scored[stage, name] = self._score(stage, name)
         return self._scored[stage, name]

@@ -27,7 +27,7 @@ from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 
 
-class Site:
+class ModelWorker:
     """One process with the base model loaded once, doing what the server or a client needs done."""
 
     def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from serve.browser import Browser, found
 
 import handmade
+from use.serve.browser import Browser, found
 
 pytestmark = pytest.mark.skipif(
     not found(), reason="no Chromium here (Debian: apt install chromium)"

@@ -16,7 +16,7 @@ from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
 from fcit.use.serve.questions import Question
 from fcit.use.serve.refusal import Refusal
-from fcit.worker.model import Site
+from fcit.worker.model import ModelWorker
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Answerer:
 
     def __init__(self, run: Run, tokens: int = 512):
         part = run.config.model.model_copy(update={"features": False})
-        self.site = Site(run.config.model_copy(update={"model": part}))
+        self.site = ModelWorker(run.config.model_copy(update={"model": part}))
         self.site.place(run.state)
         sizes = self.site.model.model.config.get_text_config()
         self.room = int(sizes.max_position_embeddings)

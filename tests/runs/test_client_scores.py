@@ -10,7 +10,7 @@ import pytest
 import fcit
 from fcit.files import read_json
 from fcit.recipe.config import validate
-from fcit.runs.tally import sums
+from fcit.runs.client_scores import sums
 from fcit.types import Fault, Score
 from fcit.worker.experiment import Experiment
 
