@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcit.files import ASIDE, read_lines
+from fcit.files import ASIDE, read_json, read_lines, write_json
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
@@ -63,6 +63,18 @@ def test_a_state_and_the_clients_memories_come_back_as_they_were(folder: RunFold
     assert sorted(memory) == [3, 11]
     assert alike(memory, OLD_MEMORY)
     assert folder.position() == SECOND
+
+
+def test_an_earlier_versions_optimizer_memory_is_not_left_out_silently(folder: RunFolder) -> None:
+    folder.commit(OLD, FIRST, {})
+    folder.require_resumable()
+    path = folder.states / "state.json"
+    manifest = read_json(path)
+    write_json(path, {**manifest, "optimiser": {}})
+    folder.require_resumable()  # FedAvg and FedProx kept nothing
+    write_json(path, {**manifest, "optimiser": {"adapters.0": "optimiser-adapters.0-1.safetensors"}})
+    with pytest.raises(FcitError, match="earlier version of fcit"):
+        folder.require_resumable()
 
 
 def test_what_did_not_change_is_not_written_again(folder: RunFolder) -> None:

@@ -96,6 +96,15 @@ class RunFolder:
         memory = {int(client): weights for client, weights in clients.items()}
         return State(adapters, extras, optimizer), memory
 
+    def require_resumable(self) -> None:
+        """Raise FcitError when an earlier version of fcit left an optimizer's memory here, which this
+        one does not read: going on without it would change the numbers."""
+        if read_json(self.states / "state.json").get("optimiser"):
+            raise FcitError(
+                f"{self.path}: begun by an earlier version of fcit, whose optimizer memory this version "
+                "cannot read; run it again with another --out"
+            )
+
     def predictions(self, stage: str, dataset: str) -> Path:
         """The file of one dataset's answers after a stage ("1", "2", ... or "zero-shot")."""
         return self.path / "predictions" / stage / f"{dataset}.jsonl"

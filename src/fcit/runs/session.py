@@ -133,7 +133,8 @@ class Session:
             self.folder.tidy()
             self.folder.keep_log(position)
             if position:
-                state, engine.memory = self.folder.state()
+                folder.require_resumable()
+                state, engine.memory = folder.state()
                 check_memory(self.config, engine.memory)
                 self.watch.say(
                     f"going on after stage {position.stage + 1}, round {position.rounds}"
