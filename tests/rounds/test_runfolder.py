@@ -72,7 +72,9 @@ def test_an_earlier_versions_optimizer_memory_is_not_left_out_silently(folder: R
     manifest = read_json(path)
     write_json(path, {**manifest, "optimiser": {}})
     folder.require_resumable()  # FedAvg and FedProx kept nothing
-    write_json(path, {**manifest, "optimiser": {"adapters.0": "optimiser-adapters.0-1.safetensors"}})
+    write_json(
+        path, {**manifest, "optimiser": {"adapters.0": "optimiser-adapters.0-1.safetensors"}}
+    )
     with pytest.raises(FcitError, match="earlier version of fcit"):
         folder.require_resumable()
 
