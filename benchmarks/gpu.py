@@ -50,13 +50,13 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
     from statistics import median
 
     import torch
-    from fcit_bench.pair import Pair
-    from fcit_bench.timing import interleaved
 
     from fcit.models.size import size
     from fcit.planning.estimates import rate
     from fcit_bench import Options, ratios
+    from fcit_bench.pair import Pair
     from fcit_bench.random import Shape, write
+    from fcit_bench.timing import interleaved
 
     shape = Shape(4096, 11008, given.layers, side=336, vision_width=1024, vision_layers=24)
     options = Options(

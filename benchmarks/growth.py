@@ -125,15 +125,14 @@ def questions(count: int) -> Callable[[], object]:
 def _asking(count: int, blocks: int) -> Callable[[], object]:
     """DISCO answers so many questions about one picture, in batches of at most 50."""
 
-    from fcit_bench.pair import questions as asked
-    from fcit_bench.pair import state
-
     from fcit.methods.disco import Disco
     from fcit.models import CHECKPOINTS
     from fcit.models.identity import Encoder
     from fcit.models.lmm import LMM
     from fcit.rounds.client import Data
     from fcit.rounds.evaluate import answer, chunks
+    from fcit_bench.pair import questions as asked
+    from fcit_bench.pair import state
 
     method = Disco()
     model, encoder = LMM(CHECKPOINTS / "mini-lmm"), Encoder(CHECKPOINTS / "mini-clip")

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fcit_bench.pair import Pair
 from typer.testing import CliRunner
 
 from fcit.types import FcitError
 from fcit_bench import Options, measure
+from fcit_bench.pair import Pair
 from fcit_bench.random import Shape, write
 
 SMALL = Options(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
+
 from fcit_bench.timing import interleaved, ratio
 
 
