@@ -157,6 +157,20 @@ def test_tokens_of_both_average_the_two_similarities() -> None:
     assert got == pytest.approx([(1 + 0.5) / 2, (0.5 + 1) / 2], rel=1e-5)
 
 
+@pytest.mark.parametrize("token", ["text", "both"])
+def test_similarities_are_the_cosines_that_routes_are_computed_from(token: str) -> None:
+    method = Disco(tau=1.0, token=token)  # type: ignore[arg-type]
+    rows = [at(a) if token == "text" else torch.cat([at(a), at(a)]) for a in (0, 60)]
+    state = fresh(method)
+    query = Query("t", rows[0])
+    assert method.similarities(state, query) == method.route(state, query) == {}
+    state = method.organise(state, [Identity(i, "t", row, 1) for i, row in enumerate(rows)])
+    cosines = method.similarities(state, query)
+    assert cosines == pytest.approx({"0": 1.0, "1": 0.5}, rel=1e-5)
+    want = (torch.tensor(list(cosines.values())) / method.temperature).softmax(dim=0)
+    assert list(method.route(state, query).values()) == want.tolist()
+
+
 @pytest.mark.parametrize("wrong", [{"tau": 2.0}, {"temperature": 0.0}, {"subspaces": -1}])
 def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
     with pytest.raises(FcitError, match=next(iter(wrong))):

@@ -73,6 +73,8 @@ def test_the_shares_are_a_softmax_of_the_mean_cosine_over_a_tenth() -> None:
     query = torch.cat([5 * at(0), 0.1 * at(60)])  # text like stage 1, image like stage 2
     got = method.route(state, Query("t", query))
     cosines = torch.tensor([(1 + 0.5) / 2, (0 + 1) / 2])
+    found = method.similarities(state, Query("t", query))
+    assert found == pytest.approx({"0": float(cosines[0]), "1": float(cosines[1])}, rel=1e-4)
     want = (cosines / 0.1).softmax(0).tolist()
     assert list(got) == ["0", "1"]
     assert list(got.values()) == pytest.approx(want, rel=1e-4)

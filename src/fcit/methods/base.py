@@ -209,6 +209,11 @@ class Method:
         routes of its samples. A method whose gates differ from layer to layer sets them here."""
         model.gate = shares
 
+    def similarities(self, state: State, query: Query) -> Mapping[str, float]:
+        """Cosine of a test instruction's identity feature to each subspace's token, by subspace name:
+        what `route` is computed from. Empty for methods that do not route by identity tokens."""
+        return {}
+
     def route(self, state: State, query: Query) -> Mapping[str, float]:
         """How much each adapter gives for a test instruction (all that are opened, by name); nothing
         where the model decides by itself, with gates that `equip` has set."""

@@ -137,22 +137,30 @@ class Disco(Method):
 
     # -- SSA: subspace selective activation (section 4.2) ---------------------------------------
 
-    def route(self, state: State, query: Query) -> Mapping[str, float]:
-        """alpha = softmax(cos(f, token_i) / temperature) over the opened subspaces."""
+    def similarities(self, state: State, query: Query) -> Mapping[str, float]:
+        """cos(f, token_i) of every subspace i."""
         tokens, _ = _cache(state)
         if not tokens or query.feature is None:
             return {}
-        s = self._likeness(query.feature[None], tokens)[0]
+        cosines = self._likeness(query.feature[None], tokens)[0]
+        return {str(k): float(cosine) for k, cosine in enumerate(cosines)}
+
+    def route(self, state: State, query: Query) -> Mapping[str, float]:
+        """alpha = softmax(cos(f, token_i) / temperature) over the opened subspaces."""
+        from torch import tensor
+
+        similarities = self.similarities(state, query)
+        s = tensor(list(similarities.values()))
         if self.gate == "softmax":
             shares = (s / self.temperature).softmax(dim=0)
         elif self.gate == "argmax":
-            shares = (s == s.max()).to(s.dtype)
+            shares = (s == s.max()).to(s.dtype) if len(s) else s
             shares = shares / shares.sum()
         elif self.gate == "cosine":
             shares = s
         else:
             shares = s.new_ones(s.shape)
-        return {str(k): float(share) for k, share in enumerate(shares)}
+        return dict(zip(similarities, shares.tolist(), strict=True))
 
 
 def _cache(state: State) -> tuple[list[Tensor], list[int]]:

@@ -86,15 +86,22 @@ class Hide(Method):
 
     # -- answers -----------------------------------------------------------------------------------
 
-    def route(self, state: State, query: Query) -> Mapping[str, float]:
-        """softmax((cos(text, anchor) + cos(image, anchor)) / 2 / sharpness) over the stages."""
+    def similarities(self, state: State, query: Query) -> Mapping[str, float]:
+        """(cos(text, anchor) + cos(image, anchor)) / 2 of every stage."""
         held = state.extras.get(ANCHORS)
         if held is None or query.feature is None:
             return {}
         halves = zip(query.feature[None].chunk(2, -1), held["tokens"].chunk(2, -1), strict=True)
         text, image = (cosine(mine, theirs)[0] for mine, theirs in halves)
-        shares = ((text + image) / 2 / self.sharpness).softmax(dim=0)
-        return {str(stage): float(share) for stage, share in enumerate(shares)}
+        return {str(stage): float(mean) for stage, mean in enumerate((text + image) / 2)}
+
+    def route(self, state: State, query: Query) -> Mapping[str, float]:
+        """softmax of the similarities over `sharpness`."""
+        from torch import tensor
+
+        similarities = self.similarities(state, query)
+        shares = (tensor(list(similarities.values())) / self.sharpness).softmax(dim=0)
+        return dict(zip(similarities, shares.tolist(), strict=True))
 
     def activate(self, model: Model, shares: Tensor) -> None:
         """The shares open the last layer's adapters; below, all of them give everything."""
