@@ -30,11 +30,13 @@ from test_floors import floors
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+RECIPE = DOCS / "recipe.md"
 DOCUMENTS = [
     README,
     ROOT / "CONTRIBUTING.md",
     ROOT / "CHANGELOG.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
 ]
 PROGRAMS = ("fcit", "python", "make", "pip", "flwr", "export")
 
@@ -113,8 +115,7 @@ def test_every_command_is_shown() -> None:
     known = {(one,) for one in top if one != "data"} | {
         ("data", one) for one in top["data"].commands
     }
-    assert known - {("data", "pretrain")} <= shown
-    assert "`fcit data pretrain`" in README.read_text("utf-8")
+    assert known <= shown
 
 
 def test_make_targets_and_scripts_exist() -> None:
@@ -146,11 +147,30 @@ def test_every_link_and_path_exists(path: Path) -> None:
     assert not lost
 
 
+def test_the_readme_is_short_and_the_index_lists_every_page() -> None:
+    assert len(README.read_text("utf-8").splitlines()) <= 120
+    listed = re.findall(r"^\* \[([\w-]+\.md)\]\(\1\)", (DOCS / "index.md").read_text("utf-8"), re.M)
+    assert sorted([*listed, "index.md"]) == sorted(path.name for path in DOCS.glob("*.md"))
+
+
+def test_the_readmes_tree_names_folders_that_exist_and_every_room() -> None:
+    (tree,) = (text for text in blocks(README, "") if text.startswith("src/"))
+    named: set[Path] = set()
+    for line in tree.splitlines():
+        folder = Path()
+        for name in line.split("  ")[0].split(", "):
+            folder = folder.parent / name if "/" not in name else Path(name)
+            assert (ROOT / folder).is_dir(), line
+            named.add(folder)
+    rooms = {path.parent.relative_to(ROOT) for path in ROOT.glob("src/fcit/*/__init__.py")}
+    assert rooms <= named
+
+
 # -- tables ----------------------------------------------------------------------------------------
 
 
 def test_the_recipe_table_names_every_key_with_its_default() -> None:
-    table = rows(README, "| key | default | what it does |")
+    table = rows(RECIPE, "| key | default | what it does |")
     said = {key.strip("`"): tomllib.loads(f"v = {text.strip('`')}")["v"] for key, text, _ in table}
     known = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe_keys().items()}
     assert said == known
@@ -160,7 +180,7 @@ def test_the_recipe_table_names_every_key_with_its_default() -> None:
 def test_the_recipe_table_names_the_sizes() -> None:
     (said,) = (
         text
-        for key, _, text in rows(README, "| key | default | what it does |")
+        for key, _, text in rows(RECIPE, "| key | default | what it does |")
         if "data.size" in key
     )
     for size, counts in SIZES.items():
@@ -168,7 +188,7 @@ def test_the_recipe_table_names_the_sizes() -> None:
 
 
 def test_the_optimizers_table_names_every_option_with_its_default() -> None:
-    table = rows(README, "| optimizer | option | default | what it does |")
+    table = rows(RECIPE, "| optimizer | option | default | what it does |")
     said = {
         (optimizer.strip("`"), option.strip("`")): tomllib.loads(f"v = {text.strip('`')}")["v"]
         for optimizer, option, text, _ in table
@@ -182,7 +202,7 @@ def test_the_optimizers_table_names_every_option_with_its_default() -> None:
     assert len(table) == len(said)
     (choice,) = (
         row[2]
-        for row in rows(README, "| key | default | what it does |")
+        for row in rows(RECIPE, "| key | default | what it does |")
         if row[0] == "`federation.optimizer`"
     )
     assert {f"`{one}`" for one in optimizers.names()} - {"`fedavg`"} <= set(
@@ -192,25 +212,25 @@ def test_the_optimizers_table_names_every_option_with_its_default() -> None:
 
 def test_the_plan_names_every_hook_of_an_optimizer() -> None:
     hooks = {key for key, value in vars(optimizers.Optimizer).items() if inspect.isfunction(value)}
-    plan = (ROOT / "docs" / "design.md").read_text("utf-8")
+    plan = (DOCS / "design.md").read_text("utf-8")
     part = plan.partition("## A federated optimizer")[2].partition("\n## ")[0]
     assert all(re.search(rf"^    {hook}\(", part, re.M) for hook in hooks if hook[0] != "_")
 
 
 def test_the_hook_table_names_every_hook() -> None:
-    table = rows(ROOT / "docs" / "add-a-method.md", "| hook | where | default |")
+    table = rows(DOCS / "add-a-method.md", "| hook | where | default |")
     hooks = {
         key
         for key, value in vars(methods.Method).items()
         if not key.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
     }
     assert {hook.strip("`") for hook, *_ in table} == hooks
-    plan = (ROOT / "docs" / "design.md").read_text("utf-8")
+    plan = (DOCS / "design.md").read_text("utf-8")
     assert all(re.search(rf"\b{hook}\b", plan) for hook in hooks - {"identity", "open"})
 
 
 def test_the_class_variables_of_a_method_are_named() -> None:
-    text = (ROOT / "docs" / "add-a-method.md").read_text("utf-8")
+    text = (DOCS / "add-a-method.md").read_text("utf-8")
     part = text.partition("class variables: ")[2].partition("\n\n")[0]
     kinds = {
         key for key, kind in vars(methods.Method)["__annotations__"].items() if "ClassVar" in kind
@@ -219,7 +239,7 @@ def test_the_class_variables_of_a_method_are_named() -> None:
 
 
 def test_the_plan_has_the_floors_of_the_code() -> None:
-    table = rows(ROOT / "docs" / "design.md", "| floor | rooms |")
+    table = rows(DOCS / "design.md", "| floor | rooms |")
     standing = floors()
     del standing["roof"]
     told = {room: int(floor) for floor, rooms in table for room in re.findall(r"`(\w+)`", rooms)}
@@ -227,9 +247,7 @@ def test_the_plan_has_the_floors_of_the_code() -> None:
 
 
 def test_the_scorer_table_names_every_scorer() -> None:
-    table = rows(
-        ROOT / "docs" / "add-a-dataset.md", "| scorer | an answer is right if it | test record |"
-    )
+    table = rows(DOCS / "add-a-dataset.md", "| scorer | an answer is right if it | test record |")
     known = {scorer for scorer, _ in scorers._RULES} | {"caption"}
     assert {scorer.strip("`") for scorer, *_ in table} == known
 
@@ -257,7 +275,7 @@ def test_the_example_method_is_found_and_goes_back(
 
     from fcit.types import Stage, State, Task
 
-    (source,) = blocks(ROOT / "docs" / "add-a-method.md", "python")
+    (source,) = blocks(DOCS / "add-a-method.md", "python")
     (tmp_path / "lookback.py").write_text(source, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     table = {"method": {"name": "lookback", "share": 0.25}}
@@ -273,7 +291,7 @@ def test_the_example_method_is_found_and_goes_back(
 
 
 def test_the_example_records_are_read(tmp_path: Path) -> None:
-    document = ROOT / "docs" / "add-a-dataset.md"
+    document = DOCS / "add-a-dataset.md"
     train, test = blocks(document, "json")
     folder = tmp_path / "data" / "instructions" / "My-Plants"
     (tmp_path / "data" / "datasets" / "plants").mkdir(parents=True)
@@ -300,7 +318,7 @@ def test_the_tree_of_a_run_names_its_files() -> None:
     from fcit.rounds.runfolder import RunFolder
     from fcit.runs.client_scores import file
 
-    (tree,) = (one for one in blocks(README, "") if one.startswith("runs/"))
+    (tree,) = (one for one in blocks(DOCS / "run-folder.md", "") if one.startswith("runs/"))
     folder = RunFolder(Path("runs/first"))
     for path in (folder.config, folder.matrix, folder.log, folder.partition):
         assert path.name in tree
