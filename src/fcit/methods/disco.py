@@ -160,7 +160,7 @@ class Disco(Method):
             shares = s
         else:
             shares = s.new_ones(s.shape)
-        return dict(zip(similarities, shares.tolist(), strict=True))
+        return dict(zip(similarities, map(float, shares), strict=True))
 
 
 def _cache(state: State) -> tuple[list[Tensor], list[int]]:

@@ -101,7 +101,7 @@ class Hide(Method):
 
         similarities = self.similarities(state, query)
         shares = (tensor(list(similarities.values())) / self.sharpness).softmax(dim=0)
-        return dict(zip(similarities, shares.tolist(), strict=True))
+        return dict(zip(similarities, map(float, shares), strict=True))
 
     def activate(self, model: Model, shares: Tensor) -> None:
         """The shares open the last layer's adapters; below, all of them give everything."""
