@@ -34,7 +34,7 @@ CROWD = (
     "data.size=tiny",
     "federation.clients=40",
     "federation.per_round=20",
-    "federation.minimum=4",
+    "federation.min_samples=4",
 )
 
 
@@ -147,7 +147,11 @@ def main() -> int:
     print(f"\nclip {asked.clip:g}, noise on tokens {asked.token_noise:g}\n")
     print("| noise | epsilon of updates | epsilon of tokens | Last |\n|---|---|---|---|")
     for noise in asked.noise:
-        changes = [f"privacy.clip={asked.clip}", f"privacy.noise={noise}", "federation.absurd=0"]
+        changes = [
+            f"privacy.clip_norm={asked.clip}",
+            f"privacy.noise_multiplier={noise}",
+            "federation.outlier_factor=0",
+        ]
         changes.append(f"privacy.token_noise={asked.token_noise}")
         found = row(f"clip{asked.clip:g}-{noise:g}-{asked.token_noise:g}", changes)
         spent = found[0]["privacy"]

@@ -110,7 +110,7 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
             f"federation.clients={count}",
             f"federation.per_round={count}",
             "federation.rounds=1",
-            "federation.minimum=1",
+            "federation.min_samples=1",
             f"data.train={max(count, 1000)}",
             "data.test=20",
             *changes,

@@ -62,7 +62,7 @@ def recipe(place: Path, given: argparse.Namespace) -> dict:
             "path": str(place / "model"),
             "device": "cpu",
             "dtype": given.dtype,
-            "features": False,
+            "cache_features": False,
         },
         "setting": {"name": "task-hom", "order": ["Flickr30k"]},
         "federation": {"clients": 1, "per_round": 1, "rounds": 1, "workers": 1},

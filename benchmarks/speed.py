@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    changes = ["data.size=tiny", "federation.workers=1", "evaluation.general=0"]
+    changes = ["data.size=tiny", "federation.workers=1", "evaluation.general_questions=0"]
     if given.quick:
         changes += ['setting.order=["ImageNet-R","ArxivQA"]', "federation.per_round=2"]
         changes += ["data.train=200", "data.test=8", "federation.rounds=1"]

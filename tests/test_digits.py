@@ -144,7 +144,7 @@ def test_the_recipe_spreads_every_training_scan_over_ten_clients(root: Path) -> 
     assert list(counts) == list(STAGES)
     for held in counts.values():
         assert (len(held), sum(held)) == (10, 1438)
-        assert min(held) >= config.federation.minimum
+        assert min(held) >= config.federation.min_samples
 
 
 def test_a_short_federation_gives_each_question_its_subspace(

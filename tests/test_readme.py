@@ -87,7 +87,7 @@ def recipe_keys() -> dict[str, Any]:
         found |= {f"{key}.{inner}": getattr(part, inner) for inner in type(part).model_fields}
     for method in methods.names():
         for one in dataclasses.fields(methods.find(method)):
-            found[f"method.{one.name}"] = one.default
+            found.setdefault(f"method.{one.name}", one.default)
     return found
 
 

@@ -37,10 +37,10 @@ def recipe(name: str) -> dict:
         "seed": 3,
         "data": {"size": "tiny", "train": 60, "test": 24},
         "setting": {"name": "task-hom", "order": ["IconQA", "Flickr30k", "Grounding"]},
-        "federation": {"clients": 4, "per_round": 2, "rounds": 2, "workers": 2, "minimum": 4},
+        "federation": {"clients": 4, "per_round": 2, "rounds": 2, "workers": 2, "min_samples": 4},
         "training": {"lr": 3e-3, "projector_lr": 1e-4, "batch_size": 8},
         "method": {"name": name},
-        "evaluation": {"max_new_tokens": 12, "general": 24},
+        "evaluation": {"max_new_tokens": 12, "general_questions": 24},
     }
     for section, values in RUNS[name].items():
         table[section] = table[section] | values

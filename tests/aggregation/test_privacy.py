@@ -42,7 +42,7 @@ def stream() -> torch.Generator:
 
 def test_without_noise_clients_count_alike_and_no_further_than_the_clip() -> None:
     updates = [update(0, weights(2.0), weights(0.0)), update(3, weights(1.0), weights(50.0))]
-    privacy = Privacy(clip=2.0)
+    privacy = Privacy(clip_norm=2.0)
     after = aggregate(BEFORE, BEFORE, updates, [2.0, 100.0], privacy, stream())
     assert after.adapters["0"]["w"].tolist() == [1.5] * 4
     assert after.extras["projector"]["w"].tolist() == [0.5] * 4
@@ -52,7 +52,9 @@ def test_without_noise_clients_count_alike_and_no_further_than_the_clip() -> Non
 def test_the_noise_of_a_cohort_is_clip_times_noise_over_its_size() -> None:
     before = State({"0": weights(0.0, SIZE)}, {"projector": weights(0.0, SIZE)})
     updates = [update(k, weights(0.0, SIZE), weights(0.0, SIZE)) for k in range(4)]
-    after = aggregate(before, before, updates, [0.0] * 4, Privacy(clip=3.0, noise=2.0), stream())
+    after = aggregate(
+        before, before, updates, [0.0] * 4, Privacy(clip_norm=3.0, noise_multiplier=2.0), stream()
+    )
     for found in (after.adapters["0"]["w"], after.extras["projector"]["w"]):
         assert float(found.std()) == pytest.approx(3.0 * 2.0 / 4, rel=0.03)
         assert abs(float(found.mean())) < 0.05
@@ -61,10 +63,10 @@ def test_the_noise_of_a_cohort_is_clip_times_noise_over_its_size() -> None:
 
 def test_a_token_becomes_one_long_counts_once_and_gets_its_noise() -> None:
     token = Identity(3, "red", torch.ones(SIZE) * 7, 123)
-    plain = hide_token(token, Privacy(clip=1.0), stream())
+    plain = hide_token(token, Privacy(clip_norm=1.0), stream())
     assert float(plain.token.norm()) == pytest.approx(1.0, rel=1e-4)
     assert plain.samples == 1
-    noised = hide_token(token, Privacy(clip=1.0, token_noise=0.5), stream())
+    noised = hide_token(token, Privacy(clip_norm=1.0, token_noise=0.5), stream())
     assert float((noised.token - plain.token).std()) == pytest.approx(0.5, rel=0.03)
 
 
@@ -72,8 +74,8 @@ def test_noise_is_repeatable_only_where_the_recipe_says_so() -> None:
     def draw(privacy: Privacy) -> torch.Tensor:
         return torch.randn(5, generator=privacy.stream(1, "updates", 0, 0))
 
-    assert draw(Privacy(clip=1.0)).equal(draw(Privacy(clip=1.0)))
-    secret = Privacy(clip=1.0, repeatable=False)
+    assert draw(Privacy(clip_norm=1.0)).equal(draw(Privacy(clip_norm=1.0)))
+    secret = Privacy(clip_norm=1.0, seeded_noise=False)
     assert not draw(secret).equal(draw(secret))
 
 
@@ -161,21 +163,21 @@ def test_the_epsilon_is_that_of_the_client_worst_off() -> None:
 
 def test_a_deployments_noise_may_not_come_from_the_recipes_seed() -> None:
     secret_noise(Privacy())
-    secret_noise(Privacy(1.0, 1.0, repeatable=False))
-    with pytest.raises(FcitError, match="privacy.repeatable"):
+    secret_noise(Privacy(1.0, 1.0, seeded_noise=False))
+    with pytest.raises(FcitError, match="privacy.seeded_noise"):
         secret_noise(Privacy(1.0, 1.0))
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"privacy": {"noise": 1.0}}, "clip"),
-        ({"privacy": {"clip": 1.0}, "method": {"name": "ewc"}}, "ewc's clients"),
-        ({"privacy": {"clip": 1.0}, "method": {"name": "multitask"}}, "multitask"),
-        ({"privacy": {"clip": 1.0}, "federation": {"optimizer": "scaffold"}}, "scaffold"),
-        ({"privacy": {"clip": 1.0}, "federation": {"robust": "median"}}, "robust"),
-        ({"privacy": {"clip": 1.0}, "federation": {"average": "product"}}, "product"),
-        ({"privacy": {"clip": 1.0}}, "federation.absurd = 0"),
+        ({"privacy": {"noise_multiplier": 1.0}}, "clip_norm"),
+        ({"privacy": {"clip_norm": 1.0}, "method": {"name": "ewc"}}, "ewc's clients"),
+        ({"privacy": {"clip_norm": 1.0}, "method": {"name": "multitask"}}, "multitask"),
+        ({"privacy": {"clip_norm": 1.0}, "federation": {"optimizer": "scaffold"}}, "scaffold"),
+        ({"privacy": {"clip_norm": 1.0}, "federation": {"robust": "median"}}, "robust"),
+        ({"privacy": {"clip_norm": 1.0}, "federation": {"average": "product"}}, "product"),
+        ({"privacy": {"clip_norm": 1.0}}, "federation.outlier_factor = 0"),
     ],
 )
 def test_what_noise_would_not_cover_is_refused(change: dict, said: str) -> None:

@@ -196,7 +196,7 @@ def test_repeated_test_ids_are_told_before_anything_starts(root: Path) -> None:
     edit(root / "instructions/IconQA/val.json", 2, question_id=0)
     table = {"data": {"root": str(root)}, "setting": {"name": "task-hom", "order": ["IconQA"]}}
     Experiment(validate(table)).prepare(Silent())  # who shows or deals the data scores nothing
-    table["federation"] = {"clients": 1, "per_round": 1, "minimum": 1}
+    table["federation"] = {"clients": 1, "per_round": 1, "min_samples": 1}
     with pytest.raises(FcitError, match="IconQA: 2 samples have the id '0'; ids must differ"):
         Session(validate(table), root.parent / "run", Silent()).prepare()
     table["evaluation"] = {"scoring": "reference"}  # which counts as the published code does

@@ -82,7 +82,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         ("model.path=/nowhere/at/all", "model"),
         ("model.device=cuda:99", "cuda:99"),
         ('setting.order=["Nothing"]', "Nothing"),
-        ("federation.minimum=1000", "1000"),
+        ("federation.min_samples=1000", "1000"),
         ("federation.deadline=-1", "deadline"),
         ("federation.sped=1", "federation.sped"),
     ],

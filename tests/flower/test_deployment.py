@@ -160,9 +160,9 @@ def test_what_cannot_be_deployed_is_refused(folders: Path, table: dict, tmp_path
     with pytest.raises(FcitError, match="multitask is not federated"):
         deployment(federation(table, "multitask"), tmp_path, ["x"], False, "/srv", Silent())
     noised = federation(table).model_dump(mode="json")
-    noised["privacy"] |= {"clip": 1.0, "noise": 1.0}
-    noised["federation"]["absurd"] = 0
-    with pytest.raises(FcitError, match="privacy.repeatable"):
+    noised["privacy"] |= {"clip_norm": 1.0, "noise_multiplier": 1.0}
+    noised["federation"]["outlier_factor"] = 0
+    with pytest.raises(FcitError, match="privacy.seeded_noise"):
         deployment(validate(noised), tmp_path, ["x"], False, "/srv", Silent())
 
 

@@ -45,8 +45,8 @@ WHATS: dict[str, tuple[str, dict[str, Any]]] = {
     "private tokens": (
         "disco",
         {
-            "privacy": {"clip": 1.0, "noise": 0.1, "token_noise": 0.05},
-            "federation": {"absurd": 0.0},
+            "privacy": {"clip_norm": 1.0, "noise_multiplier": 0.1, "token_noise": 0.05},
+            "federation": {"outlier_factor": 0.0},
         },
     ),
     "a robust rule": ("finetune", {"federation": {"robust": "median", "per_round": 4}}),
@@ -121,7 +121,7 @@ def test_clients_that_fail_are_named_and_put_aside_and_the_round_goes_on(
         raise ZeroDivisionError("a defect\nof two lines")
 
     monkeypatch.setattr(worker, "respond", spoilt)
-    five = {"clients": 5, "per_round": 5, "min_clients": 1, "minimum": 2}
+    five = {"clients": 5, "per_round": 5, "min_clients": 1, "min_samples": 2}
     config = recipe(table, "flower", "finetune", {"federation": five})
     run = fcit.run(config, tmp_path / "run").folder
     first, second = read_lines(run / "log.jsonl")

@@ -90,7 +90,7 @@ def test_a_client_is_asked_once_per_task_and_counts_once() -> None:
 
 
 def test_past_the_cap_a_client_stays_unknown_and_no_subspace_is_reused() -> None:
-    method = Disco(subspaces=2)
+    method = Disco(max_subspaces=2)
     state = meet(method, fresh(method), (0, 0, 1))
     turns = [Turn(client, TASK, 0, 0) for client in range(4)]
     after = meet(method, state, (1, 90, 1), (2, 180, 1), (3, 5, 1))
@@ -171,7 +171,7 @@ def test_similarities_are_the_cosines_that_routes_are_computed_from(token: str) 
     assert list(method.route(state, query).values()) == want.tolist()
 
 
-@pytest.mark.parametrize("wrong", [{"tau": 2.0}, {"temperature": 0.0}, {"subspaces": -1}])
+@pytest.mark.parametrize("wrong", [{"tau": 2.0}, {"temperature": 0.0}, {"max_subspaces": -1}])
 def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
     with pytest.raises(FcitError, match=next(iter(wrong))):
         Disco(**wrong)

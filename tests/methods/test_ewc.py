@@ -74,7 +74,7 @@ def test_the_fisher_is_the_mean_of_squared_gradients_of_single_samples() -> None
 
 def test_the_penalty_is_zero_at_theta_star_and_half_lambda_f_delta_squared_beside_it() -> None:
     model, batches = toy()
-    method = Ewc(consolidation=10.0)
+    method = Ewc(ewc_lambda=10.0)
     fisher = {"w": wanted(model, batches)}
     received = State({}, {"fisher": fisher, "fisher-centre": {"w": model.weight.detach().clone()}})
     assert method.penalty(model, received, {}, None).item() == 0.0
@@ -169,7 +169,7 @@ def test_a_turn_on_the_model_measures_what_plain_autograd_does(lmm, suite) -> No
     lmm.receive(State(), 2.0)
 
 
-@pytest.mark.parametrize("wrong", [{"consolidation": -1.0}, {"fisher_samples": 0}])
+@pytest.mark.parametrize("wrong", [{"ewc_lambda": -1.0}, {"fisher_samples": 0}])
 def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
     with pytest.raises(FcitError, match=next(iter(wrong))):
         Ewc(**wrong)

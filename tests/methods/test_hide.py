@@ -99,7 +99,7 @@ def test_the_mini_models_last_layer_is_found(lmm) -> None:
 
 
 def test_impossible_hyper_parameters_are_refused() -> None:
-    with pytest.raises(FcitError, match="sharpness"):
-        Hide(sharpness=0.0)
+    with pytest.raises(FcitError, match="temperature"):
+        Hide(temperature=0.0)
     with pytest.raises(FcitError, match="projector"):
         Hide(projector="isolated")

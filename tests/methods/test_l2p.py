@@ -70,7 +70,7 @@ def test_the_pool_fits_the_model_and_is_all_that_travels() -> None:
 def test_on_a_model_only_the_chosen_prompts_and_keys_learn_and_answers_use_them(lmm, suite) -> None:
     samples = datasets.read(suite, "IconQA", "train")[:4]
     data = Data(samples, [datasets.image_path(suite, one) for one in samples])
-    method = L2p(pool=8, length=2, chosen=2, projector="frozen")
+    method = L2p(pool=8, length=2, top_k=2, projector="frozen")
     noise = torch_stream(0, "init")
     blank = lmm.subspaces.blank(1, 0.05, noise)
     state = method.begin(method.start(blank, lmm.base_projector, seed=3), STAGE)
@@ -97,7 +97,7 @@ def test_on_a_model_only_the_chosen_prompts_and_keys_learn_and_answers_use_them(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pool": 0}, {"length": 0}, {"chosen": 11}, {"attraction": -1.0}, {"projector": "isolated"}],
+    [{"pool": 0}, {"length": 0}, {"top_k": 11}, {"pull_weight": -1.0}, {"projector": "isolated"}],
 )
 def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
     with pytest.raises(FcitError, match=next(iter(wrong))):

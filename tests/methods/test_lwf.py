@@ -94,7 +94,9 @@ def test_on_a_model_the_loss_adds_the_kl_of_old_adapter_and_old_projector(lmm, s
     lmm.receive(State(), 2.0)
 
 
-@pytest.mark.parametrize("wrong", [{"distillation": -1.0}, {"softening": 0.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"distillation_weight": -1.0}, {"distillation_temperature": 0.0}]
+)
 def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
     with pytest.raises(FcitError, match=next(iter(wrong))):
         Lwf(**wrong)

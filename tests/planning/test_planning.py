@@ -44,7 +44,7 @@ def test_a_run_sends_what_was_planned(
     changed["federation"]["wire"] = wire
     changed["method"]["name"], changed["federation"]["optimizer"] = method, optimizer
     changed["data"]["train"] = 16
-    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 3}
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general_questions": 3}
     found = plan(validate(changed))
     fcit.run(changed, tmp_path / "run")
     rows = read_lines(tmp_path / "run" / "log.jsonl")
@@ -68,7 +68,7 @@ def test_a_run_sends_what_was_planned(
 
 def test_reference_points_have_the_stages_they_train(table: dict) -> None:
     changed = copy.deepcopy(table)
-    changed["evaluation"]["general"] = 3
+    changed["evaluation"]["general_questions"] = 3
     for method, tests in (("zeroshot", []), ("individual", [0, 24]), ("multitask", [27])):
         changed["method"] = {"name": method}
         found = plan(validate(changed))
@@ -84,7 +84,7 @@ def test_who_trains_on_what_is_named(table: dict) -> None:
 
 
 def test_the_mini_suite_is_planned_without_being_made() -> None:
-    found = plan(load(RECIPES / "own.toml", ["evaluation.general=0"]))
+    found = plan(load(RECIPES / "own.toml", ["evaluation.general_questions=0"]))
     assert [stage.tasks for stage in found.stages] == [
         ("pictures",), ("plots", "plots", "sums"), ("pictures", "sums", "sums"),
     ]  # fmt: skip
@@ -144,7 +144,7 @@ def test_the_command_prints_tables_or_json(suite: Path) -> None:
         "--set",
         f"data.root={suite}",
     ]
-    words += ["--set", "data.size=", "--set", "federation.minimum=4"]
+    words += ["--set", "data.size=", "--set", "federation.min_samples=4"]
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
     for part in ("growing", "finetune", "plots + sums", "3 of 6", "base model", "lower bound"):
@@ -157,7 +157,7 @@ def test_the_command_prints_tables_or_json(suite: Path) -> None:
 def test_real_steps_are_timed_when_asked(table: dict) -> None:
     changed = copy.deepcopy(table)
     changed["data"]["train"] = 16
-    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general": 0}
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general_questions": 0}
     found = plan(validate(changed), measure=True)
     assert found.measured
     assert set(found.seconds) == {"training", "answering"}
@@ -264,7 +264,7 @@ def test_one_client_a_round_keeps_one_worker_busy(
 
 
 def test_fewer_subspaces_than_tasks_are_planned_with_and_said(table: dict) -> None:
-    found = plan(validate(table | {"method": {"name": "disco", "subspaces": 1}}))
+    found = plan(validate(table | {"method": {"name": "disco", "max_subspaces": 1}}))
     assert found.stages[-1].down
     assert any("which of the 2 tasks are alike" in note for note in found.notes)
 

@@ -181,3 +181,66 @@ def test_a_methods_file_name_is_its_name() -> None:
     assert {"finetune", "disco", "zeroshot", "individual", "multitask"} <= set(names())
     for name in names():
         assert find(name).__name__.lower() == name
+
+
+OLD = """
+[model]
+features = false
+[federation]
+minimum = 3
+absurd = 7.0
+lying = 0.1
+[privacy]
+repeatable = false
+[evaluation]
+ahead = false
+general = 5
+[method]
+name = "lwf"
+softening = 3.0
+distillation = 0.5
+"""
+
+
+def test_an_old_name_loads_with_one_line_that_says_the_new_one(tmp_path, capsys) -> None:
+    path = recipe(tmp_path, OLD)
+    got = config.load(path)
+    assert (got.federation.min_samples, got.federation.outlier_factor) == (3, 7.0)
+    assert (got.federation.byzantine_share, got.privacy.seeded_noise) == (0.1, False)
+    assert (got.evaluation.forward_transfer, got.evaluation.general_questions) == (False, 5)
+    method = config.build_method(got)
+    assert (method.distillation_temperature, method.distillation_weight) == (3.0, 0.5)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{path}: model.features is now model.cache_features, ")
+    assert "method.softening is now method.distillation_temperature" in line
+    table = config.to_table(got)
+    assert "absurd" not in table["federation"]
+    config.write(tmp_path / "config.toml", table)
+    assert config.to_table(config.load(tmp_path / "config.toml")) == table
+    assert not capsys.readouterr().err
+    assert config.load(path, method="hide").method.name == "hide"  # lwf's keys are left out
+
+
+def test_a_change_under_an_old_name_overrules_the_recipe(tmp_path, capsys) -> None:
+    path = recipe(tmp_path, "[federation]\noutlier_factor = 5.0\n")
+    changes = ["federation.absurd=9", "method.sharpness=0.2", "method.name=hide"]
+    got = config.load(path, changes)
+    assert got.federation.outlier_factor == 9.0
+    assert config.to_table(got)["method"]["temperature"] == 0.2
+    assert "federation.absurd is now federation.outlier_factor" in capsys.readouterr().err
+    got = config.validate({"method": {"name": "ewc", "consolidation": 2.0}}, "a table")
+    assert config.build_method(got).ewc_lambda == 2.0
+    said = capsys.readouterr().err
+    assert said == "a table: method.consolidation is now method.ewc_lambda\n"
+
+
+def test_an_old_and_a_new_name_together_are_an_error(tmp_path) -> None:
+    both = recipe(tmp_path, "[federation]\nabsurd = 1.0\noutlier_factor = 5.0\n")
+    with pytest.raises(FcitError, match=r"r\.toml: federation\.absurd is now federation\.outlier"):
+        config.load(both)
+
+
+def test_a_runs_config_of_an_older_version_loads_in_silence(tmp_path, capsys) -> None:
+    text = "[federation]\nabsurd = 1.0\n[versions]\nfcit = '0'\n"
+    assert config.load(recipe(tmp_path, text)).federation.outlier_factor == 1.0
+    assert not capsys.readouterr().err

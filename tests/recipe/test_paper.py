@@ -54,7 +54,7 @@ def test_a_recipe_runs_on_data_of_the_official_form(name: str, order: str, tmp_p
         "model.path=", "model.identity=", "model.device=cpu", "model.dtype=float32",
         "federation.clients=2", "federation.per_round=2", "federation.rounds=1",
         "federation.workers=1", "evaluation.max_new_tokens=2",
-        "evaluation.general=0",
+        "evaluation.general_questions=0",
     )  # fmt: skip
     run = fcit.run(config.load(PAPER / f"{name}.toml", changes), tmp_path / "run")
     assert run.results["scoring"] == "reference"

@@ -19,11 +19,11 @@ from fcit.worker.experiment import Experiment
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "own.toml"
 SHORT = (
-    "federation.minimum=4",
+    "federation.min_samples=4",
     "federation.workers=1",
     "data.size=",
     "evaluation.limit=4",
-    "evaluation.general=0",
+    "evaluation.general_questions=0",
     "evaluation.max_new_tokens=4",
 )
 

@@ -151,7 +151,7 @@ def go(
 ) -> tuple[State, Round]:
     method = find(name)(**({"rank": 2} if name != "moelora" else {"rank": 2, "experts": 2}))
     crowd = Crowd(method, **spoils)
-    terms = terms or RoundRules(quorum=2, absurd=1000.0)
+    terms = terms or RoundRules(quorum=2, outlier_factor=1000.0)
     return take_round(turns, method, begun(method), crowd, 1, optimizer, terms, journal)
 
 
@@ -378,7 +378,7 @@ def scaffolded(spoil: Spoil, wire: str = "float32") -> tuple[State, Round]:
                 )
                 yield from spoil(one) if job.turn.client == BAD else [one]
 
-    terms = RoundRules(quorum=1, absurd=1000.0)
+    terms = RoundRules(quorum=1, outlier_factor=1000.0)
     return take_round(TURNS, method, begun(method), Controlled(method), 1, Scaffold(), terms)
 
 
@@ -436,13 +436,13 @@ def test_an_average_that_is_not_finite_is_not_committed() -> None:
 
 
 def test_a_token_past_the_cap_leaves_its_client_out_of_the_round(tmp_path: Path) -> None:
-    method = find("disco")(rank=2, subspaces=1)
+    method = find("disco")(rank=2, max_subspaces=1)
     crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=-one.token)])
     terms, journal = RoundRules(quorum=3), RunJournal(tmp_path)
     _, report = take_round(TURNS, method, begun(method), crowd, 1, None, terms, journal)
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "unmatched")]
     assert crowd.trained == [1, 6, 7]
-    with pytest.raises(FcitError, match=r"client 4 \(unmatched: .*method.subspaces"):
+    with pytest.raises(FcitError, match=r"client 4 \(unmatched: .*method.max_subspaces"):
         take_round(TURNS, method, begun(method), crowd, 1, None, RoundRules(), journal)
 
 

@@ -22,7 +22,7 @@ from tools.mini_models import general
 
 @pytest.fixture(scope="module")
 def run(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    changes = {"evaluation": table.get("evaluation", {}) | {"general": 20}}
+    changes = {"evaluation": table.get("evaluation", {}) | {"general_questions": 20}}
     config = validate(table | changes | {"method": {"name": "disco"}})
     return fcit.run(config, tmp_path_factory.mktemp("results") / "run").folder
 
@@ -59,7 +59,7 @@ def test_evaluating_again_asks_them_again(run: Path) -> None:
 
 
 def test_neither_is_asked_where_the_recipe_says_so(table: dict, tmp_path: Path) -> None:
-    quiet = table.get("evaluation", {}) | {"general": 0, "ahead": False}
+    quiet = table.get("evaluation", {}) | {"general_questions": 0, "forward_transfer": False}
     run = fcit.run(table | {"evaluation": quiet, "method": {"name": "finetune"}}, tmp_path / "run")
     found = run.results
     assert found["ahead"] == found["general"] == {}
@@ -73,7 +73,7 @@ def test_individual_is_not_asked_what_no_model_of_its_own_learnt(
     run = fcit.run(
         table
         | {
-            "evaluation": table.get("evaluation", {}) | {"general": 5},
+            "evaluation": table.get("evaluation", {}) | {"general_questions": 5},
             "method": {"name": "individual"},
         },
         tmp_path / "run",
@@ -104,7 +104,7 @@ def faulty(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {
         "setting": {"name": "mine", "stages": [{"slots": slots}, {"slots": slots}]},
         "federation": table["federation"] | {"rounds": 1, "min_clients": 1},
-        "evaluation": table["evaluation"] | {"general": 0, "limit": 4},
+        "evaluation": table["evaluation"] | {"general_questions": 0, "limit": 4},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(LocalEngine, "run", failing)

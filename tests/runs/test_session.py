@@ -88,7 +88,7 @@ def capable(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "clients": 5,
         "per_round": 5,
         "rounds": 1,
-        "minimum": 2,
+        "min_samples": 2,
         "workers": 1,
     }
     changed["evaluation"] = {"limit": 4, "max_new_tokens": 4}

@@ -17,7 +17,7 @@ def made(table: dict, out: Path, method: str, **sections: dict) -> Path:
     changed = copy.deepcopy(table)
     changed["method"]["name"] = method
     changed["setting"]["order"] = ["IconQA"]
-    changed["evaluation"] |= {"limit": 2, "general": 0}
+    changed["evaluation"] |= {"limit": 2, "general_questions": 0}
     for name, values in sections.items():
         changed[name] = changed.get(name, {}) | values
     return fcit.run(changed, out).folder
@@ -44,8 +44,10 @@ def test_int8_takes_a_third_of_the_bytes_and_the_same_bits_with_any_workers(
 
 def test_privacy_leaves_an_epsilon_and_noise_in_the_state(table: dict, tmp_path: Path) -> None:
     pytest.importorskip("dp_accounting")
-    private = {"clip": 0.5, "noise": 1.0, "token_noise": 2.0}
-    folder = made(table, tmp_path / "run", "disco", privacy=private, federation={"absurd": 0})
+    private = {"clip_norm": 0.5, "noise_multiplier": 1.0, "token_noise": 2.0}
+    folder = made(
+        table, tmp_path / "run", "disco", privacy=private, federation={"outlier_factor": 0}
+    )
     spent = read_json(folder / "matrix.json")["privacy"]
     assert spent["epsilon"] > spent["epsilon_updates"] > 0 < spent["epsilon_tokens"]
     assert spent["delta"] == 1e-5

@@ -25,25 +25,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Privacy:
-    """clip: the largest L2 norm of a client's change in one round (0: no privacy). noise: standard
-    deviation of the noise on a cohort's sum, in clips. token_noise: of that on a client's identity
-    token, which is made one long. delta: of the guarantee. repeatable: the noise comes from the run's
-    seed; otherwise from the system, and no two runs are alike."""
+    """clip_norm: the largest L2 norm of a client's change in one round (0: no privacy).
+    noise_multiplier: standard deviation of the noise on a cohort's sum, in clips. token_noise: of
+    that on a client's identity token, which is made one long. delta: of the guarantee.
+    seeded_noise: the noise comes from the run's seed; otherwise from the system, and no two runs
+    are alike."""
 
-    clip: float = 0.0
-    noise: float = 0.0
+    clip_norm: float = 0.0
+    noise_multiplier: float = 0.0
     token_noise: float = 0.0
     delta: float = 1e-5
-    repeatable: bool = True
+    seeded_noise: bool = True
 
     @property
     def on(self) -> bool:
         """Whether anything is clipped."""
-        return self.clip > 0
+        return self.clip_norm > 0
 
     def stream(self, seed: int, *place: int | str) -> Generator:
         """Where noise comes from."""
-        return torch_stream(seed if self.repeatable else secrets.randbits(63), "privacy", *place)
+        return torch_stream(seed if self.seeded_noise else secrets.randbits(63), "privacy", *place)
 
 
 def hide_token(identity: Identity, privacy: Privacy, noise: Generator) -> Identity:
@@ -68,8 +69,8 @@ def aggregate(
     `before` is what clients were sent. A client's norm is over all that it changed, so that its part of
     its subspace and of the shared projector are within the clip together.
     """
-    factors = [min(1.0, privacy.clip / norm) if norm else 1.0 for norm in norms]
-    std = privacy.clip * privacy.noise
+    factors = [min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms]
+    std = privacy.clip_norm * privacy.noise_multiplier
     adapters = _means(before.adapters, [one.adapters for one in updates], factors, std, noise)
     extras = _means(before.extras, [one.extras for one in updates], factors, std, noise)
     return replace(after, adapters=after.adapters | adapters, extras=after.extras | extras)
@@ -156,10 +157,10 @@ def epsilon(
     from dp_accounting import rdp
 
     def spent(draws: Sequence[Draws], tokens: int) -> float | None:
-        if (draws and not privacy.noise) or (tokens and not privacy.token_noise):
+        if (draws and not privacy.noise_multiplier) or (tokens and not privacy.token_noise):
             return None
         account = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
-        noised = dp.GaussianDpEvent(privacy.noise / 2)
+        noised = dp.GaussianDpEvent(privacy.noise_multiplier / 2)
         for one in draws:
             hidden = dp.SampledWithoutReplacementDpEvent(one.pool, one.drawn, noised)
             account.compose(hidden if one.drawn < one.pool else noised, one.rounds)
@@ -183,8 +184,8 @@ def epsilon(
 
 def secret_noise(privacy: Privacy) -> None:
     """Raise FcitError where clients on other machines, who get the recipe, could subtract the noise."""
-    if privacy.on and privacy.repeatable:
+    if privacy.on and privacy.seeded_noise:
         raise FcitError(
-            "privacy.repeatable: every client of a deployment gets the recipe with its seed, from which "
-            "this noise can be made again and subtracted; set privacy.repeatable = false"
+            "privacy.seeded_noise: every client of a deployment gets the recipe and its seed, and could "
+            "make this noise again and subtract it; set privacy.seeded_noise = false"
         )

@@ -27,13 +27,13 @@ def split(
         raise FcitError(f"setting.beta = {beta}; it must be a positive number")
     if clients < 1 or minimum < 0:
         raise FcitError(
-            f"federation.clients = {clients}, federation.minimum = {minimum}; "
+            f"federation.clients = {clients}, federation.min_samples = {minimum}; "
             "at least one client and no negative minimum"
         )
     if count < clients * minimum:
         raise FcitError(
             f"{name}: {count} training samples are too few for {clients} clients of at least "
-            f"{minimum}; lower federation.clients or federation.minimum"
+            f"{minimum}; lower federation.clients or federation.min_samples"
         )
     rng = numpy_stream(rng_seed, "partition", name)
     order = [int(index) for index in rng.permutation(count)]

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 class Disco(Method):
     """tau: cosine at or above which a token joins a subspace. temperature: of SSA's softmax.
 
-    subspaces: a cap on their number (0: none). gate: "softmax" (SSA), or the paper's ablations
+    max_subspaces: a cap on their number (0: none). gate: "softmax" (SSA), or the paper's ablations
     "argmax", "cosine" (the cosines themselves) and "concat" (all 1). token: what identity
     tokens are made of.
     """
 
     tau: float = 0.9
     temperature: float = 0.05
-    subspaces: int = 0
+    max_subspaces: int = 0
     gate: Literal["softmax", "argmax", "cosine", "concat"] = "softmax"
     token: Literal["text", "image", "both"] = "text"
 
@@ -42,8 +42,10 @@ class Disco(Method):
             raise FcitError(f"method.tau: {self.tau} is not a cosine; use a value from -1 to 1")
         if not 0 < self.temperature < float("inf"):
             raise FcitError(f"method.temperature: {self.temperature} must be above 0")
-        if self.subspaces < 0:
-            raise FcitError(f"method.subspaces: {self.subspaces} must be 0 (no cap) or more")
+        if self.max_subspaces < 0:
+            raise FcitError(
+                f"method.max_subspaces: {self.max_subspaces} must be 0 (no cap) or more"
+            )
 
     @property
     def identity(self) -> Literal["text", "image", "both"]:
@@ -82,8 +84,8 @@ class Disco(Method):
             else:
                 lonely.append(one)
         groups = self._components(lonely)
-        if self.subspaces:
-            groups = groups[: max(0, self.subspaces - len(tokens))]
+        if self.max_subspaces:
+            groups = groups[: max(0, self.max_subspaces - len(tokens))]
         for group in groups:
             homes += [(one, len(tokens)) for one in group]
             tokens.append(group[0].token.new_zeros(group[0].token.shape))

@@ -24,7 +24,7 @@ MEASURE, MEASURED = "fisher-wanted", "fisher-measured"
 
 @dataclass(frozen=True)
 class Ewc(Method):
-    """consolidation: lambda. fisher_samples: how many of a client's samples the Fisher information is
+    """ewc_lambda: lambda. fisher_samples: how many of a client's samples the Fisher information is
     measured on, at most.
 
     It is the diagonal of the empirical Fisher: mean squares of one sample's gradient of the answer's
@@ -37,13 +37,13 @@ class Ewc(Method):
 
     statistics: ClassVar[bool] = True
 
-    consolidation: float = 5000.0
+    ewc_lambda: float = 5000.0
     fisher_samples: int = 128
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
-        if not 0 <= self.consolidation < float("inf"):
-            raise FcitError(f"method.consolidation: {self.consolidation} must be 0 or more")
+        if not 0 <= self.ewc_lambda < float("inf"):
+            raise FcitError(f"method.ewc_lambda: {self.ewc_lambda} must be 0 or more")
         if self.fisher_samples < 1:
             raise FcitError(f"method.fisher_samples: {self.fisher_samples} must be at least 1")
 
@@ -67,7 +67,7 @@ class Ewc(Method):
         if FISHER not in received.extras:
             return 0.0
         fisher, centre = received.extras[FISHER], received.extras[CENTRE]
-        return 0.5 * self.consolidation * pull(model.live("0"), fisher, centre)
+        return 0.5 * self.ewc_lambda * pull(model.live("0"), fisher, centre)
 
     def report(
         self, model: Model, received: State, memory: Weights, batches: Iterable[Any]

@@ -23,20 +23,20 @@ ANCHORS, MEMBERS = "anchors", "members"
 
 @dataclass(frozen=True)
 class Hide(Method):
-    """sharpness: the temperature of the softmax over a sample's similarities to the anchors.
+    """temperature: the temperature of the softmax over a sample's similarities to the anchors.
 
     A stage's anchors are the means of frozen CLIP text and image features over its clients' samples;
     the similarity is the mean of the two cosines. Each stage trains its LoRA alone.
     """
 
-    sharpness: float = 0.1
+    temperature: float = 0.1
 
     opens: ClassVar = "layers"
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
-        if not 0 < self.sharpness < float("inf"):
-            raise FcitError(f"method.sharpness: {self.sharpness} must be above 0")
+        if not 0 < self.temperature < float("inf"):
+            raise FcitError(f"method.temperature: {self.temperature} must be above 0")
         if self.projector == "isolated":
             raise FcitError(
                 "method.projector: hide's layers are opened unlike, and a projector lies in none; use "
@@ -96,11 +96,11 @@ class Hide(Method):
         return {str(stage): float(mean) for stage, mean in enumerate((text + image) / 2)}
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
-        """softmax of the similarities over `sharpness`."""
+        """softmax of the similarities over `temperature`."""
         from torch import tensor
 
         similarities = self.similarities(state, query)
-        shares = (tensor(list(similarities.values())) / self.sharpness).softmax(dim=0)
+        shares = (tensor(list(similarities.values())) / self.temperature).softmax(dim=0)
         return dict(zip(similarities, map(float, shares), strict=True))
 
     def activate(self, model: Model, shares: Tensor) -> None:

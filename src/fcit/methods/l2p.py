@@ -25,8 +25,8 @@ START = 0.02
 
 @dataclass(frozen=True)
 class L2p(Method):
-    """pool: M, how many prompts there are. length: L_p, tokens of each. chosen: N, how many an input
-    gets. attraction: lambda, how strongly the chosen keys are drawn to the input's features.
+    """pool: M, how many prompts there are. length: L_p, tokens of each. top_k: N, how many an input
+    gets. pull_weight: lambda, how strongly the chosen keys are drawn to the input's features.
 
     The paper's query is a frozen classifier's [CLS]; here it is the mean of the image's embeddings by
     the projector as it came. The projector itself learns as with every method; there is no LoRA, so
@@ -35,8 +35,8 @@ class L2p(Method):
 
     pool: int = 10
     length: int = 5
-    chosen: int = 5
-    attraction: float = 0.5
+    top_k: int = 5
+    pull_weight: float = 0.5
 
     learnt: ClassVar[tuple[str, ...]] = ("projector", POOL)
 
@@ -44,13 +44,13 @@ class L2p(Method):
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
-        for name in ("pool", "length", "chosen"):
+        for name in ("pool", "length", "top_k"):
             if getattr(self, name) < 1:
                 raise FcitError(f"method.{name}: {getattr(self, name)} must be at least 1")
-        if self.chosen > self.pool:
-            raise FcitError(f"method.chosen: {self.chosen} exceeds method.pool ({self.pool})")
-        if not 0 <= self.attraction < float("inf"):
-            raise FcitError(f"method.attraction: {self.attraction} must be 0 or more")
+        if self.top_k > self.pool:
+            raise FcitError(f"method.top_k: {self.top_k} exceeds method.pool ({self.pool})")
+        if not 0 <= self.pull_weight < float("inf"):
+            raise FcitError(f"method.pull_weight: {self.pull_weight} must be 0 or more")
         if self.projector == "isolated":
             raise FcitError("method.projector: l2p has no subspaces to isolate it in; use shared")
 
@@ -87,14 +87,14 @@ class L2p(Method):
         }
 
         def prompts(embeds: Tensor) -> Tensor:
-            return pick(held["prompt"], choice(query(embeds), held["key"], self.chosen))
+            return pick(held["prompt"], choice(query(embeds), held["key"], self.top_k))
 
         model.extra[POOL], model.prompts = ParameterDict(held), prompts
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples."""
         keys = model.extra[POOL]["key"]
-        return self.attraction * distance(query(model.base_embeds(batch)), keys, self.chosen)
+        return self.pull_weight * distance(query(model.base_embeds(batch)), keys, self.top_k)
 
     def report(
         self, model: Model, received: State, memory: Weights, batches: Iterable[Any]

@@ -21,23 +21,28 @@ OLD_PROJECTOR = "teacher-projector"
 
 @dataclass(frozen=True)
 class Lwf(Method):
-    """distillation: lambda_o, the weight of the old model's answers. softening: T of their softmax.
+    """distillation_weight: lambda_o, the weight of the old model's answers.
+    distillation_temperature: T of their softmax.
 
     The old answers are distributions over the vocabulary at the answer's tokens, all of them read
     with the true tokens before (teacher forcing); the paper's are those of a classifier's old heads.
     """
 
-    distillation: float = 1.0
-    softening: float = 2.0
+    distillation_weight: float = 1.0
+    distillation_temperature: float = 2.0
 
     opens: ClassVar = "all"
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)
-        if not 0 <= self.distillation < float("inf"):
-            raise FcitError(f"method.distillation: {self.distillation} must be 0 or more")
-        if not 0 < self.softening < float("inf"):
-            raise FcitError(f"method.softening: {self.softening} must be above 0")
+        if not 0 <= self.distillation_weight < float("inf"):
+            raise FcitError(
+                f"method.distillation_weight: {self.distillation_weight} must be 0 or more"
+            )
+        if not 0 < self.distillation_temperature < float("inf"):
+            raise FcitError(
+                f"method.distillation_temperature: {self.distillation_temperature} must be above 0"
+            )
 
     def begin(self, state: State, stage: Stage) -> State:
         """From the second stage on, the model as it now stands is the teacher."""
@@ -74,7 +79,9 @@ class Lwf(Method):
             return loss
         with model.instead(_only("teacher", model), received.extras.get(OLD_PROJECTOR)):
             old, _ = model.logits(batch)
-        return loss + self.distillation * softened_kl(old, new, self.softening)
+        return loss + self.distillation_weight * softened_kl(
+            old, new, self.distillation_temperature
+        )
 
 
 def softened_kl(old: Tensor, new: Tensor, softening: float) -> Tensor:

@@ -152,7 +152,7 @@ def _capped(experiment: Experiment, notes: list[str]) -> None:
     tasks = {task for stage in experiment.training_setting.stages for task in stage.tasks}
     if 0 < cap(experiment) < len(tasks):
         notes.append(
-            f"which of the {len(tasks)} tasks are alike: method.subspaces allows {cap(experiment)}, and "
+            f"which of the {len(tasks)} tasks are alike: method.max_subspaces is {cap(experiment)}, and "
             "so many are planned with; a run ends with an error where tokens are like none of them"
         )
 
@@ -170,7 +170,7 @@ def _stage(experiment: Experiment, counts: Counts, at: int) -> StagePlan:
     elif method.once:
         tests = 0
     else:
-        ahead = experiment.config.evaluation.ahead
+        ahead = experiment.config.evaluation.forward_transfer
         tests = counts.tests(experiment.setting.seen(at + 1) if ahead else asked)
     taken = [steps(count, batch, setting.epochs) for count in known]
     return StagePlan(

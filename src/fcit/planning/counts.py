@@ -57,7 +57,7 @@ class Counts:
                     self.config.setting.beta,
                     self.config.seed,
                     name,
-                    minimum=federation.minimum,
+                    minimum=federation.min_samples,
                 )
                 for client, part in zip(holders, parts, strict=True):
                     sizes[client] += len(part)
@@ -68,7 +68,9 @@ class Counts:
         """The questions of these datasets, and the general ones where they are asked."""
         if any(name in self.absent for name in names):
             return None
-        more = self.config.evaluation.general if general and self.experiment.general else 0
+        more = (
+            self.config.evaluation.general_questions if general and self.experiment.general else 0
+        )
         if self.own:
             return more + sum(len(self.experiment.samples(name, "test")) for name in names)
         limit, count = self.config.evaluation.limit, self.config.data.counts[1]

@@ -36,7 +36,7 @@ def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
 
     Methods, federated optimizer and server are the real ones; clients return what they got. Every
     task's identity token, [width], is unlike all others, so each opens a subspace of its own, as far as
-    `method.subspaces` allows.
+    `method.max_subspaces` allows.
     """
     wire = experiment.config.federation.wire
     method, setting = experiment.method, experiment.training_setting
@@ -76,7 +76,7 @@ def weight(sent: State | Update, wire: Wire = "float32") -> int:
 
 def cap(experiment: Experiment) -> int:
     """How many subspaces a method may open at most; 0: any number."""
-    return getattr(experiment.method, "subspaces", 0)
+    return getattr(experiment.method, "max_subspaces", 0)
 
 
 class _Blank:

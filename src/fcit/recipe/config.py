@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from fcit.benchmark.general import COUNT
 from fcit.files import write_text
+from fcit.methods import names
 from fcit.recipe.data import DataSection
 from fcit.recipe.federation import FederationSection, Positive, PrivacySection, Section
+from fcit.recipe.renamed import announce, rename
 from fcit.recipe.setting import SettingSection
 from fcit.recipe.tracking import TrackingSection
 from fcit.types import FcitError
@@ -28,7 +30,7 @@ PATHS = ("data.root", "data.images", "model.path", "model.identity")
 class ModelSection(Section):
     """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
     the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 where the hardware
-    computes in it. features: keep frozen vision features in the user's cache folder.
+    computes in it. cache_features: keep frozen vision features in the user's cache folder.
     template: a chat template in place of the model's own: "vicuna-v1" (LLaVA-1.5's) or "paligemma".
     quantize: the language model's matrices in 8 or 4 bits (bitsandbytes, on CUDA). device_map: spread
     a model over several GPUs: "auto", "balanced" or "sequential" (accelerate)."""
@@ -37,7 +39,7 @@ class ModelSection(Section):
     identity: str = ""
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    features: bool = True
+    cache_features: bool = True
     template: Literal["", "vicuna-v1", "paligemma"] = ""
     quantize: Literal["none", "8bit", "4bit"] = "none"
     device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
@@ -94,19 +96,20 @@ class MethodSection(BaseModel):
 
 class EvaluationSection(Section):
     """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
-    Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit: test
-    samples per dataset (0: all). ahead: after a stage also ask the datasets that the next one is the
-    first to learn. general: that many questions of the mini model's pretraining mixture are asked
-    before and after (another model's mixture is not known: none). where: the server answers test
-    samples of its own, or every client scores its own and sends sums."""
+    Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit:
+    test samples per dataset (0: all). forward_transfer: after a stage also ask the datasets that
+    the next one is the first to learn. general_questions: that many questions of the mini model's
+    pretraining mixture are asked before and after (another model's mixture is not known: none).
+    where: the server answers test samples of its own, or every client scores its own and sends
+    sums."""
 
     scoring: Literal["strict", "reference"] = "strict"
     batch_size: Positive = 50
     max_new_tokens: Positive = 128
     limit: Annotated[int, Field(ge=0)] = 0
     where: Literal["server", "clients"] = "server"
-    ahead: bool = True
-    general: Annotated[int, Field(ge=0, le=COUNT)] = COUNT
+    forward_transfer: bool = True
+    general_questions: Annotated[int, Field(ge=0, le=COUNT)] = COUNT
 
 
 class Config(Section):
@@ -136,14 +139,18 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
 
     Relative paths in the recipe start at its folder. Raises FcitError naming the file and key.
     """
-    table = read_toml(path, "recipe")
-    table.pop("versions", None)
+    table, source = read_toml(path, "recipe"), str(path)
+    of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
+    renamed = _rename(table, source)
     _anchor(table, path.parent)
     if method:
-        _switch(table, method, str(path))
+        _switch(table, method, source)
     for change in changes:
         _change(table, change)
-    return validate(table, str(path))
+        renamed += _rename(table, source, overrule=True)
+    if renamed and not of_a_run:
+        announce(source, tuple(renamed))
+    return validate(table, source)
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -164,6 +171,8 @@ def validate(table: Mapping[str, Any], source: str = "config") -> Config:
     Raises FcitError naming the source and the key at fault.
     """
     own = {key: dict(part) if isinstance(part, Mapping) else part for key, part in table.items()}
+    if renamed := _rename(own, source):
+        announce(source, tuple(renamed))
     _anchor(own, Path.cwd())
     return checked(Config, own, source)
 
@@ -175,6 +184,16 @@ def checked(model: type[Model], table: Mapping[str, Any], source: str) -> Model:
     except ValidationError as error:
         first = error.errors()[0]
         raise FcitError(f"{source}: {_place(first)}{_plain(first)}") from None
+
+
+def _rename(table: dict[str, Any], source: str, overrule: bool = False) -> list[str]:
+    """Bring a table's keys up to date (see `renamed`)."""
+    section = table.get("method")
+    name = section.get("name", "disco") if isinstance(section, dict) else ""
+    try:
+        return rename(table, _fields(name) if name in names() else (), overrule)
+    except FcitError as error:
+        raise FcitError(f"{source}: {error}") from None
 
 
 def _switch(table: dict[str, Any], method: str, source: str) -> None:

@@ -25,21 +25,21 @@ class Section(BaseModel):
 
 
 class FederationSection(Section):
-    """clients in all, of whom per_round train in each of a stage's rounds. minimum: training samples
-    of each dataset that every client gets at least. workers: parallel processes of the local engine
-    (0: one a core on a CPU, one a GPU). average: of LoRA's factors A and B, or of their products
-    (see `averaging`). optimizer: a file of `optimizers/`, beside any method; optimizer_options: its
-    hyper-parameters. min_clients: accepted updates a round needs (0: everyone's). deadline: seconds a
-    client has for its turn (0: none; across machines: that all of a round's clients have together, and 0
-    is an hour). absurd: how many times the round's
+    """clients in all, of whom per_round train in each of a stage's rounds. min_samples: training
+    samples of each dataset that every client gets at least. workers: parallel processes of the
+    local engine (0: one a core on a CPU, one a GPU). average: of LoRA's factors A and B, or of
+    their products (see `averaging`). optimizer: a file of `optimizers/`, beside any method;
+    optimizer_options: its hyper-parameters. min_clients: accepted updates a round needs (0:
+    everyone's). deadline: seconds a client has for its turn (0: none; across machines: that all of
+    a round's clients have together, and 0 is an hour). outlier_factor: how many times the round's
     median change is too much to be averaged (0: no bound). robust: the rule by which a cohort's
-    updates become one; lying: the share of a cohort that it withstands. wire: in what form tensors
-    travel."""
+    updates become one; byzantine_share: the share of a cohort that it withstands. wire: in what
+    form tensors travel."""
 
     clients: Positive = 50
     per_round: Positive = 5
     rounds: Positive = 10
-    minimum: Positive = 1
+    min_samples: Positive = 1
     average: Average = "factors"
     optimizer: str = "fedavg"
     optimizer_options: dict[str, float] = {}
@@ -47,9 +47,9 @@ class FederationSection(Section):
     workers: Annotated[int, Field(ge=0)] = 0
     min_clients: Annotated[int, Field(ge=0)] = 0
     deadline: Annotated[float, Field(ge=0, strict=False)] = 0.0
-    absurd: Annotated[float, Field(ge=0, strict=False)] = 1000.0
+    outlier_factor: Annotated[float, Field(ge=0, strict=False)] = 1000.0
     robust: Rule = "mean"
-    lying: Annotated[float, Field(gt=0, lt=0.5, strict=False)] = 0.2
+    byzantine_share: Annotated[float, Field(gt=0, lt=0.5, strict=False)] = 0.2
     wire: Wire = "float32"
 
     @model_validator(mode="after")
@@ -84,9 +84,9 @@ class FederationSection(Section):
         return RoundRules(
             self.average,
             self.min_clients,
-            self.absurd,
+            self.outlier_factor,
             self.robust,
-            self.lying,
+            self.byzantine_share,
             self.wire,
             privacy,
             seed,
@@ -94,18 +94,18 @@ class FederationSection(Section):
 
 
 class PrivacySection(Section):
-    """Client-level differential privacy (see `privacy.Privacy`); clip = 0: none."""
+    """Client-level differential privacy (see `privacy.Privacy`); clip_norm = 0: none."""
 
-    clip: Annotated[float, Field(ge=0, strict=False)] = 0.0
-    noise: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    clip_norm: Annotated[float, Field(ge=0, strict=False)] = 0.0
+    noise_multiplier: Annotated[float, Field(ge=0, strict=False)] = 0.0
     token_noise: Annotated[float, Field(ge=0, strict=False)] = 0.0
     delta: Annotated[float, Field(gt=0, lt=1, strict=False)] = 1e-5
-    repeatable: bool = True
+    seeded_noise: bool = True
 
     @model_validator(mode="after")
     def _clipped(self) -> Self:
-        if not self.clip and (self.noise or self.token_noise):
-            raise ValueError("noise hides only what is bounded; set clip too")
+        if not self.clip_norm and (self.noise_multiplier or self.token_noise):
+            raise ValueError("noise hides only what is bounded; set clip_norm too")
         return self
 
     def covers(self, method: str, federation: FederationSection) -> None:
@@ -120,12 +120,12 @@ class PrivacySection(Section):
             (federation.robust != "mean", "federation.robust is no mean"),
             (federation.average == "product", "federation.average = product is no mean"),
         ):
-            if self.clip and wrong:
-                raise ValueError(f"privacy: {why}, which clip and noise would not cover")
-        if self.clip and federation.absurd:
+            if self.clip_norm and wrong:
+                raise ValueError(f"privacy: {why}, which clipping and noise would not cover")
+        if self.clip_norm and federation.outlier_factor:
             raise ValueError(
-                "privacy: federation.absurd lets one client's change decide whose are dropped; set "
-                "federation.absurd = 0 (clip bounds changes already)"
+                "privacy: federation.outlier_factor compares clients' updates, so that one client's data "
+                "decides whose are dropped; set federation.outlier_factor = 0 (clip_norm bounds them)"
             )
 
     def build(self) -> Privacy:

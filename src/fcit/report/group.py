@@ -26,7 +26,7 @@ _SAME_NUMBERS = {
     "federation.workers",
     "federation.min_clients",
     "federation.deadline",
-    "model.features",
+    "model.cache_features",
     "evaluation.batch_size",
     "tracking.to",
     "tracking.project",

@@ -117,7 +117,7 @@ def homeless(client: int) -> Fault:
     return Fault(
         client,
         "unmatched",
-        "its identity token is like no subspace's, and no more may be opened (method.subspaces)",
+        "its identity token is like no subspace's, and no more may be opened (method.max_subspaces)",
     )
 
 

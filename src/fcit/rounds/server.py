@@ -34,15 +34,16 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class RoundRules:
-    """How a round is held. quorum: accepted updates it needs (0: everyone's). absurd: how many times the
-    round's median change is too much (0: no bound). robust: the cohorts' rule, with `lying` the share of
-    a cohort that may lie. wire: in what form tensors travel. seed: of the rounding and the noise."""
+    """How a round is held. quorum: accepted updates it needs (0: everyone's). outlier_factor: how
+    many times the round's median change is too much (0: no bound). robust: the cohorts' rule, with
+    `byzantine_share` the share of a cohort that may lie. wire: in what form tensors travel. seed:
+    of the rounding and the noise."""
 
     average: Average = "factors"
     quorum: int = 0
-    absurd: float = 0.0
+    outlier_factor: float = 0.0
     robust: robust.Rule = "mean"
-    lying: float = 0.2
+    byzantine_share: float = 0.2
     wire: Wire = "float32"
     privacy: Privacy = field(default_factory=Privacy)
     seed: int = 0
@@ -146,14 +147,16 @@ def take_round(
     packed = _packed(jobs, terms, place)
     left = [job for job in packed if job.turn.client not in journal.replies()]
     came = engine.run(left) if left else ()
-    replies, faults = gather(came, jobs, method, optimizer, journal, terms.wire, terms.absurd)
+    replies, faults = gather(
+        came, jobs, method, optimizer, journal, terms.wire, terms.outlier_factor
+    )
     _require(replies, len(turns), [*lost, *faults], terms, place)
     updates = [reply.update for reply in replies]
     after, notes = method.aggregate(state, updates), list[str]()
     if terms.average == "product":
         after = exact(after, updates)
     if terms.robust != "mean":
-        after, notes = robust.aggregate(after, updates, terms.robust, terms.lying)
+        after, notes = robust.aggregate(after, updates, terms.robust, terms.byzantine_share)
     if terms.privacy.on:
         noise = terms.privacy.stream(terms.seed, "updates", *place)
         norms = [reply.norm for reply in replies]
@@ -227,7 +230,7 @@ def _sound(after: State, before: State, where: str) -> None:
             raise FcitError(
                 f"{where}: {wrong} is no longer finite, though every reply was; remove the odd one from "
                 "journal/ in the run's folder and go on with --resume, or begin anew with a lower "
-                "federation.absurd or another federation.robust"
+                "federation.outlier_factor or another federation.robust"
             )
 
 

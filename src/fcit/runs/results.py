@@ -88,7 +88,11 @@ class Results:
 
     def _next(self, stage: int) -> list[str]:
         """What the stage after this one is the first to learn, if it is to be asked."""
-        if self.method.once or not self.config.evaluation.ahead or stage + 1 >= len(self.stages):
+        if (
+            self.method.once
+            or not self.config.evaluation.forward_transfer
+            or stage + 1 >= len(self.stages)
+        ):
             return []
         seen = self.seen(stage)
         return [name for name in self.setting.seen(stage + 1) if name not in seen]
@@ -247,7 +251,7 @@ class Results:
         met = {(turn.client, turn.stage, turn.task.name) for turn in turns}
         most = max(Counter(client for client, *_ in met).values(), default=0)
         tokens = most if self.method.identity else 0
-        secret = privacy.repeatable and self.config.setting.sampling == "derived"
+        secret = privacy.seeded_noise and self.config.setting.sampling == "derived"
         return epsilon(privacy, exposures(setting, turns, secret), tokens)
 
     @cached_property

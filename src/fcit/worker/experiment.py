@@ -72,7 +72,11 @@ class Experiment:
     @property
     def general(self) -> Path | None:
         """The data folder of the mini model's general questions; None: not asked."""
-        return QUESTIONS if self.config.evaluation.general and not self.config.model.path else None
+        return (
+            QUESTIONS
+            if self.config.evaluation.general_questions and not self.config.model.path
+            else None
+        )
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
@@ -117,7 +121,7 @@ class Experiment:
         """A dataset's training or test samples (as many as the recipe says)."""
         key = (dataset, part)
         if dataset == GENERAL and self.general and key not in self._samples:
-            count = self.config.evaluation.general
+            count = self.config.evaluation.general_questions
             self._samples[key] = datasets.read(self.general, dataset, part)[:count]
         if key not in self._samples:
             data, limit = self.config.data, self.config.evaluation.limit
@@ -171,7 +175,7 @@ class Experiment:
 
     def _split(self, task: Task, setting: Setting) -> list[list[Sample]]:
         shares: list[list[Sample]] = [[] for _ in range(setting.clients)]
-        beta, minimum = self.config.setting.beta, self.config.federation.minimum
+        beta, minimum = self.config.setting.beta, self.config.federation.min_samples
         for name in task.datasets:
             samples, holders = self.samples(name, "train"), setting.holders(name)
             parts = split(len(samples), len(holders), beta, self.config.seed, name, minimum=minimum)

@@ -47,7 +47,7 @@ class ModelWorker:
 
         part = self.config.model
         device, dtype = choose(part.device, part.dtype)
-        cache = cache_folder() / "features" if part.features else None
+        cache = cache_folder() / "features" if part.cache_features else None
         path = self.experiment.model_path()
         return LMM(
             path,

@@ -38,7 +38,7 @@ class Answerer:
     """
 
     def __init__(self, run: Run, tokens: int = 512):
-        part = run.config.model.model_copy(update={"features": False})
+        part = run.config.model.model_copy(update={"cache_features": False})
         self.site = ModelWorker(run.config.model_copy(update={"model": part}))
         self.site.place(run.state)
         sizes = self.site.model.model.config.get_text_config()
