@@ -1,4 +1,4 @@
-"""Clients score their own test samples; the server gets sums, and no answer."""
+"""Clients score their own test samples; the server gets totals, and no answers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import fcit
 from fcit.files import read_json
 from fcit.recipe.config import validate
-from fcit.runs.client_scores import sums
+from fcit.runs.client_scores import usable
 from fcit.types import Fault, Score
 from fcit.worker.experiment import Experiment
 
 
-def test_only_sums_that_can_be_are_counted() -> None:
+def test_only_possible_scores_are_counted() -> None:
     came = [
         Score(2, "red", 300.0, 4),
         Score(0, "red", 100.0, 1),
@@ -32,7 +32,7 @@ def test_only_sums_that_can_be_are_counted() -> None:
         Score(11, "red", True, 4),
         Score(12, "red", 0.0, True),
     ]
-    good, faults = sums(iter(came), "red", [*range(9), 10, 11, 12])
+    good, faults = usable(iter(came), "red", [*range(9), 10, 11, 12])
     assert [(one.client, one.count) for one in good] == [(0, 1), (2, 4)]
     kinds = ["duplicate", "samples", "samples", "samples", "stranger", "stranger", "crash"]
     kinds += ["samples"] * 5

@@ -62,7 +62,8 @@ def test_a_run_folder_explains_itself(method: str, runs: dict[str, Path], table:
         assert matrix["last"] == matrix["avg"]
     stage = "zero-shot" if method == "zeroshot" else str(rows)
     answers = read_lines(folder / "predictions" / stage / f"{names[0]}.jsonl")
-    keys = {"question_id", "image", "prompt", "prediction", "truth", "score", "activation"}
+    keys = {"question_id", "image", "prompt", "prediction", "truth", "score"}
+    keys |= {"activation", "similarity"}
     assert len(answers) == 12
     assert all(set(row) == keys for row in answers)
     assert "versions" in (folder / "config.toml").read_text()

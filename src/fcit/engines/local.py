@@ -225,7 +225,7 @@ class LocalEngine:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
         asks = [{"do": "answer", "dataset": dataset, "indices": list(part)} for part in chunks]
         for header, _ in self.map(self.ask, asks):
-            yield [Answer(text, activation) for text, activation in header["answers"]]
+            yield [Answer(**row) for row in header["answers"]]
 
     def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
         """Clients' scores of the state in place on their own test samples, as they come."""

@@ -10,6 +10,7 @@ import queue
 import sys
 import threading
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -63,8 +64,7 @@ def handle(site: ModelWorker, header: wire.Header, weights: Weights) -> wire.Fra
             return {}, {}
         case "answer":
             data: Data = site.experiment.test(header["dataset"], header["indices"])
-            rows = [[one.text, one.activation] for one in site.answer(data)]
-            return {"answers": rows}, {}
+            return {"answers": [asdict(answer) for answer in site.answer(data)]}, {}
         case "client":  # of a simulation: the whole of what a node of a deployment does
             where = header["place"]
             place = Place(int(where["client"]), Path(where["memory"]))

@@ -39,7 +39,7 @@ class Round:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One answer of the model to one test sample; `score` is in percent."""
+    """One answer to one test sample; `score` is in percent, `similarity` empty in older runs."""
 
     question_id: str
     image: str
@@ -48,6 +48,7 @@ class Prediction:
     truth: tuple[str, ...]
     score: float
     activation: Mapping[str, float]
+    similarity: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def read_run(path: Path) -> Run:
             matrix=tuple(tuple(_number(cell) for cell in row) for row in data["matrix"]),
             last=_number(data.get("last")),
             avg=_number(data.get("avg")),
-            **{key: _percents(data.get(key)) for key in _MAPS},
+            **{key: _numbers(data.get(key)) for key in _MAPS},
             config=_config(path / "config.toml"),
             rounds=_rounds(path / "log.jsonl"),
             partition=_partition(path / "partition.json"),
@@ -171,9 +172,9 @@ def _below(path: Path) -> list[Path]:
     return found or [path]
 
 
-def predictions(run: Run, dataset: str) -> list[Prediction]:
-    """The final stage's predictions on a dataset, or [] when the run keeps none."""
-    folder = _final(run)
+def predictions(run: Run, dataset: str, stage: int | None = None) -> list[Prediction]:
+    """A dataset's predictions after a stage (default: the final one); [] when there are none."""
+    folder = run.path / "predictions" / str(stage) if stage else _final(run)
     file = folder / f"{dataset}.jsonl" if folder else None
     if file is None or file.parent != folder or not file.is_file():
         return []
@@ -191,7 +192,8 @@ def _predictions(file: Path) -> Iterator[Prediction]:
                 prediction=str(row["prediction"]),
                 truth=tuple(map(str, truth)) if isinstance(truth, list) else (str(truth),),
                 score=float(row["score"]),
-                activation={str(k): float(v) for k, v in (row.get("activation") or {}).items()},
+                activation=_numbers(row.get("activation")),
+                similarity=_numbers(row.get("similarity")),
             )
         except KeyError as error:
             raise FcitError(f"{file}, line {number}: the field {error} is missing") from None
@@ -219,7 +221,7 @@ def _number(value: Any) -> float | None:
     return None if value is None else float(value)
 
 
-def _percents(value: Any) -> dict[str, float]:
+def _numbers(value: Any) -> dict[str, float]:
     return {str(name): float(x) for name, x in (value or {}).items() if x is not None}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fcit.methods.base import Query
@@ -18,11 +18,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Route:
+    """How one test instruction was routed."""
+
+    activation: dict[str, float]
+    """The activation factor of every adapter, by name; empty where the model decides by itself."""
+    similarity: dict[str, float] = field(default_factory=dict[str, float])
+    """Cosine to every subspace's identity token, by name; empty without identity tokens."""
+
+
+@dataclass(frozen=True)
 class Answer:
-    """What the model said to one sample, and how much each adapter gave (by name)."""
+    """The model's answer to one sample, and how it was routed (see `Route`)."""
 
     text: str
     activation: dict[str, float]
+    similarity: dict[str, float] = field(default_factory=dict[str, float])
 
 
 def answer(
@@ -38,8 +49,8 @@ def answer(
     The state must be in place (`model.receive`). Raises FcitError on an image that cannot be read.
     """
     limits = [max_new_tokens] * len(data.samples)
-    found = complete(model, encoder, method, state, data, limits)
-    return [Answer(one.text, row) for one, row in found]
+    completions = complete(model, encoder, method, state, data, limits)
+    return [Answer(said.text, route.activation, route.similarity) for said, route in completions]
 
 
 def complete(
@@ -50,34 +61,41 @@ def complete(
     data: Data,
     limits: Sequence[int],
     wanted: Callable[[], bool] | None = None,
-) -> list[tuple[Completion, dict[str, float]]]:
-    """The same, each answer with its own limit of tokens and its counts, beside how much each adapter
-    gave. `wanted` is asked at every token; once it says no, answers end where they are."""
-    shares = activate(model, encoder, method, state, data)
+) -> list[tuple[Completion, Route]]:
+    """Like `answer`, with token counts and a token limit for each sample. `wanted` is called at every
+    token; generation stops once it returns False."""
+    routes = activate(model, encoder, method, state, data)
     prompts = [sample.prompt for sample in data.samples]
-    said = model.complete(prompts, data.images, limits, wanted)
-    return list(zip(said, shares, strict=True))
+    completions = model.complete(prompts, data.images, limits, wanted)
+    return list(zip(completions, routes, strict=True))
 
 
 def activate(
     model: LMM, encoder: Encoder | None, method: Method, state: State, data: Data
-) -> list[dict[str, float]]:
-    """Route every sample by itself and open the model's adapters for the batch; the shares by name."""
+) -> list[Route]:
+    """Route every sample by itself and set the model's gate for the batch."""
     import torch
 
     prompts = [sample.prompt for sample in data.samples]
     features = [None] * len(prompts)
     if method.identity and encoder and state.adapters:
         features = list(encoder.embed(method.identity, prompts, data.images))
-    shares = [
-        dict(method.route(state, Query(sample.dataset, feature))) if state.adapters else {}
+    queries = [
+        Query(sample.dataset, feature)
         for sample, feature in zip(data.samples, features, strict=True)
     ]
+    routes = [_route(method, state, query) for query in queries]
     names = model.subspaces.names
-    if names and all(shares):
-        table = [[row[name] for name in names] for row in shares]
+    if names and all(route.activation for route in routes):
+        table = [[route.activation[name] for name in names] for route in routes]
         method.activate(model, torch.tensor(table, device=model.device))
-    return shares
+    return routes
+
+
+def _route(method: Method, state: State, query: Query) -> Route:
+    if not state.adapters:
+        return Route({})
+    return Route(dict(method.route(state, query)), dict(method.similarities(state, query)))
 
 
 def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:
@@ -86,18 +104,26 @@ def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def homes(trainers: Mapping[str, Mapping[str, int]], tasks: Iterable[Task]) -> dict[str, set[str]]:
-    """The adapters that each dataset trained, from the tasks that trained each adapter; none of a
-    dataset that no client has trained on."""
-    within = {task.name: task.datasets for task in tasks}
+def adapters_by_dataset(
+    trainers: Mapping[str, Iterable[str]], tasks: Iterable[Task]
+) -> dict[str, set[str]]:
+    """The adapters that clients of each dataset trained, from the tasks that trained each adapter.
+
+    A dataset that no client has trained on is not among the keys.
+    """
+    datasets = {task.name: task.datasets for task in tasks}
     found: dict[str, set[str]] = {}
     for adapter, names in trainers.items():
-        for dataset in (one for name in names for one in within[name]):
+        for dataset in (dataset for name in names for dataset in datasets[name]):
             found.setdefault(dataset, set()).add(adapter)
     return found
 
 
-def routing(rows: Sequence[dict], homes: Collection[str]) -> float:
-    """Percent of answers whose largest activation factor is a subspace their dataset trained."""
-    hits = [max(row["activation"], key=row["activation"].__getitem__) in homes for row in rows]
-    return 100 * sum(hits) / len(hits)
+def winner(activation: Mapping[str, float]) -> str:
+    """The adapter with the largest activation factor."""
+    return max(activation, key=activation.__getitem__)
+
+
+def routing(rows: Sequence[dict], own: Collection[str]) -> float:
+    """Percent of answers whose largest activation factor is an adapter that their dataset trained."""
+    return 100 * sum(winner(row["activation"]) in own for row in rows) / len(rows)

@@ -1,12 +1,12 @@
-"""Accuracies from sums that clients send, for federations whose server has no test data.
+"""Accuracies from scores that clients send, for federations whose server has no test data.
 
-Sums are taken at their word: a client that lies about its scores, or about how many they are, moves the
-accuracies. What cannot be is refused, what can be is believed.
+The server cannot check a score: a client that reports a wrong total or count moves the accuracy. Only
+impossible values are refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -15,14 +15,13 @@ from fcit.rounds.acceptance import MOST_SAMPLES
 from fcit.rounds.replies import named
 from fcit.types import Fault, FcitError, Score, State
 from fcit.watch import Watch
-from fcit.worker.experiment import Experiment
 
 
 class Scoring(Protocol):
-    """An engine's part in this."""
+    """The part of an engine that lets clients score."""
 
     def place(self, state: State) -> None:
-        """Put a state in place."""
+        """Load a state into the model that answers."""
         ...
 
     def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
@@ -31,69 +30,58 @@ class Scoring(Protocol):
 
 
 def file(run: Path, stage: str, dataset: str) -> Path:
-    """Where a dataset's sums after a stage are kept."""
+    """The file with a dataset's total score after a stage."""
     return run / "scores" / stage / f"{dataset}.json"
 
 
-def ask(
-    experiment: Experiment,
-    run: Path,
-    engine: Scoring,
-    state: State,
-    stage: str,
-    names: Collection[str],
-    watch: Watch,
-) -> None:
-    """Ask all clients for their sums of the datasets that have none yet after a stage.
+def ask(engine: Scoring, dataset: str, clients: Sequence[int], out: Path, watch: Watch) -> None:
+    """Ask clients for their scores of a dataset and write the total; the state must be in place.
 
-    A client that gives no usable sum is named and left out. Raises FcitError when nobody has a test
-    sample of a dataset.
+    A client without a usable score is reported and left out. Raises FcitError when no client has a test
+    sample of the dataset.
     """
-    left = [name for name in names if not file(run, stage, name).is_file()]
-    if left:
-        engine.place(state)
-    for name in left:
-        clients = list(range(experiment.setting.clients))
-        scores, faults = sums(engine.score(name, clients), name, clients)
-        for fault in faults:
-            watch.say(f"scores of {name}: {named(fault)}")
-        count = sum(one.count for one in scores)
-        if not count:
-            raise FcitError(f"{name}: no client has scored a test sample of it")
-        total = sum(one.total for one in scores)
-        value = {"total": total, "count": count, "clients": len(scores), "faults": len(faults)}
-        write_json(file(run, stage, name), value)
+    scores, faults = usable(engine.score(dataset, clients), dataset, clients)
+    for fault in faults:
+        watch.say(f"scores of {dataset}: {named(fault)}")
+    count = sum(score.count for score in scores)
+    if not count:
+        raise FcitError(f"{dataset}: no client has scored a test sample of it")
+    total = sum(score.total for score in scores)
+    value = {"total": total, "count": count, "clients": len(scores), "faults": len(faults)}
+    write_json(out, value)
 
 
-def percent(run: Path, stage: str, dataset: str) -> float:
-    """The accuracy (percent) that the clients' sums of a dataset make."""
-    found = read_json(file(run, stage, dataset))
-    return round(found["total"] / found["count"], 4)
+def percent(file: Path) -> float:
+    """The accuracy (percent) in a file that `ask` wrote."""
+    scores = read_json(file)
+    return scores["total"] / scores["count"]
 
 
-def sums(
-    came: Iterator[Score | Fault], dataset: str, clients: Sequence[int]
+def usable(
+    replies: Iterator[Score | Fault], dataset: str, clients: Sequence[int]
 ) -> tuple[list[Score], list[Fault]]:
-    """Usable sums by client id, and what was wrong with the others."""
-    good: dict[int, Score] = {}
+    """Usable scores by client id, and what was wrong with the others."""
+    scores: dict[int, Score] = {}
     faults: list[Fault] = []
-    for one in came:
-        if isinstance(one, Fault):
-            faults.append(one)
-        elif one.client not in clients or one.dataset != dataset:
-            faults.append(Fault(one.client, "stranger", "sent a sum that nobody asked for"))
-        elif one.client in good:
-            faults.append(Fault(one.client, "duplicate", "sent its sum twice; the first counts"))
-        elif not _possible(one.total, one.count):
-            what = f"says {one.total!r} of {one.count!r} samples"
-            faults.append(Fault(one.client, "samples", what))
+    for reply in replies:
+        if isinstance(reply, Fault):
+            faults.append(reply)
+        elif reply.client not in clients or reply.dataset != dataset:
+            faults.append(Fault(reply.client, "stranger", "sent a score that nobody asked for"))
+        elif reply.client in scores:
+            faults.append(
+                Fault(reply.client, "duplicate", "sent its score twice; the first counts")
+            )
+        elif not _possible(reply.total, reply.count):
+            detail = f"reports {reply.total!r} on {reply.count!r} samples"
+            faults.append(Fault(reply.client, "samples", detail))
         else:
-            good[one.client] = one
-    return [good[client] for client in sorted(good)], faults
+            scores[reply.client] = reply
+    return [scores[client] for client in sorted(scores)], faults
 
 
 def _possible(total: object, count: object) -> bool:
-    """Whether a client may have so many samples, and they so much together (each 0 to 100)."""
+    """Whether a client can have so many samples with this total (each sample scores 0 to 100)."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < MOST_SAMPLES:
         return False
     if isinstance(total, bool) or not isinstance(total, int | float):

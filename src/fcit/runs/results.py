@@ -1,33 +1,31 @@
-"""A run's results: answers scored into matrix rows, and the files that hold them."""
+"""A run's results: test answers scored into rows of the accuracy matrix, and the files that hold them."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 from fcit.aggregation.privacy import epsilon, exposures
 from fcit.benchmark import metrics, scorers
 from fcit.benchmark.general import GENERAL
 from fcit.files import read_lines, write_json, write_lines
-from fcit.rounds.evaluate import Answer, chunks, homes, routing
-from fcit.rounds.replies import named
+from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
-from fcit.rounds.server import Position, Round
+from fcit.rounds.server import Position
 from fcit.runs import client_scores
 from fcit.types import State
 from fcit.watch import Watch
-from fcit.weights import nbytes
 from fcit.worker.experiment import Experiment
 
 Row = list[float | None]
+"""Accuracies (percent) in the setting's order of datasets; None where a dataset was not seen yet."""
 
 
 class Answering(client_scores.Scoring, Protocol):
-    """An engine's other half: whatever answers test samples with a state."""
+    """The part of an engine that answers test samples."""
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples, in order."""
@@ -35,22 +33,16 @@ class Answering(client_scores.Scoring, Protocol):
 
 
 class Results:
-    """Measures accuracies and writes predictions, log and matrix of one run."""
+    """Measures accuracies and writes one run's predictions and matrix."""
 
     def __init__(self, experiment: Experiment, folder: RunFolder, watch: Watch):
         self.experiment, self.folder, self.watch = experiment, folder, watch
         self.config, self.method = experiment.config, experiment.method
         self.setting = experiment.setting
         self.stages = experiment.training_setting.stages
-        self.elsewhere = self.config.evaluation.where == "clients"
-        self.clock = time.monotonic()
-        self._scored: dict[tuple[str, str], float] = {}
+        self._percents: dict[tuple[str, str], float] = {}
 
-    def forget(self, stage: str, dataset: str) -> None:
-        """Remove a dataset's answers, or sums, after a stage."""
-        self._scored.pop((stage, dataset), None)
-        self.folder.predictions(stage, dataset).unlink(missing_ok=True)
-        client_scores.file(self.folder.path, stage, dataset).unlink(missing_ok=True)
+    # -- answers -------------------------------------------------------------------------------------
 
     def zero_shot(self, engine: Answering) -> dict[str, float]:
         """The base model's accuracy on every dataset (percent)."""
@@ -59,145 +51,125 @@ class Results:
         return {name: self._percent(ZERO_SHOT, name) for name in names}
 
     def row(self, engine: Answering, state: State, stage: int, seen: Collection[str]) -> Row:
-        """The accuracies after a stage (from 0), in the setting's order of datasets; None where not
-        seen. The datasets that the next stage is the first to learn are asked too, and after the last
-        one the general questions; `write_matrix` scores these."""
+        """The accuracies after a stage (from 0).
+
+        Also asked, for `write_matrix`: the datasets that the next stage is the first to train on; after
+        the last stage the general questions.
+        """
         last = self.method.once or stage == len(self.stages) - 1
         further = self._general if last and self.method.answers_any else self._next(stage)
         name = self.stage_name(stage)
         self._ask(engine, state, name, [*seen, *further])
-        names = self.setting.datasets
-        return [self._percent(name, one) if one in seen else None for one in names]
+        return [
+            self._percent(name, dataset) if dataset in seen else None
+            for dataset in self.setting.datasets
+        ]
 
     def seen(self, stage: int) -> list[str]:
-        """The datasets that a client has trained on by the end of a stage (from 0): a row's. What all
-        clients failed to train on is not among them."""
+        """The datasets that at least one client has trained on by the end of a stage (from 0)."""
         names = self.setting.datasets
         if self.method.once or not self.stages:
             return list(names)
-        learnt = self._homes(stage + 1)
-        return [name for name in names if name in learnt]
+        trained = self._trained_adapters(stage + 1)
+        return [name for name in names if name in trained]
 
     def stage_name(self, stage: int) -> str:
-        """Where a stage's predictions are kept; the base model's where a method has no stages."""
+        """The folder name of a stage's predictions."""
         return ZERO_SHOT if not self.stages else "1" if self.method.once else str(stage + 1)
+
+    def forget(self, stage: str, dataset: str) -> None:
+        """Delete a dataset's predictions (or its clients' scores) after a stage."""
+        self._percents.pop((stage, dataset), None)
+        self._file(stage, dataset).unlink(missing_ok=True)
 
     @property
     def _general(self) -> list[str]:
         return [GENERAL] if self.experiment.general else []
 
     def _next(self, stage: int) -> list[str]:
-        """What the stage after this one is the first to learn, if it is to be asked."""
-        if (
-            self.method.once
-            or not self.config.evaluation.forward_transfer
-            or stage + 1 >= len(self.stages)
-        ):
+        """The datasets that the next stage is the first to train on, if the recipe wants them asked."""
+        last = self.method.once or stage + 1 >= len(self.stages)
+        if last or not self.config.evaluation.forward_transfer:
             return []
         seen = self.seen(stage)
         return [name for name in self.setting.seen(stage + 1) if name not in seen]
 
+    def _by_clients(self, dataset: str) -> bool:
+        """Whether clients score their own test samples of a dataset and the server has none."""
+        return self.config.evaluation.where == "clients" and dataset != GENERAL
+
+    def _file(self, stage: str, dataset: str) -> Path:
+        """The file with the predictions, or with the clients' scores."""
+        if self._by_clients(dataset):
+            return client_scores.file(self.folder.path, stage, dataset)
+        return self.folder.predictions(stage, dataset)
+
     def _ask(self, engine: Answering, state: State, stage: str, names: Collection[str]) -> None:
-        """Answer what has no predictions yet; where clients have the test samples, ask them for sums."""
-        if self.elsewhere:
-            theirs = [name for name in names if self._tallied(name)]
-            client_scores.ask(
-                self.experiment, self.folder.path, engine, state, stage, theirs, self.watch
-            )
-            names = [name for name in names if name not in theirs]
-        left = [name for name in names if not self.folder.predictions(stage, name).is_file()]
-        if not left:
+        """Answer the test sets whose results are not there yet."""
+        missing = [name for name in names if not self._file(stage, name).is_file()]
+        if not missing:
             return
         engine.place(state)
-        parts = {name: self._chunks(name) for name in left}
+        for name in filter(self._by_clients, missing):
+            clients = range(self.setting.clients)
+            client_scores.ask(engine, name, clients, self._file(stage, name), self.watch)
+        size = self.config.evaluation.batch_size
+        todo = {
+            name: chunks(self.experiment.samples(name, "test"), size)
+            for name in missing
+            if not self._by_clients(name)
+        }
         label = "zero-shot answers" if stage == ZERO_SHOT else f"answers after stage {stage}"
-        with self.watch.bar(label, sum(map(len, parts.values()))) as step:
+        with self.watch.bar(label, sum(map(len, todo.values()))) as step:
             done = 0
-            step(done)
-            for name, todo in parts.items():
+            for name, batches in todo.items():
                 answers: dict[int, Answer] = {}
-                for part, found in zip(todo, engine.answer(name, todo), strict=True):
-                    answers |= dict(zip(part, found, strict=True))
+                step(done)
+                for batch, replies in zip(batches, engine.answer(name, batches), strict=True):
+                    answers |= dict(zip(batch, replies, strict=True))
                     done += 1
                     step(done)
-                self._keep(stage, name, answers)
+                self._keep(stage, name, [answers[i] for i in range(len(answers))])
 
-    def _chunks(self, name: str) -> list[list[int]]:
-        return chunks(self.experiment.samples(name, "test"), self.config.evaluation.batch_size)
-
-    def _keep(self, stage: str, name: str, answers: Mapping[int, Answer]) -> None:
+    def _keep(self, stage: str, name: str, answers: Sequence[Answer]) -> None:
+        """Score a dataset's answers and write its predictions."""
         samples = self.experiment.samples(name, "test")
-        texts = [answers[i].text for i in range(len(samples))]
-        score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
+        score = self._score(name, [answer.text for answer in answers])
         rows = [
             {
                 "question_id": sample.id,
                 "image": sample.image,
                 "prompt": sample.prompt,
-                "prediction": text,
+                "prediction": answer.text,
                 "truth": sample.answers[0] if len(sample.answers) == 1 else list(sample.answers),
-                "score": round(each, 4),
-                "activation": {k: round(v, 6) for k, v in answers[i].activation.items()},
+                "score": round(points, 4),
+                "activation": _rounded(answer.activation),
+                "similarity": _rounded(answer.similarity),
             }
-            for i, (sample, text, each) in enumerate(zip(samples, texts, score.each, strict=True))
+            for sample, answer, points in zip(samples, answers, score.each, strict=True)
         ]
         write_lines(self.folder.predictions(stage, name), rows)
-        self._scored[stage, name] = round(score.percent, 4)
+        self._percents[stage, name] = round(score.percent, 4)
 
-    def _tallied(self, name: str) -> bool:
-        return self.elsewhere and name != GENERAL
-
-    def _there(self, stage: str, name: str) -> bool:
-        made = client_scores.file(self.folder.path, stage, name) if self._tallied(name) else None
-        return (made or self.folder.predictions(stage, name)).is_file()
+    def _score(self, name: str, texts: Sequence[str]) -> scorers.Score:
+        samples = self.experiment.samples(name, "test")
+        return scorers.score(name, texts, samples, self.config.evaluation.scoring)
 
     def _percent(self, stage: str, name: str) -> float:
-        if self._tallied(name):
-            return client_scores.percent(self.folder.path, stage, name)
-        if (stage, name) not in self._scored:
-            self._scored[stage, name] = self._score(stage, name)
-        return self._scored[stage, name]
+        """A dataset's accuracy after a stage, from its file; read once."""
+        if (stage, name) not in self._percents:
+            file = self._file(stage, name)
+            if self._by_clients(name):
+                percent = client_scores.percent(file)
+            else:
+                percent = self._score(name, [row["prediction"] for row in read_lines(file)]).percent
+            self._percents[stage, name] = round(percent, 4)
+        return self._percents[stage, name]
 
-    def _score(self, stage: str, name: str) -> float:
-        rows = read_lines(self.folder.predictions(stage, name))
-        samples = self.experiment.samples(name, "test")
-        texts = [row["prediction"] for row in rows]
-        score = scorers.score(name, texts, samples, self.config.evaluation.scoring)
-        return round(score.percent, 4)
-
-    def log(self, report: Round) -> dict[str, Any]:
-        """Add a round's line to the log, and return it."""
-        tokens = {one.client: nbytes({"token": one.token}) for one in report.identities}
-        jobs, updates = report.jobs, report.updates
-        now = time.monotonic()
-        row: dict[str, Any] = {
-            "stage": report.position.stage + 1,
-            "round": report.position.rounds,
-            "clients": [job.turn.client for job in jobs],
-            "tasks": [job.turn.task.name for job in jobs],
-            "samples": [update.samples for update in updates],
-            "losses": [round(update.metrics["loss"], 5) for update in updates],
-            "subspaces": [",".join(update.adapters) for update in updates],
-            "seconds": round(now - self.clock, 3),
-            "bytes_down": list(report.bytes_down),
-            "bytes_up": [
-                size + tokens.get(one.client, 0)
-                for one, size in zip(updates, report.bytes_up, strict=True)
-            ],
-            "bytes_token": [tokens.get(update.client, 0) for update in updates],
-        }
-        if report.faults:
-            row["faults"] = [asdict(fault) for fault in report.faults]
-            for fault in report.faults:
-                self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
-        if report.notes:
-            row["notes"] = list(report.notes)
-        self.clock = now
-        self.folder.append_log(row)
-        return row
+    # -- the matrix -----------------------------------------------------------------------------------
 
     def write_matrix(self, zero: Mapping[str, float], rows: Sequence[Row]) -> dict[str, Any]:
-        """Write `matrix.json` with the rows there are, and return it."""
+        """Write `matrix.json` with the rows measured so far, and return it."""
         names = list(self.setting.datasets)
         last: float | None = None
         avg: float | None = None
@@ -206,16 +178,9 @@ class Results:
         elif not self.stages:
             last = avg = round(sum(zero.values()) / len(zero), 4)
         forgetting = metrics.forgetting(rows, names) if rows else dict.fromkeys(names, 0.0)
-        stages = (
-            []
-            if not self.stages
-            else ["all"]
-            if self.method.once
-            else [
-                " + ".join(dict.fromkeys(task.name for task in stage.tasks))
-                for stage in self.stages
-            ]
-        )
+        stages = [
+            " + ".join(dict.fromkeys(task.name for task in stage.tasks)) for stage in self.stages
+        ]
         value = {
             "setting": self.setting.name,
             "method": self.config.method.name,
@@ -223,7 +188,7 @@ class Results:
             "beta": self.config.setting.beta,
             "seed": self.config.seed,
             "datasets": names,
-            "stages": stages,
+            "stages": ["all"] if stages and self.method.once else stages,
             "matrix": list(rows),
             "last": last,
             "avg": avg,
@@ -240,14 +205,16 @@ class Results:
         return value
 
     def _spent(self) -> dict[str, float | None]:
-        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most. Who
-        is drawn is a secret only where the seed is taken to be one, and used for it."""
+        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most.
+
+        Sampling amplifies privacy only where the seed is secret and the clients are drawn with it.
+        """
         setting, plan = self.experiment.training_setting, self.experiment.plan
         privacy = self.experiment.privacy
         position = self.folder.position() or Position()
-        done = [rounds for stage in plan[: position.stage] for rounds in stage]
-        done += plan[position.stage][: position.rounds] if plan else []
-        turns = [turn for part in done for turn in part]
+        rounds = [turns for stage in plan[: position.stage] for turns in stage]
+        rounds += plan[position.stage][: position.rounds] if plan else []
+        turns = [turn for part in rounds for turn in part]
         met = {(turn.client, turn.stage, turn.task.name) for turn in turns}
         most = max(Counter(client for client, *_ in met).values(), default=0)
         tokens = most if self.method.identity else 0
@@ -256,24 +223,28 @@ class Results:
 
     @cached_property
     def _chance(self) -> dict[str, float]:
+        """The score of the best constant answer; unknown where only clients have the test sets."""
         samples, mode = self.experiment.samples, self.config.evaluation.scoring
-        if self.elsewhere:  # the best constant answer is known to whoever has the test set
-            return {}
         return {
             name: round(
                 scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
             )
             for name in self.setting.datasets
+            if not self._by_clients(name)
         }
 
     def _ahead(self, rows: Sequence[Row]) -> dict[str, float]:
-        """Accuracy on each dataset right before it is first learned (percent): its difference from
+        """Accuracy on each dataset right before it is first trained on (percent): its difference from
         zero-shot is forward transfer (Lopez-Paz and Ranzato 2017)."""
-        return {
-            name: self._percent(self.stage_name(stage), name)
+        asked = [
+            (self.stage_name(stage), name)
             for stage in range(len(rows))
             for name in self._next(stage)
-            if self._there(self.stage_name(stage), name)
+        ]
+        return {
+            name: self._percent(stage, name)
+            for stage, name in asked
+            if self._file(stage, name).is_file()
         }
 
     def _retained(self) -> dict[str, float]:
@@ -284,23 +255,26 @@ class Results:
             when: self._percent(stage, name)
             for when, stage in stages.items()
             for name in self._general
-            if self._there(stage, name)
+            if self._file(stage, name).is_file()
         }
 
-    def _homes(self, until: int | None = None) -> dict[str, set[str]]:
-        """The adapters that each dataset has trained, by the end of a stage (from 1; none: so far)."""
+    def _trained_adapters(self, until: int | None = None) -> dict[str, set[str]]:
+        """The adapters that each dataset's clients trained by the end of a stage (from 1; default: so
+        far)."""
         tasks = [task for stage in self.stages for task in stage.tasks]
-        return homes(self.folder.trainers(until), tasks)
+        return adapters_by_dataset(self.folder.trainers(until), tasks)
 
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
         """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
-        if not rows or not self.method.identity or self.elsewhere:
+        if not rows or not self.method.identity:
             return {}
-        known, stage = self._homes(), str(len(rows))
+        trained, stage = self._trained_adapters(), str(len(rows))
         return {
-            name: round(
-                routing(read_lines(self.folder.predictions(stage, name)), known.get(name, ())), 4
-            )
+            name: round(routing(read_lines(self._file(stage, name)), trained.get(name, ())), 4)
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
-            if value is not None
+            if value is not None and not self._by_clients(name)
         }
+
+
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in values.items()}

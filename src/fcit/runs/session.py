@@ -18,8 +18,10 @@ from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.recipe.tracking import Log, of_round, of_stage, require, tracking
 from fcit.rounds.journal import RunJournal
+from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, Round, federate
+from fcit.runs import log
 from fcit.runs.engine import Build, build, check_memory
 from fcit.runs.provenance import base, versions
 from fcit.runs.results import Results, Row
@@ -175,7 +177,12 @@ class Session:
                 step(done)
 
             def after_round(state: State, report: Round) -> None:
-                row = self.results.log(report)
+                nonlocal clock
+                now = time.monotonic()
+                row, clock = log.line(report, now - clock), now
+                for fault in report.faults:
+                    self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
+                self.folder.append_log(row)
                 engine.memory |= journal.memories()
                 check_memory(self.config, engine.memory)
                 self.folder.commit(state, report.position, engine.memory)
@@ -183,6 +190,7 @@ class Session:
                 track(of_round(row, len(state.adapters)), self._rounds(report.position))
 
             def after_stage(state: State, position: Position) -> None:
+                nonlocal clock
                 self.folder.commit(state, position, engine.memory)
                 last = position.stage == len(self.stages) - 1
                 if self.method.once and not last:
@@ -195,11 +203,11 @@ class Session:
                 matrix = self.results.write_matrix(zero, rows)
                 if fresh:
                     track(of_stage(matrix), self._rounds(position))
-                self.results.clock = time.monotonic()
+                clock = time.monotonic()
 
             engine.tick = tick
             journal = RunJournal(self.folder.path, partial(check_memory, self.config))
-            self.results.clock = time.monotonic()
+            clock = time.monotonic()
             federate(
                 self.experiment.training_setting,
                 self.experiment.plan,

@@ -199,7 +199,7 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
         )
     data = Data([Sample("", "", "", target, ("",))], [Path()])
     encoder = site.encoder if site.method.identity else None
-    return activate(site.model, encoder, site.method, run.state, data)[0]
+    return activate(site.model, encoder, site.method, run.state, data)[0].activation
 
 
 def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:

@@ -88,8 +88,11 @@ class Answerer:
     ) -> list[Reply]:
         site = self.site
         encoder = site.encoder if site.method.identity else None
-        found = complete(site.model, encoder, site.method, site.placed, data, limits, wanted)
-        return [Reply(one.text, one.question, one.tokens, one.ended, row) for one, row in found]
+        completions = complete(site.model, encoder, site.method, site.placed, data, limits, wanted)
+        return [
+            Reply(said.text, said.question, said.tokens, said.ended, route.activation)
+            for said, route in completions
+        ]
 
     def _length(self, prompt: str, image: Path) -> int:
         """How many tokens a question takes, its image's included. Raises FcitError where the model takes
