@@ -16,6 +16,7 @@ from fcit.cli.options import Changes, Recipe, stoppable
 from fcit.cli.plan import plan
 from fcit.cli.sweep import sweep
 from fcit.cli.use import chat, export, serve
+from fcit.cli.why import why
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -183,6 +184,7 @@ def report(
     typer.echo(str(page.resolve()))
 
 
+app.command()(why)
 app.command()(sweep)
 app.command()(export)
 app.command()(chat)

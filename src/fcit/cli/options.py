@@ -1,15 +1,20 @@
-"""What several commands share: arguments, and how a stopped one ends."""
+"""What several commands share: arguments, the console that tables go to, and how Ctrl-C ends one."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 Recipe = Annotated[Path, typer.Argument(help="A recipe (TOML); see the folder recipes/.")]
+Folder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
@@ -27,9 +32,16 @@ Images = Annotated[
 ]
 
 
+def console() -> Console:
+    """Where tables go; in a file or a pipe they are wide, because nothing has to fit a screen."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 240, highlight=False)
+
+
 @contextmanager
 def stoppable(then: str) -> Iterator[None]:
-    """Ctrl-C ends in one line that says how to go on, and exit status 130."""
+    """Ctrl-C prints one line that says how to go on, and exits with status 130."""
     try:
         yield
     except KeyboardInterrupt:

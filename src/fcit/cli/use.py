@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
+from fcit.cli.options import Folder
 from fcit.types import FcitError
-
-Folder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 
 
 def export(

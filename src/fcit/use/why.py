@@ -1,0 +1,237 @@
+"""Why a test question was answered as it was: where it was routed, and who trained what answered it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcit.benchmark.datasets import locate
+from fcit.files import write_text
+from fcit.report import read
+from fcit.report.examples import RIGHT, picture
+from fcit.rounds.evaluate import adapters_by_dataset, winner
+from fcit.runs.api import Run
+from fcit.types import FcitError
+from fcit.worker.experiment import Experiment
+
+SHOWN = 8
+"""Subspaces listed for a question on a screen or page; the rest gave the least."""
+
+
+@dataclass(frozen=True)
+class Trainers:
+    """Who trained a subspace on one task."""
+
+    task: str
+    clients: tuple[int, ...]
+    rounds: tuple[tuple[int, int], ...]
+    """(stage, round), counted from 1."""
+
+    def __str__(self) -> str:
+        stages = dict.fromkeys(stage for stage, _ in self.rounds)
+        when = "; ".join(
+            f"stage {stage}, rounds {_spans([number for at, number in self.rounds if at == stage])}"
+            for stage in stages
+        )
+        return f"{self.task} by clients {_spans(self.clients)} ({when})"
+
+
+@dataclass(frozen=True)
+class Subspace:
+    """One subspace, and what happened to the dataset's questions that were routed to it."""
+
+    name: str
+    trained: tuple[Trainers, ...]
+    own: bool
+    """Whether clients trained it on the dataset."""
+    questions: int
+    """Questions for which it had the largest share."""
+    score: float | None
+    """Their mean score in percent."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """How much one subspace gave to an answer."""
+
+    subspace: str
+    share: float
+    """The activation factor."""
+    cosine: float | None
+    """Between the question's identity feature and the subspace's token; None if not recorded."""
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One test question; `factors` has the largest share first."""
+
+    id: str
+    prompt: str
+    image: str
+    answer: str
+    truth: tuple[str, ...]
+    score: float
+    right: bool
+    misrouted: bool
+    """Whether no client trained the winning subspace on the question's dataset."""
+    factors: tuple[Factor, ...]
+
+
+@dataclass(frozen=True)
+class Why:
+    """How one dataset's test questions were routed after a stage."""
+
+    run: str
+    method: str
+    dataset: str
+    stage: int
+    asked: int
+    misrouted: int
+    recorded: bool
+    """Whether the run recorded cosines (runs of earlier versions did not)."""
+    subspaces: tuple[Subspace, ...]
+    questions: tuple[Explained, ...]
+    """The question asked for, or all misrouted ones."""
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in one sentence."""
+        if not any(subspace.own for subspace in self.subspaces):
+            return f"No client had trained on {self.dataset} by the end of stage {self.stage}."
+        return (
+            f"{self.misrouted} of {self.asked} questions went to a subspace that no client trained on "
+            f"{self.dataset}."
+        )
+
+
+def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None) -> Why:
+    """Explain one question of a dataset, or all that went to a subspace of another dataset.
+
+    stage: from 1 (default: the last evaluated). Raises FcitError where the run does not route by
+    identity tokens, or has no such dataset, stage or question.
+    """
+    found, experiment = read.read_run(run.folder), Experiment(run.config)
+    if not experiment.method.identity:
+        raise FcitError(
+            f"{run.folder}: {found.method} does not route questions by identity tokens, so there is no "
+            "choice of a subspace to explain"
+        )
+    if dataset not in found.datasets:
+        raise FcitError(f"{dataset}: not in this run; choose from {', '.join(found.datasets)}")
+    stage = stage or len(found.matrix)
+    rows = read.predictions(found, dataset, stage) if stage else []
+    if not rows:
+        raise FcitError(_missing(found, dataset, stage))
+    trained = trainers([entry for entry in found.rounds if entry.stage <= stage])
+    tasks = [task for part in experiment.training_setting.stages for task in part.tasks]
+    names = {name: [entry.task for entry in entries] for name, entries in trained.items()}
+    own = adapters_by_dataset(names, tasks).get(dataset, set())
+    wins = [winner(row.activation) for row in rows]
+    chosen = [
+        (row, win)
+        for row, win in zip(rows, wins, strict=True)
+        if (win not in own if id is None else row.question_id == id)
+    ]
+    if id is not None and not chosen:
+        known = ", ".join(row.question_id for row in rows[:5])
+        raise FcitError(f"{dataset}: no question {id!r} after stage {stage}; ids are {known}, ...")
+    names = sorted({*trained, *rows[0].activation}, key=lambda name: (len(name), name))
+    root = Path(run.config.data.root or found.data)
+    images = tuple(map(Path, run.config.data.images))
+    return Why(
+        str(run.folder),
+        found.method,
+        dataset,
+        stage,
+        len(rows),
+        sum(win not in own for win in wins),
+        bool(rows[0].similarity),
+        tuple(_subspace(name, trained, own, rows, wins) for name in names),
+        tuple(
+            _explained(row, win not in own, str(locate(root, row.image, images)))
+            for row, win in chosen
+        ),
+    )
+
+
+def trainers(rounds: Sequence[read.Round]) -> dict[str, tuple[Trainers, ...]]:
+    """Who trained each subspace in some rounds of the log, by subspace, then by task."""
+    found: dict[str, dict[str, tuple[set[int], set[tuple[int, int]]]]] = {}
+    for entry in rounds:
+        for client, task, names in zip(entry.clients, entry.tasks, entry.subspaces, strict=True):
+            for name in names.split(","):
+                clients, at = found.setdefault(name, {}).setdefault(task, (set(), set()))
+                clients.add(client)
+                at.add((entry.stage, entry.round))
+    return {
+        name: tuple(
+            Trainers(task, tuple(sorted(clients)), tuple(sorted(at)))
+            for task, (clients, at) in tasks.items()
+        )
+        for name, tasks in found.items()
+    }
+
+
+def _missing(run: read.Run, dataset: str, stage: int) -> str:
+    if run.setting_of("evaluation", "where") == "clients":
+        return f"{run.path}: its clients scored their own test samples; there are no predictions"
+    have = [
+        path.parent.name
+        for path in sorted(run.path.glob(f"predictions/*/{dataset}.jsonl"))
+        if path.parent.name.isdecimal()
+    ]
+    said = f"there are some after stage {', '.join(have)}" if have else "the run is not that far"
+    return f"{run.path}: no predictions of {dataset} after stage {stage}; {said}"
+
+
+def _subspace(
+    name: str,
+    trained: Mapping[str, tuple[Trainers, ...]],
+    own: set[str],
+    rows: Sequence[read.Prediction],
+    wins: Sequence[str],
+) -> Subspace:
+    scores = [row.score for row, win in zip(rows, wins, strict=True) if win == name]
+    mean = round(sum(scores) / len(scores), 2) if scores else None
+    return Subspace(name, trained.get(name, ()), name in own, len(scores), mean)
+
+
+def _explained(row: read.Prediction, misrouted: bool, image: str) -> Explained:
+    shares = sorted(row.activation.items(), key=lambda item: -item[1])
+    factors = tuple(Factor(name, share, row.similarity.get(name)) for name, share in shares)
+    right = row.score >= RIGHT
+    return Explained(
+        row.question_id, row.prompt, image, row.prediction, row.truth, row.score, right,
+        misrouted, factors,
+    )  # fmt: skip
+
+
+def _spans(numbers: Sequence[int]) -> str:
+    """Ascending whole numbers as spans: `0-3, 7`."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
+
+
+def write_page(found: Why, out: Path, limit: int) -> None:
+    """Write one self-contained HTML page with the first questions and their images."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = environment.from_string(
+        Path(__file__).with_name("why.html").read_text(encoding="utf-8")
+    )
+    pictures = [
+        picture(Path(question.image).parent, Path(question.image).name)
+        for question in found.questions[:limit]
+    ]
+    subspaces = {subspace.name: subspace for subspace in found.subspaces}
+    cards = list(zip(found.questions, pictures, strict=False))
+    write_text(out, template.render(why=found, cards=cards, subspaces=subspaces, most=SHOWN))
