@@ -12,7 +12,7 @@ from fcit.cli import doctor
 from fcit.cli.doctor import Finding, findings
 
 PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
-PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "trackers", "serve")
+PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "serve", "trackers")
 
 
 def found() -> dict[str, Finding]:
@@ -66,10 +66,9 @@ def test_a_full_disk_and_a_locked_one_are_told_apart(monkeypatch: pytest.MonkeyP
     assert "FCIT_CACHE" in found()["disk (cache)"].missing
 
 
-def test_examine_prints_them_all(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_command_prints_them_all(
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
-    doctor.examine()
+    doctor.doctor()
     shown = capsys.readouterr().out
     assert all(part in shown for part in PARTS if part != "memory")

@@ -10,7 +10,7 @@ import typer
 from fcit.cli.options import Changes, Recipe
 from fcit.watch import Terminal
 
-deploy = typer.Typer(no_args_is_help=True, help="Prepare a federation across machines.")
+deploy = typer.Typer(no_args_is_help=True)
 
 
 @deploy.callback()
@@ -21,11 +21,11 @@ def _group() -> None:
 @deploy.command()
 def init(
     recipe: Recipe,
-    out: Annotated[Path, typer.Option(help="A folder, new or empty.", metavar="DIR")],
+    out: Annotated[Path, typer.Option(help="The folder to write; new or empty.", metavar="DIR")],
     host: Annotated[
         list[str] | None,
         typer.Option(
-            help="A name or address of the server's machine; clients use the first [localhost]."
+            help="A host name or address of the server; repeatable, clients use the first [localhost]."
         ),
     ] = None,
     changes: Changes = None,
@@ -33,21 +33,23 @@ def init(
         bool, typer.Option("--split", help="Give every client its share of the recipe's data.")
     ] = False,
     install: Annotated[
-        str, typer.Option(help="Where the folders will stand on their machines.", metavar="DIR")
+        str,
+        typer.Option(help="Where the folders will be installed on their machines.", metavar="DIR"),
     ] = "/srv/fcit",
 ) -> None:
     """Write what operators need: certificates, keys, commands and systemd units.
 
-    DIR gets a folder for the server and one for every client of the recipe, each to be carried to its
-    own machine. Connections are encrypted, and a client whose key is not registered is refused.
-    docs/deploy.md goes on from there. With --split each client's data folder is filled, for trials;
-    otherwise it is left to the client.
+    Writes one folder for the server and one per client of the recipe; copy each to its machine.
+    Connections are encrypted, and the server refuses clients whose key is not registered. With --split
+    each client folder also gets data, for trials; otherwise the client brings its own. Continue with
+    docs/deploy.md.
 
     Example:  fcit deploy init recipes/demo.toml --out federation --host fcit.example.org
     """
-    from fcit.recipe import config as configs
+    from fcit.recipe import config
     from fcit.runs.engine import deployment
 
-    loaded = configs.load(recipe, changes or [])
-    deployment(loaded, out, host or ["localhost"], split, install, Terminal())
-    typer.echo(f"wrote {out}; go on with its README.md")
+    deployment(
+        config.load(recipe, changes or []), out, host or ["localhost"], split, install, Terminal()
+    )
+    typer.echo(f"wrote {out}; continue with its README.md")

@@ -1,4 +1,4 @@
-"""What this machine has, and what each missing part would switch off."""
+"""`fcit doctor`: what this machine has, and what each missing part disables."""
 
 from __future__ import annotations
 
@@ -11,62 +11,61 @@ from dataclasses import dataclass
 from pathlib import Path
 
 GB = 1 << 30
+
+REQUIRED = ("fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
+OPTIONAL = (
+    ("Flower", ("flwr",), "--engine flower is off (the local engine needs nothing)"),
+    ("PEFT", ("peft",), "fcit bench is off (adapters are written in PEFT's format without it)"),
+    ("serve", ("uvicorn", "starlette"), "fcit serve is off (pip install 'fcit[serve]')"),
+)
+"""Part, packages (the first one's version is shown), and what is off without them."""
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One part of the machine: what was found, and, where it falls short, what that switches off."""
+    """One part of the machine."""
 
     part: str
     found: str
     missing: str = ""
+    """What does not work with what was found; empty if everything does."""
+
+
+def doctor() -> None:
+    """Show what this machine has, and what each missing part disables."""
+    from fcit.cli.screen import show, table
+
+    rows = table("part", "found", "what that means")
+    for finding in findings():
+        mark = f"[yellow]{finding.missing}[/yellow]" if finding.missing else "[green]good[/green]"
+        rows.add_row(finding.part, finding.found, mark)
+    show(rows)
 
 
 def findings() -> list[Finding]:
-    """Everything `fcit doctor` shows, in order."""
+    """Everything that `fcit doctor` shows, in order."""
     return [
-        *_versions(),
+        Finding("python", platform.python_version()),
+        *(Finding(name, importlib.metadata.version(name)) for name in REQUIRED),
         *_machine(),
         _accelerator(),
         _java(),
-        _flower(),
-        _peft(),
+        *(_optional(*part) for part in OPTIONAL),
         _trackers(),
-        _serve(),
-        *_places(),
+        *_disks(),
     ]
 
 
-def examine() -> None:
-    """Print the findings as a table."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("part", "found", "what that means")
-    for one in findings():
-        mark = f"[yellow]{one.missing}[/yellow]" if one.missing else "[green]good[/green]"
-        table.add_row(one.part, one.found, mark)
-    Console().print(table)
-
-
-def _versions() -> list[Finding]:
-    names = ("fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
-    python = Finding("python", platform.python_version())
-    return [python, *(Finding(name, importlib.metadata.version(name)) for name in names)]
-
-
 def _machine() -> list[Finding]:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    few = "" if cores > 1 else "clients train one after another"
-    found = [Finding("cores", str(cores), few)]
+    from fcit.engines.local import cores
+
+    findings = [Finding("cores", str(cores()), "" if cores() > 1 else "clients train one by one")]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GB
-        low = "" if memory >= 4 else "the mini suite wants 4 GB"
-        found.append(Finding("memory", f"{memory:.1f} GB", low))
-    return found
+        low = "" if memory >= 4 else "the mini suite needs 4 GB"
+        findings.append(Finding("memory", f"{memory:.1f} GB", low))
+    return findings
 
 
 def _accelerator() -> Finding:
@@ -78,49 +77,37 @@ def _accelerator() -> Finding:
     if torch.backends.mps.is_available():
         return Finding("GPU", "Apple MPS")
     return Finding(
-        "GPU", "none", "models of billions of parameters are out of reach; mini runs well"
+        "GPU", "none", "too slow for models of billions of parameters; fine for mini runs"
     )
 
 
 def _java() -> Finding:
-    found = shutil.which("java")
+    path = shutil.which("java")
     off = "captions cannot be scored in mode reference (strict needs no Java)"
-    return Finding("Java", found or "none", "" if found else off)
+    return Finding("Java", path or "none", "" if path else off)
 
 
-def _flower() -> Finding:
-    if importlib.util.find_spec("flwr"):
-        return Finding("Flower", importlib.metadata.version("flwr"))
-    return Finding("Flower", "none", "--engine flower is off (the local engine needs nothing)")
-
-
-def _peft() -> Finding:
-    if importlib.util.find_spec("peft"):
-        return Finding("PEFT", importlib.metadata.version("peft"))
-    return Finding("PEFT", "none", "nothing: adapters are written in PEFT's format without it")
+def _optional(part: str, packages: tuple[str, ...], off: str) -> Finding:
+    if all(map(importlib.util.find_spec, packages)):
+        return Finding(part, f"{packages[0]} {importlib.metadata.version(packages[0])}")
+    return Finding(part, "none", off)
 
 
 def _trackers() -> Finding:
-    found = [name for name in TRACKERS if importlib.util.find_spec(name)]
-    off = "" if found else "tracking.to stays empty (a run's folder has all results without it)"
-    return Finding("trackers", ", ".join(found) or "none", off)
+    present = [name for name in TRACKERS if importlib.util.find_spec(name)]
+    off = "tracking.to must stay empty (a run's folder has all results without it)"
+    return Finding("trackers", ", ".join(present) or "none", "" if present else off)
 
 
-def _serve() -> Finding:
-    if all(map(importlib.util.find_spec, ("starlette", "uvicorn"))):
-        return Finding("serve", f"uvicorn {importlib.metadata.version('uvicorn')}")
-    return Finding("serve", "none", "fcit serve is off (pip install 'fcit[serve]')")
-
-
-def _places() -> list[Finding]:
+def _disks() -> list[Finding]:
     from fcit.worker.cache import cache_folder
 
-    found: list[Finding] = []
-    for part, place in (("cache", cache_folder()), ("here", Path.cwd())):
-        there = next(path for path in (place, *place.parents) if path.exists())
+    findings: list[Finding] = []
+    for part, folder in (("cache", cache_folder()), ("here", Path.cwd())):
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free / GB
-        off = "" if free >= 2 else "the mini suite, features and a run want 2 GB"
+        off = "" if free >= 2 else "the mini suite, features and a run need 2 GB"
         if not os.access(there, os.W_OK):
             off = "cannot be written; set FCIT_CACHE or run elsewhere"
-        found.append(Finding(f"disk ({part})", f"{place}: {free:.1f} GB free", off))
-    return found
+        findings.append(Finding(f"disk ({part})", f"{folder}: {free:.1f} GB free", off))
+    return findings

@@ -1,24 +1,29 @@
-"""What several commands share: arguments, the console that tables go to, and how Ctrl-C ends one."""
+"""What several commands share: arguments, and what Ctrl-C does."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 Recipe = Annotated[Path, typer.Argument(help="A recipe (TOML); see the folder recipes/.")]
 Folder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
+        "disco, or a reference point (zeroshot, individual, multitask)."
+    ),
+]
 Changes = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Change any recipe key, e.g. federation.rounds=2."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a recipe key, e.g. federation.rounds=2; repeatable.",
     ),
 ]
 Images = Annotated[
@@ -26,17 +31,10 @@ Images = Annotated[
     typer.Option(
         "--images",
         metavar="DIR",
-        help="A folder that image paths start at, instead of datasets/ of the data folder; several "
-        "are tried in order.",
+        help="The folder that image paths are relative to, instead of datasets/ in the data folder; "
+        "several are tried in order.",
     ),
 ]
-
-
-def console() -> Console:
-    """Where tables go; in a file or a pipe they are wide, because nothing has to fit a screen."""
-    from rich.console import Console
-
-    return Console(width=None if sys.stdout.isatty() else 240, highlight=False)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`fcit plan`: a run's plan as tables, or as JSON."""
+"""`fcit plan`: what a run will do and cost, as tables or as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcit.cli.options import Changes, Recipe
+from fcit.cli.options import Changes, Method, Recipe
+from fcit.cli.screen import show, table
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
@@ -19,90 +20,75 @@ if TYPE_CHECKING:
 
 def plan(
     recipe: Recipe,
-    method: Annotated[
-        str | None, typer.Option(help="Plan with this method instead of the recipe's.")
-    ] = None,
+    method: Method = None,
     changes: Changes = None,
     measure: Annotated[
         bool,
-        typer.Option("--measure", help="Time a few real steps instead of estimating (reads data)."),
+        typer.Option("--measure", help="Time a few real training steps instead of estimating."),
     ] = False,
     turns: Annotated[
-        bool, typer.Option("--turns", help="Also name the clients of every round, and their tasks.")
+        bool, typer.Option("--turns", help="Also list the clients of every round with their tasks.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show what a run will be before anything is spent: who trains on what and when, bytes, memory, time.
+    """Show what a run will do and cost before it starts: clients, tasks, bytes, memory, time.
 
-    The clients of every round are the real ones; --turns names them. Bytes are those of the method's
-    own messages, rehearsed with blank tensors of the model's shapes (DISCO: one subspace per task).
-    Memory and time are estimates; only --measure reads weights. Data or a model that is not here is
-    said so, and the rest is planned.
+    The clients of every round are exactly those of the run. Bytes come from a rehearsal: the method's own
+    messages with empty tensors of the model's shapes (for DISCO with one subspace per task). Memory and
+    time are estimates; model weights are read with --measure only. If the data or the model is missing,
+    the plan says so and shows the rest.
 
     Example:  fcit plan recipes/paper/task-hom.toml --method finetune
     """
-    from fcit.planning import plan as planned
+    from fcit.planning import plan as make_plan
     from fcit.recipe import config
 
-    found = planned(config.load(recipe, changes or [], method), measure, Terminal())
+    made = make_plan(config.load(recipe, changes or [], method), measure, Terminal())
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(asdict(made), indent=1, ensure_ascii=False))
     else:
-        _print(found, turns)
+        _print(made, turns)
 
 
-def _print(found: Plan, turns: bool) -> None:
-    from rich.console import Console
+def _print(made: Plan, turns: bool) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to keep to
-        console = Console(width=120)
     heads = ("rounds", "clients", "samples", "steps", "questions", "down", "up", "down + up")
-    table = Table("stage", "tasks", title=f"{found.setting}, {found.method}, {found.model}")
-    for head in heads:
-        table.add_column(head, justify="right")
-    for number, stage in enumerate(found.stages, 1):
-        table.add_row(str(number), *map(escape, _row(stage)))
-    asked = [found.zero_shot, *(stage.tests for stage in found.stages)]
-    carried = [_both(stage) for stage in found.stages]
-    table.add_section()
-    table.add_row(
-        "all", "zero-shot answers first", str(sum(stage.rounds for stage in found.stages)), "",
-        _count(_sum([stage.samples for stage in found.stages])),
-        _count(_sum([stage.steps for stage in found.stages])),
-        _count(_sum(asked)), "", "", _bytes(_sum(carried)),
+    title = f"{made.setting}, {made.method}, {made.model}"
+    stages = table("stage", "tasks", numbers=heads, title=title)
+    for number, stage in enumerate(made.stages, 1):
+        stages.add_row(str(number), *map(escape, _row(stage)))
+    asked = [made.zero_shot, *(stage.tests for stage in made.stages)]
+    stages.add_section()
+    stages.add_row(
+        "all", "zero-shot answers first", str(sum(stage.rounds for stage in made.stages)), "",
+        _count(_sum([stage.samples for stage in made.stages])),
+        _count(_sum([stage.steps for stage in made.stages])),
+        _count(_sum(asked)), "", "", _bytes(_sum([_both(stage) for stage in made.stages])),
     )  # fmt: skip
-    console.print(table)
-    console.print(
-        "clients: in a round, of those who are there; down, up: bytes to and from one client in one "
-        "round, the mean",
-        soft_wrap=True,
-    )
+    show(stages, "clients: per round, of the stage's; down, up: mean bytes per client and round")
     if turns:
-        table = Table("stage", "round", "clients, counted from 0", title="who trains on what")
-        for number, stage in enumerate(found.stages, 1):
+        rounds = table("stage", "round", "clients, counted from 0", title="who trains on what")
+        for number, stage in enumerate(made.stages, 1):
             for at, row in enumerate(stage.turns, 1):
-                table.add_row(str(number), str(at), escape(_named(row)))
-            table.add_section()
-        console.print(table)
-    if found.memory:
-        where = f"{found.device}, {found.dtype}, {found.parameters:,} parameters"
-        table = Table("memory of a process that trains", "bytes", title=where)
-        for name, value in found.memory.items():
-            table.add_row(name, _bytes(value))
-        table.add_section()
-        table.add_row("at the peak, without the interpreter", _bytes(sum(found.memory.values())))
-        console.print(table)
-    if found.seconds:
+                rounds.add_row(str(number), str(at), escape(_by_task(row)))
+            rounds.add_section()
+        show(rounds)
+    if made.memory:
+        where = f"{made.device}, {made.dtype}, {made.parameters:,} parameters"
+        memory = table("memory of a process that trains", "bytes", title=where)
+        for name, value in made.memory.items():
+            memory.add_row(name, _bytes(value))
+        memory.add_section()
+        memory.add_row("at the peak, without the interpreter", _bytes(sum(made.memory.values())))
+        show(memory)
+    if made.seconds:
         how = (
-            "from real steps" if found.measured else "estimated from matrix products: a lower bound"
+            "from real steps" if made.measured else "estimated from matrix products: a lower bound"
         )
-        parts = ", ".join(f"{name} {_span(value)}" for name, value in found.seconds.items())
-        console.print(f"time ({how}; {found.workers} in parallel): {parts}", soft_wrap=True)
-    for note in found.notes:
-        console.print(f"not known: {note}", highlight=False, markup=False, soft_wrap=True)
+        parts = ", ".join(f"{name} {_span(value)}" for name, value in made.seconds.items())
+        show(f"time ({how}; {made.workers} in parallel): {parts}")
+    show(*(f"not known: {note}" for note in made.notes))
 
 
 def _row(stage: StagePlan) -> list[str]:
@@ -118,12 +104,12 @@ def _row(stage: StagePlan) -> list[str]:
     ]
 
 
-def _named(row: Sequence[tuple[int, str]]) -> str:
+def _by_task(row: Sequence[tuple[int, str]]) -> str:
     """A round's clients by task: `Task: 3, 7; Other: 8`."""
-    found: dict[str, list[str]] = {}
+    clients: dict[str, list[str]] = {}
     for client, task in row:
-        found.setdefault(task, []).append(str(client))
-    return "; ".join(f"{task}: {', '.join(clients)}" for task, clients in found.items())
+        clients.setdefault(task, []).append(str(client))
+    return "; ".join(f"{task}: {', '.join(numbers)}" for task, numbers in clients.items())
 
 
 def _both(stage: StagePlan) -> int | None:

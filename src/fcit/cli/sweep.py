@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcit.cli.options import stoppable
+from fcit.cli.screen import show, table
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
@@ -16,26 +17,26 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="What to run (TOML).")],
+    file: Annotated[Path, typer.Argument(help="A sweep file (TOML); see docs/settings.md.")],
     out: Annotated[
         Path | None, typer.Option(help="The sweep's folder, instead of the file's `out`.")
     ] = None,
     jobs: Annotated[
-        int, typer.Option(min=0, help="Runs at once; 0: one a GPU, else what the cores carry.")
+        int, typer.Option(min=0, help="Runs at a time; 0: one per GPU, otherwise one per core.")
     ] = 0,
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME|METHOD", help="These names or methods alone; may be repeated."),
+        typer.Option(metavar="NAME|METHOD", help="Run only this name or method; repeatable."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the file and show what is left; run nothing.")
+        bool, typer.Option("--dry-run", help="Check the file and show what is left to run.")
     ] = False,
 ) -> None:
-    """Run methods x settings x seeds from one file: what is missing, several at once.
+    """Run several methods, settings and seeds from one file, some at the same time.
 
-    Each run gets a folder OUT/NAME/METHOD/seedN, and beside it seedN.log, what it printed. Finished runs
-    are not repeated, and those that were cut off go on: after Ctrl-C give the same command again. A run
-    that fails is named and does not stop the others; the exit status is 1 then.
+    Each run has the folder OUT/NAME/METHOD/seedN; what it prints goes to seedN.log beside it. Finished
+    runs are skipped and interrupted ones continue, so after Ctrl-C give the same command again. If a run
+    fails, the others go on, and the exit status is 1.
 
     Example:  fcit sweep recipes/mini/comparison.toml --only disco --only finetune
     """
@@ -45,8 +46,8 @@ def sweep(
     if dry_run:
         _print(sweeps.survey(runs))
         return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else its runs would outlive it
-    with stoppable("the same command goes on from there"):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the child processes too
+    with stoppable("the same command continues"):
         failed = sweeps.run(runs, jobs, Terminal())
     folder = runs[0].folder.parents[2]
     typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are finished")
@@ -56,17 +57,11 @@ def sweep(
 
 
 def _print(statuses: list[Status]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("run", "how far", "folder")
-    for one in statuses:
-        at = one.position
+    rows = table("run", "progress", "folder")
+    for status in statuses:
+        at = status.position
         begun = f"stage {at.stage + 1}, round {at.rounds}" if at else "to do"
-        table.add_row(str(one.run), "finished" if one.finished else begun, str(one.run.folder))
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to keep to
-        console = Console(width=240)
-    console.print(table)
-    left = sum(not one.finished for one in statuses)
-    typer.echo(f"{left} of {len(statuses)} runs are left")
+        progress = "finished" if status.finished else begun
+        rows.add_row(str(status.run), progress, str(status.run.folder))
+    left = sum(not status.finished for status in statuses)
+    show(rows, f"{left} of {len(statuses)} runs are left")

@@ -15,37 +15,37 @@ if TYPE_CHECKING:
 
     from fcit.runs.api import Run
 
-HELP = "/image PATH sets the image, /quit ends; one question at a time, earlier ones are forgotten"
+HELP = "/image PATH sets the image, /quit ends; every question stands alone, without a history"
 SHOWN = 0.005
 """Activation factors below this get no bar."""
 
 
 def talk(run: Run, image: Path | None) -> None:
-    """Answer what is asked until the end of the input or /quit.
+    """Answer questions until the input ends or says /quit.
 
-    At a terminal a mistake is told and one goes on; through a pipe it is raised (FcitError).
+    A mistake is printed at a terminal and raised (FcitError) in a pipe.
     """
     from rich.console import Console
 
     console, live = Console(highlight=False), sys.stdin.isatty()
     if image is not None:
-        image = _found(str(image))
+        image = _existing(str(image))
     trained = run.trained_by
     if live:
         console.print(f"[bold]{run.folder}[/bold]: {run.config.method.name}\n[dim]{HELP}[/dim]")
     for line in _lines(console, live):
         try:
             if line.startswith("/image"):
-                image = _found(line.removeprefix("/image").strip())
+                image = _existing(line.removeprefix("/image").strip())
             elif line.startswith("/"):
                 raise FcitError(f"{line.split()[0]}: no such command; {HELP}")
             elif image is None:
                 raise FcitError("set an image first: /image PATH")
             else:
-                found = run.answer(image, line)
-                console.print(found.text or "(no words)", style="bold", markup=False)
-                if len(found.activation) > 1:
-                    console.print(bars(found.activation, trained))
+                answer = run.answer(image, line)
+                console.print(answer.text or "(empty answer)", style="bold", markup=False)
+                if len(answer.activation) > 1:
+                    console.print(bars(answer.activation, trained))
         except FcitError as error:
             if not live:
                 raise
@@ -53,14 +53,13 @@ def talk(run: Run, image: Path | None) -> None:
 
 
 def bars(activation: Mapping[str, float], trained_by: Mapping[str, Sequence[str]]) -> Table:
-    """How much each subspace gave, the most first, with the tasks that trained it."""
+    """The activation factors as bars, largest first, with the tasks that trained each subspace."""
     from rich.bar import Bar
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 1))
-    rows = sorted(activation.items(), key=lambda row: -abs(row[1]))
-    for name, share in rows:
+    for name, share in sorted(activation.items(), key=lambda item: -abs(item[1])):
         if abs(share) < SHOWN:
             continue
         label = Text(" ".join([name, ", ".join(trained_by.get(name, ()))]), style="dim")
@@ -70,7 +69,7 @@ def bars(activation: Mapping[str, float], trained_by: Mapping[str, Sequence[str]
 
 
 def _lines(console: Console, live: bool) -> Iterator[str]:
-    """What is asked, line by line, without empty ones."""
+    """The input's lines, without empty ones."""
     while True:
         try:
             line = console.input("[cyan]> [/cyan]") if live else sys.stdin.readline()
@@ -83,7 +82,7 @@ def _lines(console: Console, live: bool) -> Iterator[str]:
             yield line.strip()
 
 
-def _found(name: str) -> Path:
+def _existing(name: str) -> Path:
     path = Path(name).expanduser()
     if not name or not path.is_file():
         raise FcitError(f"{name or '/image'}: no such image file")

@@ -1,4 +1,4 @@
-"""The commands that put a finished run to use: export, chat, serve."""
+"""The commands that use a finished run: export, chat, serve."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ def export(
     subspace: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="One adapter, as a PEFT folder: 0, 1, ... (or a dataset)."
+            metavar="NAME", help="One adapter as a PEFT folder: 0, 1, ... (or a dataset's name)."
         ),
     ] = None,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="All adapters, identity tokens, and router.py to choose by."),
+        typer.Option("--all", help="All adapters, the identity tokens, and a router.py."),
     ] = False,
     merged: Annotated[
         str | None,
         typer.Option(
             metavar="DATASET|PROMPT",
-            help="The whole model, its adapters merged as they are opened for this task.",
+            help="The whole model with its adapters merged, weighted for this dataset or prompt.",
         ),
     ] = None,
     dtype: Annotated[
         str, typer.Option(help="Of merged weights: float32, bfloat16 or float16.")
     ] = "float32",
 ) -> None:
-    """Write a run's model for use without fcit: by PEFT, or by transformers alone.
+    """Export a run's model for use without fcit, with PEFT or with transformers alone.
 
-    Every folder has a README.md with the code that loads it. Weights merged for a DATASET open what
-    its test instructions opened on average; any other text is routed as an instruction.
+    Each folder's README.md has the code that loads it. With a DATASET, --merged weighs the adapters by
+    their mean activation factors on its test questions; any other text is routed like a question.
 
     Example:  fcit export runs/first --merged "How many icons are there?" --out my-model
     """
@@ -68,8 +68,8 @@ def chat(
 ) -> None:
     """Ask a run's model about an image in the terminal, and see which subspaces answered.
 
-    The model takes one instruction at a time: it does not remember earlier ones. Questions can also
-    come through a pipe, one a line.
+    Every question stands alone: the model does not remember earlier ones. Questions can also come from
+    a pipe, one per line.
 
     Example:  fcit chat runs/first --image photo.png
     """
@@ -81,32 +81,31 @@ def chat(
 
 def serve(
     folder: Folder,
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)] = 8000,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="A file with the key clients must show (or $FCIT_SERVE_KEY)."),
+        typer.Option(help="A file with the API key that clients must send (or $FCIT_SERVE_KEY)."),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="What a proxy in front goes by; may be repeated."),
+        typer.Option(metavar="HOST", help="A host name used by a proxy in front; repeatable."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Questions answered at once.")] = 16,
-    window: Annotated[float, typer.Option(help="Milliseconds a batch waits for more.")] = 5.0,
-    waiting: Annotated[int, typer.Option(help="Requests inside at a time; then 429.")] = 64,
-    body: Annotated[int, typer.Option(help="Bytes of a request at most.")] = 8 << 20,
+    batch: Annotated[int, typer.Option(help="Maximum questions per batch.")] = 16,
+    window: Annotated[float, typer.Option(help="Milliseconds to wait for a fuller batch.")] = 5.0,
+    waiting: Annotated[int, typer.Option(help="Maximum concurrent requests (more get 429).")] = 64,
+    body: Annotated[int, typer.Option(help="Maximum bytes per request.")] = 8 << 20,
     pixels: Annotated[
-        int, typer.Option(help="Of an image padded to a square, at most.")
+        int, typer.Option(help="Maximum pixels of an image padded to a square.")
     ] = 36_000_000,
-    prompt: Annotated[int, typer.Option(help="Characters of a prompt at most.")] = 4000,
-    tokens: Annotated[int, typer.Option(help="Of an answer at most.")] = 512,
-    timeout: Annotated[float, typer.Option(help="Seconds until an answer is given up.")] = 120.0,
+    prompt: Annotated[int, typer.Option(help="Maximum characters of a prompt.")] = 4000,
+    tokens: Annotated[int, typer.Option(help="Maximum tokens of an answer.")] = 512,
+    timeout: Annotated[float, typer.Option(help="Maximum seconds per answer.")] = 120.0,
 ) -> None:
-    """Serve a run's model: an OpenAI-compatible endpoint, and a page that shows which subspaces
-    answered.
+    """Serve a run's model: an OpenAI-compatible endpoint, and a page that shows which subspaces answered.
 
-    POST /v1/chat/completions takes one user message with text and one image (a data: URL). Requests
-    that wait are answered in one batch, each routed by itself. Needs the extra fcit[serve].
+    POST /v1/chat/completions takes one user message with text and one image (a data: URL). Waiting
+    requests are answered in one batch; each is routed by itself. Needs the extra fcit[serve].
 
     Example:  fcit serve runs/first --port 8000
     """

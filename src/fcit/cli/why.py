@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcit.cli.options import Folder, console
+from fcit.cli.options import Folder
+from fcit.cli.screen import show, table
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -63,75 +64,55 @@ def why(
         return
     _print(found, limit if wrong or id is not None else 0)
     if html:
-        typer.echo(f"page: {html}")
+        show(f"page: {html}")
 
 
 def _print(found: Why, limit: int) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
-    out = console()
     title = f"{found.dataset} after stage {found.stage}: {found.asked} questions, {found.method}"
-    table = Table("subspace", "trained on", title=title)
-    table.add_column("questions", justify="right")
-    table.add_column("score %", justify="right")
+    subspaces = table("subspace", "trained on", numbers=("questions", "score %"), title=title)
+    names = {subspace.name: subspace.name + " *" * subspace.own for subspace in found.subspaces}
     for subspace in found.subspaces:
         trained = escape("\n".join(map(str, subspace.trained)))
         score = "" if subspace.score is None else f"{subspace.score:.1f}"
-        table.add_row(_mark(subspace.name, subspace.own), trained, str(subspace.questions), score)
-    out.print(table)
-    out.print(f"* trained on {found.dataset}. {found.verdict}", markup=False)
+        subspaces.add_row(names[subspace.name], trained, str(subspace.questions), score)
+    show(subspaces, f"* trained on {found.dataset}. {found.verdict}")
     if not found.recorded:
-        out.print("Cosines were not recorded by the version of fcit that made these predictions.")
-    own = {subspace.name for subspace in found.subspaces if subspace.own}
+        show("Cosines were not recorded by the version of fcit that made these predictions.")
     tasks = {
         subspace.name: ", ".join(entry.task for entry in subspace.trained)
         for subspace in found.subspaces
     }
     for question in found.questions[:limit]:
-        _print_question(question, own, tasks)
-    more = len(found.questions) - limit
+        _print_question(question, names, tasks)
     if not limit:
-        out.print("--wrong shows these questions, --id ID any other.")
-    elif more > 0:
-        out.print(f"{more} more questions are not shown (--limit).")
+        show("--wrong shows these questions, --id ID any other.")
+    elif (more := len(found.questions) - limit) > 0:
+        show(f"{more} more questions are not shown (--limit).")
 
 
-def _print_question(question: Explained, own: set[str], tasks: dict[str, str]) -> None:
+def _print_question(question: Explained, names: dict[str, str], tasks: dict[str, str]) -> None:
     from rich.markup import escape
-    from rich.table import Table
 
     from fcit.use.why import SHOWN
 
-    out = console()
-    fields = Table.grid("", "", padding=(0, 2))
-    routed = "to a subspace of another dataset" if question.misrouted else "to one of its own"
-    for name, text in (
-        ("question", question.id),
-        ("prompt", question.prompt),
-        ("image", question.image),
-        ("answer", question.answer),
-        ("truth", " | ".join(question.truth)),
-        ("score", f"{question.score:g} ({'right' if question.right else 'wrong'})"),
-        ("routed", routed),
-    ):
-        fields.add_row(name, escape(text))
-    table = Table("subspace", "trained on")
-    table.add_column("cosine", justify="right")
-    table.add_column("share", justify="right")
-    for at, factor in enumerate(question.factors[:SHOWN]):
+    verdict = "right" if question.right else "wrong"
+    routed = "a subspace of another dataset" if question.misrouted else "a subspace of its own"
+    factors = table("subspace", "trained on", numbers=("cosine", "share"))
+    for place, factor in enumerate(question.factors[:SHOWN]):
         cosine = "" if factor.cosine is None else f"{factor.cosine:.4f}"
-        name = _mark(factor.subspace, factor.subspace in own)
-        table.add_row(
-            name, escape(tasks[factor.subspace]), cosine, f"{factor.share:.4f}",
-            style="bold" if at == 0 else "",
+        factors.add_row(
+            names[factor.subspace], escape(tasks[factor.subspace]), cosine, f"{factor.share:.4f}",
+            style="" if place else "bold",
         )  # fmt: skip
-    out.print()
-    out.print(fields)
-    out.print(table)
+    show(
+        f"\nquestion {question.id}, routed to {routed}",
+        f"prompt: {question.prompt}",
+        f"image: {question.image}",
+        f"answer: {question.answer} ({verdict}, score {question.score:g})",
+        f"truth: {' | '.join(question.truth)}",
+        factors,
+    )
     if (rest := len(question.factors) - SHOWN) > 0:
-        out.print(f"{rest} more subspaces gave less.")
-
-
-def _mark(name: str, own: bool) -> str:
-    return f"{name} *" if own else name
+        show(f"{rest} more subspaces gave less.")
