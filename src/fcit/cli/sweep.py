@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def sweep(
-    file: Annotated[Path, typer.Argument(help="A sweep file (TOML); see docs/settings.md.")],
+    file: Annotated[Path, typer.Argument(help="A sweep file (TOML); see docs/run-folder.md.")],
     out: Annotated[
         Path | None, typer.Option(help="The sweep's folder, instead of the file's `out`.")
     ] = None,
