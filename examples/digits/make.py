@@ -1,8 +1,7 @@
-"""Turn scikit-learn's handwritten digits into a data folder for fcit: three datasets of one's own.
+"""Write scikit-learn's handwritten digits as a data folder for fcit with three datasets.
 
-A data folder is `datasets/`, which holds the images, and `instructions/<Name>/` with a train.json
-and a test.json whose image paths start at `datasets/`. Put what you have in place of `scans` and
-`QUESTIONS`, and the rest can stay.
+A data folder has the images in `datasets/`, and `instructions/<Name>/` with a train.json and a test.json
+whose image paths start at `datasets/`. For your own data, replace `scans` and `QUESTIONS`.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from fcit.files import write_json
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError
 
-SIDE = 48  # pixels, of 8 in a scan: what the mini model takes unscaled
+SIDE = 48  # pixels: the mini model's input size (a scan has 8)
 TEST_SHARE = 0.2
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a dataset asks about a digit: its wordings, how to answer, and the answers by digit."""
+    """A dataset's question about a digit: wordings, format line, and the answer for each digit."""
 
     wordings: tuple[str, ...]
     format_line: str
@@ -73,21 +72,21 @@ def scans() -> tuple[list[Image.Image], list[int]]:
         raise FcitError("the digits come with scikit-learn: pip install scikit-learn") from None
     ink, digits = load_digits(return_X_y=True)  # [1797, 64], 0 (paper) to 16 (ink)
     pixels = np.round(255 * (1 - ink.reshape(-1, 8, 8) / 16)).astype(np.uint8)
-    images = [Image.fromarray(one).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for one in pixels]
+    images = [Image.fromarray(scan).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for scan in pixels]
     return images, [int(digit) for digit in digits]
 
 
 def write(folder: Path, seed: int = 0) -> None:
-    """Write the data folder, whole or not at all, the same for one seed.
+    """Write the data folder completely or not at all. The same seed gives the same folder.
 
-    A scan is a training or a test image in all three datasets alike: no stage shows what another
-    tests. Raises FcitError when the folder exists or cannot be written.
+    A scan is a training image in all three datasets or a test image in all three, so no stage trains on
+    an image that another one tests. Raises FcitError when the folder exists or cannot be written.
     """
     if folder.exists():
         raise FcitError(f"{folder}: exists already; remove it or name another folder")
     images, digits = scans()
     order = numpy_stream(seed, "digits split").permutation(len(images))
-    tested = {int(at) for at in order[: round(TEST_SHARE * len(images))]}
+    test_scans = {int(at) for at in order[: round(TEST_SHARE * len(images))]}
     aside = folder.with_name(f".{folder.name}-{os.getpid()}.unfinished")
     try:
         (aside / "datasets" / "digits").mkdir(parents=True)
@@ -98,11 +97,11 @@ def write(folder: Path, seed: int = 0) -> None:
             train, test = [], []
             for at, digit in enumerate(digits):
                 prompt = f"{wording.choice(question.wordings)}\n{question.format_line}"
-                shown, said = {"image": f"digits/{at:04d}.png"}, question.answers[digit]
+                shown, answer = {"image": f"digits/{at:04d}.png"}, question.answers[digit]
                 human = {"from": "human", "value": f"<image>\n{prompt}"}
-                turns = [human, {"from": "gpt", "value": said}]
-                if at in tested:
-                    test.append({"question_id": at, **shown, "text": prompt, "answer": said})
+                turns = [human, {"from": "gpt", "value": answer}]
+                if at in test_scans:
+                    test.append({"question_id": at, **shown, "text": prompt, "answer": answer})
                 else:
                     train.append({"id": at, **shown, "conversations": turns})
             write_json(aside / "instructions" / name / "train.json", train)
@@ -115,14 +114,14 @@ def write(folder: Path, seed: int = 0) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Make the handwritten digits a data folder.")
-    beside = Path(__file__).resolve().parent / "data"
-    parser.add_argument("folder", nargs="?", type=Path, default=beside, help="what to write")
-    parser.add_argument("--seed", type=int, default=0, help="of the split and the wordings")
-    chosen = parser.parse_args()
+    parser = argparse.ArgumentParser(description="Write the handwritten digits as a data folder.")
+    default = Path(__file__).resolve().parent / "data"
+    parser.add_argument("folder", nargs="?", type=Path, default=default, help="the folder to write")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split and the wordings")
+    options = parser.parse_args()
     try:
-        write(chosen.folder, chosen.seed)
+        write(options.folder, options.seed)
     except FcitError as error:
         print(f"make.py: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"wrote {chosen.folder}; look it over with: fcit data check {chosen.folder}")
+    print(f"wrote {options.folder}; check it with: fcit data check {options.folder}")
