@@ -72,7 +72,9 @@ def scans() -> tuple[list[Image.Image], list[int]]:
         raise FcitError("the digits come with scikit-learn: pip install scikit-learn") from None
     ink, digits = load_digits(return_X_y=True)  # [1797, 64], 0 (paper) to 16 (ink)
     pixels = np.round(255 * (1 - ink.reshape(-1, 8, 8) / 16)).astype(np.uint8)
-    images = [Image.fromarray(scan).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for scan in pixels]
+    images = [
+        Image.fromarray(scan).resize((SIDE, SIDE), Image.Resampling.BICUBIC) for scan in pixels
+    ]
     return images, [int(digit) for digit in digits]
 
 
