@@ -50,5 +50,5 @@ def table(suite: Path) -> dict:
         "federation": {"clients": 4, "per_round": 2, "rounds": 2, "workers": 1, "min_samples": 4},
         "training": {"lr": 3e-3, "projector_lr": 1e-4, "batch_size": 8},
         "method": {"name": "disco"},
-        "evaluation": {"max_new_tokens": 6},
+        "evaluation": {"max_new_tokens": 6, "general_questions": 4},
     }

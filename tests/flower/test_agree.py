@@ -22,7 +22,7 @@ def config(table: dict, engine: str, method: str, optimizer: str = "fedavg") -> 
     changed["data"]["train"] = 16
     changed["federation"] |= {"engine": engine, "optimizer": optimizer}
     changed["method"] = {"name": method}
-    changed["evaluation"] = {"limit": 2, "max_new_tokens": 4}
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 4, "general_questions": 2}
     return validate(changed)
 
 

@@ -60,7 +60,7 @@ def recipe(table: dict, engine: str, method: str, changes: dict[str, Any]) -> Co
     changed["data"]["train"] = 16
     changed["federation"] |= {"engine": engine, "rounds": 1}
     changed["method"] = {"name": method}
-    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4}
+    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4, "general_questions": 2}
     for section, values in changes.items():
         changed[section] = changed.get(section, {}) | values
     return validate(changed)

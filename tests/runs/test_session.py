@@ -65,7 +65,7 @@ def short(table: dict) -> dict:
     changed = copy.deepcopy(table)
     changed["data"]["train"] = 16
     changed["federation"]["rounds"] = 1
-    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4}
+    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4, "general_questions": 2}
     return changed
 
 
@@ -91,7 +91,7 @@ def capable(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "min_samples": 2,
         "workers": 1,
     }
-    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4}
+    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4, "general_questions": 2}
     return fcit.run(validate(changed), tmp_path_factory.mktemp("capable") / "run").folder
 
 
