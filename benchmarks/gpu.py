@@ -51,7 +51,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
 
     import torch
 
-    from fcit.models.size import size
+    from fcit.models.size import model_size
     from fcit.planning.estimates import rate
     from fcit_bench import Options, ratios
     from fcit_bench.pair import Pair
@@ -68,7 +68,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
         place = Path(folder)
         parameters = write(place / "model", shape, kind, "cuda")
         torch.cuda.empty_cache()
-        body = size(place / "model").matrices
+        body = model_size(place / "model").matrices
         pair = Pair(place, options, "cuda", kind)
         train = pair.trains()["train"]
         train()  # features, and whatever else is only made once

@@ -93,11 +93,11 @@ def clients(count: int) -> Callable[[], object]:
     from fcit.benchmark.schedule import plan
     from fcit.methods import find
     from fcit.models import CHECKPOINTS
-    from fcit.models.size import size
+    from fcit.models.size import model_size
     from fcit.types import Setting, Stage, State, Task, Update
 
     method = find("finetune")()
-    shape = size(CHECKPOINTS / "mini-lmm")
+    shape = model_size(CHECKPOINTS / "mini-lmm")
     block, task = shape.blank(method.rank), Task("Flickr30k", ("Flickr30k",))
     setting = Setting("grown", (Stage((task,)),), count, count, 10)
 

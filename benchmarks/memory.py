@@ -108,7 +108,8 @@ def write(folder: Path, hidden: int, depth: int) -> None:
 
 def turn(table: dict) -> dict[str, int]:
     """One client's turn; bytes of resident memory before anything is loaded, and at the peak."""
-    from fcit.models import identity, lmm, size
+    from fcit.models import identity, lmm
+    from fcit.models.size import encoder_size, model_size
     from fcit.planning.rehearsal import rehearse
     from fcit.recipe.config import validate
     from fcit.worker.model import ModelWorker
@@ -116,8 +117,8 @@ def turn(table: dict) -> dict[str, int]:
     assert identity and lmm
     site = ModelWorker(validate(table))
     before = resident("VmRSS")
-    shape = size.size(site.experiment.model_path())
-    job = rehearse(site.experiment, shape, size.encoder(site.experiment.identity_path())[0])[-1]
+    shape = model_size(site.experiment.model_path())
+    job = rehearse(site.experiment, shape, encoder_size(site.experiment.identity_path())[0])[-1]
     site.identify(job.last.turn)
     site.train(job.last, {})
     return {"before": before, "peak": resident("VmHWM")}

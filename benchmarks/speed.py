@@ -80,8 +80,7 @@ def main() -> None:
 
 def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """One round's turns: seconds, the floor, operators, encodings."""
-    from fcit.models.looks import PICTURE, Look
-    from fcit.models.size import size
+    from fcit.models.size import PHOTO, TokenCounter, model_size
     from fcit.recipe.config import load
     from fcit.types import Job
     from fcit.watch import Silent
@@ -104,7 +103,7 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
         before = cache.computed
         with (
             timed(site.model, "batch", preparing),
-            timed(site.model.pictures, "_open", decoding, time.thread_time),
+            timed(site.model.images, "_prepare_new", decoding, time.thread_time),
         ):
             begun = time.process_time()
             updates = [site.train(job, {})[0] for job in jobs]
@@ -118,11 +117,11 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     found |= {"seconds": seconds[1], "steps": steps, "seconds a step": seconds[1] / steps}
     found["share of reading and tokenizing"] = sum(preparing) / seconds[1]
 
-    shape = size(experiment.model_path())
+    shape = model_size(experiment.model_path())
     samples = [sample for turn in turns for sample in experiment.data(turn).samples]
-    look = Look(experiment.model_path())
-    text, *_ = look.image(PICTURE)
-    spans = look.lengths(samples, text, 2048)
+    counter = TokenCounter(experiment.model_path())
+    text, *_ = counter.image(PHOTO)
+    spans = counter.lengths(samples, text, 2048)
     work = floor(shape, spans, method.rank)
     dtype = site.model.model.dtype
     rows = experiment.config.training.batch_size * sum(span for span, _ in spans) // len(spans)
@@ -223,8 +222,8 @@ def timed(
 
 def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
     """Padding over every turn of the plan (each client and task once)."""
-    from fcit.models.looks import PICTURE, Look
-    from fcit.models.pictures import Pictures
+    from fcit.models.processors import ImageReader
+    from fcit.models.size import PHOTO, TokenCounter
     from fcit.recipe.config import load
     from fcit.rounds.client import alike, grouped
     from fcit.seeds import numpy_stream
@@ -233,15 +232,15 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
 
     experiment = Experiment(load(recipe, changes))
     experiment.prepare(Silent())
-    look, batch = Look(experiment.model_path()), experiment.config.training.batch_size
-    pictures = Pictures(look.processor, look.config.model_type == "llava")
-    text, *_ = look.image(PICTURE)
+    counter, batch = TokenCounter(experiment.model_path()), experiment.config.training.batch_size
+    reader = ImageReader(counter.processor, counter.config.model_type == "llava")
+    text, *_ = counter.image(PHOTO)
     turns = {(t.client, t.task.name): t for stage in experiment.plan for r in stage for t in r}
     tokens, grouped_tokens, random_tokens = 0, 0, 0
     for turn in turns.values():
         data = experiment.data(turn)
-        spans = [length for length, _ in look.lengths(data.samples, text, 2048)]
-        steps = alike(data.samples, pictures.tokens(data.images))
+        spans = [length for length, _ in counter.lengths(data.samples, text, 2048)]
+        steps = alike(data.samples, reader.token_counts(data.images))
         rng = numpy_stream(0, "batches", turn.client)
         shuffled = rng.permutation(len(spans)).tolist()
         tokens += sum(spans)

@@ -27,6 +27,11 @@ class FcitError(Exception):
     """Something a person caused and can mend; the message names what and how."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 @dataclass(frozen=True)
 class Sample:
     """One image, one instruction, and what a right answer looks like.

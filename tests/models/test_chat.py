@@ -52,7 +52,7 @@ ASKED = ["▁", "<0x0A>", "What", "▁is", "▁it", "?", "▁ASSISTANT", ":"]
 @pytest.mark.parametrize("legacy", [True, False])
 def test_a_single_turn_is_vicunas_token_by_token(legacy: bool) -> None:
     chat = vicuna(legacy)
-    ids, labels = chat.turns(SAMPLE, "<image><image>")
+    ids, labels = chat.conversation(SAMPLE, "<image><image>")
     said = ["▁two", "▁cats", "</s>"]
     assert chat.tokenizer.convert_ids_to_tokens(ids) == [*OPENING, *ASKED, *said]
     assert labels == [-100] * len(OPENING + ASKED) + ids[-3:]
@@ -63,7 +63,7 @@ def test_later_turns_follow_the_end_of_the_answer_without_a_space(legacy: bool, 
     """A tokenizer of the legacy kind puts a space of its own after a special token."""
     chat = vicuna(legacy)
     sample = Sample("1", "x", "a.png", "What is it?", ("two",), (("What?", "cats"),))
-    ids, labels = chat.turns(sample, "<image><image>")
+    ids, labels = chat.conversation(sample, "<image><image>")
     first, again = ["▁two", "</s>"], [user, ":", "▁What", "?", "▁ASSISTANT", ":"]
     said = ["▁cats", "</s>"]
     tokens = chat.tokenizer.convert_ids_to_tokens(ids)
@@ -76,10 +76,10 @@ def test_a_question_ends_where_the_answer_begins() -> None:
     chat = vicuna(False)
     text = chat.question("What is it?", "<image><image>")
     assert text == f"{SYSTEM} USER: <image><image>\nWhat is it? ASSISTANT:"
-    encoded = chat.ids([text, chat.question("What?", "<image><image>")])
+    encoded = chat.encode([text, chat.question("What?", "<image><image>")])
     assert encoded["attention_mask"].tolist()[1][:2] == [0, 0]
     assert encoded["input_ids"].tolist()[1][:3] == [chat.tokenizer.pad_token_id] * 2 + [1]
-    ids, labels = chat.turns(SAMPLE, "<image><image>")
+    ids, labels = chat.conversation(SAMPLE, "<image><image>")
     assert encoded["input_ids"].tolist()[0] == ids[: labels.index(ids[-3])]
 
 
@@ -89,14 +89,14 @@ def test_placeholders_in_a_persons_text_are_left_out() -> None:
 
 def test_a_cut_answer_names_the_sample_and_the_key() -> None:
     with pytest.raises(FcitError, match="training.max_length: 20 tokens.*IconQA sample 1"):
-        vicuna(False, 20).turns(SAMPLE, "<image><image>")
+        vicuna(False, 20).conversation(SAMPLE, "<image><image>")
 
 
 def test_a_template_that_changes_what_came_before_is_refused() -> None:
     chat = vicuna(False)
     chat.template = VICUNA.replace("USER: ", "USER {{ messages | length }}: ")
     with pytest.raises(FcitError, match="does not begin with its own earlier part"):
-        chat.turns(SAMPLE, "<image>")
+        chat.conversation(SAMPLE, "<image>")
 
 
 def test_a_processor_without_a_template_and_an_unknown_name_are_refused() -> None:

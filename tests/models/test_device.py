@@ -11,7 +11,7 @@ import pytest
 LEAVE = """
 import torch
 from pathlib import Path
-from fcit.models.device import LARGE, give_back
+from fcit.models.device import LARGE, release_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -22,9 +22,9 @@ def leave():  # the last one lies above the others, so that glibc cannot shrink 
 
 first, last = leave(), leave()  # after the first, glibc keeps what is as large
 before = resident()
-give_back("cpu", LARGE - 1)
+release_memory("cpu", LARGE - 1)
 small = resident()
-give_back("cpu", LARGE)
+release_memory("cpu", LARGE)
 print(before - small, small - resident())
 """
 

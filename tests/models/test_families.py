@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from fcit.models.lmm import LMM
-from fcit.models.looks import Look
-from fcit.models.size import size
-from fcit.models.subspace import load_peft, save_peft
+from fcit.models.saving import save_peft
+from fcit.models.size import TokenCounter, model_size
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Sample, State
+from fcit.weights import load
 
 NAMES = [
     pytest.param(
@@ -52,17 +52,17 @@ def test_an_images_tokens_and_features_are_known_without_the_model(
     model: LMM, images: list[Path]
 ) -> None:
     folder = model.model.name_or_path
-    look = Look(folder)
+    counter = TokenCounter(folder)
     for path, seen in zip(images, model.features(images), strict=True):
         with Image.open(path) as image:
             picture = image.size
-        found = size(folder, picture=picture)
-        text, tokens, _ = look.image(picture)
+        found = model_size(folder, picture=picture)
+        text, tokens, _ = counter.image(picture)
         assert text == seen.text
         assert tokens == found.image_tokens
         assert found.features == sum(part.numel() for part in seen.parts)
-        if not model.pictures.square:
-            assert model.pictures.tokens([path]) == [tokens]
+        if not model.images.square:
+            assert model.images.token_counts([path]) == [tokens]
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
 
 
@@ -199,8 +199,8 @@ def test_saved_adapters_come_back_with_the_same_logits(model: LMM, images, tmp_p
         save_peft(tmp_path, model.adapter("0"), 2.0, "model")
         model.receive(State(), 2.0)
         without, _ = model.logits(batch)
-        again, scale = load_peft(tmp_path)
-        model.receive(State({"0": again}), scale)
+        again = load(tmp_path / "adapter_model.safetensors")
+        model.receive(State({"0": again}), 2.0)
         after, _ = model.logits(batch)
     assert torch.equal(before, after)
     assert not torch.equal(before, without)
@@ -240,7 +240,7 @@ def test_a_tower_that_cannot_be_passed_over_runs_whole(tmp_path: Path, images) -
 def test_an_image_that_the_processor_refuses_has_no_size(tmp_path: Path) -> None:
     folder = families.write("Qwen2.5-VL", tmp_path)
     with pytest.raises(FcitError, match="the model takes no image of 2000 x 4 pixels"):
-        size(folder, picture=(2000, 4))
+        model_size(folder, picture=(2000, 4))
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
     (folder / "processor_config.json").unlink()
-    assert size(folder, picture=(2000, 4)).image_tokens == 0  # no processor tells
+    assert model_size(folder, picture=(2000, 4)).image_tokens == 0  # no processor tells

@@ -61,11 +61,11 @@ def test_a_run_of_disco_answers_and_its_card_says_the_same(
     before = {name: value.clone() for name, value in base.named_parameters()}
     peft = PeftModel.from_pretrained(base, tmp_path / "one").merge_and_unload()
     learnt, moved = run.state.extras["projector"], False
-    for place, prefix in model.vision.places.items():
+    for place, prefix in model.vision.projector_paths.items():
         for name, value in peft.get_submodule(place).named_parameters():
             assert torch.equal(value, learnt[prefix + name])
             moved |= not torch.equal(value, before[f"{place}.{name}"])
-    assert moved and len(model.vision.places) == 3
+    assert moved and len(model.vision.projector_paths) == 3
 
     export.everything(run, tmp_path / "all")
     monkeypatch.syspath_prepend(str(tmp_path / "all"))
@@ -75,6 +75,6 @@ def test_a_run_of_disco_answers_and_its_card_says_the_same(
     opened = router.load(
         tmp_path / "all", AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     )
-    for place, prefix in model.vision.places.items():
+    for place, prefix in model.vision.projector_paths.items():
         part = opened.base_model.model.get_submodule(place)
         assert all(torch.equal(v, learnt[prefix + n]) for n, v in part.named_parameters())

@@ -41,7 +41,7 @@ def images(suite: Path) -> list[Path]:
 
 def fresh(encoder: Encoder) -> Encoder:
     """The same encoder with nothing remembered."""
-    encoder.seen.clear()
+    encoder.cache.clear()
     return encoder
 
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from fcit.models.lmm import LMM
-from fcit.models.size import size
+from fcit.models.size import model_size
 from fcit.types import FcitError, Sample, State
 
 SAMPLE = Sample("1", "IconQA", "a.png", "What is it?", ("two cats",))
@@ -143,11 +143,11 @@ def test_another_clip_than_the_one_in_the_config_is_refused(
 
 def test_its_size_is_planned_by_its_own_configuration(original: Original) -> None:
     model = LMM(original.folder, clip=original.clip)
-    found = size(original.folder, original.clip)
+    found = model_size(original.folder, original.clip)
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
     assert (found.image_tokens, found.hidden, found.depth) == (4, 32, 2)
     with pytest.raises(FcitError, match="no configuration to plan with"):
-        size(original.folder)
+        model_size(original.folder)
 
 
 def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fcit.benchmark import datasets
 from fcit.models.features import FeatureCache
-from fcit.models.images import open_image
+from fcit.models.images import open_image, pad_to_square
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Sample, State
 
@@ -50,7 +50,7 @@ def test_the_loss_is_transformers_own(lmm, data) -> None:
 
 def test_only_the_assistants_words_carry_loss(lmm, data) -> None:
     sample = next(sample for sample in data[0] if sample.more)
-    ids, labels = lmm.chat.turns(sample, "<image>" * 4)
+    ids, labels = lmm.chat.conversation(sample, "<image>" * 4)
     learnt = lmm.tokenizer.decode([token for token in labels if token != -100])
     answers = [sample.answers[0], *(answer for _, answer in sample.more)]
     assert learnt.replace(lmm.tokenizer.eos_token, "|").replace(" ", "").split("|")[:-1] == [
@@ -92,8 +92,8 @@ def test_the_head_copies_no_weights_for_a_batch(lmm, data) -> None:
 
 def alike(seen, flats) -> bool:
     return all(
-        one.flat().keys() == flat.keys() and all(torch.equal(one.flat()[k], flat[k]) for k in flat)
-        for one, flat in zip(seen, flats, strict=True)
+        tensors.keys() == flat.keys() and all(torch.equal(tensors[k], flat[k]) for k in flat)
+        for tensors, flat in zip((one.to_tensors() for one in seen), flats, strict=True)
     )
 
 
@@ -101,7 +101,7 @@ def test_features_are_computed_once_and_come_back_the_same(lmm, data, tmp_path) 
     _, images = data
     cache, lmm.cache = lmm.cache, FeatureCache("model", tmp_path)
     try:
-        first = [one.flat() for one in lmm.features(images)]
+        first = [one.to_tensors() for one in lmm.features(images)]
         computed = lmm.cache.computed
         assert computed == len({path.read_bytes() for path in images})
         assert alike(lmm.features(images[::-1]), first[::-1])
@@ -120,7 +120,7 @@ def test_the_feature_caches_are_bounded(tmp_path) -> None:
     cache = FeatureCache("m", tmp_path, memory_bytes=4096, disk_bytes=8192)
     for number in range(20):
         cache.get(cache.key(str(number).encode()), lambda: {"part": torch.zeros(256)})  # 1 KiB each
-    assert cache.held <= 4096
+    assert cache.bytes_held <= 4096
     assert len(cache.memory) == 4
     assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 12000
     assert cache.computed == 20
@@ -195,13 +195,13 @@ def test_one_gate_for_a_whole_batch_mixes_every_image(lmm, data, sizes) -> None:
 
 def test_images_are_padded_to_a_square_and_broken_ones_named(tmp_path) -> None:
     Image.new("RGB", (10, 4), "red").save(tmp_path / "wide.png")
-    square = open_image(tmp_path / "wide.png", tmp_path / "wide.png")
+    square = pad_to_square(open_image(tmp_path / "wide.png"))
     assert square.size == (10, 10)
     assert square.getpixel((5, 5)) == (255, 0, 0)
     assert square.getpixel((5, 0)) == (122, 116, 104)
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
     with pytest.raises(FcitError, match="broken.png: image cannot be decoded"):
-        open_image(tmp_path / "broken.png", tmp_path / "broken.png")
+        open_image(tmp_path / "broken.png")
 
 
 def test_a_folder_that_is_no_model_is_named(tmp_path) -> None:

@@ -38,13 +38,13 @@ def test_missing_packages_are_named_with_what_installs_them(monkeypatch) -> None
 
 
 def test_only_the_language_models_layers_are_quantised(tmp_path: Path) -> None:
-    assert loading.unquantised(MINI) == [
+    assert loading.whole_modules(MINI) == [
         "model.vision_tower",
         "model.multi_modal_projector",
         "lm_head",
     ]
     folder = families.write("Qwen3-VL", tmp_path)
-    kept = loading.unquantised(folder)
+    kept = loading.whole_modules(folder)
     assert kept[:2] == ["model.visual", "model.visual.merger"]
     assert kept[-1] == "lm_head"
 
@@ -69,7 +69,7 @@ def test_subspaces_stand_beside_quantised_matrices() -> None:
     x, noise = torch.ones(2, 3, 6), torch_stream(0, "noise")
     plain = model.up(x)
     model.up = Packed(model.up)
-    subspaces = Subspaces(model, ["up"])
+    subspaces = Subspaces(model, {"up": model.up})
     block = {
         key: torch.randn(value.shape, generator=noise)
         for key, value in subspaces.blank(2, 1.0, noise).items()

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from fcit.models.subspace import (
-    PEFT_PREFIX,
-    SubspaceLinear,
-    Subspaces,
-    load_peft,
-    projections,
-    save_peft,
-)
+from fcit.models.saving import save_peft
+from fcit.models.subspace import SubspaceLinear, Subspaces, adapted_layers
 from fcit.seeds import torch_stream
 from fcit.types import FcitError
+from fcit.weights import PEFT_PREFIX, load
 
 
 def toy() -> tuple[nn.Module, Subspaces]:
@@ -23,7 +20,7 @@ def toy() -> tuple[nn.Module, Subspaces]:
     model = nn.ModuleDict({"up": nn.Linear(6, 10), "down": nn.Linear(10, 6)})
     for value in model.parameters():
         value.requires_grad_(False).normal_(generator=torch_seeded)
-    return model, Subspaces(model, ["up", "down"])
+    return model, Subspaces(model, dict(model.items()))
 
 
 def block(spaces: Subspaces, seed: int) -> dict[str, torch.Tensor]:
@@ -175,6 +172,19 @@ def test_a_block_of_another_model_is_refused_by_name() -> None:
         spaces.load({"0": wrong}, 1.0)
 
 
+class Whole(nn.Module):
+    """A model around a language model, with the two sizes of its configuration."""
+
+    def __init__(self, decoder: nn.Module, hidden: int, intermediate: int):
+        super().__init__()
+        self.decoder = decoder
+        sizes = SimpleNamespace(hidden_size=hidden, intermediate_size=intermediate)
+        self.config = SimpleNamespace(get_text_config=lambda: sizes)
+
+    def get_decoder(self) -> nn.Module:
+        return self.decoder
+
+
 def test_projections_are_found_by_their_shapes_whatever_they_are_called() -> None:
     layer = nn.ModuleDict(
         {
@@ -183,9 +193,14 @@ def test_projections_are_found_by_their_shapes_whatever_they_are_called() -> Non
         }
     )
     decoder = nn.ModuleDict({"blocks": nn.ModuleList([layer]), "head": nn.Linear(8, 20)})
-    assert projections(decoder, 8, 20) == ["blocks.0.mlp.wide", "blocks.0.mlp.narrow"]
-    with pytest.raises(FcitError, match="no MLP projections"):
-        projections(nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 3)])}), 8, 20)
+    assert list(adapted_layers(Whole(decoder, 8, 20))) == [
+        "decoder.blocks.0.mlp.wide",
+        "decoder.blocks.0.mlp.narrow",
+    ]
+    odd = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(3, 3)])})
+    for other in (Whole(odd, 8, 20), Whole(nn.Linear(8, 20), 8, 20), Whole(decoder, 8, 8)):
+        with pytest.raises(FcitError, match="no MLP projections"):
+            adapted_layers(other)
 
 
 def test_the_mini_model_has_three_projections_a_layer(lmm) -> None:
@@ -217,6 +232,5 @@ def test_peft_reads_a_saved_block_and_gives_the_same_logits(lmm, tmp_path) -> No
         theirs = PeftModel.from_pretrained(base, str(tmp_path / "adapter"))(input_ids=ids).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert (theirs - plain).abs().max() > 0.1
-    again, scale = load_peft(tmp_path / "adapter")
-    assert scale == 2.0
+    again = load(tmp_path / "adapter" / "adapter_model.safetensors")
     assert all(torch.equal(again[key], trained[key]) for key in trained)

@@ -16,8 +16,8 @@ import fcit
 from fcit.cli import app
 from fcit.files import read_lines
 from fcit.models import CHECKPOINTS
-from fcit.models.memory import Load, memory
-from fcit.models.size import Size, encoder
+from fcit.models.memory import TrainingStep, training_memory
+from fcit.models.size import ModelSize, encoder_size
 from fcit.planning import estimates, plan
 from fcit.planning.rehearsal import rehearse
 from fcit.recipe.config import load, validate
@@ -126,7 +126,7 @@ def test_the_identity_encoder_takes_memory_where_there_is_one(table: dict) -> No
 
 def test_an_identity_encoder_that_is_no_clip_is_refused() -> None:
     with pytest.raises(FcitError, match=r"\[model\] identity: .*model_type is 'llava', not 'clip'"):
-        encoder(CHECKPOINTS / "mini-lmm")
+        encoder_size(CHECKPOINTS / "mini-lmm")
 
 
 def test_what_training_would_refuse_is_not_guessed(table: dict) -> None:
@@ -166,12 +166,12 @@ def test_real_steps_are_timed_when_asked(table: dict) -> None:
 
 def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
     from fcit.models import CHECKPOINTS
-    from fcit.models.size import size
+    from fcit.models.size import model_size
     from fcit.seeds import torch_stream
     from fcit.types import State
 
     lmm.receive(State(), 1.0)  # nobody's adapter
-    found = size(CHECKPOINTS / "mini-lmm")
+    found = model_size(CHECKPOINTS / "mini-lmm")
     assert found.parameters == sum(value.numel() for value in lmm.model.parameters())
     real = lmm.subspaces.blank(4, 0.1, torch_stream(0, "x"))
     assert {k: v.shape for k, v in found.blank(4).items()} == {k: v.shape for k, v in real.items()}
@@ -186,7 +186,7 @@ def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
 
     from fcit.benchmark import datasets
     from fcit.models import CHECKPOINTS
-    from fcit.models.size import size
+    from fcit.models.size import model_size
     from fcit.seeds import torch_stream
     from fcit.types import State
 
@@ -207,30 +207,30 @@ def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         lmm.loss(batch)
     real = sum(value.untyped_storage().nbytes() for value in kept.values())
-    found: Size = size(CHECKPOINTS / "mini-lmm")
+    found: ModelSize = model_size(CHECKPOINTS / "mini-lmm")
     answered = int((batch.labels != -100).sum())
-    load = Load(
+    load = TrainingStep(
         8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, 4, True, True, False
     )  # fmt: skip
-    assert memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
+    assert training_memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
 
 
 def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays() -> None:
     from fcit.models import CHECKPOINTS
-    from fcit.models.size import size
+    from fcit.models.size import model_size
 
-    found = size(CHECKPOINTS / "mini-lmm")
-    whole = Load(8, 60, 9, 1, 1, 8, True, 8, 8, 2, 2, False, True, False)
-    four = memory(found, replace(whole, weight=0.5))["base model"]
+    found = model_size(CHECKPOINTS / "mini-lmm")
+    whole = TrainingStep(8, 60, 9, 1, 1, 8, True, 8, 8, 2, 2, False, True, False)
+    four = training_memory(found, replace(whole, weight=0.5))["base model"]
     assert 0 < found.matrices < found.decoder
-    assert memory(found, whole)["base model"] - four == 1.5 * found.matrices
+    assert training_memory(found, whole)["base model"] - four == 1.5 * found.matrices
 
 
 def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:
     from fcit.models import CHECKPOINTS
-    from fcit.models.size import size
+    from fcit.models.size import model_size
 
-    shape, jobs = size(CHECKPOINTS / "mini-lmm"), {}
+    shape, jobs = model_size(CHECKPOINTS / "mini-lmm"), {}
     for method in ("ewc", "lwf", "olora"):
         config = validate(table | {"method": {"name": method}})
         jobs[method] = rehearse(Experiment(config), shape, 64)[-1]

@@ -118,9 +118,9 @@ def test_peft_gives_the_logits_of_the_subspace(made, image: Path, tmp_path: Path
 
 
 def _square(path: Path):
-    from fcit.models.images import open_image
+    from fcit.models.images import open_image, pad_to_square
 
-    return open_image(path, path)
+    return pad_to_square(open_image(path))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,7 @@
-"""The only room that knows transformers: the LMM, its subspaces, and the identity encoder."""
+"""The base model: how it is loaded, how images enter it, how it trains and answers with LoRA subspaces.
+
+Also the frozen CLIP that makes identity tokens. Only this room imports transformers.
+"""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Training samples and questions as tensors: padded, taken one by one, and with room for prompts."""
+"""Samples as padded tensors."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fcit.models.vision import Seen
+from fcit.models.vision import ImageFeatures
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples as tensors: ids and mask [batch, seq]; labels [batch, seq], -100 where no loss is;
-    the image of each sample as the frozen part of the model sees it."""
+    """Samples as tensors [batch, seq], and their images."""
 
     ids: Tensor
     mask: Tensor
     labels: Tensor
-    images: tuple[Seen, ...]
+    """The token ids that carry loss; -100 elsewhere."""
+    images: tuple[ImageFeatures, ...]
 
     def each(self) -> Iterator[Batch]:
         """Every sample as a batch of its own."""
-        parts = (self.ids.split(1), self.mask.split(1), self.labels.split(1), self.images)
+        rows = zip(self.ids, self.mask, self.labels, self.images, strict=True)
         return (
-            Batch(ids, mask, labels, (one,)) for ids, mask, labels, one in zip(*parts, strict=True)
+            Batch(ids[None], mask[None], labels[None], (image,))
+            for ids, mask, labels, image in rows
         )
 
 
 def collate(
     rows: Sequence[tuple[list[int], list[int]]],
     pad: int,
-    images: Sequence[Seen],
+    images: Sequence[ImageFeatures],
     device: torch.device,
 ) -> Batch:
     """One right-padded batch of (token ids, labels) on a device."""
@@ -40,14 +41,14 @@ def collate(
     ids = torch.full((len(rows), length), pad)
     mask = torch.zeros((len(rows), length), dtype=torch.long)
     labels = torch.full((len(rows), length), -100)
-    for row, (tokens, answered) in enumerate(rows):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        mask[row, : len(tokens)] = 1
-        labels[row, : len(tokens)] = torch.tensor(answered)
+    for row, (row_ids, row_labels) in enumerate(rows):
+        ids[row, : len(row_ids)] = torch.tensor(row_ids)
+        mask[row, : len(row_ids)] = 1
+        labels[row, : len(row_ids)] = torch.tensor(row_labels)
     return Batch(ids.to(device), mask.to(device), labels.to(device), tuple(images))
 
 
-def make_room(batch: Batch, count: int, image_id: int) -> tuple[Tensor, Tensor, Tensor]:
+def add_image_tokens(batch: Batch, count: int, image_id: int) -> tuple[Tensor, Tensor, Tensor]:
     """Ids, mask and labels with `count` more image tokens before each row's first one."""
     first = (batch.ids == image_id).int().argmax(dim=1).tolist()
 

@@ -1,4 +1,4 @@
-"""Conversations as token ids, in the model's own chat template; only the assistant's words are learnt."""
+"""Conversations as token ids, in the model's own chat template; only the assistant's words carry loss."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ PALIGEMMA = (
     "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
     "{{ '\\n' }}{% else %}{{ message['content'][0]['text'] }}{{ eos_token }}{% endif %}{% endfor %}"
 )
-"""What PaliGemma's processor writes (it ships no template): image, prefix, line break, answer."""
+"""What PaliGemma's processor writes (it has no template): image, prefix, line break, answer."""
 
 TEMPLATES = {"vicuna-v1": VICUNA, "paligemma": PALIGEMMA}
-"""Templates by the name that `[model] template` calls them by."""
+"""Templates by their name in `[model] template`."""
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model said: the text, its tokens, and whether it ended by itself (or at the limit).
-
-    `question` counts the tokens up to the answer, the image's included.
-    """
+    """A model's answer to one prompt."""
 
     text: str
     question: int
+    """Tokens before the answer, the image's included."""
     tokens: int
+    """Tokens of the answer."""
     ended: bool
+    """Whether it ended by itself (not at the limit)."""
 
 
 class Chat:
-    """A processor's chat template and tokenizer; `image` is what stands for an image in a prompt.
+    """A processor's chat template and tokenizer.
 
-    template: one of `TEMPLATES` in place of the processor's own. image_id: the token that image
-    embeddings take the place of. kind: the family, which may have a template where the processor has
-    none.
+    image_id: the token whose embeddings the image's replace. template: one of `TEMPLATES` instead of the
+    processor's own. kind: the model family, which may have a template where the processor has none. In
+    methods, `image` is the text that stands for an image in a prompt.
     """
 
     def __init__(
@@ -69,99 +69,95 @@ class Chat:
                 "[model] template: the processor has no chat template of its own; name one of "
                 f"{', '.join(TEMPLATES)}, or put a chat_template.jinja into the model's folder"
             )
-        marks = (processor.image_token, self.tokenizer.convert_ids_to_tokens(image_id))
-        self.marks = tuple(dict.fromkeys(marks))
+        tokens = (processor.image_token, self.tokenizer.convert_ids_to_tokens(image_id))
+        self.placeholders = tuple(dict.fromkeys(tokens))
 
     @property
-    def begins(self) -> bool:
+    def writes_bos(self) -> bool:
         """Whether the template writes the tokenizer's first token itself."""
-        return self._begun(self.question("", self.marks[-1]))
+        return self._starts_with_bos(self.question("", self.placeholders[-1]))
 
     def question(self, prompt: str, image: str) -> str:
-        """The text up to where the assistant answers one prompt about one image."""
-        return self._render([_human(self._plain(prompt), image=True)], True, image)
+        """The text of one prompt about one image, up to where the answer begins."""
+        return self._render([self._message("user", prompt, True)], True, image)
 
-    def ids(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Ids and mask [n, seq] of open prompts, padded on the left."""
-        rows = {"input_ids": [self._encode(text)[0] for text in texts]}
+    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """Ids and mask [n, seq] of questions, padded on the left."""
+        rows = {"input_ids": [self._tokenize(text)[0] for text in texts]}
         return self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")
 
     def completion(
         self, row: Sequence[int], question: int, limit: int, ends: Collection[int]
     ) -> Completion:
-        """A generated row of ids as text, cut at `limit` tokens (a greedy answer's first words do not
-        depend on how long it may get). `ends`: the tokens that end an answer."""
+        """A generated row of ids as an answer of at most `limit` tokens (the first words of a greedy
+        answer do not depend on its limit). `ends`: the tokens that end an answer."""
         stop = next((at for at, token in enumerate(row) if token in ends), len(row))
-        said = row[: min(stop, limit)]
-        text = self.tokenizer.decode(said, skip_special_tokens=True).strip()
-        return Completion(text, question, len(said), stop < min(limit, len(row)))
+        answer = row[: min(stop, limit)]
+        text = self.tokenizer.decode(answer, skip_special_tokens=True).strip()
+        return Completion(text, question, len(answer), stop < min(limit, len(row)))
 
-    def turns(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
-        """A sample's conversation as ids, and the same with -100 outside the assistant's answers.
+    def conversation(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
+        """A sample's conversation as ids, and as labels: -100 outside the assistant's answers.
 
-        What ends an answer (an end-of-turn token) is learnt, white space after it is not.
+        The token that ends an answer carries loss, white space after it does not.
         """
         messages: list[dict[str, Any]] = []
         spans: list[tuple[int, int]] = []
         text = ""
-        for number, (question, answer) in enumerate(
-            [(sample.prompt, sample.answers[0]), *sample.more]
-        ):
-            messages.append(_human(self._plain(question), image=number == 0))
+        for question, answer in [(sample.prompt, sample.answers[0]), *sample.more]:
+            messages.append(self._message("user", question, not messages))
             opened = self._render(messages, True, image)
-            messages.append(
-                {"role": "assistant", "content": [{"type": "text", "text": self._plain(answer)}]}
-            )
-            before, text = text, self._render(messages, False, image)
-            if not (text.startswith(opened) and text.startswith(before)):
+            messages.append(self._message("assistant", answer))
+            earlier, text = text, self._render(messages, False, image)
+            if not (text.startswith(opened) and text.startswith(earlier)):
                 raise FcitError(
                     "[model] template: a conversation in the model's chat template does not begin "
-                    "with its own earlier part, so the answers in it cannot be told apart"
+                    "with its own earlier part, so the answers in it cannot be found"
                 )
             spans.append((len(opened), len(text.rstrip())))
-        ids, places = self._encode(text)
-        ids, places = ids[: self.max_length], places[: self.max_length]
+        ids, offsets = self._tokenize(text)
+        ids, offsets = ids[: self.max_length], offsets[: self.max_length]
         labels = [
             token if end > start and any(a <= start and end <= b for a, b in spans) else -100
-            for token, (start, end) in zip(ids, places, strict=True)
+            for token, (start, end) in zip(ids, offsets, strict=True)
         ]
-        wanted = max(1, image.count(self.marks[-1]))
-        if ids.count(self.image_id) < wanted or all(label == -100 for label in labels):
+        image_tokens = max(1, image.count(self.placeholders[-1]))
+        if ids.count(self.image_id) < image_tokens or all(label == -100 for label in labels):
             raise FcitError(
                 f"training.max_length: {self.max_length} tokens cut off the image or the whole answer "
-                f"of {sample.dataset} sample {sample.id}, whose image takes {wanted}; raise it"
+                f"of {sample.dataset} sample {sample.id}, whose image takes {image_tokens}; raise it"
             )
         return ids, labels
 
-    def _encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """A text's ids, and from where to where in it each reaches.
+    def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """A text's ids, and where each begins and ends in it.
 
-        In Vicuna's conversation the texts beside the image are tokenized one by one, as LLaVA does:
-        what follows the image then starts like a text of its own.
+        In Vicuna's conversation the texts around the image are tokenized one by one, as LLaVA does:
+        what follows the image is tokenized like the start of a text.
         """
-        mark = self.marks[-1]
-        pieces = re.split(f"((?:{re.escape(mark)})+)", text) if self.template == VICUNA else [text]
+        token = self.placeholders[-1]
+        parts = re.split(f"((?:{re.escape(token)})+)", text) if self.template == VICUNA else [text]
         ids: list[int] = []
-        places: list[tuple[int, int]] = []
+        offsets: list[tuple[int, int]] = []
         at = 0
-        for piece in filter(None, pieces):
-            first = at == 0 and not self._begun(text)
-            encoded = self.tokenizer(piece, return_offsets_mapping=True, add_special_tokens=first)
+        for part in filter(None, parts):
+            first = at == 0 and not self._starts_with_bos(text)
+            encoded = self.tokenizer(part, return_offsets_mapping=True, add_special_tokens=first)
             ids += encoded["input_ids"]
-            places += [(at + start, at + end) for start, end in encoded["offset_mapping"]]
-            at += len(piece)
-        return ids, places
+            offsets += [(at + start, at + end) for start, end in encoded["offset_mapping"]]
+            at += len(part)
+        return ids, offsets
 
-    def _begun(self, text: str) -> bool:
-        """Whether the template wrote the tokenizer's first token itself."""
+    def _starts_with_bos(self, text: str) -> bool:
         bos = self.tokenizer.bos_token
         return bool(bos) and (text.startswith(bos) or self.template == PALIGEMMA)
 
-    def _plain(self, text: str) -> str:
-        """A person's text without image placeholders: the template sets the one there is."""
-        while found := next((mark for mark in self.marks if mark in text), ""):
-            text = text.replace(found, "")  # what is left of one may be another
-        return text.strip("\n")
+    def _message(self, role: str, text: str, image: bool = False) -> dict[str, Any]:
+        """A message without image placeholders in its text: the template writes the one there is."""
+        while token := next((token for token in self.placeholders if token in text), ""):
+            text = text.replace(token, "")  # what remains may form another
+        content = [{"type": "image"}] if image else []
+        return {"role": role, "content": [*content, {"type": "text", "text": text.strip("\n")}]}
 
     def _render(self, messages: list[dict[str, Any]], open_turn: bool, image: str) -> str:
         text = self.tokenizer.apply_chat_template(
@@ -171,8 +167,3 @@ class Chat:
             add_generation_prompt=open_turn,
         )
         return text.replace(self.processor.image_token, image)
-
-
-def _human(text: str, image: bool) -> dict[str, Any]:
-    content: list[dict[str, Any]] = [{"type": "image"}] if image else []
-    return {"role": "user", "content": [*content, {"type": "text", "text": text}]}

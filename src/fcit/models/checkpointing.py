@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a layer's activations are computed again instead of kept."""
+"""Gradient checkpointing: a layer's activations are recomputed instead of kept."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fcit.models.subspace import Control
 def prepare(model: Any, control: Control) -> list[nn.Module]:
     """Make a model's language layers ready to be checkpointed, and return them.
 
-    A layer that runs again draws the dropout on its input again: from the same place in the random
-    stream, so that losses and gradients are those without checkpointing.
+    A recomputed layer draws its dropout from the same position in the random stream as the first time,
+    so losses and gradients are those without checkpointing.
     """
 
     def contexts() -> tuple[Any, Any]:
@@ -27,11 +27,8 @@ def prepare(model: Any, control: Control) -> list[nn.Module]:
         return nullcontext(), _rewound(noise, noise.get_state()) if noise else nullcontext()
 
     run = partial(checkpoint, use_reentrant=False, context_fn=contexts)
-    layers: list[Any] = [
-        part
-        for part in model.get_decoder().modules()
-        if isinstance(part, GradientCheckpointingLayer)
-    ]
+    modules = model.get_decoder().modules()
+    layers: list[Any] = [part for part in modules if isinstance(part, GradientCheckpointingLayer)]
     for layer in layers:
         layer.gradient_checkpointing, layer._gradient_checkpointing_func = True, run
     return layers
@@ -39,25 +36,25 @@ def prepare(model: Any, control: Control) -> list[nn.Module]:
 
 @contextmanager
 def checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """For a while, and where gradients are wanted, these layers keep no activations.
+    """Inside, these layers keep no activations (where gradients are computed at all).
 
-    transformers asks a layer's own `training` flag; the modules inside stay in evaluation mode.
+    transformers looks at a layer's own `training` flag; the modules in it stay in evaluation mode.
     """
-    wanted = layers if torch.is_grad_enabled() else ()
-    for layer in wanted:
+    layers = layers if torch.is_grad_enabled() else ()
+    for layer in layers:
         layer.training = True
     try:
         yield
     finally:
-        for layer in wanted:
+        for layer in layers:
             layer.training = False
 
 
 @contextmanager
 def _rewound(noise: torch.Generator, state: torch.Tensor) -> Iterator[None]:
-    now = noise.get_state()
+    current = noise.get_state()
     noise.set_state(state)
     try:
         yield
     finally:
-        noise.set_state(now)
+        noise.set_state(current)

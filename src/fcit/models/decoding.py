@@ -1,4 +1,4 @@
-"""Greedy decoding of a batch, which ends early once nobody waits for it."""
+"""Greedy decoding of a batch, which stops early once nobody waits for it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ def greedy(
     model: Any,
     tokenizer: Any,
     inputs: dict[str, Any],
-    most: int,
+    max_new_tokens: int,
     wanted: Callable[[], bool] | None = None,
 ) -> tuple[list[list[int]], set[int]]:
-    """The ids that each row of a batch goes on with, at most `most`, and those that end an answer.
-    `wanted` is asked at every token."""
-    last, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    ends = model.generation_config.eos_token_id or last
+    """The new ids of each row, and the ids that end an answer.
+
+    `wanted` is called after every token; decoding stops once it returns False.
+    """
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ends = model.generation_config.eos_token_id or eos
     config = GenerationConfig(
-        do_sample=False, max_new_tokens=most, eos_token_id=ends, pad_token_id=pad or last
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad or eos
     )
     stopping = StoppingCriteriaList([Unwanted(wanted)] if wanted else [])
     out = model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
@@ -31,7 +33,7 @@ def greedy(
 
 
 class Unwanted(StoppingCriteria):
-    """Ends all rows as soon as `wanted` says no."""
+    """Stops all rows once `wanted` returns False."""
 
     def __init__(self, wanted: Callable[[], bool]):
         self.wanted = wanted

@@ -1,4 +1,4 @@
-"""Which device and number format a model runs in."""
+"""The device and number format that a model runs in."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import ctypes
 
 import torch
 
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 
 
 def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
-    """Resolve "auto": CUDA, else MPS, else CPU; bf16 where the hardware computes in it, else fp32.
+    """Resolve "auto": CUDA, then MPS, then CPU; bf16 where the hardware computes in it, else fp32.
 
-    Raises FcitError when the named device is not here.
+    Raises FcitError when the named device cannot be used.
     """
     if device == "auto":
         mps = torch.backends.mps.is_available()
@@ -21,7 +21,7 @@ def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        line = str(error).splitlines()[0]
+        line = first_line(error)
         raise FcitError(f"model.device: {device!r} cannot be used here: {line}") from None
     if dtype == "auto":
         dtype = "float32" if device == "cpu" and not fast_bf16() else "bfloat16"
@@ -29,21 +29,21 @@ def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
 
 
 def fast_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices itself (elsewhere bf16 is slower than fp32)."""
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    """Whether this CPU has instructions for bf16 matrices (without them bf16 is slower than fp32)."""
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 LARGE = 100_000_000
-"""Parameters from which on a CPU's memory is worth the milliseconds of giving it back."""
+"""Parameters of a model for which `release_memory` is worth its milliseconds."""
 
 
-def give_back(device: str, parameters: int) -> None:
-    """Between the steps and batches of a large model on a CPU, let glibc return what tensors left behind
-    (elsewhere: nothing); else holes that no later tensor fits add up.
+def release_memory(device: str, parameters: int) -> None:
+    """Between steps and batches of a large model on a CPU, let glibc return freed memory to the system;
+    otherwise gaps that no later tensor fits add up. Elsewhere this does nothing.
 
-    Returning every large tensor as it is freed (mallopt's M_MMAP_THRESHOLD) takes a fifth less memory,
-    and half as long again: the system clears and maps every page anew (docs/performance.md).
+    Returning every large tensor as it is freed (mallopt's M_MMAP_THRESHOLD) takes a fifth less memory
+    but half as long again, because the system clears and maps every page anew (docs/performance.md).
     """
     if device == "cpu" and parameters >= LARGE:
         with contextlib.suppress(OSError, AttributeError, TypeError):

@@ -1,4 +1,4 @@
-"""Frozen vision features, computed once: a bounded memory and a bounded disk cache in front."""
+"""A cache of frozen vision features: bounded in memory, bounded on disk, a safetensors file per image."""
 
 from __future__ import annotations
 
@@ -14,22 +14,24 @@ import torch
 from fcit.types import Weights
 from fcit.weights import load, nbytes, save
 
-CACHE = 512 << 20
-"""Bytes of vision features that a process keeps in memory at most."""
+MEMORY_BYTES = 512 << 20
+"""The most bytes of vision features that a process keeps in memory."""
+DISK_BYTES = 4 << 30
+"""The most bytes of vision features on disk."""
 
-FORM = "seen-1"
-"""The form of what is kept: another form never reads it."""
+FORMAT = "seen-1"
+"""The format of the cached tensors; a cache of another format is not read."""
 
 
 def fingerprint(model: Any, processor: Any) -> str:
-    """A digest of all that a vision feature depends on beside the image: preparation and weights."""
+    """A digest of all that vision features depend on besides the image: preparation and weights."""
     vision = model.get_encoder(modality="image")
     settings = {
         key: value
         for key, value in sorted(vars(processor).items())
         if isinstance(value, int | float | str) and key != "chat_template"
     }
-    digest = hashlib.sha256(repr((FORM, type(processor).__name__, settings)).encode())
+    digest = hashlib.sha256(repr((FORMAT, type(processor).__name__, settings)).encode())
     digest.update(repr(processor.image_processor.to_dict()).encode())
     digest.update(repr(getattr(model.config, "vision_feature_layer", None)).encode())
     digest.update(str(model.dtype).encode())
@@ -42,37 +44,35 @@ def fingerprint(model: Any, processor: Any) -> str:
 class FeatureCache:
     """Features by image content for one frozen model.
 
-    `model` names the frozen weights, so that another model never reads these features. `folder` None
-    keeps them in memory alone. The disk cache stops growing at `disk_bytes`.
+    model: its fingerprint, so that another model never reads these features. folder: None keeps them in
+    memory only. The disk cache stops growing at `disk_bytes`.
     """
 
     def __init__(
         self,
         model: str,
         folder: Path | None,
-        memory_bytes: int = CACHE,
-        disk_bytes: int = 4 << 30,
+        memory_bytes: int = MEMORY_BYTES,
+        disk_bytes: int = DISK_BYTES,
     ):
         self.folder = folder / model[:16] if folder else None
-        self.model = model
         self.memory_bytes, self.disk_bytes = memory_bytes, disk_bytes
         self.memory: OrderedDict[str, Weights] = OrderedDict()
-        self.held = 0
+        self.bytes_held = 0
         self.computed = 0
         self._on_disk: int | None = None
 
     @staticmethod
     def key(image: bytes) -> str:
-        """What an image file's bytes are known by."""
+        """The key of an image file with these bytes."""
         return hashlib.sha256(image).hexdigest()
 
-    def holds(self, key: str) -> bool:
-        """Whether nothing would be computed for a key now."""
+    def __contains__(self, key: str) -> bool:
         path = self._path(key)
         return key in self.memory or (path is not None and path.is_file())
 
     def get(self, key: str, compute: Callable[[], Weights]) -> Weights:
-        """The features of a key, from memory, from disk, or computed and kept."""
+        """The features of a key: from memory, from disk, or computed and cached."""
         if key in self.memory:
             self.memory.move_to_end(key)
             return self.memory[key]
@@ -82,7 +82,7 @@ class FeatureCache:
         else:
             value = {name: tensor.cpu() for name, tensor in compute().items()}
             self.computed += 1
-            if path and self._room(value):
+            if path and self._fits_on_disk(value):
                 save(path, value, durable=False)
         self._remember(key, value)
         return value
@@ -91,18 +91,18 @@ class FeatureCache:
         return self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
 
     def forget(self) -> None:
-        """Drop what is in memory."""
+        """Empty the memory."""
         self.memory.clear()
-        self.held = 0
+        self.bytes_held = 0
 
     def _remember(self, key: str, value: Weights) -> None:
         self.memory[key] = value
-        self.held += nbytes(value)
-        while self.held > self.memory_bytes and len(self.memory) > 1:
+        self.bytes_held += nbytes(value)
+        while self.bytes_held > self.memory_bytes and len(self.memory) > 1:
             _, dropped = self.memory.popitem(last=False)
-            self.held -= nbytes(dropped)
+            self.bytes_held -= nbytes(dropped)
 
-    def _room(self, value: Weights) -> bool:
+    def _fits_on_disk(self, value: Weights) -> bool:
         assert self.folder is not None
         if self._on_disk is None:
             self._on_disk = 0

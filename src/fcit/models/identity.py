@@ -11,8 +11,8 @@ from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 from transformers.utils import logging
 
-from fcit.models.images import open_image
-from fcit.types import FcitError
+from fcit.models.images import open_image, pad_to_square
+from fcit.types import FcitError, first_line
 
 logging.disable_progress_bar()
 
@@ -22,7 +22,7 @@ Kind = Literal["text", "image", "both"]
 class Encoder:
     """A frozen CLIP in one process (Guo et al. 2025, section 4.2: CLIP ViT-L/14-336, 768-d, 77 tokens).
 
-    Features of one prompt or image are computed once a process and kept (a row is small).
+    The features of a prompt or image are computed once per process and kept in `cache`.
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu"):
@@ -31,17 +31,17 @@ class Encoder:
                 folder, dtype=torch.float32, use_safetensors=True
             )
             self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.images = AutoImageProcessor.from_pretrained(folder, backend="pil")
+            self.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
         except (OSError, ValueError, KeyError) as error:
-            line = str(error).strip().splitlines()[0]
+            line = first_line(error)
             raise FcitError(f"[model] identity: {folder} does not load as a CLIP: {line}") from None
         self.device = torch.device(device)
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.length = int(self.model.config.text_config.max_position_embeddings)
-        self.seen: dict[str | Path, Tensor] = {}
+        self.cache: dict[str | Path, Tensor] = {}
 
     def embed(self, kind: Kind, prompts: Sequence[str], images: Sequence[Path]) -> Tensor:
-        """One row a sample: text features [n, d], image features [n, d], or both [n, 2d]."""
+        """One row per sample: text features [n, d], image features [n, d], or both [n, 2d]."""
         if kind == "text":
             return self.text(prompts)
         if kind == "image":
@@ -50,17 +50,17 @@ class Encoder:
 
     def text(self, prompts: Sequence[str]) -> Tensor:
         """Pooled text features [n, d] of instructions, cut at the encoder's length."""
-        new = [text for text in dict.fromkeys(prompts) if text not in self.seen]
-        for text in new:
-            self.seen[text] = self._text(text)
-        return torch.stack([self.seen[text] for text in prompts])
+        for text in prompts:
+            if text not in self.cache:
+                self.cache[text] = self._text(text)
+        return torch.stack([self.cache[text] for text in prompts])
 
     def image(self, images: Sequence[Path]) -> Tensor:
         """Projected image embeddings [n, d] of image files."""
-        for path in dict.fromkeys(images):
-            if path not in self.seen:
-                self.seen[path] = self._image(path)
-        return torch.stack([self.seen[path] for path in images])
+        for path in images:
+            if path not in self.cache:
+                self.cache[path] = self._image(path)
+        return torch.stack([self.cache[path] for path in images])
 
     @torch.no_grad()
     def _text(self, text: str) -> Tensor:
@@ -74,6 +74,7 @@ class Encoder:
 
     @torch.no_grad()
     def _image(self, path: Path) -> Tensor:
-        pixels = self.images(open_image(path, path), return_tensors="pt")["pixel_values"]
+        image = pad_to_square(open_image(path))
+        pixels = self.image_processor(image, return_tensors="pt")["pixel_values"]
         out = self.model.vision_model(pixel_values=pixels.to(self.device))
         return self.model.visual_projection(out.pooler_output)[0].float().cpu()

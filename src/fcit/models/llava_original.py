@@ -1,7 +1,7 @@
-"""LLaVA checkpoints of the original project's format, read into transformers' LLaVA.
+"""LLaVA-1.5 checkpoints in the original project's format, read into transformers' LLaVA.
 
-Their folder holds a LLaMA with a projector beside it, and names a CLIP for a vision tower. Only keys are
-renamed, in memory and one file at a time. (Liu et al. 2023, arXiv 2310.03744: LLaVA-1.5.)
+Such a folder holds a LLaMA with a projector, and names a CLIP as its vision tower. The tensors are only
+renamed, in memory and one file at a time (Liu et al. 2023, arXiv 2310.03744).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from transformers import (
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from fcit.models.chat import VICUNA
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 
 RENAMED = (
     (re.compile(r"^(?:model\.)?mm_projector\.0\."), "model.multi_modal_projector.linear_1."),
@@ -37,96 +37,114 @@ RENAMED = (
 )
 
 
-def recognise(folder: str | Path) -> bool:
-    """Whether a folder is a LLaVA checkpoint of the original format."""
+def recognize(folder: str | Path) -> bool:
+    """Whether a folder is a LLaVA checkpoint in the original format."""
     try:
-        config = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
+        config = _read_config(Path(folder))
     except (OSError, ValueError):
         return False
-    kinds = ("llava", "llava_llama", "llama")
     return (
         isinstance(config, dict)
-        and config.get("model_type") in kinds
+        and config.get("model_type") in ("llava", "llava_llama", "llama")
         and "vision_config" not in config
         and any(key.startswith("mm_") for key in config)
+    )
+
+
+def unsupported(key: str, verb: str) -> FcitError:
+    """The error for a key that needs a checkpoint in transformers' format."""
+    return FcitError(
+        f"[model] {key}: a LLaVA checkpoint in the original format is read whole; save it once in "
+        f"transformers' format (docs/models.md), then {verb} that"
     )
 
 
 def load(
     folder: Path, clip: str | Path, dtype: torch.dtype, options: dict[str, Any]
 ) -> tuple[Any, Any]:
-    """The model (on the CPU) and a processor that speaks Vicuna v1.
+    """The model (on the CPU) and a processor with Vicuna v1's chat template.
 
     The vision tower is the config's `mm_vision_tower` where that is a folder, else `clip`, else the name
-    in the config. Raises FcitError naming what is missing or of another kind.
+    in the config. Raises FcitError naming what is missing or does not fit.
     """
     if "device_map" in options:
-        raise FcitError(
-            "[model] device_map: a LLaVA checkpoint in the original format is read whole; save it "
-            "once in transformers' format (docs/models.md), then spread that"
-        )
-    own = _own(folder)
-    tower = _tower(folder, own, clip)
+        raise unsupported("device_map", "spread")
+    tower = _tower(folder, clip)
     vision: Any = CLIPVisionModel.from_pretrained(tower, dtype=dtype)
-    _alike(folder, own, tower, vision.config)
-    tokenizer = _tokenizer(folder)
-    config: Any = _config(own, vision.config, tokenizer)
+    config, processor = _describe(folder, tower, vision.config)
     with torch.device("meta"):
         model = LlavaForConditionalGeneration._from_config(config, **options)
     model.model.vision_tower = vision
-    wanted = {name for name, _ in model.named_parameters()}
-    held = {name for name in wanted if name.startswith("model.vision_tower.")}
+    expected = {name for name, _ in model.named_parameters()}
+    loaded = {name for name in expected if name.startswith("model.vision_tower.")}
     for path in _files(folder):
-        part = {_renamed(key): value.to(dtype) for key, value in _read(path).items()}
-        for key, value in part.items():
+        weights = {_renamed(key): value.to(dtype) for key, value in _read(path).items()}
+        weights = {key: value for key, value in weights.items() if key in expected}
+        for key, value in weights.items():
             if key.endswith(("embed_tokens.weight", "lm_head.weight")):
-                part[key] = _grown(value, config.text_config.vocab_size)
-        fitting = {key: value for key, value in part.items() if key in wanted}
+                weights[key] = _add_rows(value, config.text_config.vocab_size)
         try:
-            model.load_state_dict(fitting, strict=False, assign=True)
+            model.load_state_dict(weights, strict=False, assign=True)
         except RuntimeError as error:
             line = " ".join(str(error).split())
             raise FcitError(f"{path}: does not fit config.json: {line}") from None
-        held |= fitting.keys()
-    if missing := sorted(wanted - held):
+        loaded |= weights.keys()
+    if missing := sorted(expected - loaded):
         raise FcitError(
             f"{folder}: {len(missing)} tensors are in none of its files, the first is {missing[0]}"
         )
-    _buffers(model, config, dtype)
-    return model, _processor(tower, config, tokenizer)
+    # No checkpoint holds the rotary frequencies: they come from the same layer made anew.
+    language = model.model.language_model
+    language.rotary_emb = type(language.rotary_emb)(config.text_config)
+    return model, processor
 
 
-def configure(folder: Path, clip: str | Path) -> tuple[LlavaConfig, Any]:
+def configure(folder: Path, clip: str | Path) -> tuple[Any, Any]:
     """The model's configuration and processor alone, from files on this disk; no weight is read.
 
     Raises FcitError and OSError as `load` does.
     """
-    own = _own(folder)
-    tower = _tower(folder, own, clip)
+    tower = _tower(folder, clip)
     vision = CLIPVisionConfig.from_pretrained(tower, local_files_only=True)
-    tokenizer = _tokenizer(folder)
-    config = _config(own, vision, tokenizer)
-    return config, _processor(tower, config, tokenizer)
+    return _describe(folder, tower, vision)
 
 
-def _own(folder: Path) -> dict[str, Any]:
-    """The checkpoint's config.json."""
-    own = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    kind = own.get("mm_projector_type", "mlp2x_gelu")
+def _read_config(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+
+
+def _describe(folder: Path, tower: str, vision: Any) -> tuple[Any, Any]:
+    """The configuration and the processor of this checkpoint with this vision tower."""
+    original = _read_config(folder)
+    kind = original.get("mm_projector_type", "mlp2x_gelu")
     if kind != "mlp2x_gelu":
         raise FcitError(f"{folder}/config.json: mm_projector_type {kind!r} is not mlp2x_gelu")
-    return own
-
-
-def _processor(tower: str, config: Any, tokenizer: Any) -> LlavaProcessor:
-    return LlavaProcessor(
+    _check_tower(folder, original, tower, vision)
+    tokenizer = _tokenizer(folder)
+    known = set(LlamaConfig().to_dict()) - {"model_type", "architectures", "dtype", "torch_dtype"}
+    text = LlamaConfig(**{key: value for key, value in original.items() if key in known})
+    text.vocab_size = max(text.vocab_size, len(tokenizer))
+    text.pad_token_id = tokenizer.pad_token_id
+    feature = original.get("mm_vision_select_feature", "patch")
+    config = LlavaConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=original.get("mm_vision_select_layer", -2),
+        vision_feature_select_strategy="default" if feature == "patch" else "full",
+        projector_hidden_act="gelu",
+        tie_word_embeddings=False,
+    )
+    processor = LlavaProcessor(
         image_processor=AutoImageProcessor.from_pretrained(tower, backend="pil"),
         tokenizer=tokenizer,
-        patch_size=config.vision_config.patch_size,
+        patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
         num_additional_image_tokens=1,
         chat_template=VICUNA,
     )
+    return config, processor
 
 
 def _tokenizer(folder: Path) -> Any:
@@ -143,26 +161,9 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _config(own: dict[str, Any], vision: Any, tokenizer: Any) -> LlavaConfig:
-    known = set(LlamaConfig().to_dict()) - {"model_type", "architectures", "dtype", "torch_dtype"}
-    text = LlamaConfig(**{key: value for key, value in own.items() if key in known})
-    text.vocab_size = max(text.vocab_size, len(tokenizer))
-    text.pad_token_id = tokenizer.pad_token_id
-    feature = own.get("mm_vision_select_feature", "patch")
-    return LlavaConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
-        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=own.get("mm_vision_select_layer", -2),
-        vision_feature_select_strategy="default" if feature == "patch" else "full",
-        projector_hidden_act="gelu",
-        tie_word_embeddings=False,
-    )
-
-
-def _tower(folder: Path, own: dict[str, Any], clip: str | Path) -> str:
-    named = str(own.get("mm_vision_tower") or "")
+def _tower(folder: Path, clip: str | Path) -> str:
+    """The folder or hub id of the vision tower."""
+    named = str(_read_config(folder).get("mm_vision_tower") or "")
     for path in (Path(named), folder / named):
         if named and path.is_dir():
             return str(path)
@@ -173,28 +174,26 @@ def _tower(folder: Path, own: dict[str, Any], clip: str | Path) -> str:
     return str(clip or named)
 
 
-def _alike(folder: Path, own: dict[str, Any], tower: str, found: Any) -> None:
-    """Raise FcitError where a CLIP has other sizes than the name in the config says it has."""
-    named = str(own.get("mm_vision_tower") or "")
+def _check_tower(folder: Path, original: dict[str, Any], tower: str, vision: Any) -> None:
+    """Raise FcitError where a CLIP has other sizes than the name in the config says."""
+    named = str(original.get("mm_vision_tower") or "")
     sizes = re.search(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?$", named)
     if sizes is None:
         return
-    for size, wanted in (("patch_size", sizes[1]), ("image_size", sizes[2] or "224")):
-        if int(wanted) != getattr(found, size):
+    for key, expected in (("patch_size", sizes[1]), ("image_size", sizes[2] or "224")):
+        if int(expected) != getattr(vision, key):
             raise FcitError(
-                f"{folder}/config.json: its vision tower is {named}, and {tower} has {size} "
-                f"{getattr(found, size)}; name that CLIP in [model] identity"
+                f"{folder}/config.json: its vision tower is {named}, and {tower} has {key} "
+                f"{getattr(vision, key)}; name that CLIP in [model] identity"
             )
 
 
 def _files(folder: Path) -> list[Path]:
     """The checkpoint's files; the projector's own file last, where there is one."""
-    found: list[Path] = []
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
-        found = found or sorted(folder.glob(pattern))
-    if not found:
+    files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
         raise FcitError(f"{folder}: no pytorch_model*.bin or model*.safetensors in it")
-    return [*found, *folder.glob("mm_projector.bin")]
+    return [*files, *folder.glob("mm_projector.bin")]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -203,8 +202,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises nearly anything on a broken file
-        line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise FcitError(f"{path}: not a checkpoint file of tensors: {line}") from None
+        raise FcitError(f"{path}: not a checkpoint file of tensors: {first_line(error)}") from None
 
 
 def _renamed(key: str) -> str:
@@ -213,13 +211,7 @@ def _renamed(key: str) -> str:
     return key
 
 
-def _grown(rows: Tensor, size: int) -> Tensor:
+def _add_rows(rows: Tensor, size: int) -> Tensor:
     """A table with rows for the added tokens: the mean row, which greedy decoding never prefers."""
     extra = rows.mean(dim=0, keepdim=True).expand(size - len(rows), -1)
     return torch.cat([rows, extra]) if len(rows) < size else rows
-
-
-def _buffers(model: Any, config: LlavaConfig, dtype: torch.dtype) -> None:
-    """Buffers are in no checkpoint (rotary frequencies): take them from the same layers made anew."""
-    language = model.model.language_model
-    language.rotary_emb = type(language.rotary_emb)(config.text_config)

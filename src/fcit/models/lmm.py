@@ -14,33 +14,32 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.utils import logging
 
-from fcit.models.batch import Batch, collate, make_room
+from fcit.models.batch import Batch, add_image_tokens, collate
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed, prepare
 from fcit.models.decoding import greedy
-from fcit.models.device import give_back
+from fcit.models.device import release_memory
 from fcit.models.features import FeatureCache, fingerprint
-from fcit.models.images import read
+from fcit.models.images import read_image
 from fcit.models.loading import load
-from fcit.models.pictures import Pictures
-from fcit.models.processors import Prepared
-from fcit.models.subspace import Gate, Subspaces, projections
-from fcit.models.vision import Embeds, Seen, Vision, mix
+from fcit.models.processors import ImageReader, PreparedImage
+from fcit.models.subspace import Gate, Subspaces, adapted_layers
+from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
 from fcit.weights import parted
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 
 GRID = "image_grid_thw"
-"""How families that place image tokens in two dimensions call an image's grid."""
+"""The name of an image's grid in families that place image tokens in two dimensions."""
 
 
 class LMM:
     """One base model in one process; adapters, projectors, gates and prompts are swapped in and out.
 
-    `extra` holds a method's own modules (their parameters train with the adapters). `prompts`, when
-    set, is given `base_embeds` and gives embeddings [batch, n, width] that stand before the image's.
-    `gate` is a `subspace.Gate`. `quantize`, `device_map`, `clip`: see `loading.load`; `template`: see
+    `extra` holds a method's own modules, whose parameters train with the adapters. `prompts`, when set,
+    is called with `base_embeds` and returns embeddings [batch, n, width] to put before the image's.
+    `gate` is a `subspace.Gate`. quantize, device_map, clip: see `loading.load`; template: see
     `chat.Chat`.
     """
 
@@ -59,22 +58,19 @@ class LMM:
     ):
         self.model, self.processor = load(folder, device, dtype, quantize, device_map, clip)
         self.parameters = self.model.num_parameters()
-        self.vision = Vision(self.model, self.processor)
+        self.vision = Vision(self.model)
         self.device = self.model.get_input_embeddings().weight.device
         self.tokenizer = self.processor.tokenizer
         config = self.model.config
         self.image_id = int(config.image_token_id)
         self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
-        self.pictures = Pictures(self.processor, config.model_type == "llava")
-        decoder, sizes = self.model.get_decoder(), config.get_text_config()
-        root = next(name for name, part in self.model.named_modules() if part is decoder)
-        found = projections(decoder, sizes.hidden_size, sizes.intermediate_size)
-        self.subspaces = Subspaces(self.model, [f"{root}.{path}" for path in found])
-        self._again: list[nn.Module] = []
+        self.images = ImageReader(self.processor, config.model_type == "llava")
+        self.subspaces = Subspaces(self.model, adapted_layers(self.model))
+        self._checkpointed: list[nn.Module] = []
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
-        self._takes = set(inspect.signature(self.model.base_model.forward).parameters)
+        self._arguments = set(inspect.signature(self.model.base_model.forward).parameters)
         self.isolated = False
         self.extra = nn.ModuleDict()
         self.prompts: Callable[[Tensor], Tensor] | None = None
@@ -82,7 +78,7 @@ class LMM:
 
     @property
     def gate(self):
-        """How much each block gives (see `subspace.Gate`)."""
+        """The weight of each block (see `subspace.Gate`)."""
         return self.subspaces.control.gate
 
     @gate.setter
@@ -101,7 +97,7 @@ class LMM:
         train: Sequence[str] = (),
         train_projector: bool = False,
     ) -> None:
-        """Put a state's adapters and projector in place; those in `train` can then learn."""
+        """Replace adapters and projector by a state's; those in `train` can then learn."""
         blocks, isolated = {}, {}
         for name, weights in state.adapters.items():
             blocks[name], isolated[name] = parted(weights)
@@ -111,8 +107,8 @@ class LMM:
         chosen = per_block or [state.extras.get("projector", self.base_projector)]
         dtype = torch.float32 if train_projector else self.model.dtype
         self.projectors = [
-            {name: one[name].to(self.device, dtype, copy=True) for name in sorted(one)}
-            for one in chosen
+            {name: weights[name].to(self.device, dtype, copy=True) for name in sorted(weights)}
+            for weights in chosen
         ]
         if train_projector:
             for value in self.projectors[-1].values():
@@ -127,22 +123,22 @@ class LMM:
         }
 
     def live(self, name: str) -> Weights:
-        """The tensors of `adapter` in place, gradients and all: what a penalty pulls at."""
+        """The tensors of `adapter` in place, gradients and all, for a penalty on them."""
         return self.subspaces.live(name) | self._own_projector(name)
 
     def gradient(self, name: str, loss: Tensor) -> Weights:
-        """The gradient of a loss by the tensors of `live`; the adapter must be one that learns."""
+        """The gradient of a loss with respect to the tensors of `live`; the adapter must learn."""
         own = self._own_projector(name)
         learning = [*self.subspaces.trained(), *own.values()]
-        for value, slope in zip(learning, torch.autograd.grad(loss, learning), strict=True):
-            value.grad = slope
-        slopes = {key: value.grad for key, value in own.items() if value.grad is not None}
-        return self.subspaces.gradient(name) | slopes
+        for value, gradient in zip(learning, torch.autograd.grad(loss, learning), strict=True):
+            value.grad = gradient
+        gradients = {key: value.grad for key, value in own.items() if value.grad is not None}
+        return self.subspaces.gradient(name) | gradients
 
     @contextmanager
     def instead(self, gate: Gate, projector: Weights | None = None) -> Iterator[None]:
-        """For a while another model, to learn from: this gate, this projector if one is given, no
-        dropout and no gradients."""
+        """Inside, the model is a teacher with this gate and projector (default: its own): no dropout, no
+        gradients."""
         control, own = self.subspaces.control, self.projectors
         kept, dtype = (control.gate, control.noise), next(iter(own[0].values())).dtype
         if projector is not None:
@@ -165,50 +161,52 @@ class LMM:
         return {key: value.detach().cpu().float() for key, value in self.projectors[0].items()}
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """What learns at the adapters' rate: the trained blocks and a method's own modules."""
+        """What learns at the adapters' learning rate: the trained blocks and a method's own modules."""
         return [*self.subspaces.trained(), *self.extra.parameters()]
 
     def projector_parameters(self) -> list[Tensor]:
-        """What learns at the projector's rate."""
-        return [value for one in self.projectors for value in one.values() if value.requires_grad]
+        """What learns at the projector's learning rate."""
+        return [x for weights in self.projectors for x in weights.values() if x.requires_grad]
 
     def checkpoint(self, on: bool) -> None:
-        """Whether the language model's layers keep no activations while training, but are computed
-        again for the gradient: the same numbers in less memory and more time."""
-        self._again = prepare(self.model, self.subspaces.control) if on else []
+        """Turn gradient checkpointing of the language model's layers on or off: the same numbers in less
+        memory and more time."""
+        self._checkpointed = prepare(self.model, self.subspaces.control) if on else []
 
-    def features(self, images: Sequence[Path]) -> list[Seen]:
-        """Image files as they come to the projector, each computed once.
+    def features(self, images: Sequence[Path]) -> list[ImageFeatures]:
+        """Frozen features of image files, each computed once.
 
-        One image is encoded at a time, so that a feature never depends on its neighbours; the next one is
-        opened and prepared meanwhile.
+        One image is encoded at a time, so that its features never depend on other images; the next one
+        is prepared meanwhile.
         """
-        rows = []
-        for path, key, made in self.pictures.opened(images, self.cache):
-            found = self.cache.get(key, partial(self._see, path, made))
-            rows.append(Seen.of(found).to(self.device))
+        rows: list[ImageFeatures] = []
+        for path, key, prepared in self.images.prepare_new(images, self.cache):
+            tensors = self.cache.get(key, partial(self._encode, path, prepared))
+            rows.append(ImageFeatures.from_tensors(tensors).to(self.device))
         return rows
 
-    def _see(self, path: Path, made: Prepared | None) -> Weights:
-        # none was made, but the features were forgotten since
-        return self.vision.see(*(made or self.pictures.prepared(path, read(path)))).flat()
+    def _encode(self, path: Path, prepared: PreparedImage | None) -> Weights:
+        # Where nothing was prepared, the cache had these features and has dropped them since.
+        prepared = prepared or self.images.prepare(path, read_image(path))
+        return self.vision.encode(prepared).to_tensors()
 
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""
-        seen = self.features(images)
-        rows = [self.chat.turns(s, one.text) for s, one in zip(samples, seen, strict=True)]
-        return collate(rows, self.tokenizer.pad_token_id or 0, seen, self.device)
+        features = self.features(images)
+        pairs = zip(samples, features, strict=True)
+        rows = [self.chat.conversation(sample, image.text) for sample, image in pairs]
+        return collate(rows, self.tokenizer.pad_token_id or 0, features, self.device)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
         inputs, labels = self._inputs(batch)
-        with checkpointed(self._again):
+        with checkpointed(self._checkpointed):
             hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         labels = labels.to(hidden.device)  # a model spread over GPUs ends on another than it starts
-        place = labels[:, 1:] != -100
+        answered = labels[:, 1:] != -100
         head = self.model.get_output_embeddings()
-        words = head(hidden[:, :-1][place]).float()
-        return words, labels[:, 1:][place].to(words.device)
+        logits = head(hidden[:, :-1][answered]).float()
+        return logits, labels[:, 1:][answered].to(logits.device)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean cross-entropy over the batch's answer tokens."""
@@ -220,7 +218,7 @@ class LMM:
     ) -> list[str]:
         """Greedy answers to one prompt about one image each, as one left-padded batch."""
         limits = [max_new_tokens] * len(prompts)
-        return [one.text for one in self.complete(prompts, images, limits)]
+        return [completion.text for completion in self.complete(prompts, images, limits)]
 
     @torch.no_grad()
     def complete(
@@ -230,33 +228,35 @@ class LMM:
         limits: Sequence[int],
         wanted: Callable[[], bool] | None = None,
     ) -> list[Completion]:
-        """The same, each answer with its own limit and its counts of tokens; cut short as soon as
-        `wanted`, asked at every token, says no."""
-        seen = self.features(images)
-        asked = zip(prompts, seen, strict=True)
-        encoded = self.chat.ids([self.chat.question(text, one.text) for text, one in asked])
+        """As `generate`, with a limit of tokens for each answer and its counts of tokens.
+
+        `wanted` is called after every token; once it returns False, answers end where they are.
+        """
+        features = self.features(images)
+        pairs = zip(prompts, features, strict=True)
+        encoded = self.chat.encode([self.chat.question(text, image.text) for text, image in pairs])
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
-        inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(seen)))
+        inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(features)))
         rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
-        give_back(self.device.type, self.parameters)
-        asked = mask.sum(dim=1).tolist()
+        release_memory(self.device.type, self.parameters)
+        lengths = mask.sum(dim=1).tolist()
         return [
-            self.chat.completion(row, question, limit, ends)
-            for row, question, limit in zip(rows, asked, limits, strict=True)
+            self.chat.completion(row, length, limit, ends)
+            for row, length, limit in zip(rows, lengths, limits, strict=True)
         ]
 
     @torch.no_grad()
     def base_embeds(self, batch: Batch) -> Tensor:
-        """Image embeddings by the projector as it came, which never learns: [batch, tokens, width], or
-        their means [batch, 1, width] where images have different numbers of tokens."""
-        rows = [one[0] for one in self.vision.embed(batch.images, self._base)]
+        """Image embeddings by the base model's own projector, which never learns: [batch, tokens, width],
+        or their means [batch, 1, width] where images have different numbers of tokens."""
+        rows = [levels[0] for levels in self.vision.project(batch.images, self._base)]
         if len({len(row) for row in rows}) > 1:
             rows = [row.mean(dim=0, keepdim=True) for row in rows]
         return torch.stack(rows)
 
-    def project(self, images: Sequence[Seen]) -> list[Embeds]:
+    def project(self, images: Sequence[ImageFeatures]) -> list[Embeds]:
         """Image embeddings from frozen features; isolated projectors are mixed by the gate."""
-        parts = [self.vision.embed(images, one) for one in self.projectors]
+        parts = [self.vision.project(images, weights) for weights in self.projectors]
         if len(parts) == 1:
             return parts[0]
         gate = self.gate if isinstance(self.gate, Tensor) else None
@@ -267,34 +267,34 @@ class LMM:
         return mix(parts, shares)
 
     def _inputs(self, batch: Batch) -> tuple[dict[str, Any], Tensor]:
-        """What transformers' forward takes, image embeddings among it, and the labels."""
+        """The arguments of transformers' forward, image embeddings among them, and the labels."""
         embeds = self.project(batch.images)
         ids, mask, labels = batch.ids, batch.mask, batch.labels
-        grids = [one.inputs[GRID] for one in batch.images if GRID in one.inputs]
+        grids = [image.inputs[GRID] for image in batch.images if GRID in image.inputs]
         if self.prompts is not None:
             if grids:
                 raise FcitError(
-                    f"method: its prompts stand before the image, but {type(self.model).__name__} "
-                    "places image tokens by their grid; take another method or model"
+                    f"method: its prompts are put before the image, but {type(self.model).__name__} "
+                    "places image tokens by their grid; choose another method or model"
                 )
             before = self.prompts(self.base_embeds(batch)).to(self.model.dtype)
             embeds = [[torch.cat([p, e[0]])] for p, e in zip(before, embeds, strict=True)]
-            ids, mask, labels = make_room(batch, before.shape[1], self.image_id)
-        embeds = [[part.to(self.model.dtype) for part in one] for one in embeds]
+            ids, mask, labels = add_image_tokens(batch, before.shape[1], self.image_id)
+        embeds = [[level.to(self.model.dtype) for level in levels] for levels in embeds]
         inputs = {
             "input_ids": ids,
             "attention_mask": mask,
             "mm_encoder_outputs": self.vision.outputs(batch.images, embeds),
         }
-        if GRID in self._takes and grids:
+        if GRID in self._arguments and grids:
             inputs[GRID] = torch.cat(grids)
         for name in ("mm_token_type_ids", "token_type_ids"):
-            if name in self._takes:
+            if name in self._arguments:
                 inputs[name] = self._types(ids, labels)
         return inputs, labels
 
     def _types(self, ids: Tensor, labels: Tensor) -> Tensor:
-        """Which tokens are an image's; for PaliGemma, which are the answer and all after it."""
+        """1 for image tokens; for PaliGemma, 1 for the answer's tokens and all after them."""
         if self.model.config.model_type == "paligemma":
             return ((labels != -100).cumsum(dim=1) > 0).long()
         return (ids == self.image_id).long()

@@ -1,21 +1,27 @@
-"""A model's processor as it ships, without its part for videos where torchvision is absent."""
+"""A model's processor: loaded as it ships, and what it makes of images."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils.import_utils import is_torchvision_available
 
+from fcit.models.features import FeatureCache
+from fcit.models.images import image_size, open_image, pad_to_square, read_ahead, read_image
 from fcit.types import FcitError
 
 
-def load(folder: str | Path, local: bool = False) -> Any:
-    """The processor of a folder or hub id; images are prepared with Pillow. local: from files that are
-    on this disk, or not at all."""
+def load_processor(folder: str | Path, local: bool = False) -> Any:
+    """The processor of a folder or hub id, which prepares images with Pillow.
+
+    local: use only files on this disk. Without torchvision the part for videos is left out.
+    """
     if not is_torchvision_available():
         config = AutoConfig.from_pretrained(folder, local_files_only=local)
         kind: Any = PROCESSOR_MAPPING.get(type(config), None)
@@ -25,31 +31,79 @@ def load(folder: str | Path, local: bool = False) -> Any:
     return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=local)
 
 
-Prepared = tuple[str, dict[str, Any]]
-"""What stands for an image in a prompt, and all else that a model takes of it, as NumPy arrays."""
+class PreparedImage(NamedTuple):
+    """An image as a model takes it."""
+
+    text: str
+    """What stands for it in a prompt."""
+    inputs: dict[str, Any]
+    """The pixels, and whatever else the model takes, as NumPy arrays."""
 
 
-def prepared(processor: Any, image: Image.Image, path: Path | None = None) -> Prepared:
-    """An RGB image as a model takes it. Raises FcitError, naming its file where `path` tells it, where
-    its processor refuses the image."""
+def prepare_image(processor: Any, image: Image.Image, name: Path | str = "") -> PreparedImage:
+    """Prepare an RGB image. Raises FcitError, which begins with `name`, when the processor refuses it."""
     try:
-        made = processor(
+        inputs = processor(
             text=[processor.image_token],
             images=[image],
             return_tensors="np",
             return_text_replacement_offsets=True,
         )
     except ValueError as error:  # such as a strip a hundred times as wide as high
-        place, size = f"{path}: " if path else "", f"{image.width} x {image.height}"
-        raise FcitError(f"{place}the model takes no image of {size} pixels: {error}") from None
-    return made.pop("text_replacement_offsets")[0][0]["replacement"], made
+        start, size = f"{name}: " if name else "", f"{image.width} x {image.height}"
+        raise FcitError(f"{start}the model takes no image of {size} pixels: {error}") from None
+    text = inputs.pop("text_replacement_offsets")[0][0]["replacement"]
+    return PreparedImage(text, inputs)
 
 
-def blank(processor: Any, size: tuple[int, int], path: Path | None = None) -> tuple[Prepared, int]:
-    """An empty image so wide and high as a model takes it, in place of the file `path`, and how many
-    tokens stand for it in a prompt. Raises FcitError as `prepared` does."""
-    made = prepared(processor, Image.new("RGB", size), path)
-    return made, len(processor.tokenizer(made[0], add_special_tokens=False)["input_ids"])
+def prepare_blank(
+    processor: Any, size: tuple[int, int], name: Path | str = ""
+) -> tuple[PreparedImage, int]:
+    """An empty image of this width and height, prepared, and its number of tokens in a prompt.
+
+    Raises FcitError as `prepare_image` does.
+    """
+    prepared = prepare_image(processor, Image.new("RGB", size), name)
+    return prepared, len(processor.tokenizer(prepared.text, add_special_tokens=False)["input_ids"])
+
+
+class ImageReader:
+    """Image files for one model. `square`: the model was trained on images padded to squares."""
+
+    def __init__(self, processor: Any, square: bool):
+        self.processor, self.square = processor, square
+        self._tokens: dict[tuple[int, int], int] = {}
+
+    def prepare(self, path: Path, data: bytes) -> PreparedImage:
+        """Prepare an image file with this content. Raises FcitError naming the file where it cannot be
+        decoded or the processor refuses it."""
+        image = open_image(data, path)
+        return prepare_image(self.processor, pad_to_square(image) if self.square else image, path)
+
+    def prepare_new(
+        self, paths: Sequence[Path], cache: FeatureCache
+    ) -> Iterator[tuple[Path, str, PreparedImage | None]]:
+        """Every image's path and cache key, and the prepared image where the cache lacks its features.
+        The next image is prepared while the current one is used."""
+        return read_ahead(partial(self._prepare_new, cache), paths)
+
+    def _prepare_new(
+        self, cache: FeatureCache, path: Path
+    ) -> tuple[Path, str, PreparedImage | None]:
+        data = read_image(path)
+        key = cache.key(data)
+        return path, key, None if key in cache else self.prepare(path, data)
+
+    def token_counts(self, paths: Sequence[Path]) -> list[int]:
+        """The number of tokens of each image, from its width and height alone; 0 for all where images
+        are padded to squares, because then all have the same number."""
+        if self.square:
+            return [0] * len(paths)
+        sizes = {path: image_size(path) for path in paths}
+        for path, size in sizes.items():
+            if size not in self._tokens:
+                _, self._tokens[size] = prepare_blank(self.processor, size, path)
+        return [self._tokens[sizes[path]] for path in paths]
 
 
 def images_only(kind: Any) -> Any:

@@ -1,95 +1,95 @@
-"""How large a model is and what training it takes, from its configuration alone: no weight is read."""
+"""How large a model is and how long its prompts are, from its configuration and processor alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForImageTextToText, CLIPConfig, CLIPModel
+from transformers import AutoConfig, CLIPConfig, CLIPModel
 
-from fcit.models import looks
-from fcit.models.subspace import projections
-from fcit.models.vision import projector
-from fcit.types import FcitError, Weights
-from fcit.weights import PEFT_PREFIX
+from fcit.models import llava_original
+from fcit.models.chat import Chat
+from fcit.models.loading import blank_model
+from fcit.models.processors import load_processor, prepare_blank
+from fcit.models.subspace import adapted_layers, blank_block
+from fcit.models.vision import find_projector
+from fcit.types import FcitError, Sample, Weights, first_line
+
+PHOTO = (640, 480)
+"""Width and height of a usual photograph, taken where no image is given."""
 
 
 @dataclass(frozen=True)
-class Size:
-    """Shapes of a model: parameters of its parts (matrices: of the decoder's Linear layers, which
-    quantising makes smaller), the adapted layers (in, out), the projector's tensors, the language model's
-    measures, and bytes of a number on disk. Of the image it was asked for: tokens, patches, and numbers
-    that reach the projector (0 where no processor tells)."""
+class ModelSize:
+    """Numbers of parameters, and the shapes that memory and time depend on."""
 
     decoder: int
+    """Parameters of the language model without its embeddings."""
     matrices: int
+    """Those in Linear layers, which quantization makes smaller."""
     vision: int
+    """Parameters of the vision tower without the projector."""
     others: int
+    """All other parameters."""
     layers: Mapping[str, tuple[int, int]]
+    """Path of every adapted layer -> (in, out)."""
     projector: Mapping[str, tuple[int, ...]]
+    """Name of every tensor of the projector -> shape."""
     depth: int
     hidden: int
     intermediate: int
     heads: int
     vocabulary: int
     stored: int
+    """Bytes of a number on disk."""
     image_tokens: int = 0
+    """Tokens of the given image in a prompt (0: there is no processor to ask)."""
     patches: int = 0
+    """Its patches in the vision tower."""
     features: int = 0
+    """The numbers of it that reach the projector."""
 
     @property
     def parameters(self) -> int:
-        """All of them."""
+        """The model's parameters."""
         return self.decoder + self.vision + self.others
 
     def blank(self, rank: int) -> Weights:
         """A block of adapters of this model's shapes; all zero."""
-        block: Weights = {}
-        for path, (wide, out) in self.layers.items():
-            block[f"{PEFT_PREFIX}{path}.lora_A.weight"] = torch.zeros(rank, wide)
-            block[f"{PEFT_PREFIX}{path}.lora_B.weight"] = torch.zeros(out, rank)
-        return block
+        return blank_block(self.layers, rank)
 
     def blank_projector(self) -> Weights:
         """A projector of this model's shapes; all zero."""
         return {name: torch.zeros(shape) for name, shape in self.projector.items()}
 
 
-def size(
-    folder: str | Path, clip: str | Path = "", picture: tuple[int, int] = looks.PICTURE
-) -> Size:
-    """The size of a model whose configuration is on this disk, for an image so wide and high; `clip` as
-    in `loading.load`. Raises FcitError where there is no such configuration, or where the processor
-    refuses such images."""
+def model_size(
+    folder: str | Path, clip: str | Path = "", picture: tuple[int, int] = PHOTO
+) -> ModelSize:
+    """The size of a model whose configuration is on this disk, for an image of this width and height.
+
+    clip: see `loading.load`. Raises FcitError where there is no such configuration, or where the
+    processor refuses such images.
+    """
     try:
-        config: Any = looks.config(folder, clip)
-        with torch.device("meta"):
-            model: Any = AutoModelForImageTextToText.from_config(config)
+        config = _config(folder, clip)
+        model = blank_model(config)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        line = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        said = "no configuration to plan with (its config.json would do)"
-        raise FcitError(f"[model] path: {folder}: {said}: {line}") from None
+        reason = "no configuration to plan with (its config.json would do)"
+        raise FcitError(f"[model] path: {folder}: {reason}: {first_line(error)}") from None
     decoder, text = model.get_decoder(), config.get_text_config()
-    root = next(name for name, part in model.named_modules() if part is decoder)
-    found = projections(decoder, text.hidden_size, text.intermediate_size)
-    linear = {path: decoder.get_submodule(path) for path in found}
-    parts = projector(model)
-    learnt = {
-        prefix + name: tuple(value.shape)
-        for prefix, part in parts
-        for name, value in part.named_parameters()
-    }
-    embeddings, tower = _count(model.get_input_embeddings()), model.get_encoder(modality="image")
-    within = sum(_count(part) for _, part in parts if any(part is one for one in tower.modules()))
-    vision = _count(tower) - within
-    tokens, patches = _image(folder, clip, config, picture)
-    eyes, chosen = config.vision_config, getattr(config, "vision_feature_layer", -1)
+    parts, tower = find_projector(model), model.get_encoder(modality="image")
+    embeddings, inside = _count(model.get_input_embeddings()), set(tower.modules())
+    vision = _count(tower) - sum(_count(part) for _, part in parts if part in inside)
+    tokens, patches = _image_tokens(folder, clip, config, picture)
+    chosen = getattr(config, "vision_feature_layer", -1)
     levels = len(chosen) if isinstance(chosen, list | tuple) else 1
-    return Size(
+    return ModelSize(
         decoder=_count(decoder) - embeddings,
         matrices=sum(
             part.weight.numel() for part in decoder.modules() if isinstance(part, nn.Linear)
@@ -97,9 +97,14 @@ def size(
         vision=vision,
         others=_count(model) - _count(decoder) - vision + embeddings,
         layers={
-            f"{root}.{path}": (one.in_features, one.out_features) for path, one in linear.items()
+            path: (linear.in_features, linear.out_features)
+            for path, linear in adapted_layers(model).items()
         },
-        projector=learnt,
+        projector={
+            prefix + name: tuple(value.shape)
+            for prefix, part in parts
+            for name, value in part.named_parameters()
+        },
         depth=text.num_hidden_layers,
         hidden=text.hidden_size,
         intermediate=text.intermediate_size,
@@ -108,38 +113,88 @@ def size(
         stored=(config.dtype or torch.float32).itemsize,
         image_tokens=tokens,
         patches=patches,
-        features=patches * eyes.hidden_size * levels * len(parts),
+        features=patches * config.vision_config.hidden_size * levels * len(parts),
     )
 
 
-def _image(
+def _config(folder: str | Path, clip: str | Path) -> Any:
+    if llava_original.recognize(folder):
+        return llava_original.configure(Path(folder), clip)[0]
+    return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def _image_tokens(
     folder: str | Path, clip: str | Path, config: Any, picture: tuple[int, int]
 ) -> tuple[int, int]:
-    """An image's tokens and patches; LLaVA-1.5's are always the same, others' are what their processor
-    makes of the image."""
+    """An image's tokens and patches: LLaVA-1.5's are fixed, others' depend on the image."""
     if config.model_type == "llava":
         patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
         return patches, patches
     try:
-        look = looks.Look(folder, clip)
+        counter = TokenCounter(folder, clip)
     except FcitError:
         return 0, 0
-    return look.image(picture)[1:]
+    return counter.image(picture)[1:]
 
 
-def encoder(folder: str | Path) -> tuple[int, int]:
-    """How wide an identity encoder's text features are, and its parameters. Raises FcitError where its
-    configuration cannot be read, or is of no CLIP."""
+class TokenCounter:
+    """Counts tokens with a model's processor, from files on this disk.
+
+    clip: see `loading.load`; template: see `chat.Chat`. Raises FcitError where there is no processor.
+    """
+
+    def __init__(self, folder: str | Path, clip: str | Path = "", template: str = ""):
+        self.template = template
+        self.config: Any
+        try:
+            if llava_original.recognize(folder):
+                self.config, self.processor = llava_original.configure(Path(folder), clip)
+            else:
+                self.config = _config(folder, clip)
+                self.processor = load_processor(folder, local=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            line = first_line(error)
+            raise FcitError(f"[model] path: {folder}: no processor: {line}") from None
+
+    def image(self, size: tuple[int, int]) -> tuple[str, int, int]:
+        """Of an image of this width and height: the text that stands for it in a prompt, that text's
+        tokens, and the vision tower's patches. Raises FcitError where the processor refuses it."""
+        prepared, tokens = prepare_blank(self.processor, size)
+        return prepared.text, tokens, self._patches(prepared.inputs["pixel_values"].shape)
+
+    def _patches(self, shape: tuple[int, ...]) -> int:
+        """Pixels are a row for each patch, or tiles [..., channels, height, width]."""
+        if len(shape) == 2:
+            return shape[0]
+        side: Any = self.config.vision_config.patch_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return prod(shape[:-3]) * (shape[-2] // height) * (shape[-1] // width)
+
+    def lengths(
+        self, samples: Sequence[Sample], image: str, max_length: int
+    ) -> list[tuple[int, int]]:
+        """Each training sample's tokens, and those of its answers; `image` stands for its image."""
+        kind, token = self.config.model_type, int(self.config.image_token_id)
+        chat = Chat(self.processor, max_length, token, self.template, kind)
+        rows = [chat.conversation(sample, image) for sample in samples]
+        return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
+
+
+def encoder_size(folder: str | Path) -> tuple[int, int]:
+    """The width of an identity encoder's text features, and its number of parameters.
+
+    Raises FcitError where its configuration cannot be read or is not a CLIP's.
+    """
     try:
-        found, _ = CLIPConfig.get_config_dict(folder, local_files_only=True)
-        if (kind := found.get("model_type")) != "clip":
+        table, _ = CLIPConfig.get_config_dict(folder, local_files_only=True)
+        if (kind := table.get("model_type")) != "clip":
             raise ValueError(f"its model_type is {kind!r}, not 'clip'")
-        config: Any = CLIPConfig.from_dict(found)
+        config: Any = CLIPConfig.from_dict(table)
         with torch.device("meta"):
             model = CLIPModel(config)
         return int(config.text_config.hidden_size), _count(model)
     except (OSError, ValueError, AttributeError) as error:
-        line = str(error).strip().splitlines()[0].rstrip(".")
+        line = first_line(error)
         raise FcitError(f"[model] identity: {folder}: no configuration: {line}") from None
 
 

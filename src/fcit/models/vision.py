@@ -1,10 +1,10 @@
-"""Images in any family of models: what is frozen is computed once, the projector learns.
+"""Images in any family of models: frozen features are computed once, the projector learns.
 
 transformers gives every family one function from pixels to image embeddings, `get_image_features`, and
-takes such embeddings back as `mm_encoder_outputs`. What reaches the projector is recorded there once
-per image. From then on the projector alone runs, with whatever weights; what a family does after it
-(tiles put together, new lines, windows put in order, features for deeper layers) is its own code
-again, run over a vision tower whose layers are passed over.
+takes such embeddings back as `mm_encoder_outputs`. What reaches the projector is recorded once per image.
+From then on the projector alone runs, with whatever weights. What a family does after its projector
+(joining tiles, adding line breaks, reordering windows, features for deeper layers) is done by its own
+code, run again with the vision tower's layers skipped.
 """
 
 from __future__ import annotations
@@ -20,109 +20,105 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from fcit.models.processors import PreparedImage
 from fcit.types import FcitError, Weights
 
 Embeds = list[Tensor]
-"""An image's embeddings [n, width], and, in some families, more of the same shape for deeper layers."""
+"""An image's embeddings [n, width], and in some families more of the same shape for deeper layers."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One image as it comes to the projector.
-
-    text: what stands for it in a prompt. parts: the input of each part of the projector. inputs: what
-    the family's code takes beside pixels (grids, sizes, masks). pixels: the shape of the pixels.
-    plain: the projector's output is already the embeddings. stacked: the model takes embeddings as
-    one tensor, not as a list. skip: the vision tower's layers may be passed over.
-    """
+class ImageFeatures:
+    """One image as it reaches the projector."""
 
     text: str
+    """What stands for the image in a prompt."""
     parts: tuple[Tensor, ...]
+    """The input of each part of the projector."""
     inputs: dict[str, Tensor]
+    """What the family's code takes beside pixels (grids, sizes, masks)."""
     pixels: tuple[int, ...]
+    """The shape of the pixels."""
     plain: bool = True
+    """The projector's output already is the embeddings."""
     stacked: bool = False
+    """The model takes embeddings as one tensor, not as a list."""
     skip: bool = True
+    """The vision tower's layers can be skipped when the family's code runs again."""
 
-    def to(self, device: torch.device) -> Seen:
+    def to(self, device: torch.device) -> ImageFeatures:
         """The same, its tensors on a device."""
         inputs = {name: value.to(device) for name, value in self.inputs.items()}
         return replace(self, parts=tuple(part.to(device) for part in self.parts), inputs=inputs)
 
-    def flat(self) -> Weights:
-        """All of it as named tensors, for the cache."""
-        form = [self.plain, self.stacked, self.skip]
+    def to_tensors(self) -> Weights:
+        """All fields as named tensors, for the cache."""
+        flags = [self.plain, self.stacked, self.skip]
         return {
             "text": torch.tensor(list(self.text.encode()), dtype=torch.uint8),
-            "form": torch.tensor(form, dtype=torch.uint8),
+            "form": torch.tensor(flags, dtype=torch.uint8),
             "pixels": torch.tensor(self.pixels),
             **{f"part.{at}": part.contiguous() for at, part in enumerate(self.parts)},
             **{f"input.{name}": value.contiguous() for name, value in self.inputs.items()},
         }
 
     @staticmethod
-    def of(flat: Weights) -> Seen:
-        """What `flat` was made of."""
-        plain, stacked, skip = (bool(one) for one in flat["form"].tolist())
-        count = sum(name.startswith("part.") for name in flat)
-        return Seen(
-            flat["text"].numpy().tobytes().decode(),
-            tuple(flat[f"part.{at}"] for at in range(count)),
-            {name[6:]: value for name, value in flat.items() if name.startswith("input.")},
-            tuple(flat["pixels"].tolist()),
-            plain,
-            stacked,
-            skip,
+    def from_tensors(tensors: Weights) -> ImageFeatures:
+        """The inverse of `to_tensors`."""
+        count = sum(name.startswith("part.") for name in tensors)
+        return ImageFeatures(
+            tensors["text"].numpy().tobytes().decode(),
+            tuple(tensors[f"part.{at}"] for at in range(count)),
+            {name[6:]: value for name, value in tensors.items() if name.startswith("input.")},
+            tuple(tensors["pixels"].tolist()),
+            *map(bool, tensors["form"].tolist()),
         )
 
 
 class Vision:
-    """The way of images through one model. Raises FcitError where a model has no such way."""
+    """The image side of one model. Raises FcitError where a model takes no image embeddings."""
 
-    def __init__(self, model: Any, processor: Any):
-        self.model, self.processor = model, processor
-        self.base = model.base_model
-        takes = inspect.signature(self.base.forward).parameters
-        if "mm_encoder_outputs" not in takes or not hasattr(self.base, "get_image_features"):
+    def __init__(self, model: Any):
+        self.model, self.base = model, model.base_model
+        parameters = inspect.signature(self.base.forward).parameters
+        if "mm_encoder_outputs" not in parameters or not hasattr(self.base, "get_image_features"):
             raise FcitError(
                 f"[model] path: {type(model).__name__} takes no image embeddings from outside; fcit "
                 "trains models that do (docs/models.md)"
             )
-        self.named = projector(model)
-        self.layers = _longest(model.get_encoder(modality="image"))
-        self.kind: type = BaseModelOutputWithPooling
+        self.projector = find_projector(model)
+        self.layers = _layers(model.get_encoder(modality="image"))
+        self.output_type: type = BaseModelOutputWithPooling
 
     @property
-    def device(self) -> torch.device:
-        """Where the projector is."""
-        return next(self.named[0][1].parameters()).device
-
-    @property
-    def places(self) -> dict[str, str]:
-        """The path in the model of every part of the projector, and the prefix of its weights' names."""
-        modules = list(self.model.named_modules())
-        return {path: prefix for prefix, part in self.named for path, one in modules if one is part}
+    def projector_paths(self) -> dict[str, str]:
+        """The path in the model of every part of the projector -> the prefix of its weights' names."""
+        prefixes = {part: prefix for prefix, part in self.projector}
+        modules = self.model.named_modules()
+        return {path: prefixes[module] for path, module in modules if module in prefixes}
 
     def weights(self) -> Weights:
         """The projector's parameters, in place."""
         return {
             prefix + name: value
-            for prefix, part in self.named
+            for prefix, part in self.projector
             for name, value in part.named_parameters()
         }
 
     @torch.no_grad()
-    def see(self, text: str, made: dict[str, Any]) -> Seen:
-        """One image, as `processors.prepared` made it, through the frozen tower."""
-        device, dtype = self.device, self.model.dtype
-        takes = inspect.signature(self.base.get_image_features).parameters
+    def encode(self, image: PreparedImage) -> ImageFeatures:
+        """One image through the frozen tower."""
+        device, dtype = next(self.projector[0][1].parameters()).device, self.model.dtype
+        parameters = inspect.signature(self.base.get_image_features).parameters
         inputs = {
             name: torch.as_tensor(value, device=device)
-            for name, value in made.items()
-            if name in takes and name != "pixel_values"
+            for name, value in image.inputs.items()
+            if name in parameters and name != "pixel_values"
         }
-        pixels = torch.as_tensor(made["pixel_values"]).to(device, dtype)
-        calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {part: [] for _, part in self.named}
+        pixels = torch.as_tensor(image.inputs["pixel_values"]).to(device, dtype)
+        calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {
+            part: [] for _, part in self.projector
+        }
 
         def record(part: nn.Module, args: Any, output: Tensor) -> None:
             calls[part].append((args[0], output))
@@ -133,40 +129,36 @@ class Vision:
         finally:
             for hook in hooks:
                 hook.remove()
-        if any(len(made) != 1 for made in calls.values()):
+        if any(len(recorded) != 1 for recorded in calls.values()):
             raise FcitError(
                 f"{type(self.model).__name__}: its projector does not run once per image"
             )
-        seen, given = zip(*(made[0] for made in calls.values()), strict=True)
+        parts, outputs = zip(*(recorded[0] for recorded in calls.values()), strict=True)
         stacked = isinstance(output.pooler_output, Tensor)
-        whole = _whole(output.pooler_output)
-        plain = len(given) == 1 and torch.equal(given[0].reshape(-1, whole.shape[-1]), whole)
-        one = Seen(text, seen, inputs, tuple(pixels.shape), plain, stacked)
-        return one if plain else self._split(one, given, whole)
+        embeds = _flat(output.pooler_output)
+        plain = len(outputs) == 1 and torch.equal(outputs[0].reshape(-1, embeds.shape[-1]), embeds)
+        features = ImageFeatures(image.text, parts, inputs, tuple(pixels.shape), plain, stacked)
+        return features if plain else self._checked(features, outputs, embeds)
 
-    def embed(self, images: Sequence[Seen], weights: Weights) -> list[Embeds]:
+    def project(self, images: Sequence[ImageFeatures], weights: Weights) -> list[Embeds]:
         """Embeddings of images (on the model's device) by a projector with these weights."""
-        made = [
-            self._run(part, prefix, weights, [one.parts[at] for one in images])
-            for at, (prefix, part) in enumerate(self.named)
+        outputs = [
+            self._run(part, prefix, weights, [image.parts[at] for image in images])
+            for at, (prefix, part) in enumerate(self.projector)
         ]
         return [
-            [outs[0].flatten(0, -2)] if one.plain else self._after(one, outs)
-            for one, *outs in zip(images, *made, strict=True)
+            [parts[0].flatten(0, -2)] if image.plain else self._finish(image, parts)
+            for image, *parts in zip(images, *outputs, strict=True)
         ]
 
-    def outputs(self, images: Sequence[Seen], embeds: Sequence[Embeds]) -> dict[str, Any]:
+    def outputs(self, images: Sequence[ImageFeatures], embeds: Sequence[Embeds]) -> dict[str, Any]:
         """Embeddings in the form in which transformers takes them."""
-        pooled: Any = tuple(one[0] for one in embeds)
+        pooled: Any = tuple(levels[0] for levels in embeds)
         if images[0].stacked:
             pooled = torch.cat(pooled)[None]
-        deeper = {
-            "deepstack_features": [
-                list(level) for level in zip(*(e[1:] for e in embeds), strict=True)
-            ]
-        }
-        given = deeper if len(embeds[0]) > 1 else {}
-        return {"image": self.kind(pooler_output=pooled, **given)}
+        deeper = [list(level) for level in zip(*(levels[1:] for levels in embeds), strict=True)]
+        fields = {"deepstack_features": deeper} if deeper else {}
+        return {"image": self.output_type(pooler_output=pooled, **fields)}
 
     def _run(
         self, part: nn.Module, prefix: str, weights: Weights, inputs: Sequence[Tensor]
@@ -174,39 +166,41 @@ class Vision:
         """One part's output for each image: in one call where their shapes allow."""
         own = {k[len(prefix) :]: v for k, v in weights.items() if k.startswith(prefix)}
         dtype = next(iter(own.values())).dtype
-        if len({one.shape[1:] for one in inputs}) > 1:
-            return [functional_call(part, own, (one.to(dtype),)) for one in inputs]
-        rows = [len(one) for one in inputs]
+        if len({x.shape[1:] for x in inputs}) > 1:
+            return [functional_call(part, own, (x.to(dtype),)) for x in inputs]
+        rows = [len(x) for x in inputs]
         output = functional_call(part, own, (torch.cat(list(inputs)).to(dtype),))
         return list(output.split([count * len(output) // sum(rows) for count in rows]))
 
-    def _after(self, one: Seen, given: Sequence[Tensor]) -> Embeds:
+    def _finish(self, image: ImageFeatures, outputs: Sequence[Tensor]) -> Embeds:
         """What the family makes of its projector's outputs for an image."""
-        device, dtype = given[0].device, self.model.dtype
         # Ones, because some families drop tiles that are all zero.
-        pixels = torch.ones((), device=device, dtype=dtype).expand(one.pixels)
+        pixels = torch.ones((), device=outputs[0].device, dtype=self.model.dtype)
         with ExitStack() as stack:
-            for layer in self.layers if one.skip else ():
-                stack.enter_context(_instead(layer, _pass))
-            for (_, part), value in zip(self.named, given, strict=True):
-                stack.enter_context(_instead(part, lambda *_, v=value, **__: v))
+            for layer in self.layers if image.skip else ():
+                stack.enter_context(_replaced(layer, _identity))
+            for (_, part), value in zip(self.projector, outputs, strict=True):
+                stack.enter_context(_replaced(part, lambda *_, v=value, **__: v))
             output = self.base.get_image_features(
-                pixel_values=pixels, **one.inputs, return_dict=True
+                pixel_values=pixels.expand(image.pixels), **image.inputs, return_dict=True
             )
-        self.kind = type(output)
+        self.output_type = type(output)
         deeper = getattr(output, "deepstack_features", None) or ()
-        return [_whole(output.pooler_output), *(_whole(level) for level in deeper)]
+        return [_flat(output.pooler_output), *map(_flat, deeper)]
 
-    def _split(self, one: Seen, given: Sequence[Tensor], whole: Tensor) -> Seen:
-        """The image as `embed` can use it: the tower's layers passed over if that changes nothing."""
+    def _checked(
+        self, image: ImageFeatures, outputs: Sequence[Tensor], embeds: Tensor
+    ) -> ImageFeatures:
+        """The image in the form that `_finish` turns into the same embeddings as the whole model: with
+        the tower's layers skipped if that changes nothing."""
         for skip in (True, False):
-            tried = replace(one, skip=skip)
+            candidate = replace(image, skip=skip)
             try:
-                again = self._after(tried, given)[0]
+                finished = self._finish(candidate, outputs)[0]
             except (RuntimeError, TypeError, ValueError, IndexError):
                 continue
-            if again.shape == whole.shape and torch.equal(again, whole):
-                return tried
+            if torch.equal(finished, embeds):
+                return candidate
         raise FcitError(
             f"[model] path: what {type(self.model).__name__} does after its projector depends on more "
             "than the projector's output; fcit cannot train it"
@@ -225,58 +219,58 @@ def mix(parts: Sequence[Sequence[Embeds]], shares: Tensor) -> list[Embeds]:
             continue
         images = zip(weights, *rows, strict=True)
         mixed.append([torch.einsum("k,ktd->td", w, torch.stack(row)) for w, *row in images])
-    return [list(one) for one in zip(*mixed, strict=True)]
+    return [list(levels) for levels in zip(*mixed, strict=True)]
 
 
-def projector(model: Any) -> list[tuple[str, nn.Module]]:
-    """A model's projector, found by its place: (prefix of its weights' names, module).
+def find_projector(model: Any) -> list[tuple[str, nn.Module]]:
+    """A model's projector: (prefix of its weights' names, module) of each part.
 
     It is the module beside the vision tower and the language model; where there is none, those at the
-    end of the tower that come out as wide as the language model.
+    end of the tower whose output is as wide as the language model.
     """
     decoder, vision = model.get_decoder(), model.get_encoder(modality="image")
     audio = model.get_encoder(modality="audio")
-    for part in model.base_model.children():
-        if part not in (vision, decoder, audio) and any(True for _ in part.parameters()):
-            return [("", part)]
-    width, layers = model.config.get_text_config().hidden_size, _longest(vision)
-    found: list[tuple[str, nn.Module]] = []
+    for module in model.base_model.children():
+        if module not in (vision, decoder, audio) and any(True for _ in module.parameters()):
+            return [("", module)]
+    width, layers = model.config.get_text_config().hidden_size, _layers(vision)
+    parts: list[tuple[str, nn.Module]] = []
     for name, child in vision.named_children():
         several = isinstance(child, nn.ModuleList)
         for number, part in child.named_children() if several else [("", child)]:
-            linear = [one for one in part.modules() if isinstance(one, nn.Linear)]
+            linear = [module for module in part.modules() if isinstance(module, nn.Linear)]
             if part not in layers and linear and linear[-1].out_features == width:
-                found.append((f"{name}.{number}." if several else f"{name}.", part))
-    if not found:
+                parts.append((f"{name}.{number}." if several else f"{name}.", part))
+    if not parts:
         raise FcitError(f"[model] path: no projector found in {type(model).__name__}")
-    return found
+    return parts
 
 
-def _longest(module: nn.Module) -> list[nn.Module]:
+def _layers(tower: nn.Module) -> list[nn.Module]:
     """A tower's layers: its longest list of modules."""
-    lists = [list(one) for one in module.modules() if isinstance(one, nn.ModuleList)]
+    lists = [list(module) for module in tower.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=[])
 
 
-def _whole(value: Any) -> Tensor:
+def _flat(value: Any) -> Tensor:
     """Embeddings of one image, given as a tensor or a list of them, as [n, width]."""
     tensor = value if isinstance(value, Tensor) else torch.cat([*value])
     return tensor.reshape(-1, tensor.shape[-1])
 
 
-def _pass(*args: Any, **named: Any) -> Any:
+def _identity(*args: Any, **named: Any) -> Any:
     return args[0] if args else named["hidden_states"]
 
 
 @contextmanager
-def _instead(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """For a while a module does this."""
-    kept = module.__dict__.get("forward")
+def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """For a while this is a module's forward pass."""
+    original = module.__dict__.get("forward")
     module.forward = forward
     try:
         yield
     finally:
-        if kept is None:
+        if original is None:
             del module.__dict__["forward"]
         else:
-            module.forward = kept
+            module.forward = original

@@ -67,9 +67,10 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
 
     Raises FcitError where the recipe cannot be run whatever data and model are there.
     """
-    from fcit.models import looks, memory
-    from fcit.models import size as sizes
     from fcit.models.device import choose
+    from fcit.models.features import MEMORY_BYTES
+    from fcit.models.memory import training_memory
+    from fcit.models.size import PHOTO, model_size
 
     experiment, notes = Experiment(config), list[str]()
     if measure:
@@ -98,8 +99,8 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
     )
     try:
         samples, pictures = counts.some()
-        largest = max(pictures, key=estimates.area, default=looks.PICTURE)
-        size = sizes.size(experiment.model_path(), config.model.identity, largest)
+        largest = max(pictures, key=estimates.area, default=PHOTO)
+        size = model_size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
         notes.append(f"{error}; bytes, memory and time are left out")
         return replace(found, notes=tuple(notes))
@@ -117,11 +118,11 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         spans = estimates.spans(experiment, size, samples, pictures, notes)
         count = sum(one.steps or 0 for one in stages)
         total = sum(one.samples or 0 for one in stages)
-        images = total or memory.CACHE  # not known: more than the cache will hold
+        images = total or MEMORY_BYTES  # not known: more than the cache will hold
         last, number = traffic[-1].last, dtype.itemsize
         load = estimates.load(experiment, last, spans, images, number, device)
         known = {"identity encoder": 4 * encoder} if encoder else {}
-        found = replace(found, memory=memory.memory(size, load) | known)
+        found = replace(found, memory=training_memory(size, load) | known)
         if config.model.device_map:
             notes.append(
                 "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
@@ -196,12 +197,12 @@ def _of(counts: Counts, task: Task, client: int) -> int | None:
 
 def _encoder(experiment: Experiment, notes: list[str]) -> tuple[int, int]:
     """How wide identity tokens are, and the parameters of what makes them; 0 where there are none."""
-    from fcit.models.size import encoder
+    from fcit.models.size import encoder_size
 
     if experiment.method.identity is None:
         return 0, 0
     try:
-        return encoder(experiment.identity_path())
+        return encoder_size(experiment.identity_path())
     except FcitError as error:
         notes.append(
             f"{error}; identity tokens are taken to be {WIDTH} wide, and their encoder to take no memory"

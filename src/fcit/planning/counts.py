@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fcit.benchmark import datasets
 from fcit.benchmark.partition import split
-from fcit.models.images import measure
+from fcit.models.images import image_size
 from fcit.types import Sample, Task
 from fcit.worker.experiment import Experiment
 
@@ -83,11 +83,11 @@ class Counts:
             found = [
                 one for name in names for one in self.experiment.samples(name, "train")[:LOOKED_AT]
             ]
-            return found, list(map(measure, self.experiment.data_of(found).images))
+            return found, list(map(image_size, self.experiment.data_of(found).images))
         from fcit import suite as mini
 
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "mini"
             mini.write(root, self.config.seed, 8, 1, names)
             found = [one for name in names for one in datasets.read(root, name, "train")]
-            return found, [measure(datasets.image_path(root, one)) for one in found]
+            return found, [image_size(datasets.image_path(root, one)) for one in found]

@@ -18,8 +18,8 @@ from fcit.worker.model import ModelWorker
 if TYPE_CHECKING:
     import torch
 
-    from fcit.models.memory import Load
-    from fcit.models.size import Size
+    from fcit.models.memory import TrainingStep
+    from fcit.models.size import ModelSize
 
 LETTERS = 3.5
 """Characters of a token where there is no tokenizer to ask."""
@@ -44,7 +44,7 @@ class Spans:
 
 def spans(
     experiment: Experiment,
-    size: Size,
+    size: ModelSize,
     samples: Sequence[Sample],
     pictures: Sequence[Picture],
     notes: list[str],
@@ -53,7 +53,7 @@ def spans(
     on this disk, and without samples as the longest there may be. `pictures`: their images' sizes, of
     which `size` knows the largest; the mean goes by the one in the middle. Raises FcitError where
     training would: samples that are too long, images that the processor refuses."""
-    from fcit.models.looks import Look
+    from fcit.models.size import TokenCounter
 
     config = experiment.config
     limit, largest = config.training.max_length, size.image_tokens
@@ -63,14 +63,16 @@ def spans(
         return Spans(whole, 10, whole, 10)
     middle = sorted(pictures, key=area)[len(pictures) // 2]
     try:
-        look = Look(experiment.model_path(), config.model.identity, config.model.template)
+        counter = TokenCounter(
+            experiment.model_path(), config.model.identity, config.model.template
+        )
     except FcitError as error:
         notes.append(f"{error}; {LETTERS} characters are taken to be a token")
         tokens = largest
         rows = [_guess(one, tokens, limit) for one in samples]
     else:
-        image, tokens, _ = look.image(middle)
-        rows = look.lengths(samples, image, limit)
+        image, tokens, _ = counter.image(middle)
+        rows = counter.lengths(samples, image, limit)
     whole, said = [row[0] for row in rows], [row[1] for row in rows]
     longest = min(limit, max(whole) + largest - tokens)
     return Spans(fmean(whole), fmean(said), longest, max(said))
@@ -90,16 +92,16 @@ def _guess(sample: Sample, image: int, limit: int) -> tuple[int, int]:
 
 def load(
     experiment: Experiment, job: Job, spans: Spans, images: int, number: int, device: str
-) -> Load:
+) -> TrainingStep:
     """The heaviest pass of a run: `job` is a message of its last stage, `images` how many are seen in
     all, `number` the bytes of one."""
-    from fcit.models.memory import BITS, Load
+    from fcit.models.memory import QUANTIZED_BYTES, TrainingStep
 
     training, method = experiment.config.training, experiment.method
     received = job.received
     trained = len(method.trains(received))
     batch = min(training.micro_batch or training.batch_size, training.batch_size)
-    return Load(
+    return TrainingStep(
         batch=batch,
         length=spans.longest,
         answered=batch * spans.most,
@@ -110,8 +112,8 @@ def load(
         step=training.batch_size,
         images=images,
         number=number,
-        weight=BITS.get(experiment.config.model.quantize, number),
-        scores=device == "cpu",
+        weight=QUANTIZED_BYTES.get(experiment.config.model.quantize, number),
+        cpu=device == "cpu",
         dropout=training.dropout > 0,
         checkpointing=training.checkpointing,
     )
@@ -139,7 +141,7 @@ def rate(device: str, dtype: torch.dtype, threads: int) -> float:
         torch.set_num_threads(before)
 
 
-def seconds(size: Size, spans: Spans, rate: float, config: Config) -> tuple[float, float]:
+def seconds(size: ModelSize, spans: Spans, rate: float, config: Config) -> tuple[float, float]:
     """Of one training sample, and of one answer, in matrix products alone: a lower bound.
 
     A frozen layer costs as much backward as forward; recomputing costs one more. A new image is seen

@@ -17,7 +17,7 @@ from fcit.worker.experiment import Experiment
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from fcit.models.size import Size
+    from fcit.models.size import ModelSize
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Traffic:
     usual: Job
 
 
-def rehearse(experiment: Experiment, size: Size, width: int) -> list[Traffic]:
+def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[Traffic]:
     """What every client of every round is sent and sends, by stage.
 
     Methods, federated optimizer and server are the real ones; clients return what they got. Every
@@ -82,7 +82,7 @@ def cap(experiment: Experiment) -> int:
 class _Blank:
     """An engine whose clients return what they were sent."""
 
-    def __init__(self, experiment: Experiment, size: Size, width: int):
+    def __init__(self, experiment: Experiment, size: ModelSize, width: int):
         self.experiment, self.size, self.width = experiment, size, width
         self.tasks: dict[str, int] = {}
 
@@ -129,7 +129,7 @@ class _Model:
 
     device = "cpu"
 
-    def __init__(self, received: State, size: Size):
+    def __init__(self, received: State, size: ModelSize):
         self.received, self.size = received, size
         self.layers = list(size.layers)
         self.gate: Any = None

@@ -85,7 +85,7 @@ def take_turn(
     """
     import torch
 
-    from fcit.models.device import give_back
+    from fcit.models.device import release_memory
 
     turn, received = job.turn, job.received
     place = (turn.stage, turn.round, turn.client)
@@ -113,7 +113,7 @@ def take_turn(
     named = dict(zip(groups(trained, "projector" in received.extras), parts, strict=True))
     local = (optimizer or Optimizer()).local(turn, named, received.optimizer, kept)
     order = numpy_stream(seed, "batches", *place)
-    lengths = alike(data.samples, model.pictures.tokens(data.images))
+    lengths = alike(data.samples, model.images.token_counts(data.images))
     plan = batches(lengths, training.batch_size, job.epochs, order)
     losses: list[float] = []
     for step, chosen in enumerate(plan):
@@ -137,7 +137,7 @@ def take_turn(
         if not math.isfinite(norm):
             raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
         adamw.step()
-        give_back(model.device.type, model.parameters)
+        release_memory(model.device.type, model.parameters)
         losses.append(value)
     control.noise = None
     model.checkpoint(False)

@@ -88,8 +88,8 @@ def test_the_server_keeps_nothing_and_sets_the_longest_answer(made, picture) -> 
     answerer = Answerer(made, tokens=2)
     (got,) = answerer([Question(handmade.PROMPTS[0], picture.read_bytes(), 10**9)])
     assert isinstance(got, Reply) and (got.tokens, got.ended) == (2, False)
-    assert not answerer.site.model.cache.memory and not answerer.site.model.cache.held
-    assert not answerer.site.encoder.seen
+    assert not answerer.site.model.cache.memory and not answerer.site.model.cache.bytes_held
+    assert not answerer.site.encoder.cache
 
 
 def test_an_image_that_the_model_refuses_is_told_without_where_it_lies_here(made, picture) -> None:
@@ -103,6 +103,6 @@ def test_an_image_that_the_model_refuses_is_told_without_where_it_lies_here(made
             raise ValueError("too thin")
 
     answerer = Answerer(made)
-    answerer.site.model.pictures.processor = Refusing()
+    answerer.site.model.images.processor = Refusing()
     with pytest.raises(FcitError, match=r"^the model takes no image of 64 x 64 pixels: too thin$"):
         answerer([Question("What?", picture.read_bytes())])

@@ -44,13 +44,14 @@ def subspace(run: Run, name: str, out: Path) -> None:
         trained = run.trained_by
         known = "; ".join(f"{one} ({', '.join(trained[one])})" for one in parts)
         raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
-    from fcit.models.merge import save_processor
-    from fcit.models.subspace import save_peft
+    from fcit.models.saving import save_peft, save_processor
 
     part = parts[name]
     with folder_aside(out) as folder:
         model, base = run.site.model, cards.base_name(run)
-        save_peft(folder, part.block, _scale(run), base, part.projector, model.vision.places)
+        save_peft(
+            folder, part.block, _scale(run), base, part.projector, model.vision.projector_paths
+        )
         save_processor(model, folder)
         write_text(folder / "README.md", cards.subspace(run, name))
 
@@ -69,8 +70,7 @@ def everything(run: Run, out: Path) -> None:
             "its own, which router.py does not do; export --merged DATASET, or a --subspace"
         )
     from fcit.models import router
-    from fcit.models.merge import save_processor
-    from fcit.models.subspace import save_peft
+    from fcit.models.saving import save_peft, save_processor
 
     with folder_aside(out) as folder:
         for name, part in parts.items():
@@ -99,7 +99,7 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
     run = _exportable(run)
     import torch
 
-    from fcit.models.merge import save_merged
+    from fcit.models.saving import save_merged
 
     if dtype not in ("float32", "bfloat16", "float16"):
         raise FcitError(f"--dtype: {dtype!r}; there are float32, bfloat16 and float16")
@@ -179,7 +179,7 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
         "token": token,
         "gate": gate,
         "temperature": getattr(method, "temperature", 0.0),
-        "projector": run.site.model.vision.places,
+        "projector": run.site.model.vision.projector_paths,
         "base": cards.base_name(run),
         "clip": cards.clip_name(run) if token else "",
     }

@@ -136,15 +136,15 @@ def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str =
     opened, text, more = 'Image.open("photo.png").convert("RGB")', CHAT.format(prompt=prompt), ""
     if model.model.config.model_type == "paligemma":  # its processor writes the rest of the prompt
         text = f'text = "<image>" + {prompt}\n'
-    elif model.chat.begins:
+    elif model.chat.writes_bos:
         more = ", add_special_tokens=False"
     code = CODE.format(
         imports=imports,
         local=local,
         load=load.replace("BASE_NAME", repr(base_name(run)).replace("'", '"')),
-        square=SQUARE if model.pictures.square else "",
+        square=SQUARE if model.images.square else "",
         text=text,
-        image=f"square({opened})" if model.pictures.square else opened,
+        image=f"square({opened})" if model.images.square else opened,
         more=more,
         tokens=run.config.evaluation.max_new_tokens,
     )

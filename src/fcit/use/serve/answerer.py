@@ -61,7 +61,7 @@ class Answerer:
             finally:
                 self.site.model.cache.forget()
                 if self.site.method.identity:
-                    self.site.encoder.seen.clear()
+                    self.site.encoder.cache.clear()
 
     def _batch(
         self, questions: Sequence[Question], folder: Path, wanted: Callable[[], bool] | None
@@ -103,7 +103,7 @@ class Answerer:
         except FcitError as error:
             raise FcitError(str(error).removeprefix(f"{image}: ")) from None
         text = model.chat.question(prompt, seen.text)
-        return model.chat.ids([text])["input_ids"].shape[1]
+        return model.chat.encode([text])["input_ids"].shape[1]
 
     def _too_long(self, length: int) -> Refusal:
         said = f"the question takes {length} tokens; the model has room for {self.room} in all"
