@@ -13,9 +13,9 @@ import fcit
 from fcit import suite as mini
 from fcit.benchmark import metrics
 from fcit.files import read_lines
-from fcit.report.group import spread
-from fcit.report.read import REFERENCES as POINTS
-from fcit.report.sheet import figure
+from fcit.report.groups import spread
+from fcit.report.run_data import REFERENCES as POINTS
+from fcit.report.tables import format_spread
 from fcit.rounds.evaluate import homes, routing
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.sweep import Clock
@@ -197,7 +197,7 @@ def mean(percents: Percents) -> float | None:
 def show(values: Sequence[float | None], digits: int = 2) -> str:
     """Mean and, of several seeds, sample standard deviation; empty where nothing was measured."""
     found = spread(values)
-    return figure(found, digits) if found else ""
+    return format_spread(found, digits) if found else ""
 
 
 def spearman(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, int]:

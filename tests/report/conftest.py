@@ -13,7 +13,8 @@ from PIL import Image
 from safetensors.numpy import save
 
 from fcit.files import write_json, write_lines, write_text
-from fcit.report.page import Plot
+from fcit.report.gallery import Picture
+from fcit.report.page import Embedded
 
 TASKS = (
     "ImageNet-R",
@@ -51,10 +52,10 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave figures out of the page, where a test looks at its words only."""
     blank = "data:image/svg+xml,"
 
-    def plot(folder: Path, name: str, title: str, caption: str, figure: object) -> Plot:
-        return Plot(name, title, caption, blank, blank, 600)
+    def embed(folder: Path, name: str, picture: Picture) -> Embedded:
+        return Embedded(picture, name, blank, blank, 600)
 
-    monkeypatch.setattr("fcit.report.page._plot", plot)
+    monkeypatch.setattr("fcit.report.page._embed", embed)
 
 
 def write_run(

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from fcit.files import write_text
-from fcit.report import figures, inside, paint, partition_figure, save_partition
-from fcit.report.group import group_runs
-from fcit.report.read import read_run, read_runs
+from fcit.report import charts, heatmaps, partition_figure, save_partition, style
+from fcit.report.groups import group_runs
+from fcit.report.run_data import read_run, read_runs
 from fcit.types import FcitError
 
 Build = Callable[..., Path]
@@ -29,7 +29,7 @@ def test_mean_heat_map_is_the_mean_of_the_cells(build: Build) -> None:
     runs = [build(f"d{at}", "disco", at, ["a", "b"], matrix=m) for at, m in enumerate(parts)]
     (group,) = group_runs(read_runs(runs))
     assert group.entries[0].matrix == [[50.0, None], [25.0, 65.0]]
-    shown = texts(figures.accuracy_heat_map(group.entries[0]))
+    shown = texts(heatmaps.accuracy_by_stage(group.entries[0]))
     assert {"50.0", "25.0", "65.0", "a", "b", "1 a", "accuracy, %"} <= shown
 
 
@@ -40,7 +40,7 @@ def test_curves_follow_the_mean_over_seen_datasets(build: Build) -> None:
         build("m", "multitask", datasets=["a", "b"], matrix=[[90.0, 60.0]]),
     ]
     (group,) = group_runs(read_runs(runs))
-    axes = figures.curves(group).axes[0]
+    axes = charts.curves(group).axes[0]
     lines = {line.get_label(): list(line.get_ydata()) for line in axes.get_lines()}
     assert lines["disco"] == [80.0, 60.0] and lines["multitask"] == [90.0, 75.0]
     assert lines["chance"] == [5.0, 5.5] and lines["base model, untrained"] == [12.0, 13.5]
@@ -50,14 +50,14 @@ def test_curves_follow_the_mean_over_seen_datasets(build: Build) -> None:
 def test_forgetting_bars_are_as_high_as_the_numbers(build: Build) -> None:
     values = {"a": 30.0, "b": 0.0}
     runs = [build("d", "disco", datasets=["a", "b"], forgetting=values)]
-    axes = figures.forgetting(group_runs(read_runs(runs))[0]).axes[0]
+    axes = charts.forgetting(group_runs(read_runs(runs))[0]).axes[0]
     assert [bar.get_height() for bar in axes.patches] == [30.0, 0.0]
     assert "points" in axes.get_ylabel() and {"a", "b"} <= texts(axes.figure)
 
 
 def test_final_accuracy_marks_every_method_and_chance(build: Build) -> None:
     runs = [build("d", "disco"), build("z", "zeroshot")]
-    axes = figures.final_accuracy(group_runs(read_runs(runs))[0]).axes[0]
+    axes = charts.final_accuracy(group_runs(read_runs(runs))[0]).axes[0]
     labels = {part.get_label(): part for part in axes.collections}
     assert [x for x, _ in labels["zeroshot"].get_offsets()] == [12.0, 15.0, 18.0]
     assert [x for x, _ in labels["chance"].get_offsets()] == [5.0, 6.0, 7.0]
@@ -66,21 +66,19 @@ def test_final_accuracy_marks_every_method_and_chance(build: Build) -> None:
 
 def test_similarity_is_of_cosines_labelled_with_what_trained_them(build: Build) -> None:
     run = read_run(build("d", "disco"))
-    shown = texts(inside.similarity(run))
+    shown = texts(heatmaps.token_similarity(run))
     assert {"1.00", "0 ImageNet-R", "2 IconQA", "cosine"} <= shown
-    assert run.tokens is not None and run.tokens.samples == (300, 300, 300)
+    assert len(run.tokens) == 3
 
 
 def test_tokens_of_both_kinds_average_their_two_cosines(build: Build) -> None:
     from dataclasses import replace
 
-    from fcit.report.read import Tokens
-
     run = read_run(build("d", "disco"))
-    tokens = Tokens(((1.0, 0.0, 9.0, 0.0), (0.0, 1.0, 3.0, 0.0)), (1, 1))
+    tokens = ((1.0, 0.0, 9.0, 0.0), (0.0, 1.0, 3.0, 0.0))
     both = replace(run, tokens=tokens, config={"method": {"token": "both"}})
-    assert "0.50" in texts(inside.similarity(both))
-    assert "0.50" not in texts(inside.similarity(replace(both, config={})))
+    assert "0.50" in texts(heatmaps.token_similarity(both))
+    assert "0.50" not in texts(heatmaps.token_similarity(replace(both, config={})))
 
 
 def test_activation_is_the_final_stages_mean(build: Build) -> None:
@@ -91,9 +89,9 @@ def test_activation_is_the_final_stages_mean(build: Build) -> None:
         row["activation"] = {"0": 0.2, "1": 0.8} if at % 2 else {"0": 0.4, "1": 0.6}
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
     run = read_run(folder)
-    means = inside.activation_means(run)
+    means = heatmaps.activation_means(run)
     assert means["ArxivQA"] == pytest.approx({"0": 0.3, "1": 0.7})
-    shown = texts(inside.activation(run, means))
+    shown = texts(heatmaps.activation(run, means))
     assert {"0.30", "0.70", "0.90", "ArxivQA", "1 ArxivQA"} <= shown
 
 
@@ -107,7 +105,7 @@ def test_partition_shows_every_count_of_few_clients_and_labels_many() -> None:
 
 def test_traffic_shows_a_clients_share_in_megabytes(build: Build) -> None:
     runs = [build("d", "disco"), build("f", "finetune")]
-    figure = inside.traffic(group_runs(read_runs(runs))[0])
+    figure = charts.traffic(group_runs(read_runs(runs))[0])
     down, up, time = figure.axes[:3]
     lines = {line.get_label(): list(line.get_ydata()) for line in up.get_lines()}
     assert lines["disco"] == [0.3] * 6 and lines["finetune"] == [0.9] * 6
@@ -120,16 +118,16 @@ def test_figures_leave_global_state_alone(build: Build) -> None:
     from matplotlib import _pylab_helpers
 
     before = dict(matplotlib.rcParams)
-    figures.curves(group_runs(read_runs([build("d", "disco")]))[0])
+    charts.curves(group_runs(read_runs([build("d", "disco")]))[0])
     assert dict(matplotlib.rcParams) == before
     assert not _pylab_helpers.Gcf.get_all_fig_managers()
 
 
 def test_dark_svg_changes_ink_and_paper_but_no_data() -> None:
-    svg = paint.to_svg(partition_figure({"A": [1, 2]}))
-    dark = paint.to_dark(svg)
-    assert paint.PAPER in svg and paint.PAPER not in dark and paint.DARK[paint.PAPER] in dark
-    assert svg.count(paint.COUNT[-1]) == dark.count(paint.COUNT[-1]) > 0
+    svg = style.to_svg(partition_figure({"A": [1, 2]}))
+    dark = style.to_dark(svg)
+    assert style.PAPER in svg and style.PAPER not in dark and style.DARK[style.PAPER] in dark
+    assert svg.count(heatmaps.BROWNS[-1]) == dark.count(heatmaps.BROWNS[-1]) > 0
 
 
 def test_a_partition_is_saved_as_its_name_says(tmp_path: Path) -> None:

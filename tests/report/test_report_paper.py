@@ -12,20 +12,21 @@ import pytest
 import tomli_w
 
 from fcit.files import write_text
-from fcit.report import sheet, summary, write
-from fcit.report.group import group_runs
-from fcit.report.paper import papers
-from fcit.report.read import read_runs
+from fcit.report import summary, write
+from fcit.report.groups import group_runs
+from fcit.report.result_tables import paper_tables
+from fcit.report.run_data import read_runs
 from fcit.report.significance import significance
+from fcit.report.tables import Table, to_csv, to_latex, to_markdown
 from fcit.types import FcitError
 
 Build = Callable[..., Path]
 
 
-def sheets(*runs: Path) -> list[sheet.Sheet]:
+def sheets(*runs: Path) -> list[Table]:
     groups = group_runs(read_runs(runs))
     tests = {group.slug: found for group in groups if (found := significance(group))}
-    return papers(groups, tests)
+    return paper_tables(groups, tests)
 
 
 def variant(folder: Path, **fields: object) -> Path:
@@ -73,7 +74,7 @@ def test_other_datasets_or_scoring_make_other_tables(build: Build) -> None:
 
 
 def test_best_is_bold_and_second_of_three_underlined(runs: list[Path]) -> None:
-    text = sheet.markdown(sheets(*runs))
+    text = to_markdown(sheets(*runs))
     assert "| disco | **62.00 ± 2.83** | 50.00 ± 0.00 | 60.00† | **70.00** |" in text
     assert "| finetune | 40.00 ± 0.00 | **70.00 ± 0.00** | **65.00** | 55.00 |" in text
     assert "| ewc | <u>50.00 ± 0.00</u> | <u>60.00 ± 0.00</u> | – | – |" in text
@@ -89,7 +90,7 @@ def test_fewer_seeds_do_not_compete(build: Build) -> None:
 
 
 def test_reference_points_stand_below_a_rule(runs: list[Path]) -> None:
-    text = sheet.latex(sheets(*runs))
+    text = to_latex(sheets(*runs))
     assert text.count("\\midrule") == 2
     assert "-- & -- \\\\\n\\midrule\nmultitask & 99.00" in text
     assert "disco & \\textbf{62.00 $\\pm$ 2.83} & 50.00 $\\pm$ 0.00 & 60.00$^\\dagger$ &" in text
@@ -98,7 +99,7 @@ def test_reference_points_stand_below_a_rule(runs: list[Path]) -> None:
 
 
 def test_csv_holds_means_and_deviations_apart(runs: list[Path]) -> None:
-    _, head, disco, *_ = csv.reader(io.StringIO(sheet.to_csv(sheets(*runs))))
+    _, head, disco, *_ = csv.reader(io.StringIO(to_csv(sheets(*runs))))
     row = dict(zip(head, disco, strict=True))
     assert row["task-hom, β 1.0 Last"] == "62.0000" and row["task-hom, β 1.0 Last sd"] == "2.8284"
     assert (row["task-het, β 1.0 Last"], row["task-het, β 1.0 Last sd"]) == ("60.0000", "")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from fcit.files import read_json, write_json, write_lines
-from fcit.report.group import Group, group_runs
-from fcit.report.read import read_runs
-from fcit.report.significance import RESAMPLES, bootstrap, sheet, significance
+from fcit.report import write
+from fcit.report.groups import Group, group_runs
+from fcit.report.run_data import read_runs
+from fcit.report.significance import RESAMPLES, bootstrap, significance, significance_table
 from fcit.seeds import numpy_stream
 
 Build = Callable[..., Path]
@@ -104,7 +105,7 @@ def test_what_answers_as_the_best_does_is_marked(build: Build) -> None:
     found = group(*runs)
     tests = significance(found)
     assert tests and tests.level == {"finetune"}
-    (line,) = sheet(found, tests).lines
+    (line,) = significance_table(found, tests).lines
     assert [cell.text for cell in line.cells] == ["ewc", "+0.00", "+0.00 to +0.00", "1.0000", "0"]
     assert [cell.mark for cell in line.cells] == [False, False, False, True, False]
 
@@ -156,9 +157,19 @@ def test_a_score_that_is_no_mean_of_samples_is_named(build: Build) -> None:
         write_json(folder / "matrix.json", matrix)
     found = group(*runs)
     tests = significance(found)
-    assert tests and tests.apart == ("IconQA",)
-    assert sheet(found, tests).notes[-1].startswith("IconQA: ")
+    assert tests and tests.corpus_scored == ("IconQA",)
+    assert significance_table(found, tests).notes[-1].startswith("IconQA: ")
 
 
 def test_one_method_alone_is_compared_with_nothing(build: Build) -> None:
     assert significance(group(build("d", "disco"), build("z", "zeroshot"))) is None
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_methods_that_share_no_questions_make_a_report_without_comparisons(
+    build: Build, tmp_path: Path
+) -> None:
+    runs = [build("d", "disco", 0), build("f", "finetune", 1)]
+    page = write(runs, tmp_path / "out").read_text("utf-8")
+    assert "Significance</h3>" not in page
+    assert (tmp_path / "out" / "significance.csv").read_text("utf-8") == ""

@@ -11,19 +11,21 @@ from statistics import fmean
 import pytest
 
 from fcit.files import read_json, write_text
-from fcit.report import summary, tables, write
-from fcit.report.group import COLOURS, group_runs
-from fcit.report.read import read_runs
+from fcit.report import summary, write
+from fcit.report.groups import COLOURS, group_runs
+from fcit.report.result_tables import setting_table, settings_csv
+from fcit.report.run_data import read_runs
+from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
 
 
 def rows_of(runs: list[Path]) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(tables.to_csv(group_runs(read_runs(runs))))))
+    return list(csv.DictReader(io.StringIO(settings_csv(group_runs(read_runs(runs))))))
 
 
 def markdown(runs: list[Path]) -> str:
-    return tables.markdown(group_runs(read_runs(runs)))
+    return to_markdown([setting_table(group) for group in group_runs(read_runs(runs))])
 
 
 def test_tables_hold_the_runs_numbers(build: Build, tmp_path: Path) -> None:
@@ -33,7 +35,7 @@ def test_tables_hold_the_runs_numbers(build: Build, tmp_path: Path) -> None:
     data = read_json(folder / "matrix.json")
     disco, finetune = rows_of([folder, other])
     written = (tmp_path / "out/table.csv").read_text(encoding="utf-8")
-    assert written == tables.to_csv(group_runs(read_runs([folder, other])))
+    assert written == settings_csv(group_runs(read_runs([folder, other])))
     assert (disco["method"], finetune["method"]) == ("disco", "finetune")
     assert float(disco["last"]) == pytest.approx(data["last"], abs=1e-4)
     assert float(disco["avg"]) == pytest.approx(data["avg"], abs=1e-4)

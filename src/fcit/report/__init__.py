@@ -12,7 +12,7 @@ from fcit.types import FcitError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fcit.report.tables import Summary
+    from fcit.report.results import Summary
 
 __all__ = ["overview", "partition_figure", "save_partition", "summary", "write"]
 
@@ -36,42 +36,41 @@ def summary(runs: Sequence[Path]) -> list[Summary]:
 
     Raises FcitError naming the folder or file at fault.
     """
-    from fcit.report.read import read_runs
-    from fcit.report.tables import summarise
+    from fcit.report.results import summarise
+    from fcit.report.run_data import read_runs
 
     return [summarise(run) for run in read_runs(runs)]
 
 
 def overview(runs: Sequence[Path]) -> dict[str, list[tuple[str, tuple[str, ...]]]]:
-    """The figures a terminal shows, {title: [(method, values)]}: Last, Avg, forgetting, zero-shot,
+    """The numbers a terminal shows, {title: [(method, values)]}: Last, Avg, forgetting, zero-shot,
     chance, routing; mean and spread over seeds, "" where there is none.
 
     Raises FcitError naming the folder or file at fault.
     """
-    from fcit.report import tables
-    from fcit.report.group import group_runs
-    from fcit.report.read import read_runs
+    from fcit.report.groups import group_runs
+    from fcit.report.results import COLUMNS, method_lines
+    from fcit.report.run_data import read_runs
 
-    groups = group_runs(read_runs(runs))
     fields = ("last", "avg", "forgetting", "zero_shot", "chance", "routing")
-    columns = {one.field: one for one in tables.COLUMNS}
-
-    def values(row: tables.Row) -> tuple[str, ...]:
-        return tuple(
-            tables.cell(row, columns[field]) if row.values[field] else "" for field in fields
-        )
-
+    columns = [column for field in fields for column in COLUMNS if column.field == field]
     return {
-        group.title: [(tables.name(row.entry), values(row)) for row in tables.table(group)]
-        for group in groups
+        group.title: [
+            (
+                line.entry.name,
+                tuple(line.text(column) if line.values[column.field] else "" for column in columns),
+            )
+            for line in method_lines(group)
+        ]
+        for group in group_runs(read_runs(runs))
     }
 
 
 def partition_figure(counts: Mapping[str, Sequence[int]]) -> Figure:
     """A heat map of how many samples each client holds: {dataset: [count per client]}."""
-    from fcit.report.inside import partition_figure as draw
+    from fcit.report.heatmaps import partition
 
-    return draw(counts)
+    return partition(counts)
 
 
 def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
@@ -79,12 +78,12 @@ def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
 
     Raises FcitError naming the file when it ends otherwise.
     """
-    from fcit.report import paint
+    from fcit.report import style
 
     if path.suffix not in (".png", ".svg"):
         raise FcitError(f"{path}: a picture ends with .png or .svg; give such a name")
     figure = partition_figure(counts)
     if path.suffix == ".svg":
-        write_text(path, paint.to_svg(figure))
+        write_text(path, style.to_svg(figure))
     else:
-        paint.to_png(figure, path)
+        style.save_png(figure, path)

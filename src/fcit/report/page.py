@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from fcit.files import write_text
-from fcit.report import paint, plots, sheet, significance, tables, trust
+from fcit.report import gallery, style
 from fcit.report.examples import Example, examples
-from fcit.report.group import Entry, Group, flat, group_runs
-from fcit.report.paper import papers
-from fcit.report.plots import Plot
-from fcit.report.read import Run, read_runs
+from fcit.report.gallery import Picture
+from fcit.report.groups import Entry, Group, flat, group_runs
+from fcit.report.result_tables import paper_tables, setting_table, settings_csv
+from fcit.report.results import Column, MethodLine, columns, method_lines
+from fcit.report.run_data import RunData, read_runs
+from fcit.report.significance import Tests, significance, significance_table
+from fcit.report.tables import MARK, Table, to_csv, to_latex, to_markdown
 from fcit.types import FcitError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as it stands in the page."""
+
+    picture: Picture
+    name: str
+    """Of its files, without the ending."""
+    light: str
+    dark: str
+    """Its SVG as data URIs, for light and dark pages."""
+    width: int
+    """In CSS pixels."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a run sent and took in all."""
+    """What a run's clients received and sent in all."""
 
     entry: Entry
     rounds: int
     down: float
     up: float
     each: float
+    """Megabytes: to clients, from clients, and from one client in one round."""
     minutes: float
 
 
@@ -38,21 +52,20 @@ class Section:
     """All the page says about one group."""
 
     group: Group
-    heading: str
     lede: str
-    columns: Sequence[tables.Column]
-    rows: Sequence[tables.Row]
+    columns: Sequence[Column]
+    lines: Sequence[MethodLine]
     level: frozenset[str]
-    compared: sheet.Sheet | None
+    """Labels of the methods that are not significantly below the best."""
+    comparisons: Table | None
     hidden: int
-    accuracy: Sequence[Plot]
-    maps: Sequence[Plot]
-    inner: Sequence[Plot]
-    clients: Sequence[Plot]
-    traffic: Sequence[Plot]
+    """How many entries the figures leave out."""
+    figures: dict[str, list[Embedded]]
+    """By the part of the section that shows them."""
     costs: Sequence[Cost]
     privacy: Sequence[str]
-    troubles: Sequence[trust.Trouble]
+    faults: Sequence[tuple[str, int, int, str]]
+    """The run's name, stage and round from 1, and what happened."""
     examples: dict[str, list[Example]]
 
 
@@ -63,9 +76,11 @@ def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise FcitError(f"{out}: is a file; give a folder for the report")
-    tests = {one.slug: found for one in groups if (found := significance.significance(one))}
-    compared = {
-        one.slug: significance.sheet(one, tests[one.slug]) for one in groups if one.slug in tests
+    tests = {group.slug: found for group in groups if (found := significance(group))}
+    comparisons = {
+        group.slug: table
+        for group in groups
+        if group.slug in tests and (table := significance_table(group, tests[group.slug])).lines
     }
     sections = [
         _section(
@@ -73,21 +88,20 @@ def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
             out / "figures",
             f"{group.slug}-" if len(groups) > 1 else "",
             root,
-            tests[group.slug].level if group.slug in tests else frozenset(),
-            compared.get(group.slug),
+            tests.get(group.slug),
+            comparisons.get(group.slug),
         )
         for group in groups
     ]
-    both = papers(groups, tests)
-    write_text(out / "table.md", tables.markdown(groups))
-    write_text(out / "table.csv", tables.to_csv(groups))
-    write_text(out / "table.tex", tables.latex(groups))
-    for name, sheets in (("paper", both), ("significance", list(compared.values()))):
-        write_text(out / f"{name}.md", sheet.markdown(sheets))
-        write_text(out / f"{name}.csv", sheet.to_csv(sheets))
-        write_text(out / f"{name}.tex", sheet.latex(sheets))
+    papers = paper_tables(groups, tests)
+    settings = [setting_table(group) for group in groups]
+    tables = {"table": settings, "paper": papers, "significance": list(comparisons.values())}
+    for name, parts in tables.items():
+        write_text(out / f"{name}.md", to_markdown(parts))
+        write_text(out / f"{name}.csv", settings_csv(groups) if name == "table" else to_csv(parts))
+        write_text(out / f"{name}.tex", to_latex(parts))
     page = out / "index.html"
-    write_text(page, _render(sections, [one for one in both if len(one.spans) > 1]))
+    write_text(page, _render(sections, [table for table in papers if len(table.spans) > 1]))
     return page
 
 
@@ -96,89 +110,100 @@ def _section(
     folder: Path,
     prefix: str,
     root: Path | None,
-    level: frozenset[str],
-    compared: sheet.Sheet | None,
+    tests: Tests | None,
+    comparisons: Table | None,
 ) -> Section:
-    rows = tables.table(group)
-    drawn = group.drawn
-
-    def plot(name: str, title: str, caption: str, draw: Callable[[], Figure]) -> Plot:
-        return _plot(folder, prefix + name, title, caption, draw())
-
-    several = any(len(entry.runs) > 1 for entry in group.entries)
+    lines, shown = method_lines(group), group.for_figures
     runs = [run for entry in group.entries for run in entry.runs]
-    mean = " Mean over seeds; the band or line is ± one standard deviation." if several else ""
+
+    def embedded(pictures: Iterable[Picture]) -> list[Embedded]:
+        return [_embed(folder, prefix + picture.name, picture) for picture in pictures]
+
     return Section(
         group=group,
-        heading=tables.heading(group),
-        lede=_lede(group, rows),
-        columns=tables.columns(rows),
-        rows=rows,
-        level=level,
-        compared=compared,
-        hidden=len(group.entries) - len(drawn.entries),
-        accuracy=plots.accuracy(drawn, plot, mean),
-        maps=plots.maps(drawn, plot),
-        inner=plots.inner(drawn, plot),
-        clients=plots.clients(drawn, plot),
-        traffic=plots.traffic(drawn, plot),
+        lede=_lede(lines, group.contest),
+        columns=columns(lines),
+        lines=lines,
+        level=tests.level if tests else frozenset(),
+        comparisons=comparisons,
+        hidden=len(group.entries) - len(shown.entries),
+        figures={
+            "accuracy": embedded(gallery.accuracy(shown)),
+            "maps": embedded(gallery.stage_by_stage(shown)),
+            "inner": embedded(gallery.subspaces(shown)),
+            "clients": embedded(gallery.clients(shown)),
+        },
         costs=[_cost(entry) for entry in group.entries if entry.first.rounds],
-        privacy=[trust.spent(run) for run in runs if run.privacy],
-        troubles=trust.troubles(runs),
-        examples=examples(drawn, root),
+        privacy=[_epsilon(run) for run in runs if run.privacy],
+        faults=_faults(runs),
+        examples=examples(shown, root),
     )
 
 
-def _cost(entry: Entry) -> Cost:
-    rounds = entry.first.rounds
-    down, up = (sum(sum(part) for part in parts) for parts in _bytes(entry.first))
-    turns = sum(len(one.clients) for one in rounds)
-    return Cost(
-        entry=entry,
-        rounds=len(rounds),
-        down=down / 1e6,
-        up=up / 1e6,
-        each=up / 1e6 / turns if turns else 0.0,
-        minutes=sum(one.seconds for one in rounds) / 60,
-    )
-
-
-def _bytes(run: Run) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
-    return [one.bytes_down for one in run.rounds], [one.bytes_up for one in run.rounds]
-
-
-def _lede(group: Group, rows: Sequence[tables.Row]) -> str:
-    """One sentence: who keeps the most, and by how much."""
-    competing = {entry.slug for entry in group.contest}
+def _lede(lines: Sequence[MethodLine], contest: Sequence[Entry]) -> str:
+    """One sentence: who ends highest, and by how much."""
     done = [
-        (value.mean, row.entry.label)
-        for row in rows
-        if row.entry.slug in competing and (value := row.values["last"])
+        (value.mean, line.entry.label)
+        for line in lines
+        if line.entry in contest and (value := line.values["last"])
     ]
     done.sort(reverse=True)
     if not done:
         return ""
     (top, label), *others = done
     text = f"{label} ends at {top:.2f} % over all datasets"
+    if not others:
+        return f"{text}."
+    return f"{text}, {top - others[0][0]:.2f} points above {others[0][1]}."
+
+
+def _cost(entry: Entry) -> Cost:
+    rounds = entry.first.rounds
+    down = sum(sum(row.bytes_down) for row in rounds) / 1e6
+    up = sum(sum(row.bytes_up) for row in rounds) / 1e6
+    turns = sum(len(row.clients) for row in rounds)
+    minutes = sum(row.seconds for row in rounds) / 60
+    return Cost(entry, len(rounds), down, up, up / turns if turns else 0.0, minutes)
+
+
+def _epsilon(run: RunData) -> str:
+    """What a run with privacy spent."""
+
+    def shown(key: str) -> str:
+        value = run.privacy.get(key)
+        return "unbounded" if value is None else f"{value:.2f}"
+
     return (
-        f"{text}, {top - others[0][0]:.2f} points above {others[0][1]}." if others else text + "."
+        f"{run.path.name}: ε = {shown('epsilon')} at δ = {run.privacy['delta']:g} "
+        f"(updates {shown('epsilon_updates')}, identity tokens {shown('epsilon_tokens')})."
     )
 
 
-def _plot(folder: Path, name: str, title: str, caption: str, figure: Figure) -> Plot:
-    svg = paint.to_svg(figure)
+def _faults(runs: Sequence[RunData]) -> list[tuple[str, int, int, str]]:
+    """All that went wrong with clients, and every time that the server fell back to another rule."""
+    return [
+        (run.path.name, row.stage, row.round, text)
+        for run in runs
+        for row in run.rounds
+        for text in (*(f"client {f.client}, {f.kind}: {f.detail}" for f in row.faults), *row.notes)
+    ]
+
+
+def _embed(folder: Path, name: str, picture: Picture) -> Embedded:
+    """Write a picture's files, and make of it what the page embeds."""
+    svg = style.to_svg(picture.figure)
     write_text(folder / f"{name}.svg", svg)
-    paint.to_png(figure, folder / f"{name}.png")
-    width = round(float(figure.get_size_inches()[0]) * 96)
-    return Plot(name, title, caption, _uri(svg), _uri(paint.to_dark(svg)), width)
+    style.save_png(picture.figure, folder / f"{name}.png")
+    width = round(float(picture.figure.get_size_inches()[0]) * 96)
+    return Embedded(picture, name, _data_uri(svg), _data_uri(style.to_dark(svg)), width)
 
 
-def _uri(svg: str) -> str:
+def _data_uri(svg: str) -> str:
     body = svg[svg.index("<svg") :]
     return "data:image/svg+xml;base64," + base64.b64encode(body.encode()).decode()
 
 
-def _render(sections: Sequence[Section], both: Sequence[sheet.Sheet]) -> str:
+def _render(sections: Sequence[Section], papers: Sequence[Table]) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -188,27 +213,20 @@ def _render(sections: Sequence[Section], both: Sequence[sheet.Sheet]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(cell=tables.cell, state=tables.state, seeds=tables.seeds)
-    runs = [(entry, run) for part in sections for entry in part.group.entries for run in entry.runs]
-    context: dict[str, Any] = {
-        "sections": sections,
-        "papers": both,
-        "mark": sheet.MARK,
-        "runs": [(entry, run, _configuration(run)) for entry, run in runs],
-        "versions": _versions([run for _, run in runs]),
-    }
-    return environment.get_template("page.html").render(context)
-
-
-def _configuration(run: Run) -> list[tuple[str, str]]:
-    shown = flat({key: value for key, value in run.config.items() if key != "versions"})
-    return [(key, str(value)) for key, value in shown.items()]
-
-
-def _versions(runs: Sequence[Run]) -> list[str]:
-    """What the runs were made with: one line for each set of versions."""
-    lines = [
-        " · ".join(f"{key} {value}" for key, value in flat(run.config.get("versions", {})).items())
-        for run in runs
+    runs = [
+        (entry, run, flat({key: value for key, value in run.config.items() if key != "versions"}))
+        for section in sections
+        for entry in section.group.entries
+        for run in entry.runs
     ]
-    return [line for line in dict.fromkeys(lines) if line]
+    made_with = [
+        " · ".join(f"{key} {value}" for key, value in flat(run.config.get("versions", {})).items())
+        for _, run, _ in runs
+    ]
+    return environment.get_template("page.html").render(
+        sections=sections,
+        papers=papers,
+        mark=MARK,
+        runs=runs,
+        versions=[line for line in dict.fromkeys(made_with) if line],
+    )

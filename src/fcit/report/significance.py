@@ -11,12 +11,11 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fcit.report.group import Entry, Group, Spread
-from fcit.report.read import Run, predictions
-from fcit.report.sheet import MARK, Cell, Line, Sheet
+from fcit.report.groups import Entry, Group, Spread, mean
+from fcit.report.run_data import RunData, predictions
+from fcit.report.tables import MARK, Cell, Line, Table
 from fcit.seeds import numpy_stream
 
 if TYPE_CHECKING:
@@ -24,21 +23,26 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 LEVEL = 0.05
-FEW, MANY = 64, 4_000_000
-"""Up to how many distinct differences are drawn by their counts, and how many draws are held at once."""
+FEW_VALUES = 64
+"""Up to so many distinct differences, resamples are drawn by how often each occurs."""
+
+DRAWN_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`label` minus `other` in points of Last, the 95 % percentile interval, and the two-sided p."""
+    """`label` minus `other`: two methods over the seeds both have."""
 
     label: str
     other: str
     seeds: tuple[int, ...]
     difference: float
+    """In points of Last."""
     low: float
     high: float
+    """Of the 95 % percentile interval."""
     p: float
+    """Two-sided."""
 
     @property
     def below(self) -> bool:
@@ -48,24 +52,27 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Tests:
-    """A group's comparisons with the best learning method, and with finetune.
-
-    `apart`: datasets whose accuracy is not the mean of their samples' scores (captions).
-    """
+    """A group's comparisons with the best learning method, and with finetune."""
 
     best: str
     against_best: tuple[Comparison, ...]
     against_finetune: tuple[Comparison, ...]
-    apart: tuple[str, ...]
+    corpus_scored: tuple[str, ...]
+    """Datasets whose accuracy is not the mean of their samples' scores (captions)."""
 
     @property
     def level(self) -> frozenset[str]:
         """The labels of what is not significantly below the best."""
-        return frozenset(one.label for one in self.against_best if not one.below)
+        return frozenset(test.label for test in self.against_best if not test.below)
 
 
-Answered = tuple[str, "np.ndarray"]
-"""A digest of a dataset's questions, and the score of every answer."""
+@dataclass(frozen=True)
+class Answers:
+    """What a run answered on a dataset."""
+
+    questions: str
+    """A digest: runs with equal ones answered the same questions."""
+    scores: np.ndarray
 
 
 def significance(group: Group) -> Tests | None:
@@ -74,42 +81,42 @@ def significance(group: Group) -> Tests | None:
     Methods are compared over the seeds both have; those without a seed, questions or datasets in common
     with the other are left out.
     """
-    done = [one for one in group.learners if not one.unfinished and _last(one) is not None]
-    if len(done) < 2:
+    finished = [e for e in group.learners if not e.unfinished and _last(e) is not None]
+    if len(finished) < 2:
         return None
-    held = {
+    runs = [run for entry in finished for run in entry.runs]
+    answers = {
         (run.path, name): found
-        for entry in done
-        for run in entry.runs
+        for run in runs
         for name in group.datasets
-        if (found := _answered(run, name))
+        if (found := _answers(run, name))
     }
 
-    def against(other: Entry, others: Sequence[Entry]) -> tuple[Comparison, ...]:
-        found = [_compare(group, entry, other, held) for entry in others if entry is not other]
-        return tuple(one for one in found if one)
+    def against(other: Entry, entries: Sequence[Entry]) -> tuple[Comparison, ...]:
+        tests = [_compare(group, entry, other, answers) for entry in entries if entry is not other]
+        return tuple(test for test in tests if test)
 
-    competing = [one for one in done if one in group.contest]
-    best = max(competing, key=lambda one: _last(one) or 0.0)
-    plain = next((one for one in done if one.first.method == "finetune"), None)
-    apart = [
+    competing = [entry for entry in finished if entry in group.contest]
+    best = max(competing, key=lambda entry: _last(entry) or 0.0)
+    finetune = next((entry for entry in finished if entry.first.method == "finetune"), None)
+    corpus_scored = [
         name
         for at, name in enumerate(group.datasets)
         if any(
-            (found := held.get((run.path, name)))
+            (found := answers.get((run.path, name)))
             and (cell := run.matrix[-1][at]) is not None
-            and abs(cell - float(found[1].mean())) > 0.01
-            for entry in done
-            for run in entry.runs
+            and abs(cell - float(found.scores.mean())) > 0.01
+            for run in runs
         )
     ]
-    rest = [one for one in done if one is not best]  # the best with finetune is there already
-    with_plain = against(plain, rest) if plain and plain is not best else ()
-    return Tests(best.label, against(best, done), with_plain, tuple(apart))
+    others = [entry for entry in finished if entry is not best]  # best and finetune: there already
+    with_finetune = against(finetune, others) if finetune and finetune is not best else ()
+    return Tests(best.label, against(best, finished), with_finetune, tuple(corpus_scored))
 
 
 def bootstrap(
-    parts: Sequence[Sequence[np.ndarray]], streams: Sequence[Sequence[np.random.Generator]]
+    differences: Sequence[Sequence[np.ndarray]],
+    streams: Sequence[Sequence[np.random.Generator]],
 ) -> tuple[float, float, float, float]:
     """Mean difference, 95 % percentile interval, and two-sided p of differences [dataset][seed][sample].
 
@@ -120,9 +127,9 @@ def bootstrap(
 
     drawn = np.zeros(RESAMPLES)
     observed = 0.0
-    for units, rngs in zip(parts, streams, strict=True):
+    for units, rngs in zip(differences, streams, strict=True):
         for unit, rng in zip(units, rngs, strict=True):
-            weight = 1 / (len(parts) * len(units))
+            weight = 1 / (len(differences) * len(units))
             drawn += weight * _resampled(unit, rng)
             observed += weight * float(unit.mean())
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -132,23 +139,23 @@ def bootstrap(
     return observed, float(low), float(high), p
 
 
-def sheet(group: Group, tests: Tests) -> Sheet:
+def significance_table(group: Group, tests: Tests) -> Table:
     """A group's comparisons as a small table."""
     lines = [
         Line(
-            one.label,
+            test.label,
             (
-                Cell(one.other),
-                Cell(f"{one.difference:+.2f}", figure=Spread(one.difference)),
-                Cell(f"{one.low:+.2f} to {one.high:+.2f}"),
-                Cell(f"{one.p:.4f}", mark=one.other == tests.best and not one.below),
-                Cell(", ".join(map(str, one.seeds))),
+                Cell(test.other),
+                Cell(f"{test.difference:+.2f}", value=Spread(test.difference)),
+                Cell(f"{test.low:+.2f} to {test.high:+.2f}"),
+                Cell(f"{test.p:.4f}", mark=test.other == tests.best and not test.below),
+                Cell(", ".join(map(str, test.seeds))),
             ),
         )
-        for one in (*tests.against_best, *tests.against_finetune)
+        for test in (*tests.against_best, *tests.against_finetune)
     ]
     columns = ("against", "difference in Last, points", "95 % interval", "p", "seeds")
-    return Sheet(group.title, "Method", (("", 5),), columns, tuple(lines), _notes(tests))
+    return Table(group.title, columns, tuple(lines), _notes(tests))
 
 
 def _notes(tests: Tests) -> tuple[str, ...]:
@@ -161,41 +168,46 @@ def _notes(tests: Tests) -> tuple[str, ...]:
         "It tells whether other test questions could turn the order, not whether another training "
         "could: the spread over seeds tells that.",
     ]
-    if tests.apart:
+    if tests.corpus_scored:
         notes.append(
-            f"{', '.join(tests.apart)}: resampled is the mean of the samples' own scores, whereas Last "
-            "holds a score of all captions together; the difference here may deviate from that of the "
-            "table."
+            f"{', '.join(tests.corpus_scored)}: resampled is the mean of the samples' own scores, "
+            "whereas Last holds a score of all captions together; the difference here may deviate from "
+            "that of the table."
         )
     return tuple(notes)
 
 
 def _compare(
-    group: Group, one: Entry, other: Entry, held: Mapping[tuple[Path, str], Answered]
+    group: Group, entry: Entry, other: Entry, answers: Mapping[tuple[Path, str], Answers]
 ) -> Comparison | None:
-    theirs = {run.seed: run for run in other.runs}
-    pairs = [(run, theirs[run.seed]) for run in one.runs if run.seed in theirs]
-    parts: list[list[np.ndarray]] = []
+    by_seed = {run.seed: run for run in other.runs}
+    pairs = [(run, by_seed[run.seed]) for run in entry.runs if run.seed in by_seed]
+    seeds = tuple(run.seed for run, _ in pairs)
+    differences: list[list[np.ndarray]] = []
     streams: list[list[np.random.Generator]] = []
     for name in group.datasets:
-        found = [(held.get((a.path, name)), held.get((b.path, name))) for a, b in pairs]
         units: list[np.ndarray] = []
-        for mine, yours in found:
-            if mine is None or yours is None or mine[0] != yours[0]:
+        questions: set[str] = set()
+        for run, opposite in pairs:
+            first, second = answers.get((run.path, name)), answers.get((opposite.path, name))
+            if first is None or second is None or first.questions != second.questions:
                 return None
-            units.append(mine[1] - yours[1])
-        asked = [mine[0] for mine, _ in found if mine]
+            units.append(first.scores - second.scores)
+            questions.add(first.questions)
         if (
-            len(asked) > 1 and len(set(asked)) == 1
+            len(units) > 1 and len(questions) == 1
         ):  # one test set for all seeds: a question stays one
             units = [sum(units[1:], units[0]) / len(units)]
-        parts.append(units)
-        seeds = [run.seed for run, _ in pairs][: len(units)]
-        streams.append([numpy_stream(0, "bootstrap", group.setting, name, seed) for seed in seeds])
-    if not pairs or not parts:
+        differences.append(units)
+        streams.append(
+            [
+                numpy_stream(0, "bootstrap", group.setting, name, seed)
+                for seed in seeds[: len(units)]
+            ]
+        )
+    if not pairs or not differences:
         return None
-    figures = bootstrap(parts, streams)
-    return Comparison(one.label, other.label, tuple(run.seed for run, _ in pairs), *figures)
+    return Comparison(entry.label, other.label, seeds, *bootstrap(differences, streams))
 
 
 def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -205,23 +217,22 @@ def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
     values, counts = np.unique(unit, return_counts=True)
     size = len(unit)
-    if len(values) <= FEW:
+    if len(values) <= FEW_VALUES:
         return rng.multinomial(size, counts / size, RESAMPLES) @ values / size
-    step = max(1, MANY // size)
+    step = max(1, DRAWN_AT_ONCE // size)
     rows = [min(step, RESAMPLES - at) for at in range(0, RESAMPLES, step)]
     return np.concatenate([unit[rng.integers(size, size=(n, size))].mean(axis=1) for n in rows])
 
 
-def _answered(run: Run, dataset: str) -> Answered | None:
+def _answers(run: RunData, dataset: str) -> Answers | None:
     import numpy as np
 
     rows = predictions(run, dataset)
     digest = hashlib.sha256()
     for row in rows:
         digest.update(repr((row.question_id, row.prompt, row.truth)).encode())
-    return (digest.hexdigest(), np.array([row.score for row in rows])) if rows else None
+    return Answers(digest.hexdigest(), np.array([row.score for row in rows])) if rows else None
 
 
 def _last(entry: Entry) -> float | None:
-    known = [run.last for run in entry.runs if run.last is not None]
-    return fmean(known) if known else None
+    return mean(run.last for run in entry.runs)

@@ -1,244 +1,175 @@
-"""The methods' table: a summary of every run, and the table as Markdown, CSV and LaTeX."""
+"""A table of text and numbers, and its forms: Markdown, CSV, LaTeX (the page draws it from the same)."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from fcit.benchmark import metrics
-from fcit.report.group import Entry, Group, Spread, beta_text, spread
-from fcit.report.read import Run
-from fcit.report.sheet import figure, md, plain, tex, tex_number
+from fcit.report.groups import Spread
+
+MARK = "†"
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One run in figures (percent, and points of forgetting); None where it was not measured."""
+class Cell:
+    """What is printed, and how it is marked."""
 
-    method: str
-    setting: str
-    beta: float | None
-    seed: int
-    scoring: str
-    last: float | None
-    avg: float | None
-    forgetting: float | None
-    backward: float | None
-    zero_shot: float | None
-    chance: float | None
-    routing: float | None
-    ahead: float | None
-    transfer: float | None
-    general: float | None
-    unfinished: bool
+    text: str
+    best: bool = False
+    second: bool = False
+    mark: bool = False
+    value: Spread | None = None
+    """The number behind the text, where it is one."""
 
 
 @dataclass(frozen=True)
-class Column:
-    """A column of the table: `better` is 1 where more is better, -1 where less is, 0 if neither."""
+class Line:
+    """A row; points of reference stand below a rule."""
 
-    field: str
+    label: str
+    cells: tuple[Cell, ...]
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of methods: one line each."""
+
     title: str
-    better: int
-    meaning: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+    spans: tuple[tuple[str, int], ...] = ()
+    """Upper headings, each with the number of columns below it."""
+
+    @property
+    def heads(self) -> list[str]:
+        """The heading of every column, the upper one included."""
+        over = [head for head, count in self.spans for _ in range(count)] or [""] * len(
+            self.columns
+        )
+        return [f"{up} {name}".strip() for up, name in zip(over, self.columns, strict=True)]
 
 
-COLUMNS = (
-    Column("last", "Last", 1, "mean accuracy over all datasets after the final stage, %"),
-    Column("avg", "Avg", 1, "mean over stages of the mean over the datasets seen so far, %"),
-    Column("forgetting", "Forgetting", -1, "best minus last accuracy, mean over datasets, points"),
-    Column(
-        "backward", "Backward", 1, "last minus just-learned accuracy on earlier datasets, points"
-    ),
-    Column("routing", "Routing", 1, "prompts that mostly get a subspace of their own dataset, %"),
-    Column("ahead", "Ahead", 1, "accuracy just before a dataset is first learned, mean, %"),
-    Column("transfer", "Transfer", 1, "Ahead minus zero-shot on the same datasets, points"),
-    Column("general", "General", 1, "general questions: accuracy after minus before, points"),
-    Column(
-        "zero_shot", "Zero-shot", 0, "the base model before any training, mean over datasets, %"
-    ),
-    Column("chance", "Chance", 0, "the best constant answer, mean over datasets, %"),
-)
+def format_spread(value: Spread | None, digits: int = 2) -> str:
+    """So many decimals, ± the spread over repetitions; a dash where nothing was measured."""
+    if value is None:
+        return "–"
+    deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
+    return f"{value.mean:.{digits}f}{deviation}"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One method's line of a group's table: a spread for every column, and which are best."""
-
-    entry: Entry
-    seeds: tuple[int, ...]
-    values: Mapping[str, Spread | None]
-    best: frozenset[str]
-
-
-def summarise(run: Run) -> Summary:
-    """A run's line of figures."""
-    single = run.reference or len(run.matrix) < 2
-    return Summary(
-        method=run.method,
-        setting=run.setting,
-        beta=run.beta,
-        seed=run.seed,
-        scoring=run.scoring,
-        last=run.last,
-        avg=run.avg,
-        forgetting=None if single else _mean(run.forgetting),
-        backward=None if single else metrics.backward_transfer(run.matrix),
-        zero_shot=_mean(run.zero_shot),
-        chance=_mean(run.chance),
-        routing=None if run.reference else _mean(run.routing),
-        ahead=_mean(run.ahead),
-        transfer=_mean(
-            {d: x - run.zero_shot[d] for d, x in run.ahead.items() if d in run.zero_shot}
-        ),
-        general=_gain(run.general),
-        unfinished=run.unfinished,
-    )
+def to_markdown(tables: Sequence[Table]) -> str:
+    """The tables as Markdown, one section each."""
+    sections: list[str] = []
+    for table in tables:
+        rows = [["Method", *table.heads], *([line.label] for line in table.lines)]
+        rows = [[_markdown(text) for text in row] for row in rows]
+        for row, line in zip(rows[1:], table.lines, strict=True):
+            row += map(_markdown_cell, line.cells)
+        head, *body = [f"| {' | '.join(row)} |" for row in rows]
+        rule = "|---|" + "---:|" * len(table.columns)
+        notes = [f"* {_markdown(note)}" for note in table.notes]
+        title = f"## {_markdown(table.title)}"
+        sections.append("\n".join([title, "", head, rule, *body, "", *notes]))
+    return "\n\n".join(sections) + "\n"
 
 
-def table(group: Group) -> list[Row]:
-    """The group's table: means over seeds; the best of the finished learning methods is marked."""
-    rows: list[Row] = []
-    for entry in group.entries:
-        lines = [summarise(run) for run in entry.runs]
-        values = {
-            column.field: spread(getattr(line, column.field) for line in lines)
-            for column in COLUMNS
-        }
-        rows.append(Row(entry, tuple(run.seed for run in entry.runs), values, frozenset()))
-    competing = {entry.slug for entry in group.contest}
-    contest = [row for row in rows if row.entry.slug in competing]
-    best: dict[int, set[str]] = {}
-    for column in COLUMNS:
-        shown = {id(row): _rounded(row.values[column.field]) for row in contest}
-        known = [value for value in shown.values() if value is not None]
-        if not column.better or len(known) < 2:
-            continue
-        top = max(known) if column.better > 0 else min(known)
-        for row in contest:
-            if shown[id(row)] == top:
-                best.setdefault(id(row), set()).add(column.field)
-    return [Row(row.entry, row.seeds, row.values, frozenset(best.get(id(row), ()))) for row in rows]
-
-
-def columns(rows: Sequence[Row]) -> list[Column]:
-    """The columns in which at least one row has a value."""
-    return [column for column in COLUMNS if any(row.values[column.field] for row in rows)]
-
-
-def cell(row: Row, column: Column) -> str:
-    """A value as it is printed everywhere: two decimals, ± the spread over repetitions.
-
-    What only gives context (zero-shot, chance) is printed without its spread; the CSV has it.
-    """
-    value = row.values[column.field]
-    return figure(value if column.better or not value else Spread(value.mean))
-
-
-def markdown(groups: Sequence[Group]) -> str:
-    """The tables as Markdown, one section a group."""
-    parts: list[str] = []
-    for group in groups:
-        rows = table(group)
-        shown = columns(rows)
+def to_latex(tables: Sequence[Table]) -> str:
+    """The tables as LaTeX, one tabular each."""
+    sections = ["% needs \\usepackage{booktabs}"]
+    for table in tables:
         lines = [
-            "| " + " | ".join(["Method", *(c.title for c in shown), "Seeds"]) + " |",
-            "|" + "---|" + "---:|" * len(shown) + "---|",
+            *(f"% {_latex(text)}" for text in (table.title, *table.notes)),
+            f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
+            "\\toprule",
         ]
-        for row in rows:
-            cells = [md(name(row.entry))]
-            for column in shown:
-                text = cell(row, column)
-                cells.append(f"**{text}**" if column.field in row.best else text)
-            lines.append("| " + " | ".join([*cells, seeds(row)]) + " |")
-        notes = [f"* {c.title}: {c.meaning}." for c in shown]
-        parts.append("\n".join([f"## {md(group.title)}", "", *lines, "", *notes]))
-    return "\n\n".join(parts) + "\n"
-
-
-def to_csv(groups: Sequence[Group]) -> str:
-    """The tables as one CSV: a line a method and group, means and standard deviations apart."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    fields = [part for c in COLUMNS for part in (c.field, f"{c.field}_sd")]
-    head = ["setting", "beta", "scoring", "datasets", "method", "seeds", "unfinished"]
-    writer.writerow([*head, *fields])
-    for group in groups:
-        for row in table(group):
-            line: list[object] = [
-                group.setting,
-                "" if group.beta is None else group.beta,
-                group.scoring,
-                len(group.datasets),
-                row.entry.label,
-                " ".join(map(str, row.seeds)),
-                "yes" if row.entry.unfinished else "no",
+        if table.spans:
+            over = [
+                f"\\multicolumn{{{count}}}{{c}}{{{_latex(head)}}}" for head, count in table.spans
             ]
-            for column in COLUMNS:
-                value = row.values[column.field]
-                line.append("" if value is None else f"{value.mean:.4f}")
-                deviation = value.deviation if value else None
-                line.append("" if deviation is None else f"{deviation:.4f}")
-            writer.writerow([plain(part) for part in line])
+            lines.append(" & ".join(["", *over]) + " \\\\")
+        lines += [" & ".join(map(_latex, ["Method", *table.columns])) + " \\\\", "\\midrule"]
+        for number, line in enumerate(table.lines):
+            if number and line.reference and not table.lines[number - 1].reference:
+                lines.append("\\midrule")
+            lines.append(" & ".join([_latex(line.label), *map(_latex_cell, line.cells)]) + " \\\\")
+        sections.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}"]))
+    return "\n\n".join(sections) + "\n"
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """The tables as CSV, one below the other; a number's mean and deviation have a column each."""
+    rows: list[list[str]] = []
+    for table in tables:
+        numeric = [
+            any(line.cells[at].value for line in table.lines) for at in range(len(table.columns))
+        ]
+        head = ["Method"]
+        for name, both in zip(table.heads, numeric, strict=True):
+            head += [name, f"{name} sd"] if both else [name]
+        rows += [*([[]] if rows else []), [table.title], head]
+        for line in table.lines:
+            row = [line.label]
+            for cell, both in zip(line.cells, numeric, strict=True):
+                row += csv_numbers(cell.value) if both else [cell.text]
+            rows.append(row)
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Sequence[str]]) -> str:
+    """Rows as CSV; a cell that a spreadsheet would take for a formula gets a leading apostrophe."""
+    out = io.StringIO()
+    for row in rows:
+        safe = [f"'{text}" if text[:1] in ("=", "+", "@") else text for text in row]
+        csv.writer(out, lineterminator="\n").writerow(safe)
     return out.getvalue()
 
 
-def latex(groups: Sequence[Group]) -> str:
-    """The tables as LaTeX, one tabular a group."""
-    parts = ["% needs \\usepackage{booktabs}"]
-    for group in groups:
-        rows = table(group)
-        shown = columns(rows)
-        lines = [
-            f"% {tex(group.title)}",
-            f"\\begin{{tabular}}{{l{'r' * len(shown)}}}",
-            "\\toprule",
-            " & ".join(["Method", *(tex(c.title) for c in shown)]) + " \\\\",
-            "\\midrule",
-        ]
-        for row in rows:
-            cells = [tex(name(row.entry))]
-            for column in shown:
-                text = tex_number(cell(row, column))
-                cells.append(f"\\textbf{{{text}}}" if column.field in row.best else text)
-            lines.append(" & ".join(cells) + " \\\\")
-        parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}"]))
-    return "\n\n".join(parts) + "\n"
+def csv_numbers(value: Spread | None) -> list[str]:
+    """A mean and its deviation as two cells, empty where there is none."""
+    numbers = (value.mean, value.deviation) if value else (None, None)
+    return ["" if number is None else f"{number:.4f}" for number in numbers]
 
 
-def name(entry: Entry) -> str:
-    """An entry's label, with a word when it is not finished."""
-    return f"{entry.label} ({state(entry)})" if entry.unfinished else entry.label
+def _markdown(text: str) -> str:
+    """Text that Markdown leaves as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>|~])", r"\\\1", text.replace("\n", " "))
 
 
-def state(entry: Entry) -> str:
-    """How far an unfinished entry came."""
-    run = entry.first
-    return f"unfinished: {len(run.matrix)} of {max(len(run.stages), 1)} stages"
+def _markdown_cell(cell: Cell) -> str:
+    text = _markdown(cell.text)
+    text = f"**{text}**" if cell.best else f"<u>{text}</u>" if cell.second else text
+    return text + MARK * cell.mark
 
 
-def seeds(row: Row) -> str:
-    """The seeds of a row's runs."""
-    return ", ".join(map(str, row.seeds))
+def _latex(text: str) -> str:
+    """Text that LaTeX leaves as it is."""
+    return "".join(_LATEX.get(char, char) for char in text)
 
 
-def heading(group: Group) -> str:
-    """What a group's runs have in common, in a few words."""
-    return f"{group.setting} · β = {beta_text(group.beta)} · {group.scoring} scoring"
+def _latex_cell(cell: Cell) -> str:
+    text = _latex(cell.text)
+    if cell.value:
+        text = re.sub(r"(?<![\d-])-(?=\d)", "$-$", text)  # a minus, not a hyphen
+    form = "\\textbf" if cell.best else "\\underline" if cell.second else ""
+    text = f"{form}{{{text}}}" if form else text
+    return text + "$^\\dagger$" * cell.mark
 
 
-def _mean(values: Mapping[str, float]) -> float | None:
-    return fmean(values.values()) if values else None
-
-
-def _gain(general: Mapping[str, float]) -> float | None:
-    """After minus before, where both were measured."""
-    known = "before" in general and "after" in general
-    return general["after"] - general["before"] if known else None
-
-
-def _rounded(value: Spread | None) -> float | None:
-    return None if value is None else round(value.mean, 2)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{char: f"\\{char}" for char in "&%$#_{}"},
+    "β": r"$\beta$",
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "†": r"$\dagger$",
+    "−": "$-$",
+    "–": "--",
+    "\n": " ",
+}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from fcit.benchmark.datasets import locate
 from fcit.files import write_text
-from fcit.report import read
-from fcit.report.examples import RIGHT, picture
+from fcit.report import run_data
+from fcit.report.examples import RIGHT, embedded_image
 from fcit.rounds.evaluate import adapters_by_dataset, winner
 from fcit.runs.api import Run
 from fcit.types import FcitError
@@ -111,7 +111,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     stage: from 1 (default: the last evaluated). Raises FcitError where the run does not route by
     identity tokens, or has no such dataset, stage or question.
     """
-    found, experiment = read.read_run(run.folder), Experiment(run.config)
+    found, experiment = run_data.read_run(run.folder), Experiment(run.config)
     if not experiment.method.identity:
         raise FcitError(
             f"{run.folder}: {found.method} does not route questions by identity tokens, so there is no "
@@ -120,7 +120,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     if dataset not in found.datasets:
         raise FcitError(f"{dataset}: not in this run; choose from {', '.join(found.datasets)}")
     stage = stage or len(found.matrix)
-    rows = read.predictions(found, dataset, stage) if stage else []
+    rows = run_data.predictions(found, dataset, stage) if stage else []
     if not rows:
         raise FcitError(_missing(found, dataset, stage))
     trained = trainers([entry for entry in found.rounds if entry.stage <= stage])
@@ -155,7 +155,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     )
 
 
-def trainers(rounds: Sequence[read.Round]) -> dict[str, tuple[Trainers, ...]]:
+def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, ...]]:
     """Who trained each subspace in some rounds of the log, by subspace, then by task."""
     found: dict[str, dict[str, tuple[set[int], set[tuple[int, int]]]]] = {}
     for entry in rounds:
@@ -173,7 +173,7 @@ def trainers(rounds: Sequence[read.Round]) -> dict[str, tuple[Trainers, ...]]:
     }
 
 
-def _missing(run: read.Run, dataset: str, stage: int) -> str:
+def _missing(run: run_data.RunData, dataset: str, stage: int) -> str:
     if run.setting_of("evaluation", "where") == "clients":
         return f"{run.path}: its clients scored their own test samples; there are no predictions"
     have = [
@@ -189,7 +189,7 @@ def _subspace(
     name: str,
     trained: Mapping[str, tuple[Trainers, ...]],
     own: set[str],
-    rows: Sequence[read.Prediction],
+    rows: Sequence[run_data.Prediction],
     wins: Sequence[str],
 ) -> Subspace:
     scores = [row.score for row, win in zip(rows, wins, strict=True) if win == name]
@@ -197,7 +197,7 @@ def _subspace(
     return Subspace(name, trained.get(name, ()), name in own, len(scores), mean)
 
 
-def _explained(row: read.Prediction, misrouted: bool, image: str) -> Explained:
+def _explained(row: run_data.Prediction, misrouted: bool, image: str) -> Explained:
     shares = sorted(row.activation.items(), key=lambda item: -item[1])
     factors = tuple(Factor(name, share, row.similarity.get(name)) for name, share in shares)
     right = row.score >= RIGHT
@@ -229,7 +229,7 @@ def write_page(found: Why, out: Path, limit: int) -> None:
         Path(__file__).with_name("why.html").read_text(encoding="utf-8")
     )
     pictures = [
-        picture(Path(question.image).parent, Path(question.image).name)
+        embedded_image(Path(question.image).parent, Path(question.image).name)
         for question in found.questions[:limit]
     ]
     subspaces = {subspace.name: subspace for subspace in found.subspaces}

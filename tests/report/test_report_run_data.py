@@ -9,7 +9,7 @@ import pytest
 
 from fcit.files import read_json, write_json, write_text
 from fcit.report import summary, write
-from fcit.report.read import predictions, read_run
+from fcit.report.run_data import predictions, read_run
 from fcit.types import FcitError
 
 Build = Callable[..., Path]
@@ -45,11 +45,11 @@ def test_folders_that_are_no_runs_are_named(build: Build, tmp_path: Path) -> Non
         ("matrix.json", '{"setting": "x"}', r"matrix\.json: the field 'method' is missing"),
         ("config.toml", "a = = 1", r"config\.toml: not valid TOML"),
         ("log.jsonl", '{"stage": 1}\n', r"log\.jsonl, line 1: the field 'round' is missing"),
-        ("log.jsonl", "[1]\n", r"log\.jsonl, line 1: a value of the wrong kind"),
-        ("partition.json", "[]", r"partition\.json: must hold"),
+        ("log.jsonl", "[1]\n", r"log\.jsonl, line 1: must be a JSON object"),
+        ("partition.json", "[]", r"partition\.json: must be a JSON object"),
         ("state/state.json", "{", r"state\.json: not valid JSON"),
         ("state/identity.safetensors", "x", r"identity\.safetensors: not a file of identity"),
-        ("predictions/3/IconQA.jsonl", "{}\n", r"IconQA\.jsonl, line 1: the field 'truth'"),
+        ("predictions/3/IconQA.jsonl", "{}\n", r"IconQA\.jsonl, line 1: the field 'question_id'"),
         ("predictions/3/IconQA.jsonl", "{\n", r"IconQA\.jsonl, line 1: not valid JSON"),
     ],
 )
@@ -66,9 +66,9 @@ def test_fields_of_the_wrong_kind_are_named(build: Build) -> None:
     folder = build("d", "disco")
     data = read_json(folder / "matrix.json")
     for change, message in (
-        ({"seed": "x"}, "wrong kind"),
+        ({"seed": "x"}, "seed: Input should be a valid integer"),
         ({"matrix": [[1.0]]}, "a row of 1 cells for 3 datasets"),
-        ({"forgetting": [1]}, "wrong kind"),
+        ({"forgetting": [1]}, "forgetting: Input should be a valid dictionary"),
     ):
         write_json(folder / "matrix.json", data | change)
         with pytest.raises(FcitError, match=message):

@@ -13,10 +13,12 @@ from statistics import stdev
 import pytest
 
 from fcit.files import read_json, write_json, write_text
-from fcit.report import summary, tables, write
-from fcit.report.examples import picture
-from fcit.report.group import COLOURS, group_runs
-from fcit.report.read import read_runs
+from fcit.report import summary, write
+from fcit.report.examples import embedded_image
+from fcit.report.groups import COLOURS, group_runs
+from fcit.report.result_tables import setting_table, settings_csv
+from fcit.report.run_data import read_runs
+from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
 FILES = ("table", "paper", "significance")
@@ -24,11 +26,11 @@ NASTY = 'dis<co> & "50%" \\_$#{x}~^|*'
 
 
 def rows_of(runs: list[Path]) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(tables.to_csv(group_runs(read_runs(runs))))))
+    return list(csv.DictReader(io.StringIO(settings_csv(group_runs(read_runs(runs))))))
 
 
 def markdown(runs: list[Path]) -> str:
-    return tables.markdown(group_runs(read_runs(runs)))
+    return to_markdown([setting_table(group) for group in group_runs(read_runs(runs))])
 
 
 def test_page_stands_alone_and_everything_lies_beside_it(build: Build, tmp_path: Path) -> None:
@@ -143,19 +145,19 @@ def test_images_outside_the_data_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     write_text(tmp_path / "secret.png", "x")
     for name in ("../secret.png", str(tmp_path / "secret.png"), ""):
-        assert picture(tmp_path / "datasets", name) == (
+        assert embedded_image(tmp_path / "datasets", name) == (
             "",
             "image not shown: its path leaves the data folder",
         )
     write_text(tmp_path / "datasets/broken.png", "x")
-    assert picture(tmp_path / "datasets", "broken.png")[1] == "image cannot be decoded"
+    assert embedded_image(tmp_path / "datasets", "broken.png")[1] == "image cannot be decoded"
 
 
 def test_a_large_image_is_made_small(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.effect_noise((900, 700), 80).convert("RGB").save(tmp_path / "large.png")
-    uri, missing = picture(tmp_path, "large.png")
+    uri, missing = embedded_image(tmp_path, "large.png")
     assert uri.startswith("data:image/jpeg") and len(uri) < 60_000 and not missing
 
 

@@ -1,0 +1,296 @@
+"""Groups comparable runs: by setting, beta, scoring and datasets; a method is one entry of a group."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from fcit.report.run_data import REFERENCES, RunData
+from fcit.report.style import COLOURS, MARKERS, SPARE_COLOURS, SPARE_MARKERS
+
+SETTINGS = ("task-hom", "task-het", "cap-hom", "cap-het")
+MOST_IN_FIGURES = 12
+"""Groups with more entries leave variants of a method out of their figures."""
+
+_SAME_NUMBERS = {
+    "seed",
+    "versions",
+    "data.root",
+    "data.images",
+    "federation.engine",
+    "federation.workers",
+    "federation.min_clients",
+    "federation.deadline",
+    "model.cache_features",
+    "evaluation.batch_size",
+    "tracking.to",
+    "tracking.project",
+}
+"""Keys in which repetitions of one experiment may differ: the seed, and what changes no number."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over repetitions, and their sample standard deviation (None for a single one)."""
+
+    mean: float
+    deviation: float | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One method as it was run in a group: its runs differ in nothing but the seed."""
+
+    label: str
+    slug: str
+    colour: str
+    marker: str
+    runs: tuple[RunData, ...]
+    variant: bool = False
+    """Whether another entry shows the same method with its usual hyper-parameters."""
+
+    @property
+    def first(self) -> RunData:
+        """The run with the smallest seed: what is shown where a mean makes no sense."""
+        return self.runs[0]
+
+    @property
+    def reference(self) -> bool:
+        return self.first.reference
+
+    @property
+    def unfinished(self) -> bool:
+        return any(run.unfinished for run in self.runs)
+
+    @property
+    def status(self) -> str:
+        """How far an unfinished entry came."""
+        return f"unfinished: {len(self.first.matrix)} of {max(len(self.first.stages), 1)} stages"
+
+    @property
+    def name(self) -> str:
+        """The label, with the status of an unfinished entry."""
+        return f"{self.label} ({self.status})" if self.unfinished else self.label
+
+    @property
+    def seeds(self) -> str:
+        return ", ".join(str(run.seed) for run in self.runs)
+
+    @property
+    def matrix(self) -> list[list[float | None]]:
+        """The mean over the runs, cell by cell, of the stages that all of them have."""
+        return [
+            [mean(run.matrix[stage][column] for run in self.runs) for column in range(len(row))]
+            for stage, row in enumerate(self.first.matrix)
+            if all(stage < len(run.matrix) for run in self.runs)
+        ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that may be compared: the same setting, beta, scoring and datasets in the same order."""
+
+    title: str
+    slug: str
+    setting: str
+    beta: float | None
+    scoring: str
+    datasets: tuple[str, ...]
+    entries: tuple[Entry, ...]
+    differences: tuple[str, ...]
+    """Keys outside the method in which the runs differ, each with its values."""
+
+    @property
+    def heading(self) -> str:
+        """What the runs have in common, in a few words."""
+        return f"{self.setting} · β = {beta_text(self.beta)} · {self.scoring} scoring"
+
+    @property
+    def learners(self) -> tuple[Entry, ...]:
+        """The entries that learn stage by stage."""
+        return tuple(entry for entry in self.entries if not entry.reference)
+
+    @property
+    def contest(self) -> tuple[Entry, ...]:
+        """The entries that compete for the best: finished learners.
+
+        Where two or more have the most seeds, only those compete: other seeds mean other data.
+        """
+        finished = tuple(entry for entry in self.learners if not entry.unfinished)
+        most = max((len(entry.runs) for entry in finished), default=0)
+        full = tuple(entry for entry in finished if len(entry.runs) == most)
+        return full if len(full) > 1 else finished
+
+    @property
+    def longest(self) -> Entry:
+        """The entry with the most stages: it tells which datasets are seen when."""
+        return max(self.entries, key=lambda entry: len(entry.matrix))
+
+    @property
+    def for_figures(self) -> Group:
+        """The group as figures show it: of many entries, without the variants of a method."""
+        if len(self.entries) <= MOST_IN_FIGURES:
+            return self
+        return replace(self, entries=tuple(entry for entry in self.entries if not entry.variant))
+
+    def mean_by_dataset(self, field: str) -> dict[str, float]:
+        """`chance` or `zero_shot` by dataset, in percent: the mean over the group's runs."""
+        tables = [getattr(run, field) for entry in self.entries for run in entry.runs]
+        means = {name: mean(table.get(name) for table in tables) for name in self.datasets}
+        return {name: value for name, value in means.items() if value is not None}
+
+
+def group_runs(runs: Sequence[RunData]) -> list[Group]:
+    """Comparable runs together, settings in the benchmark's order; reference points come last."""
+    comparable: dict[tuple[object, ...], list[RunData]] = {}
+    for run in sorted(runs, key=_order):
+        comparable.setdefault((run.setting, run.beta, run.scoring, run.datasets), []).append(run)
+    groups: list[Group] = []
+    for members in comparable.values():
+        setting, beta, scoring = members[0].setting, members[0].beta, members[0].scoring
+        datasets = members[0].datasets
+        title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
+        slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
+        twins = [other for other in groups if other.title.split(" (")[0] == title]
+        if twins:
+            title, slug = f"{title} ({', '.join(datasets)})", f"{slug}-{len(twins) + 1}"
+        entries, differences = _entries(members), _differences(members)
+        groups.append(Group(title, slug, setting, beta, scoring, datasets, entries, differences))
+    return groups
+
+
+def _order(run: RunData) -> tuple[int, float]:
+    return SETTINGS.index(run.setting) if run.setting in SETTINGS else 9, run.beta or 0.0
+
+
+def beta_text(beta: float | None) -> str:
+    """Beta as the benchmark writes it: 0.5, 1.0, 5.0."""
+    return "–" if beta is None else str(float(beta))
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what was measured; None when nothing was."""
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def spread(values: Iterable[float | None]) -> Spread | None:
+    """Mean and spread of what was measured; None when nothing was."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return Spread(fmean(known), stdev(known) if len(known) > 1 else None)
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested configuration as {"section.key": value}."""
+    result: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            result |= flat(value, f"{prefix}{key}.")
+        else:
+            result[prefix + key] = value
+    return result
+
+
+def _entries(runs: Sequence[RunData]) -> tuple[Entry, ...]:
+    """One entry per method and configuration; a repeated seed is an entry of its own."""
+    order = list(COLOURS)
+    methods = list(dict.fromkeys(run.method for run in runs))
+    methods.sort(key=lambda name: (name in REFERENCES, order.index(name) if name in order else 99))
+    entries: list[Entry] = []
+    colours, markers = cycle(SPARE_COLOURS), cycle(SPARE_MARKERS)
+    for method in methods:
+        variants: list[list[RunData]] = []
+        own = (run for run in runs if run.method == method)
+        for run in sorted(own, key=lambda run: run.seed):
+            repeated = next((variant for variant in variants if _repeats(run, variant)), None)
+            if repeated is None:
+                variants.append([run])
+            else:
+                repeated.append(run)
+        variants = _usual_first(variants)
+        for number, (variant, label) in enumerate(
+            zip(variants, _labels(method, variants), strict=True)
+        ):
+            usual = number == 0
+            colour = (COLOURS.get(method) if usual else None) or next(colours)
+            marker = (MARKERS.get(method) if usual else None) or next(markers)
+            slug = _slug(method) + (f"-{number + 1}" if len(variants) > 1 else "")
+            entries.append(Entry(label, slug, colour, marker, tuple(variant), not usual))
+    return tuple(entries)
+
+
+def _repeats(run: RunData, variant: Sequence[RunData]) -> bool:
+    """Whether a run repeats a variant's runs with another seed."""
+    if run.unfinished or any(run.seed == other.seed or other.unfinished for other in variant):
+        return False
+    return _experiment(run) == _experiment(variant[0])
+
+
+def _experiment(run: RunData) -> dict[str, Any]:
+    """The keys of a run's configuration that may change its numbers, but the seed."""
+    keys = flat({key: value for key, value in run.config.items() if key != "versions"})
+    return {key: value for key, value in keys.items() if key not in _SAME_NUMBERS}
+
+
+def _usual_first(variants: list[list[RunData]]) -> list[list[RunData]]:
+    """The variants, the one most like all others (of equals, with the most runs) at the beginning."""
+    tables = [_experiment(variant[0]) for variant in variants]
+
+    def distance(at: int) -> tuple[int, int]:
+        return sum(len(_changed(tables[at], table)) for table in tables), -len(variants[at])
+
+    usual = min(range(len(variants)), key=distance)
+    return [variants[usual], *variants[:usual], *variants[usual + 1 :]]
+
+
+def _labels(method: str, variants: Sequence[Sequence[RunData]]) -> list[str]:
+    """The method's name, and for each variant what sets it apart from the first."""
+    usual, *_ = tables = [_experiment(variant[0]) for variant in variants]
+    labels = [
+        ", ".join(f"{key.removeprefix('method.')}={table[key]}" for key in _changed(table, usual))
+        for table in tables
+    ]
+    if len(set(labels)) < len(labels):
+        folders = [variant[0].path.resolve() for variant in variants]
+        shared = Path(os.path.commonpath(folders))
+        names = [folder.relative_to(shared).as_posix() for folder in folders]
+        labels = [f"{a}; {b}" if a else b for a, b in zip(labels, names, strict=True)]
+    return [f"{method} ({label})" if label else method for label in labels]
+
+
+def _changed(table: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    """The keys of a table that have another value, or none, in the usual one."""
+    return [key for key in _varying((table, usual)) if key in table]
+
+
+def _differences(runs: Sequence[RunData]) -> tuple[str, ...]:
+    """Settings outside the method in which the learning runs differ, each as one sentence."""
+    learners = [run for run in runs if not run.reference] or list(runs)
+    tables = [_experiment(run) for run in learners]
+    lines: list[str] = []
+    for key in _varying(tables):
+        if not key.startswith("method."):
+            values = dict.fromkeys(
+                f"{run.method} {table.get(key, 'absent')}"
+                for run, table in zip(learners, tables, strict=True)
+            )
+            lines.append(f"{key}: {', '.join(values)}")
+    return tuple(lines)
+
+
+def _varying(tables: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values are not the same in all tables."""
+    keys = dict.fromkeys(key for table in tables for key in table)
+    return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "x"

@@ -1,0 +1,132 @@
+"""A run's results as one line of numbers, and a group's lines over repeated seeds with their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fcit.benchmark import metrics
+from fcit.report.groups import Entry, Group, Spread, mean, spread
+from fcit.report.run_data import RunData
+from fcit.report.tables import format_spread
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A run's results (percent, and points of forgetting); None where it was not measured."""
+
+    method: str
+    setting: str
+    beta: float | None
+    seed: int
+    scoring: str
+    last: float | None
+    avg: float | None
+    forgetting: float | None
+    backward: float | None
+    zero_shot: float | None
+    chance: float | None
+    routing: float | None
+    ahead: float | None
+    transfer: float | None
+    general: float | None
+    unfinished: bool
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the methods' table."""
+
+    field: str
+    """Of `Summary`."""
+    title: str
+    better: int
+    """1 where more is better, -1 where less is, 0 if neither."""
+    meaning: str
+
+
+COLUMNS = (
+    Column("last", "Last", 1, "mean accuracy over all datasets after the final stage, %"),
+    Column("avg", "Avg", 1, "mean over stages of the mean over the datasets seen so far, %"),
+    Column("forgetting", "Forgetting", -1, "best minus last accuracy, mean over datasets, points"),
+    Column(
+        "backward", "Backward", 1, "last minus just-learned accuracy on earlier datasets, points"
+    ),
+    Column("routing", "Routing", 1, "prompts that mostly get a subspace of their own dataset, %"),
+    Column("ahead", "Ahead", 1, "accuracy just before a dataset is first learned, mean, %"),
+    Column("transfer", "Transfer", 1, "Ahead minus zero-shot on the same datasets, points"),
+    Column("general", "General", 1, "general questions: accuracy after minus before, points"),
+    Column(
+        "zero_shot", "Zero-shot", 0, "the base model before any training, mean over datasets, %"
+    ),
+    Column("chance", "Chance", 0, "the best constant answer, mean over datasets, %"),
+)
+
+
+@dataclass(frozen=True)
+class MethodLine:
+    """One method's line of a group's table."""
+
+    entry: Entry
+    values: Mapping[str, Spread | None]
+    """By the column's field: over the entry's seeds."""
+    ranks: Mapping[str, int]
+    """By the column's field, 0 for the best, where the entry competes with others."""
+
+    def text(self, column: Column) -> str:
+        """A value as it is printed everywhere; columns that only give context show no spread."""
+        value = self.values[column.field]
+        return format_spread(value if column.better or not value else Spread(value.mean))
+
+
+def summarise(run: RunData) -> Summary:
+    """A run's line of numbers."""
+    single = run.reference or len(run.matrix) < 2
+    zero_shot, general = run.zero_shot, run.general
+    gain = {name: run.ahead[name] - zero_shot[name] for name in run.ahead if name in zero_shot}
+    both = "before" in general and "after" in general
+    return Summary(
+        method=run.method,
+        setting=run.setting,
+        beta=run.beta,
+        seed=run.seed,
+        scoring=run.scoring,
+        last=run.last,
+        avg=run.avg,
+        forgetting=None if single else mean(run.forgetting.values()),
+        backward=None if single else metrics.backward_transfer(run.matrix),
+        zero_shot=mean(zero_shot.values()),
+        chance=mean(run.chance.values()),
+        routing=None if run.reference else mean(run.routing.values()),
+        ahead=mean(run.ahead.values()),
+        transfer=mean(gain.values()),
+        general=general["after"] - general["before"] if both else None,
+        unfinished=run.unfinished,
+    )
+
+
+def method_lines(group: Group) -> list[MethodLine]:
+    """The group's table: means over seeds, and ranks among the entries that compete."""
+    values: dict[str, dict[str, Spread | None]] = {}
+    for entry in group.entries:
+        runs = [summarise(run) for run in entry.runs]
+        values[entry.slug] = {
+            column.field: spread(getattr(run, column.field) for run in runs) for column in COLUMNS
+        }
+    ranks: dict[str, dict[str, int]] = {entry.slug: {} for entry in group.entries}
+    for column in COLUMNS:
+        shown = {
+            entry.slug: round(value.mean, 2)
+            for entry in group.contest
+            if (value := values[entry.slug][column.field])
+        }
+        if column.better and len(shown) > 1:
+            order = sorted(set(shown.values()), reverse=column.better > 0)
+            for slug, value in shown.items():
+                ranks[slug][column.field] = order.index(value)
+    return [MethodLine(entry, values[entry.slug], ranks[entry.slug]) for entry in group.entries]
+
+
+def columns(lines: Sequence[MethodLine]) -> list[Column]:
+    """The columns in which at least one line has a value."""
+    return [column for column in COLUMNS if any(line.values[column.field] for line in lines)]
