@@ -1,11 +1,11 @@
-"""The server's memory while it averages updates of one block of LLaVA-1.5-7B, against their number.
+"""The server's memory while it averages updates of one block of LLaVA-1.5-7B, by the number of updates.
 
     .venv/bin/python benchmarks/aggregation.py [--updates 10 100 1000] [--dtype float32] [--out FOLDER]
 
-All updates stand in one and the same file (a thousand would take 46 GB in float32, in which the journal
-keeps them), which is opened and read once for each: what a journal of as many files costs in memory, but
-with a warm page cache, so that the seconds are those of arithmetic and not of a disk. Each row is a
-process of its own; memory leaves out pages of the mapped file, which the system can take back.
+All updates are in one file, which is opened and read once per update. (As separate files in float32,
+which is what the journal stores, a thousand would take 46 GB.) The memory is that of a journal with as
+many files. The page cache is warm, so the seconds measure arithmetic and not the disk. Each row is a
+separate process. Memory excludes pages of the mapped file, which the system can reclaim.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def block(dtype: str):
 
 
 def anonymous() -> float:
-    """Megabytes of this process's memory that belong to no file."""
+    """Megabytes of this process's memory that are not mapped from a file."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) / 1024
@@ -46,7 +46,7 @@ def anonymous() -> float:
 
 
 def one(path: Path, count: int) -> dict[str, float]:
-    """Average `count` updates in this process; its largest growth in megabytes, and seconds."""
+    """Average `count` updates in this process; returns its largest growth in megabytes, and seconds."""
     from safetensors import safe_open
 
     from fcit.methods.base import Method

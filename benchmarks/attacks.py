@@ -1,11 +1,12 @@
-"""Last of the mini suite's task-hom with 20 clients a round: under sign-flipping clients, and with noise.
+"""Last of the mini suite's task-hom with 20 clients per round: with malicious clients, and with privacy
+noise.
 
     .venv/bin/python benchmarks/attacks.py [--seeds 0 1 2] [--method disco] [--out runs/attacks]
-        [--liars 0 0.1 0.2] [--times 1 10] [--rules mean median trimmed krum] [--noise 0.1 0.3 1]
+        [--byzantine 0 0.1 0.2] [--times 1 10] [--rules mean median trimmed krum] [--noise 0.1 0.3 1]
         [--set key=value ...]
 
-A flipping client sends x - times (y - x) where an honest one sends y. A finished run is read, not
-repeated; one that was cut off goes on. Tables go to standard output.
+A malicious client sends x - times (y - x) instead of y, where x is what it received. Finished runs are
+read, interrupted ones continue. The tables go to standard output.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from fcit.types import Fault, FcitError, Job, State, Update
 from fcit.watch import Terminal
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
-CROWD = (
+FEDERATION = (
     "data.size=tiny",
     "federation.clients=40",
     "federation.per_round=20",
@@ -39,7 +40,7 @@ CROWD = (
 
 
 def flipped(update: Update, received: State, times: float) -> Update:
-    """x - times (y - x) for everything that was trained."""
+    """The update with x - times (y - x) for everything that was trained."""
 
     def turned(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -54,43 +55,43 @@ def flipped(update: Update, received: State, times: float) -> Update:
     return replace(update, adapters=adapters, extras=turned(update.extras, received.extras))
 
 
-def crowd(share: float, times: float) -> Any:
-    """A local engine in which a share of the clients, drawn by the run's seed, flips signs; their
-    updates are so many times as long."""
+def attacked(share: float, times: float) -> Any:
+    """A local engine in which a share of the clients, drawn by the run's seed, flips the sign of their
+    updates and multiplies them by `times`."""
 
-    class Crowd(LocalEngine):
+    class Attacked(LocalEngine):
         flips: ClassVar[int] = 0
 
         def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
             clients = self.config.federation.clients
             order = numpy_stream(self.config.seed, "liars").permutation(clients)
-            liars = {int(client) for client in order[: round(share * clients)]}
+            malicious = {int(client) for client in order[: round(share * clients)]}
             received = {job.turn.client: job.received for job in jobs}
-            for one in super().run(jobs):
-                lies = isinstance(one, Update) and one.client in liars
-                Crowd.flips += lies
-                yield flipped(one, received[one.client], times) if lies else one
+            for reply in super().run(jobs):
+                attacks = isinstance(reply, Update) and reply.client in malicious
+                Attacked.flips += attacks
+                yield flipped(reply, received[reply.client], times) if attacks else reply
 
-    return Crowd
+    return Attacked
 
 
 def measured(
     out: Path, changes: Sequence[str], method: str, share: float = 0.0, times: float = 1.0
 ) -> dict[str, Any]:
-    """A run's matrix.json: read where the run is finished, else made."""
-    made = config.load(RECIPE, [*CROWD, *changes], method)
+    """A run's matrix.json, from a finished run or from a new one."""
+    made = config.load(RECIPE, [*FEDERATION, *changes], method)
     folder = RunFolder(out)
     if folder.matrix.is_file():
         found = read_json(folder.matrix)
         position = folder.position()
         if position and position.ended and len(found["matrix"]) == len(found["stages"]):
             return found
-    engine = crowd(share, times)
+    engine = attacked(share, times)
     with mock.patch("fcit.engines.local.LocalEngine", engine):
         begun = folder.begun()
         done: Run = run(made, out, resume=begun, watch=Terminal())
-    liars = round(share * made.federation.clients)
-    assert begun or bool(engine.flips) == bool(liars)  # who lies has lied
+    malicious = round(share * made.federation.clients)
+    assert begun or bool(engine.flips) == bool(malicious)
     return done.results
 
 
@@ -105,7 +106,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--method", default="disco")
     parser.add_argument("--out", type=Path, default=Path("runs/attacks"))
-    parser.add_argument("--liars", type=float, nargs="*", default=[0.0, 0.1, 0.2])
+    parser.add_argument("--byzantine", type=float, nargs="*", default=[0.0, 0.1, 0.2])
     parser.add_argument("--times", type=float, nargs="+", default=[1.0, 10.0])
     parser.add_argument("--rules", nargs="+", default=["mean", "median", "trimmed", "krum"])
     parser.add_argument("--clip", type=float, default=1.0)
@@ -126,11 +127,11 @@ def main() -> int:
         ]
 
     print(f"task-hom/tiny, {asked.method}, seeds {asked.seeds}: Last\n")
-    print("| clients that lie | updates, times | " + " | ".join(asked.rules) + " |")
+    print("| malicious clients | their update times | " + " | ".join(asked.rules) + " |")
     print("|---" * (len(asked.rules) + 2) + "|")
-    for share, times in product(asked.liars, asked.times):
+    for share, times in product(asked.byzantine, asked.times):
         if not share and times != asked.times[0]:
-            continue  # nobody lies, however much
+            continue  # without malicious clients the factor has no effect
         name = f"{share:g}" + f"-times{times:g}" * (share > 0)
         cells = [
             spread(

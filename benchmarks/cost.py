@@ -1,16 +1,17 @@
-"""What a round costs: bytes and accuracy by the form on the wire; seconds and memory by clients; and a
-process for each message.
+"""The cost of a round: bytes and accuracy by wire format, seconds and memory by number of clients, and
+the cost of a process per message.
 
     .venv/bin/python benchmarks/cost.py wire [--seeds 0 1 2] [--out runs/cost] [--set key=value ...]
     .venv/bin/python benchmarks/cost.py clients [--clients 10 100 1000] [--engines local flower]
     .venv/bin/python benchmarks/cost.py message [--times 5]
 
-`wire`: the mini suite's task-hom at size tiny with disco; one row for each form, and the bytes it would
-take to send all K subspaces both ways instead of a client's own. `clients`: one round in which every
-client of a federation takes part, with one or two samples of IconQA each, in process and in Flower's
-simulation; each row is a process of its own and its workers, model included. A finished run is read,
-not repeated. `message`: a node of a deployment has a process for every message; what that adds to a
-turn of the mini suite, the median of some.
+`wire`: the mini suite's task-hom at size tiny with disco. One row per format, with the bytes of all K
+subspaces for comparison. Finished runs are read, not repeated.
+`clients`: one round in which every client takes part, with one or two samples of IconQA each, with the
+local engine and in Flower's simulation. Each row is a separate process with its workers and their
+model.
+`message`: a node of a deployment starts a process for every message. Median of the time that this adds
+to a turn of the mini suite.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ FORMS: tuple[Wire, ...] = ("float32", "bfloat16", "int8")
 
 
 def measured(out: Path, changes: Sequence[str]) -> dict[str, Any]:
-    """A run's matrix.json: read where the run is finished, else made."""
+    """A run's matrix.json, from a finished run or from a new one."""
     folder = RunFolder(out)
     position = folder.position()
     if position and position.ended and folder.matrix.is_file():
@@ -58,7 +59,7 @@ def spread(values: Sequence[float]) -> str:
 
 
 def wire(asked: argparse.Namespace) -> None:
-    """Bytes a client and round, and Last, for each form."""
+    """Bytes per client and round, and Last, for each format."""
     print("| on the wire | KB down | KB up | all K, KB either way | Last |\n|---|---|---|---|---|")
     for form in FORMS:
         places = {seed: asked.out / f"{form}-seed{seed}" for seed in asked.seeds}
@@ -78,7 +79,7 @@ def wire(asked: argparse.Namespace) -> None:
 
 
 def clients(asked: argparse.Namespace) -> None:
-    """Seconds and memory of one round, for each number of clients."""
+    """Seconds and memory of one round, for each engine and number of clients."""
     print(
         "| engine | clients | seconds of the round | server's memory, MB | largest worker's, MB |"
     )
@@ -100,7 +101,7 @@ def clients(asked: argparse.Namespace) -> None:
 
 
 def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]:
-    """A federation of `count` clients, all of whom train once."""
+    """Run a federation of `count` clients that all train once."""
     import resource
 
     made = config.load(
@@ -126,7 +127,7 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
 
 
 def message(asked: argparse.Namespace) -> None:
-    """Seconds from a process's start to a turn's end, in parts."""
+    """Seconds from the start of a process to the end of a turn, in parts."""
     rows = []
     for _ in range(max(1, asked.times) + 1):
         begun = time.time()
@@ -135,12 +136,13 @@ def message(asked: argparse.Namespace) -> None:
         at = json.loads(done.stdout.splitlines()[-1])
         rows.append([late - soon for soon, late in zip([begun, *at], at, strict=False)])
     print("| process | imports, base model, data | first turn | the same turn again |")
-    print("|---|---|---|---|")  # the first process is not counted: it fills caches
+    print("|---|---|---|---|")  # the first process is left out: it fills caches
     print("| " + " | ".join(f"{median(part):.2f}" for part in zip(*rows[1:], strict=True)) + " |")
 
 
 def one_message() -> list[float]:
-    """The moments when a node's process can begin, has its model, and has trained once and twice."""
+    """The times at which a node's process has started, has its model, and has trained once and
+    twice."""
     from fcit.types import Job
     from fcit.worker.model import ModelWorker
 
@@ -160,14 +162,16 @@ def one_message() -> list[float]:
 
 
 def main() -> int:
-    """Print the table that was asked for."""
+    """Print the requested table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("wire", "clients", "message"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--engines", nargs="+", default=["local", "flower"])
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
-    parser.add_argument("--times", type=int, default=5, help="processes timed, beside one more")
+    parser.add_argument(
+        "--times", type=int, default=5, help="processes timed, after one for warming up"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()

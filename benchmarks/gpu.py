@@ -1,14 +1,16 @@
-"""A model of LLaVA-1.5-7B's shape on a CUDA device: tokens a second, trained and generated, and memory.
+"""A model of LLaVA-1.5-7B's shape on a CUDA device: tokens per second in training and generation, and
+memory.
 
     .venv/bin/python benchmarks/gpu.py [--batch 8] [--rounds 5] [--json gpu.json]
 
 Random weights in bf16, rank 8, K = 8. Prints the measured rate of bf16 matrix products, the share of it
-that training reaches, tokens a second of training and of answers with and without routing over the
-subspaces, peak memory, and the seconds of five clients' turns of two steps each. PEFT runs beside it
-(`fcit bench`). The share counts the decoder's matrices forward and backward at all tokens of the batch
-(no vision tower: its features are kept). Both peaks hold PEFT's adapters beside our own: in bf16 while
-training, which is our turn alone; answering is the most of all contenders, PEFT in float32 among them.
-Needs CUDA, peft, and 14 GB in the temporary folder ($TMPDIR).
+that training reaches, tokens per second in training and in answering with and without routing, peak
+memory, and the seconds of five clients' turns of two steps each. PEFT is measured too (`fcit bench`).
+
+The share counts the decoder's matrix products, forward and backward, for all tokens of the batch. It
+excludes the vision tower, whose features are cached. Both peaks include PEFT's adapters. The training
+peak is that of fcit's turn alone, with PEFT's adapters in bf16. The answering peak is the maximum over
+all contenders, PEFT in float32 included. Needs CUDA, peft, and 14 GB in the temporary folder ($TMPDIR).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ CLIENTS, STEPS = 5, 2
 
 
 def main() -> None:
-    """Measure, print, and write JSON if asked for."""
+    """Measure, print, and write JSON if requested."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--tokens", type=int, default=64)
@@ -71,9 +73,9 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
         body = model_size(place / "model").matrices
         pair = Pair(place, options, "cuda", kind)
         train = pair.trains()["train"]
-        train()  # features, and whatever else is only made once
+        train()  # warm-up: features are cached
         torch.cuda.reset_peak_memory_stats()
-        train()  # before a contender makes PEFT's adapters float32
+        train()  # before a contender converts PEFT's adapters to float32
         training = torch.cuda.max_memory_allocated()
         seconds = interleaved(pair.trains(), given.rounds)
         begun = time.perf_counter()

@@ -1,16 +1,18 @@
-"""How seconds and memory grow with clients, with subspaces, and with the test set.
+"""How time and memory grow with the number of clients, subspaces and test questions.
 
     .venv/bin/python benchmarks/growth.py [--quick] [--no-collector] [--out docs]
 
-Seconds are those of one thread on the CPU, which other work hardly lengthens. Each point is a process of
-its own, so that its peak of resident memory is its own; the table shows what it has above the first's,
-and the exponent of the seconds between the last two points (1: linear), where constants weigh least.
+Seconds are CPU seconds of one thread, which other work hardly affects. Each point is a separate process
+with its own peak of resident memory. The table shows this peak minus that of the first point, and the
+exponent of the seconds between the last two points (1 is linear), where constant costs matter least.
 Writes growth.json and growth.png.
 
-clients     the split of 20 samples a client, the plan of 10 rounds, and one aggregation of updates
-            of every client (of the mini model's shape; they share tensors: memory is the server's own)
-subspaces   one batch of 16 questions routed over K, answered by the mini model with 8 tokens each
-questions   answers of 8 tokens to so many questions, in batches of 50, with 8 subspaces
+clients     the partition of 20 samples per client, the plan of 10 rounds, and one aggregation of
+            updates of all clients (of the mini model's shape; they share tensors, so the memory is the
+            server's own)
+subspaces   one batch of 16 questions routed over K subspaces, answered by the mini model with 8 tokens
+            each
+questions   answers of 8 tokens to this many questions, in batches of 50, with 8 subspaces
 """
 
 from __future__ import annotations
@@ -39,9 +41,11 @@ REPEATS = 3
 def main() -> None:
     """Measure every point, print the table, draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two small points a series")
+    parser.add_argument("--quick", action="store_true", help="two small points per series")
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--no-collector", action="store_true", help="without Python's gc")
+    parser.add_argument(
+        "--no-collector", action="store_true", help="without Python's garbage collector"
+    )
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.inside:
@@ -69,7 +73,7 @@ def main() -> None:
 
 
 def point(name: str, count: int) -> dict[str, float]:
-    """Seconds (the least of several: the rest is other work) and peak bytes at one size."""
+    """Seconds (minimum of several, to exclude other work) and peak bytes at one size."""
     import torch
 
     torch.set_num_threads(1)
@@ -79,7 +83,7 @@ def point(name: str, count: int) -> dict[str, float]:
         begun = time.process_time()
         work()
         seconds.append(time.process_time() - begun)
-    # The first call makes what is only made once.
+    # The first call warms up.
     return {
         "count": count,
         "seconds": min(seconds[1:]),
@@ -88,7 +92,7 @@ def point(name: str, count: int) -> dict[str, float]:
 
 
 def clients(count: int) -> Callable[[], object]:
-    """The server's own work for so many clients."""
+    """The server's work for `count` clients."""
     from fcit.benchmark.partition import split
     from fcit.benchmark.schedule import plan
     from fcit.methods import find
@@ -113,17 +117,17 @@ def clients(count: int) -> Callable[[], object]:
 
 
 def subspaces(count: int) -> Callable[[], object]:
-    """A batch of answers with so many subspaces."""
+    """One batch of answers with `count` subspaces."""
     return _asking(16, count)
 
 
 def questions(count: int) -> Callable[[], object]:
-    """So many answers."""
+    """Answers to `count` questions."""
     return _asking(count, 8)
 
 
 def _asking(count: int, blocks: int) -> Callable[[], object]:
-    """DISCO answers so many questions about one picture, in batches of at most 50."""
+    """DISCO's answers to `count` questions about one picture, in batches of at most 50."""
 
     from fcit.methods.disco import Disco
     from fcit.models import CHECKPOINTS
@@ -154,13 +158,13 @@ def _asking(count: int, blocks: int) -> Callable[[], object]:
 
 
 def exponent(rows: list[dict]) -> float:
-    """Of the power law between the last two points."""
+    """The exponent of the power law between the last two points."""
     a, b = rows[-2:]
     return math.log(b["seconds"] / a["seconds"]) / math.log(b["count"] / a["count"])
 
 
 def table(found: dict[str, list[dict]]) -> str:
-    """Markdown: a line a point."""
+    """A Markdown table with one line per point."""
     lines = ["| | | seconds | MB above the first | exponent |", "|---|---|---|---|---|"]
     for name, rows in found.items():
         for row in rows:
@@ -173,8 +177,8 @@ def table(found: dict[str, list[dict]]) -> str:
 
 
 def draw(found: dict[str, list[dict]], path: Path) -> None:
-    """Two panels a series: seconds against size, with a line of slope 1 through the last point; below,
-    the peak of memory above the first point's."""
+    """Two panels per series: seconds by size, with a line of slope 1 through the last point, and below
+    it the peak memory minus that of the first point."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What finished runs of the mini suite show: figures of every run, the targets, Markdown tables."""
+"""Figures of finished runs of the mini suite, and their Markdown tables."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ MINUTES = {"tiny": 2, "small": 15, "full": 60}
 
 @dataclass(frozen=True)
 class Key:
-    """Which run: a method in a setting at a size with a seed."""
+    """A run: a method in a setting at a size with a seed."""
 
     setting: str
     size: str
@@ -57,12 +57,12 @@ class Key:
     method: str
 
     def folder(self, out: Path) -> Path:
-        """Where the run is kept below the benchmark's folder."""
+        """The run's folder below the benchmark's folder."""
         return out / self.name / self.method / f"seed{self.seed}"
 
     @property
     def name(self) -> str:
-        """Of the folder of all runs in this setting at this size."""
+        """Name of the folder of all runs in this setting at this size."""
         return f"{self.setting}-{self.size}"
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ Percents = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """A finished run's figures, by dataset in percent; empty where the method has none."""
+    """A finished run's figures, by dataset in percent; empty if the method has none."""
 
     key: Key
     last: float
@@ -95,7 +95,7 @@ class Measured:
 
 
 def measure(key: Key, folder: Path, clock: Clock) -> Measured:
-    """Read a finished run. Raises FcitError where a file of it is missing."""
+    """Read a finished run. Raises FcitError if a file is missing."""
     run = fcit.load(folder)
     found = run.results
     names, rows = found["datasets"], found["matrix"]
@@ -120,7 +120,7 @@ def measure(key: Key, folder: Path, clock: Clock) -> Measured:
 
 
 def _routing(run: fcit.runs.api.Run, stage: str, unseen: bool) -> dict[str, float]:
-    """Routing of those test prompts whose wording does (not) occur in training, by dataset."""
+    """Routing of the test prompts whose wording does (or does not) occur in training, by dataset."""
     experiment = Experiment(run.config)
     tasks = [task for stage in experiment.training_setting.stages for task in stage.tasks]
     known = homes(RunFolder(run.folder).trainers(), tasks)
@@ -135,7 +135,8 @@ def _routing(run: fcit.runs.api.Run, stage: str, unseen: bool) -> dict[str, floa
 
 
 def is_unseen(name: str, prompt: str) -> bool | None:
-    """Whether a prompt of a mini dataset has a wording kept for the test; None if it has no known one."""
+    """Whether a prompt of a mini dataset has a wording that only the test uses; None if the wording is
+    unknown."""
     return next(
         (unseen for form, unseen in _forms(name) if form.fullmatch(prompt.partition("\n")[0])), None
     )
@@ -143,7 +144,7 @@ def is_unseen(name: str, prompt: str) -> bool | None:
 
 @cache
 def _forms(name: str) -> list[tuple[re.Pattern[str], bool]]:
-    """The question wordings of a dataset's generator as patterns, and whether training lacks them."""
+    """The wordings of a dataset's generator as patterns, and whether only the test uses them."""
     forms: list[tuple[re.Pattern[str], bool]] = []
     for pool in _pools(vars(mini.GENERATORS[name]).values()):
         for wordings, unseen in ((pool.seen, False), (pool.unseen, True)):
@@ -170,11 +171,11 @@ class Runs:
         self.all = list(measured)
 
     def groups(self) -> list[tuple[str, str]]:
-        """The settings and sizes that something was run in."""
+        """The settings and sizes with at least one run."""
         return list(dict.fromkeys((one.key.setting, one.key.size) for one in self.all))
 
     def of(self, setting: str, size: str, method: str) -> list[Measured]:
-        """A method's runs, one a seed; a reference point's may be those of another setting."""
+        """A method's runs, one per seed. A reference point's runs may be those of another setting."""
         found = self._exactly(setting, size, method)
         if found or method not in POINTS:
             return found
@@ -190,18 +191,18 @@ class Runs:
 
 
 def mean(percents: Percents) -> float | None:
-    """The mean over datasets; None of none."""
+    """The mean over datasets; None if there are none."""
     return fmean(percents.values()) if percents else None
 
 
 def show(values: Sequence[float | None], digits: int = 2) -> str:
-    """Mean and, of several seeds, sample standard deviation; empty where nothing was measured."""
+    """Mean, and with several seeds the sample standard deviation; empty if nothing was measured."""
     found = spread(values)
     return format_spread(found, digits) if found else ""
 
 
 def spearman(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, int]:
-    """Rank correlation over the methods both have (equal values share a rank), and their number."""
+    """Rank correlation over the common methods (equal values share a rank), and their number."""
     both = sorted(ours.keys() & theirs.keys())
     if len(both) < 2:
         return float("nan"), len(both)
@@ -228,7 +229,7 @@ COLUMNS: dict[str, Callable[[Measured], float | None]] = {
 
 
 def methods_table(runs: Runs, setting: str, size: str) -> str:
-    """A line a method: mean over seeds and spread; seconds of training and answering together."""
+    """One line per method: mean and spread over seeds; seconds of training and answering together."""
     rows = []
     for method in METHODS:
         found = runs.of(setting, size, method)
@@ -241,7 +242,7 @@ def methods_table(runs: Runs, setting: str, size: str) -> str:
 
 
 def datasets_table(runs: Runs, setting: str, size: str) -> str:
-    """A line a dataset, percent: chance and reference points, then the methods."""
+    """One line per dataset, in percent: chance and reference points, then the methods."""
     of = {method: runs.of(setting, size, method) for method in METHODS}
     some = next(found for found in of.values() if found)
     columns: list[tuple[str, list[Measured], str]] = [

@@ -1,10 +1,10 @@
-"""How near `fcit plan`'s memory is to what a client's turn takes, for a random model on a CPU.
+"""Compare `fcit plan`'s memory estimate with a real client's turn, for a random model on a CPU.
 
     .venv/bin/python benchmarks/memory.py [--hidden 1024] [--depth 20] [--batch 8] [--checkpointing]
 
-Writes a LLaVA-shaped model of random weights (327 million parameters by default) to a temporary folder,
-trains one turn of DISCO with it in a process of its own, and prints the peak of its resident memory,
-without what the interpreter and its imports had taken, beside the prediction.
+Writes a LLaVA-shaped model with random weights (327 million parameters by default) to a temporary
+folder and trains one turn of DISCO with it in a separate process. Prints the peak of its resident
+memory, without that of the interpreter and its imports, beside the estimate.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def main() -> None:
 
 
 def recipe(place: Path, given: argparse.Namespace) -> dict:
-    """One stage of one round of one client, whose turn has as many steps as are asked for."""
+    """A recipe with one stage, one round and one client, whose turn has the requested number of
+    steps."""
     from fcit import suite as mini
 
     mini.write(place / "data", 0, given.batch * given.steps, 1, ["Flickr30k"])
@@ -76,7 +77,7 @@ def recipe(place: Path, given: argparse.Namespace) -> dict:
 
 
 def write(folder: Path, hidden: int, depth: int) -> None:
-    """A model of random weights with the mini model's tokenizer and images."""
+    """Write a model with random weights and the mini model's tokenizer and image processor."""
     import torch
     from transformers import (
         AutoProcessor,
@@ -107,7 +108,7 @@ def write(folder: Path, hidden: int, depth: int) -> None:
 
 
 def turn(table: dict) -> dict[str, int]:
-    """One client's turn; bytes of resident memory before anything is loaded, and at the peak."""
+    """Train one client's turn; returns resident bytes before anything is loaded, and at the peak."""
     from fcit.models import identity, lmm
     from fcit.models.size import encoder_size, model_size
     from fcit.planning.rehearsal import rehearse
@@ -125,7 +126,7 @@ def turn(table: dict) -> dict[str, int]:
 
 
 def resident(key: str) -> int:
-    """This process's resident memory in bytes: now (VmRSS) or at its peak (VmHWM)."""
+    """This process's resident memory in bytes: current (VmRSS) or peak (VmHWM)."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) << 10
@@ -133,7 +134,7 @@ def resident(key: str) -> int:
 
 
 def compare(table: dict, found: dict[str, int]) -> None:
-    """Print what was predicted, part by part, and what was measured."""
+    """Print the parts of the estimate, and what was measured."""
     from fcit.planning import plan
     from fcit.recipe.config import validate
 

@@ -1,11 +1,11 @@
-"""The mini suite's figures: runs what is missing, checks every target, prints the tables of docs/mini.md.
+"""The mini suite's figures: run what is missing, check every target, print the tables of docs/mini.md.
 
     .venv/bin/python benchmarks/mini.py [--plan task-hom/tiny/0,1,2 ...] [--jobs 2] [--out runs/mini]
 
-A run that was finished with the same recipe, data and mini model is read, not repeated; one that was
-cut off goes on. Tables (mean and sample standard deviation over seeds) and the verdict on every target
-go to standard output, progress to standard error. `--tables` runs nothing.
-Without `--methods` DISCO, finetune and the reference points run; what else has run is shown beside them.
+Runs that were finished with the same recipe, data and mini model are read, interrupted ones continue.
+Tables (mean and sample standard deviation over seeds) and the verdict on every target go to standard
+output, progress to standard error. `--tables` runs nothing. Without `--methods`, DISCO, finetune and
+the reference points run; other finished runs are shown as well.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ PLAN = (
 
 
 class Benchmark:
-    """Where the runs are, and how they are run."""
+    """The folder of the runs, and how to run them."""
 
     def __init__(self, out: Path, changes: Sequence[str]):
         self.out, self.changes = out, tuple(changes)
 
     def runs(self, keys: Sequence[Key]) -> list[sweep.Run]:
-        """Recipes of their settings, and what the plan says otherwise."""
+        """The runs: recipes of their settings, with the plan's changes."""
         return [
             sweep.Run(
                 key.name,
@@ -66,7 +66,7 @@ class Benchmark:
         ]
 
     def read(self, keys: Sequence[Key]) -> list[Measured]:
-        """The figures of the finished ones."""
+        """The figures of the finished runs."""
         found = zip(keys, sweep.survey(self.runs(keys)), strict=True)
         return [
             measure(key, status.run.folder, sweep.clock(status.run))
@@ -76,9 +76,9 @@ class Benchmark:
 
 
 def keys(plan: Sequence[str], methods: Sequence[str]) -> list[Key]:
-    """The runs of a plan of SETTING/SIZE/SEEDS. Raises FcitError on a word that is not of that form.
+    """The runs of a plan of SETTING/SIZE/SEEDS. Raises FcitError on a word of another form.
 
-    A heterogeneous setting takes its reference points from the homogeneous one where the plan has it.
+    A heterogeneous setting uses the reference points of the homogeneous one if the plan has it.
     """
     parts: list[tuple[str, str, list[int]]] = []
     for word in plan:
@@ -116,18 +116,25 @@ def show(runs: Runs, missing: Sequence[Key]) -> None:
 
 
 def main() -> None:
-    """Run what is missing and print what came of it."""
+    """Run what is missing and print the figures."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--plan", nargs="+", default=PLAN, metavar="SETTING/SIZE/SEEDS", help="what to run")
-    add("--methods", nargs="+", choices=METHODS, help="which methods of it")
+    add("--methods", nargs="+", choices=METHODS, help="methods of these runs")
     add("--out", type=Path, default=Path("runs") / "mini", help="the runs' folder [runs/mini]")
-    add("--jobs", type=int, default=1, help="runs at once, each with one worker then [1]")
-    add("--set", action="append", default=[], dest="changes", metavar="KEY=VALUE", help="any key")
-    add("--tables", action="store_true", help="run nothing, show what is finished")
-    add("--json", type=Path, metavar="FILE", help="write the figures and verdicts there too")
+    add("--jobs", type=int, default=1, help="runs at a time, each with one worker [1]")
+    add(
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="KEY=VALUE",
+        help="change any recipe key",
+    )
+    add("--tables", action="store_true", help="run nothing, show the finished runs")
+    add("--json", type=Path, metavar="FILE", help="also write figures and verdicts here")
     given = parser.parse_args()
     if given.jobs < 1:
         parser.error("--jobs: at least 1")

@@ -1,19 +1,19 @@
-"""Where a round's time goes on the mini suite, what is done twice, what is padding, how soon it starts.
+"""Where the time of a round goes on the mini suite: operators, images, padding, start-up.
 
     .venv/bin/python benchmarks/speed.py [--quick] [--parts round batches start] [--json FILE]
 
-round     every client's turn of the first round in this process, against the floor: the floating-point
-          operations of the trained path forward and backward at the rate of large matrix products, and
-          at the rate of the model's own (narrow) ones; what operators take the rest, by torch's profiler.
-          Seconds on the CPU, in the recipe's one thread, which other work hardly lengthens.
-          In pass 1 also the share of decoding and preparing: what the thread that reads, opens and
-          prepares images is on the CPU, of all CPU seconds of that pass (images encoded too)
-vision    distinct images of that round, and how many were encoded: in the first pass, in the second
-batches   the share of a turn that reads images and tokenizes; the share of tokens that is padding, over
-          all turns of the plan, grouped by length and in random order
-start     medians of five processes, by the clock and in seconds on the CPU (which other work does not
-          lengthen): `fcit --help`; a second `fcit run` up to its first answer and, past few zero-shot
-          answers, up to its first training step (one process, everything made before)
+round     every client's turn of the first round in this process, compared with a lower bound: the
+          floating-point operations of the trained path, forward and backward, at the rate of large
+          matrix products and at the rate of the model's own (narrow) products. torch's profiler divides
+          the rest among operators. CPU seconds of the recipe's single thread, which other work hardly
+          affects. In pass 1, in which images are encoded, also the share of the CPU seconds that go to
+          reading, decoding and preparing images
+vision    distinct images of that round, and how many were encoded in the first and in the second pass
+batches   the share of a turn that reads images and tokenizes; the share of padding among the tokens of
+          all turns of the plan, with batches grouped by length and with random batches
+start     medians of five processes, in wall-clock and CPU seconds: `fcit --help`; a second `fcit run`
+          to its first answer, and to its first training step (one process, with few zero-shot answers,
+          everything cached)
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def main() -> None:
 
 
 def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
-    """One round's turns: seconds, the floor, operators, encodings."""
+    """Measure one round's turns: seconds, the lower bound, operators, encoded images."""
     from fcit.models.size import PHOTO, TokenCounter, model_size
     from fcit.recipe.config import load
     from fcit.types import Job
@@ -122,26 +122,26 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     counter = TokenCounter(experiment.model_path())
     text, *_ = counter.image(PHOTO)
     spans = counter.lengths(samples, text, 2048)
-    work = floor(shape, spans, method.rank)
+    work = lower_bound(shape, spans, method.rank)
     dtype = site.model.model.dtype
     rows = experiment.config.training.batch_size * sum(span for span, _ in spans) // len(spans)
     large, own = rate(1024, 1024, 1024, dtype), rate(rows, shape.hidden, shape.intermediate, dtype)
     found |= {
-        "GFLOP of the floor": work / 1e9,
+        "GFLOP of the lower bound": work / 1e9,
         "GFLOP/s of large products": large / 1e9,
         "GFLOP/s of the model's own products": own / 1e9,
-        "floor by large products, s": work / large,
-        "floor by its own products, s": work / own,
+        "lower bound by large products, s": work / large,
+        "lower bound by its own products, s": work / own,
         "share reached, of large products": work / large / seconds[1],
         "share reached, of its own products": work / own / seconds[1],
     }
     return found | profile(lambda: site.train(jobs[0], {}))
 
 
-def floor(shape, spans: Sequence[tuple[int, int]], rank: int) -> float:
-    """Floating-point operations of one pass over samples, forward and backward, without padding.
+def lower_bound(shape, spans: Sequence[tuple[int, int]], rank: int) -> float:
+    """Floating-point operations of one pass over the samples, forward and backward, without padding.
 
-    A frozen layer has no gradient of its weights; LoRA and the projector have.
+    Frozen layers need no gradient of their weights; LoRA and the projector do.
     """
     tokens = sum(length for length, _ in spans)
     answered = sum(count for _, count in spans)
@@ -160,7 +160,7 @@ def _count(shape: tuple[int, ...]) -> int:
 
 
 def rate(rows: int, wide: int, out: int, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of one product x [rows, wide] by [wide, out]."""
+    """Floating-point operations per second of a product of [rows, wide] and [wide, out]."""
     import torch
     from torch.nn import functional as F
 
@@ -174,7 +174,8 @@ def rate(rows: int, wide: int, out: int, dtype: torch.dtype) -> float:
 
 
 def profile(work: Callable[[], object]) -> dict[str, float]:
-    """Shares of a turn's time by kind of operator; `python and the rest` is what no operator took."""
+    """Shares of a turn's time by kind of operator; `python and the rest` is the time outside
+    operators."""
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as profiler
 
@@ -206,7 +207,7 @@ def timed(
     seconds: list[float],
     clock: Callable[[], float] = time.process_time,
 ) -> Iterator[None]:
-    """While it is open, every call of a method adds its seconds to the list."""
+    """Within this context, every call of a method appends its seconds to the list."""
     call = getattr(owner, name)
 
     def clocked(*given, **more):
@@ -221,7 +222,7 @@ def timed(
 
 
 def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
-    """Padding over every turn of the plan (each client and task once)."""
+    """Padding over all turns of the plan (each client and task once)."""
     from fcit.models.processors import ImageReader
     from fcit.models.size import PHOTO, TokenCounter
     from fcit.recipe.config import load

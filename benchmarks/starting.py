@@ -1,6 +1,6 @@
-"""How soon a process starts: `fcit --help`, and a second run up to its first answer and first step.
+"""Start-up time: `fcit --help`, and a second run to its first answer and first training step.
 
-A part of benchmarks/speed.py, which runs it.
+benchmarks/speed.py runs it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ main()
 
 
 def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
-    """Seconds from a process's start, and those it was on a CPU."""
+    """Wall-clock and CPU seconds of start-up."""
     sets = [word for change in changes for word in ("--set", change)]
     argv = ["fcit", "run", str(recipe), *sets, "--set", "data.train=200", "--set", "data.test=8"]
     found: dict[str, float] = {}
@@ -56,7 +56,7 @@ def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
 
 
 def seconds(command: Sequence[str], told: bool) -> tuple[float, float]:
-    """Of a process, to its end or to the moment that it tells: by the clock, and on the CPU."""
+    """Wall-clock and CPU seconds of a process, to its end or to the time that it reports."""
     used = _children()
     begun = time.time()
     done = subprocess.run(command, capture_output=True, text=True)

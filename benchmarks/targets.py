@@ -1,4 +1,4 @@
-"""What the mini suite must show, each target checked against the runs there are, none passed over."""
+"""The targets of the mini suite. Each is checked against the finished runs, and none is skipped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OVER_FINETUNE = 5.0
 
 @dataclass(frozen=True)
 class Target:
-    """A demand, where it was checked, the figure, and whether it is met (None: nothing to tell by)."""
+    """A target, where it was checked, the figure, and whether it is met (None: it cannot be judged)."""
 
     demand: str
     where: str
@@ -25,7 +25,7 @@ class Target:
     met: bool | None
 
     def line(self) -> str:
-        """One line that begins with the verdict."""
+        """The target as one line that begins with the verdict."""
         verdict = {True: "PASS", False: "FAIL", None: "----"}[self.met]
         return f"{verdict}  {self.where}: {self.demand}: {self.figure}"
 
@@ -120,7 +120,7 @@ def _individual(found: Sequence[Measured], where: str) -> Iterator[Target]:
 
 
 def _times(runs: Runs) -> Iterator[Target]:
-    """The longest run of every size, of those that had the machine to themselves."""
+    """The longest run of every size, among those that ran alone on the machine."""
     for size in dict.fromkeys(one.key.size for one in runs.all):
         alone = [one for one in runs.all if one.key.size == size and one.jobs == 1]
         demand = f"under {MINUTES[size]} minutes a method"
@@ -135,7 +135,7 @@ def _times(runs: Runs) -> Iterator[Target]:
 
 
 def _target(demand: str, where: str, met: bool, values: dict[str, float | None]) -> Target:
-    """A target whose figures must all be there to be judged."""
+    """A target that is judged only if all of its figures exist."""
     if any(value is None for value in values.values()):
         lacking = ", ".join(name for name, value in values.items() if value is None)
         known = {name: value for name, value in values.items() if value is not None}
@@ -145,6 +145,6 @@ def _target(demand: str, where: str, met: bool, values: dict[str, float | None])
 
 
 def _mean(found: Sequence[Measured], field: str) -> float | None:
-    """The mean over seeds of the mean over datasets of one of a run's figures."""
+    """A figure's mean over seeds of the mean over datasets."""
     known = [value for one in found if (value := mean(getattr(one, field))) is not None]
     return fmean(known) if known else None

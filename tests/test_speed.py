@@ -36,8 +36,8 @@ def test_what_benchmarks_take_from_fcit_is_there(script: Path) -> None:
     assert [one for one in taken if one[0].split(".")[0] == "fcit" and not there(*one)] == []
 
 
-def test_the_floor_counts_a_frozen_layer_twice_and_what_learns_three_times() -> None:
-    from speed import floor
+def test_the_lower_bound_counts_frozen_layers_twice_and_trained_ones_three_times() -> None:
+    from speed import lower_bound
 
     parts = {"depth": 2, "hidden": 4, "vocabulary": 7, "image_tokens": 3}
     shape = SimpleNamespace(
@@ -45,9 +45,11 @@ def test_the_floor_counts_a_frozen_layer_twice_and_what_learns_three_times() -> 
     )
     spans = [(10, 1), (20, 2)]
     lora, attention, head, joined = 2 * 3 * 10 * 30, 4 * 4 * 2 * 500, 2 * 4 * 7 * 3, 2 * 20 * 3 * 2
-    assert floor(shape, spans, 3) == 3 * (lora + attention + joined) + 2 * head
+    assert lower_bound(shape, spans, 3) == 3 * (lora + attention + joined) + 2 * head
     shape.decoder = 100
-    assert floor(shape, spans, 3) == 3 * (lora + attention + joined) + 2 * (head + 2 * 100 * 30)
+    assert lower_bound(shape, spans, 3) == 3 * (lora + attention + joined) + 2 * (
+        head + 2 * 100 * 30
+    )
 
 
 def test_padding_is_counted_by_batch() -> None:

@@ -1,9 +1,10 @@
-"""Digests of eight short runs: a change of the code that changes no number leaves them as they are.
+"""Digests of eight short runs: a change of the code that changes no number leaves them equal.
 
     python tools/digests.py [--only disco ewc] [--out digests.json] [--against digests.json]
 
-Each run is trained anew in a temporary folder. Three digests a run: of the bytes of its state files, of
-their tensors alone (equal where a key was only renamed), and of its accuracies in matrix.json.
+Each run is trained anew in a temporary folder and has three digests: of the bytes of its state files
+(`files`), of their tensors alone (`tensors`, equal if a key was only renamed), and of the accuracies in
+matrix.json (`matrix`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ RUNS = {
 
 
 def recipe(name: str) -> dict:
-    """Three stages of two rounds, two of four clients; one dataset of each scoring rule."""
+    """A recipe with three stages of two rounds, two of four clients per round, and one dataset of each
+    scoring rule."""
     table = {
         "seed": 3,
         "data": {"size": "tiny", "train": 60, "test": 24},
@@ -48,13 +50,13 @@ def recipe(name: str) -> dict:
 
 
 def digest(parts: list[bytes]) -> str:
-    """One digest of some bytes, whatever their order."""
+    """One digest of several byte strings, independent of their order."""
     inner = sorted(hashlib.sha256(part).digest() for part in parts)
     return hashlib.sha256(b"".join(inner)).hexdigest()[:16]
 
 
 def tensors(file: Path) -> list[bytes]:
-    """A state file's tensors: type, shape and bytes, without their names."""
+    """The tensors of a state file as type, shape and bytes, without names."""
     with safe_open(file, "pt") as opened:
         found = [opened.get_tensor(key) for key in opened.keys()]  # noqa: SIM118
     return [repr((one.dtype, tuple(one.shape), one.tolist())).encode() for one in found]
@@ -73,7 +75,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run, print, and compare where asked to; exit 1 where a digest differs."""
+    """Run, print, and compare if requested; exit with 1 if a digest differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS))
     parser.add_argument("--out", type=Path, help="write the digests as JSON")
