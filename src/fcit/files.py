@@ -8,6 +8,7 @@ import json
 import os
 import pkgutil
 import shutil
+import tomllib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,6 +102,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
     return rows
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """A TOML file's table; `what` it is goes into the FcitError when there is none."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FcitError(f"{path}: no such {what}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FcitError(f"{path}: cannot be read: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise FcitError(f"{path}: not valid TOML: {error}") from None
 
 
 def sweep_aside(folder: Path) -> None:

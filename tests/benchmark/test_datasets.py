@@ -8,15 +8,19 @@ from typing import Any
 
 import pytest
 
-from fcit.benchmark import datasets
 from fcit.benchmark.datasets import DATASETS, find, image_path, missing, present, read
-from fcit.benchmark.records import numbers
+from fcit.benchmark.records import BadRecord
+from fcit.benchmark.rules.box import Box
+from fcit.benchmark.rules.caption import Caption
+from fcit.benchmark.rules.containment import Containment
+from fcit.benchmark.rules.exact import Exact
 from fcit.types import FcitError, Sample
 
 
 def put(root: Path, name: str, split: str, value: Any) -> Path:
     row = DATASETS[name]
-    file = {"train": row.train_file, "test": row.test_file, "captions": row.caption_file}[split]
+    files = {"train": row.train_file, "test": row.test_file}
+    file = files[split] if split in files else row.rule.files[0]
     path = root / "instructions" / row.folder / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
@@ -50,9 +54,10 @@ def test_rows_are_the_published_files():
         "train_10w.json",
         "test_1w.json",
     )
-    scorers = {name: row.scorer for name, row in DATASETS.items() if row.scorer != "exact"}
-    assert scorers == {
-        "FigureQA": "containment", "DVQA": "containment", "Flickr30k": "caption", "Grounding": "box",
+    others = {name: row.rule for name, row in DATASETS.items() if row.rule != Exact()}
+    assert others == {
+        "FigureQA": Containment(), "DVQA": Containment(), "Grounding": Box(),
+        "Flickr30k": Caption("val_coco_type.json"),
     }  # fmt: skip
     assert len(DATASETS) == 12
 
@@ -232,11 +237,11 @@ def test_datasets_folder_may_itself_be_a_link(tmp_path):
 def test_a_dataset_without_a_row_is_a_folder_of_its_name_scored_exactly(tmp_path):
     row = find("My-VQA")
     assert (row.folder, row.train_file, row.test_file) == ("My-VQA", "train.json", "test.json")
-    assert row.scorer == "exact"
+    assert row.rule == Exact()
     (tmp_path / "instructions" / "My-VQA").mkdir(parents=True)
     (tmp_path / "instructions" / "OCRVQA").mkdir()
     assert present(tmp_path) == ["OCR-VQA", "My-VQA"]
-    assert missing(tmp_path, ["My-VQA"]) == {
+    assert missing(tmp_path, [row]) == {
         "My-VQA": ["instructions/My-VQA/train.json", "instructions/My-VQA/test.json"]
     }
 
@@ -248,7 +253,7 @@ def test_a_name_that_is_no_folders_is_refused(tmp_path, name):
 
 
 def test_missing_names_every_absent_file(tmp_path):
-    assert missing(tmp_path, ["Flickr30k"]) == {
+    assert missing(tmp_path, [find("Flickr30k")]) == {
         "Flickr30k": [
             "instructions/Flickr30k-cap/train_brief_4w.json",
             "instructions/Flickr30k-cap/val_brief.json",
@@ -258,28 +263,12 @@ def test_missing_names_every_absent_file(tmp_path):
     }
     put(tmp_path, "DVQA", "train", [])
     (tmp_path / "datasets" / "DVQA").mkdir(parents=True)
-    assert missing(tmp_path, ["DVQA", "DVQA"]) == {"DVQA": ["instructions/DVQA/test.json"]}
-
-
-@pytest.mark.parametrize(
-    ("text", "box"),
-    [
-        ("[0.1,0.2,0.3,0.4]", (0.1, 0.2, 0.3, 0.4)),
-        (" 0, .5, 1., 1e-1 ", (0.0, 0.5, 1.0, 0.1)),
-        ("[0.1,0.2,0.3]", None),
-        ("[0.1,0.2,0.3,0.4", None),
-        ("[0.1,0.2,0.3,nan]", None),
-        ("[0.1,0.2,0.3,1e999]", None),
-        ("", None),
-    ],
-)
-def test_numbers_of_a_box(text, box):
-    assert numbers(text) == box
+    assert missing(tmp_path, [find("DVQA")] * 2) == {"DVQA": ["instructions/DVQA/test.json"]}
 
 
 def test_mini_suite_reads_like_the_official_data(suite):
     for name in DATASETS:
-        assert missing(suite, [name]) == {}
+        assert missing(suite, [find(name)]) == {}
         for split, count in (("train", 40), ("test", 12)):
             samples = read(suite, name, split)
             assert len({one.id for one in samples}) == len(samples) == count
@@ -291,6 +280,6 @@ def test_mini_suite_reads_like_the_official_data(suite):
 
 def test_parse_yields_faults_and_goes_on(tmp_path):
     path = put(tmp_path, "DVQA", "train", [taught(image="../x"), taught()])
-    fault, sample = datasets.parse(tmp_path, "DVQA", "train")
-    assert fault == datasets.Fault(path, 1, "image: '../x' leaves datasets/")
+    fault, sample = find("DVQA").parse(tmp_path, "train")
+    assert fault == BadRecord(path, 1, "image: '../x' leaves datasets/")
     assert isinstance(sample, Sample)

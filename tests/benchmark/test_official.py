@@ -12,7 +12,7 @@ import pytest
 
 import official
 from fcit.benchmark import datasets, predictions, stats
-from fcit.benchmark.check import Problem, Shares, check
+from fcit.benchmark.check import Problem, PublishedSplit, check
 from fcit.benchmark.datasets import DATASETS, missing, read
 from fcit.benchmark.published import published
 from fcit.benchmark.records import stream
@@ -45,7 +45,7 @@ def edit(path: Path, number: int, **changes: Any) -> None:
 
 
 def test_every_dataset_is_read(whole: Path) -> None:
-    assert missing(whole, list(DATASETS)) == {}
+    assert missing(whole, list(DATASETS.values())) == {}
     for name in DATASETS:
         for split in ("train", "test"):
             found = read(whole, name, split)
@@ -76,7 +76,7 @@ def test_nothing_is_wrong_with_it(whole: Path) -> None:
     assert report.problems == []
     assert report.counts == {name: {"train": 2, "test": 2} for name in DATASETS}
     assert report.published == {
-        TASK1: Shares("ImageNet-R", 2, 2, 0, 2), CAP1: Shares("General", 2, 8, 0, 8),
+        TASK1: PublishedSplit("ImageNet-R", 2, 2, 0, 2), CAP1: PublishedSplit("General", 2, 8, 0, 8),
     }  # fmt: skip
     assert files[-1] == (26, 26)  # two files of twelve datasets, and two tasks' clients
 
@@ -115,8 +115,8 @@ def test_mistakes_in_the_published_split_are_found(root: Path) -> None:
         ),
     }
     assert len(report.problems) == 7
-    assert report.published[TASK1] == Shares("ImageNet-R", 3, 2, 1, 2)
-    assert report.published[CAP1] == Shares("General", 2, 6, 0, 8)
+    assert report.published[TASK1] == PublishedSplit("ImageNet-R", 3, 2, 1, 2)
+    assert report.published[CAP1] == PublishedSplit("General", 2, 6, 0, 8)
 
 
 def test_stats_of_it(whole: Path) -> None:
@@ -138,11 +138,11 @@ def test_its_truths_score_full_marks(whole: Path, name: str, tmp_path: Path) -> 
         for one in read(whole, name, "test")
     ]
     said.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-    truth = whole / "instructions" / row.folder / (row.caption_file or row.test_file)
+    truth = whole / "instructions" / row.folder / (*row.rule.files, row.test_file)[0]
     found = predictions.score(name, truth, said, "strict")
     assert found.score == pytest.approx(100)
     assert (found.samples, found.questions, found.missing, found.repeated) == (2, 2, 0, 0)
-    if not row.caption_file:
+    if not row.rule.files:
         assert predictions.score(name, truth, said, "reference").score == 100
 
 
@@ -151,8 +151,8 @@ def test_several_image_roots_are_tried_in_order(root: Path, tmp_path: Path) -> N
     away.mkdir()
     (root / "datasets" / "COCO2014").rename(away / "COCO2014")
     both = [root / "datasets", away]
-    assert missing(root, ["A-OKVQA"]) == {"A-OKVQA": ["datasets/COCO2014"]}
-    assert missing(root, list(DATASETS), both) == {}
+    assert missing(root, [DATASETS["A-OKVQA"]]) == {"A-OKVQA": ["datasets/COCO2014"]}
+    assert missing(root, list(DATASETS.values()), both) == {}
     assert check(root, images=both).problems == []
     lost = check(root, ["A-OKVQA"], images=both[:1]).problems
     assert len(lost) == 4 and all(one.what.endswith("is missing") for one in lost)

@@ -218,7 +218,7 @@ def test_captions_are_known_by_the_ids_of_the_test_file_beside_them(tmp_path):
     assert score("Flickr30k", truth, said, "strict").score == pytest.approx(100)
     with pytest.raises(FcitError, match="no prediction for 1 of 2 questions"):
         score("Flickr30k", truth, said_file(tmp_path, ("y", "a")), "strict")
-    with pytest.raises(FcitError, match="2 predictions for the question '2'"):
+    with pytest.raises(FcitError, match="2 predictions for the question 'y'"):
         score("Flickr30k", truth, said_file(tmp_path, ("y", "a"), ("y", "a")), "strict")
 
 

@@ -35,7 +35,7 @@ TEN = [f'in/{at}.png,"What, then?\nOne word.",{at}' for at in range(10)]
 
 def test_a_csv_becomes_a_dataset_that_passes_the_check(tmp_path, photos):
     rows = tabular.read(csv(tmp_path, *TEN, "twin.bmp,Why?,so"), "csv")
-    assert rows[0] == tabular.Row(2, "in/0.png", "What, then?\nOne word.", "0")
+    assert rows[0] == tabular.TableRow(2, "in/0.png", "What, then?\nOne word.", "0")
     root, heard = tmp_path / "data", []
     made = tabular.write(root, "My-VQA", rows, photos, progress=lambda *at: heard.append(at))
     assert (made, heard[-1]) == (tabular.Imported(9, 2, 11), (22, 22))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import fcit
-from fcit.benchmark import scorers
+from fcit.benchmark.datasets import Dataset
 from fcit.benchmark.general import GENERAL
 from fcit.engines.local import LocalEngine
 from fcit.files import read_json, read_lines, write_lines
@@ -137,9 +137,9 @@ def test_answers_are_scored_once_however_often_the_matrix_is_written(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scored: list[str] = []
-    score = scorers.score
+    score = Dataset.score
     monkeypatch.setattr(
-        scorers, "score", lambda name, *rest: [scored.append(name), score(name, *rest)][1]
+        Dataset, "score", lambda self, *rest: [scored.append(self.name), score(self, *rest)][1]
     )
     results = Session(fcit.load(run).config, run, Silent()).results
     matrix = read_json(run / "matrix.json")

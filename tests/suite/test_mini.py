@@ -92,7 +92,7 @@ def test_records_have_the_official_form_and_their_images_decode(suite, name):
         assert sum(turn["value"].count("<image>") for turn in turns) == 1
         ids.add(record["id"])
         check_image(suite, record["image"])
-    box = DATASETS[name].scorer == "box"
+    box = DATASETS[name].rule.field == "answer_bbox"
     answer = {"answer_bbox", "size"} if box else {"answer"}
     for record in records(suite, name, "test"):
         assert record.keys() == {"question_id", "image", "text"} | answer
@@ -148,7 +148,7 @@ def test_some_grounding_conversations_have_two_turns():
 
 def test_captions_have_five_references_numbered_in_file_order(suite):
     row = DATASETS["Flickr30k"]
-    text = (suite / "instructions" / row.folder / row.caption_file).read_text(encoding="utf-8")
+    text = (suite / "instructions" / row.folder / row.rule.files[0]).read_text(encoding="utf-8")
     coco = json.loads(text)
     test = records(suite, "Flickr30k", "test")
     assert [image["id"] for image in coco["images"]] == list(range(1, TEST + 1))

@@ -12,8 +12,7 @@ import pytest
 
 from fcit import suite as mini
 from fcit.benchmark import captions
-from fcit.benchmark.datasets import Split
-from fcit.benchmark.scorers import chance
+from fcit.benchmark.datasets import Split, find
 from fcit.seeds import numpy_stream
 from fcit.suite import charts, draw
 from fcit.suite import drawn as drawing
@@ -100,7 +99,7 @@ def test_no_constant_answer_is_worth_giving(name):
         for split in ("train", "test")
     ]
     bound = {"FigureQA": 56, "ArxivQA": 100 / 3, "Flickr30k": 25, "Grounding": 30}.get(name, 20)
-    assert chance(name, *samples, "strict") < bound
+    assert find(name).chance(*samples, "strict") < bound
     answers = Counter(drawn.answers[0] for drawn in some(name, "train"))
     expected = {"FigureQA": {"yes", "no"}, "ArxivQA": set("ABCD")}
     assert set(answers) == expected.get(name, set(answers))

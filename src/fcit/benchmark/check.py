@@ -4,54 +4,79 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from fcit.benchmark import datasets, published
-from fcit.benchmark.datasets import DATASETS, Fault, Split
+from fcit.benchmark.datasets import DATASETS, NO_RULES, Split
+from fcit.benchmark.records import BadRecord
+from fcit.benchmark.rules import Rule
 from fcit.types import FcitError, Sample, Task
+
+Progress = Callable[[int, int], None]
+"""Told how many are done, and how many there are in all."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong: the file relative to the data folder, the record (empty: the file), what."""
+    """Something that is wrong."""
 
     file: str
+    """Relative to the data folder."""
     record: str
+    """Empty where it concerns the file."""
     what: str
 
 
 @dataclass(frozen=True)
-class Shares:
-    """A task's published split: client files, readable records in them, and how many of these are not
-    in the training files, which hold `training` records."""
+class PublishedSplit:
+    """A task's published split."""
 
     task: str
     clients: int
+    """Client files."""
     records: int
+    """Readable records in them."""
     foreign: int
+    """Those that are not in the training files."""
     training: int
+    """Records of the training files."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found: problems, readable records by dataset and split, datasets not there, and
-    published splits by folder."""
+    """What a check found."""
 
-    problems: list[Problem]
-    counts: dict[str, dict[str, int]]
-    absent: list[str]
-    published: dict[str, Shares] = field(default_factory=dict[str, Shares])
+    problems: list[Problem] = field(default_factory=list[Problem])
+    counts: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    """Readable records by dataset and split."""
+    absent: list[str] = field(default_factory=list[str])
+    """Datasets that are not there."""
+    published: dict[str, PublishedSplit] = field(default_factory=dict[str, PublishedSplit])
+    """By folder."""
+
+    @contextmanager
+    def faults(self, root: Path) -> Iterator[None]:
+        """Reports an FcitError, which begins with the path of the file at fault, and goes on."""
+        try:
+            yield
+        except FcitError as error:
+            parts = re.split(": |, ", str(error).removeprefix(f"{root}/"), maxsplit=1)
+            file, what = [*parts, ""][:2]
+            if (problem := Problem(file, "", what)) not in self.problems:
+                self.problems.append(problem)
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a sample stands, and what else a check remembers of it."""
+class _Entry:
+    """What a check remembers of a sample."""
 
     file: str
     number: int
@@ -67,172 +92,149 @@ class _Place:
 def check(
     root: Path,
     names: Sequence[str] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     images: Sequence[Path] = (),
-    reading: Callable[[int, int], None] | None = None,
+    reading: Progress | None = None,
+    rules: Mapping[str, Rule] = NO_RULES,
 ) -> Report:
     """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
 
     Reported are unreadable files, malformed records, ids that a test file repeats, image paths that
-    climb out of `datasets/`, images that are missing or cannot be decoded to the end, and test
-    samples whose image content and prompt are also in training data. The published split
-    (`partitioned_data/`) is read too: its records are training records, those of the training files
-    or others, which are then checked like them. `images` are folders to look for images in instead
-    of `datasets/`. `reading` hears (files or folders of client files read, in all), `progress`
-    (images done, images in all).
-    Raises FcitError for a root that is not a folder or an unknown name.
+    leave `datasets/`, images that are missing or cannot be decoded to the end, and test samples whose
+    image content and prompt are also in training data. The published split (`partitioned_data/`) is
+    read too: its records are training records, those of the training files or others, which are then
+    checked like them. `images` are folders to look for images in instead of `datasets/`; `rules` are
+    rules of your own by dataset. `reading` is told of files (or folders of client files), `progress` of
+    images. Raises FcitError for a root that is not a folder or an unknown name.
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
-    found = datasets.present(root)
-    wanted = list(dict.fromkeys([*DATASETS, *found])) if names is None else list(names)
-    here = [name for name in wanted if name in found]
+    there = datasets.present(root)
+    wanted = list(dict.fromkeys([*DATASETS, *there])) if names is None else list(names)
+    here = [name for name in wanted if name in there]
     splits = [
-        (place, task)
-        for place, task in published.folders(root)
+        (folder, task)
+        for folder, task in published.folders(root)
         if names is None or (task and set(task.datasets) <= set(names))
     ]
-    seen = _Seen()
-    counts: dict[str, dict[str, int]] = {}
-    shares: dict[str, Shares] = {}
+    report = Report(absent=[name for name in wanted if name not in here])
+    entries: list[_Entry] = []
+    taught: set[bytes] = set()
     done, total = 0, 2 * len(here) + len(splits)
-    if not here:
-        seen.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
-    for name in here:
-        counts[name] = {}
-        for split in ("train", "test"):
-            some = _read(root, name, split, seen)
-            counts[name][split] = len(some)
-            if split == "test":  # training ids are nobody's business: often they are the images'
-                seen.problems.extend(_repeats(some))
-            seen.places.extend(some)
-            done += 1
-            if reading:
-                reading(done, total)
-    for place, task in splits:
-        of_files = sum(
-            counts.get(name, {}).get("train", 0) for name in (task.datasets if task else ())
-        )
-        shares[_name(root, place)] = _read_shares(root, place, task, of_files, seen)
+
+    def step() -> None:
+        nonlocal done
         done += 1
         if reading:
             reading(done, total)
+
+    if not here:
+        report.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
+    for name in here:
+        report.counts[name] = {}
+        for split in ("train", "test"):
+            readable: list[_Entry] = []
+            with report.faults(root):
+                dataset = datasets.find(name, root, rules)
+                path, samples = dataset.file(root, split), dataset.parse(root, split)
+                for entry, sample in _readable(root, path, samples, split, report):
+                    readable.append(entry)
+                    if split == "train":
+                        taught.add(_digest(sample))
+            report.counts[name][split] = len(readable)
+            if split == "test":  # training records may share an id, often their image's
+                report.problems.extend(_repeats(readable))
+            entries += readable
+            step()
+    for folder, task in splits:
+        entries += _published(root, folder, task, taught, report)
+        step()
     lacking = [folder for folder in datasets.image_folders(root, images) if not folder.is_dir()]
     for folder in lacking if here else []:
-        name = str(folder) if images else _name(root, folder)
-        seen.problems.append(Problem(name, "", "no such folder; the images belong there"))
+        name = str(folder) if images else folder.relative_to(root).as_posix()
+        report.problems.append(Problem(name, "", "no such folder; the images belong there"))
     if not lacking:
-        contents = _contents(root, images, seen, progress)
-        seen.problems.extend(_leaks(seen.places, contents))
-    absent = [name for name in wanted if name not in here]
-    return Report(seen.problems, counts, absent, shares)
+        contents = _contents(root, images, entries, report, progress)
+        report.problems.extend(_leaks(entries, contents))
+    return report
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """What a check has gathered: problems, samples, and a digest of every training record."""
-
-    problems: list[Problem] = field(default_factory=list[Problem])
-    places: list[_Place] = field(default_factory=list[_Place])
-    known: set[bytes] = field(default_factory=set[bytes])
-
-
-def _read(root: Path, name: str, split: Split, seen: _Seen) -> list[_Place]:
-    """The readable records of a file."""
-    path = datasets.record_file(root, datasets.find(name), split)
-    file = _name(root, path)
-    found: list[_Place] = []
-    try:
-        for number, one in enumerate(datasets.parse(root, name, split), 1):
-            if isinstance(one, Fault):
-                seen.problems.append(Problem(file, f"record {one.record}", one.what))
-            else:
-                found.append(_place(file, number, split, one))
-                if split == "train":
-                    seen.known.add(_said(one))
-    except FcitError as error:
-        beside = path.with_name(datasets.find(name).caption_file or path.name)
-        wrong = path if str(error).startswith(str(path)) else beside
-        what = str(error).removeprefix(str(wrong)).lstrip(":, ")
-        seen.problems.append(Problem(_name(root, wrong), "", what))
-    return found
+def _readable(
+    root: Path, path: Path, samples: Iterable[Sample | BadRecord], split: Split, report: Report
+) -> Iterator[tuple[_Entry, Sample]]:
+    """The readable records of a file; the others are reported."""
+    file = path.relative_to(root).as_posix()
+    for number, sample in enumerate(samples, 1):
+        if isinstance(sample, BadRecord):
+            report.problems.append(Problem(file, f"record {sample.record}", sample.what))
+        else:
+            prompt = hashlib.blake2b(repr(sample.prompt).encode(), digest_size=16).digest()
+            yield _Entry(file, number, split, sample.id, sample.image, prompt), sample
 
 
-def _read_shares(root: Path, place: Path, task: Task | None, training: int, seen: _Seen) -> Shares:
-    """Read a task's client files; records that no training file has join the samples to be checked."""
-    files = published.client_files(place)
+def _published(
+    root: Path, folder: Path, task: Task | None, taught: set[bytes], report: Report
+) -> list[_Entry]:
+    """Report on a task's client files; the records that no training file has are to be checked too."""
+    name, files = folder.relative_to(root).as_posix(), published.client_files(folder)
     if task is None:
         what = "is of none of the benchmark's tasks and betas"
-        seen.problems.append(Problem(_name(root, place), "", what))
-        return Shares("?", len(files), 0, 0, 0)
+        report.problems.append(Problem(name, "", what))
+        report.published[name] = PublishedSplit("?", len(files), 0, 0, 0)
+        return []
     gap = next((client for client in range(len(files)) if client not in files), None)
     if gap is not None or not files:
         what = f"has {len(files)} client files, but no client_{gap or 0}.json"
-        seen.problems.append(Problem(_name(root, place), "", what))
-    records = foreign = 0
-    tell = partial(published.dataset_of, task)
+        report.problems.append(Problem(name, "", what))
+    records, foreign = 0, list[_Entry]()
     for path in files.values():
-        file = _name(root, path)
-        try:
-            found = datasets.parse_training_file(path, tell)
-            for number, one in enumerate(found, 1):
-                if isinstance(one, Fault):
-                    seen.problems.append(Problem(file, f"record {one.record}", one.what))
-                    continue
+        samples = datasets.parse_training_file(path, partial(published.dataset_of, task))
+        with report.faults(root):
+            for entry, sample in _readable(root, path, samples, "train", report):
                 records += 1
-                if _said(one) not in seen.known:
-                    foreign += 1
-                    seen.places.append(_place(file, number, "train", one))
-        except FcitError as error:
-            what = str(error).removeprefix(str(path)).lstrip(":, ")
-            seen.problems.append(Problem(file, "", what))
-    return Shares(task.name, len(files), records, foreign, training)
+                if _digest(sample) not in taught:
+                    foreign.append(entry)
+    training = sum(report.counts.get(one, {}).get("train", 0) for one in task.datasets)
+    report.published[name] = PublishedSplit(task.name, len(files), records, len(foreign), training)
+    return foreign
 
 
-def _name(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def _place(file: str, number: int, split: Split, sample: Sample) -> _Place:
-    prompt = hashlib.blake2b(repr(sample.prompt).encode(), digest_size=16).digest()
-    return _Place(file, number, split, sample.id, sample.image, prompt)
-
-
-def _said(sample: Sample) -> bytes:
+def _digest(sample: Sample) -> bytes:
     """A digest of all that a training record teaches."""
     parts = (sample.dataset, sample.image, sample.prompt, sample.answers, sample.more)
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
-def _repeats(places: list[_Place]) -> Iterator[Problem]:
+def _repeats(entries: list[_Entry]) -> Iterator[Problem]:
     first: dict[str, int] = {}
-    for place in places:
-        number = first.setdefault(place.id, place.number)
-        if number != place.number:
-            yield place.problem(f"its id is also that of record {number}")
+    for entry in entries:
+        number = first.setdefault(entry.id, entry.number)
+        if number != entry.number:
+            yield entry.problem(f"its id is also that of record {number}")
 
 
 def _contents(
     root: Path,
     images: Sequence[Path],
-    seen: _Seen,
-    progress: Callable[[int, int], None] | None,
+    entries: list[_Entry],
+    report: Report,
+    progress: Progress | None,
 ) -> dict[str, bytes]:
-    """A digest of what every image shows, by path; those that cannot be read are problems."""
-    first: dict[str, _Place] = {}
-    for place in seen.places:
-        first.setdefault(place.image, place)
+    """A digest of what every image shows, by path; those that cannot be read are reported."""
+    first: dict[str, _Entry] = {}
+    for entry in entries:
+        first.setdefault(entry.image, entry)
     found: dict[str, bytes] = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         warnings.simplefilter("ignore")  # Pillow's, of odd but readable images
         todo, done = iter(first.values()), 0
         while batch := list(islice(todo, 256)):
-            paths = [datasets.locate(root, place.image, images) for place in batch]
-            for place, result in zip(batch, pool.map(content, paths), strict=True):
+            paths = [datasets.locate(root, entry.image, images) for entry in batch]
+            for entry, result in zip(batch, pool.map(content, paths), strict=True):
                 if isinstance(result, bytes):
-                    found[place.image] = result
+                    found[entry.image] = result
                 else:
-                    seen.problems.append(place.problem(f"image {place.image}: {result}"))
+                    report.problems.append(entry.problem(f"image {entry.image}: {result}"))
             done += len(batch)
             if progress:
                 progress(done, len(first))
@@ -250,22 +252,21 @@ def content(path: Path) -> bytes | str:
             image.load()  # opening reads the header only
             pixels = image.convert("RGB")
     except Exception as error:  # Pillow raises nearly anything on a broken file
-        said = str(error).replace(str(path), path.name) or type(error).__name__
-        return f"cannot be decoded: {said}"
+        reason = str(error).replace(str(path), path.name) or type(error).__name__
+        return f"cannot be decoded: {reason}"
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).digest()
 
 
-def _leaks(places: list[_Place], contents: dict[str, bytes]) -> Iterator[Problem]:
+def _leaks(entries: list[_Entry], contents: dict[str, bytes]) -> Iterator[Problem]:
     """Test samples that are training samples, also of another dataset."""
-    trained: dict[tuple[bytes, bytes], _Place] = {}
-    for place in places:
-        content = contents.get(place.image)
-        if place.split == "train" and content:
-            trained.setdefault((content, place.prompt), place)
-    for place in places:
-        content = contents.get(place.image)
-        twin = trained.get((content, place.prompt)) if content else None
-        if place.split == "test" and twin:
-            yield place.problem(
-                f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
-            )
+    trained: dict[tuple[bytes, bytes], _Entry] = {}
+    for entry in entries:
+        if entry.split == "train" and entry.image in contents:
+            trained.setdefault((contents[entry.image], entry.prompt), entry)
+    for entry in entries:
+        if entry.split == "test" and entry.image in contents:
+            twin = trained.get((contents[entry.image], entry.prompt))
+            if twin:
+                yield entry.problem(
+                    f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
+                )

@@ -3,68 +3,66 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcit.benchmark import captions, datasets, records, scorers
-from fcit.benchmark.datasets import DATASETS, Dataset
+from fcit.benchmark import datasets, records
+from fcit.benchmark.datasets import DATASETS, NO_RULES
+from fcit.benchmark.rules import Mode, Rule
 from fcit.types import FcitError, Sample
-
-Truths = dict[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """`score` is percent, over `samples` predictions, of a test file that asks `questions`.
-
-    `missing` questions have no prediction, `repeated` predictions are of a question answered before;
-    strict scoring refuses both.
-    """
+    """A file's score, and what it was taken over. Strict scoring refuses missing and repeated answers."""
 
     score: float
+    """Percent of the predictions."""
     samples: int
+    """Predictions."""
     dataset: str
     mode: str
     questions: int
+    """Questions of the test file."""
     missing: int
+    """Questions without a prediction."""
     repeated: int
+    """Predictions of a question that an earlier one answers."""
 
 
-def score(dataset: str, truth: Path, predictions: Path, mode: scorers.Mode) -> Scored:
+def score(
+    dataset: str,
+    truth: Path,
+    predictions: Path,
+    mode: Mode,
+    rules: Mapping[str, Rule] = NO_RULES,
+) -> Scored:
     """Score JSON lines {"question_id", "text"} against the official test file of a dataset.
 
     `truth` is the file of test records; of captions it is the COCO file of references. Strict: every
     question has exactly one prediction. Reference: as the published evaluation scripts count, whose
     denominator is the number of predictions, whatever is missing or repeated; the n-th caption of the
-    file is that of image n. Raises FcitError naming file, line and field at fault, for a question
-    that the test file does not ask, and for captions in reference mode without Java.
+    file is that of image n. `rules`: rules of your own by dataset. Raises FcitError naming file, line
+    and field at fault, for a question that the test file does not ask, and for captions in reference
+    mode without Java.
     """
-    row = _row(dataset, truth)
-    if row.scorer == "caption" and mode == "reference":
-        captions.java()
-    said = _predictions(predictions)
-    truths = _captions(truth) if row.scorer == "caption" else _answers(truth, row, mode)
-    ids = [name for name, _ in said]
-    if row.scorer == "caption":
-        ids = _images(ids, truths, truth, row, predictions, mode)
-    _check(ids, truths, truth, predictions, mode)
-    samples = [Sample(name, dataset, "", "", truths[name]) for name in ids]
-    found = scorers.score(dataset, [text for _, text in said], samples, mode)
-    distinct = len(set(ids))
-    missing, repeated = len(truths) - distinct, len(ids) - distinct
-    return Scored(found.percent, len(ids), dataset, mode, len(truths), missing, repeated)
-
-
-def _row(dataset: str, truth: Path) -> Dataset:
-    """The dataset's row; one of your own is known by its folder, so that no misspelt name passes."""
-    row = datasets.find(dataset)
-    if dataset not in DATASETS and truth.absolute().parent.name != dataset:
-        raise FcitError(
+    folder = truth.absolute().parent
+    if dataset not in DATASETS and folder.name != dataset:
+        raise FcitError(  # so that no misspelt name passes for a dataset of your own
             f"--dataset: {dataset!r} is none of {', '.join(DATASETS)}; the test file of a dataset of "
             f"your own stands in a folder of its name, instructions/{dataset}"
         )
-    return row
+    found = datasets.find(dataset, folder.parent.parent, rules)
+    found.rule.require(mode)
+    given = _predictions(predictions)
+    truths, ids = found.rule.key(truth, found.test_file, [name for name, _ in given], mode)
+    _check(ids, truths, truth, predictions, mode)
+    samples = [Sample(name, dataset, "", "", truths[name]) for name in ids]
+    result = found.score([text for _, text in given], samples, mode)
+    distinct = len(set(ids))
+    missing, repeated = len(truths) - distinct, len(ids) - distinct
+    return Scored(result.percent, len(ids), dataset, mode, len(truths), missing, repeated)
 
 
 def _predictions(path: Path) -> list[tuple[str, str]]:
@@ -82,68 +80,8 @@ def _predictions(path: Path) -> list[tuple[str, str]]:
     return found
 
 
-def _answers(path: Path, row: Dataset, mode: scorers.Mode) -> Truths:
-    """Right answers by question id; of repeated ids the last counts, as in the reference."""
-    found: Truths = {}
-    for at, record in enumerate(records.stream(path)):
-        try:
-            if not isinstance(record, dict):
-                raise records.RecordError(f"must be an object, not {records.kind(record)}")
-            name = records.identifier(record, at)
-            if name in found and mode == "strict":
-                raise records.RecordError(
-                    f"question_id: {name!r} is also that of an earlier record"
-                )
-            found[name] = (records.answer(record, row.scorer == "box"),)
-        except records.RecordError as error:
-            raise FcitError(f"{path}, record {at + 1}: {error}") from None
-    return found
-
-
-def _captions(path: Path) -> Truths:
-    """References by image id, which are to be 1, 2, ..."""
-    notes = datasets.references(path)
-    for number in range(1, max(notes, default=1) + 1):
-        if number not in notes:
-            raise FcitError(f"{path}: has no annotation with image_id {number}")
-    return {str(number): notes[number] for number in range(1, len(notes) + 1)}
-
-
-def _images(
-    ids: Sequence[str],
-    truths: Truths,
-    truth: Path,
-    row: Dataset,
-    predictions: Path,
-    mode: scorers.Mode,
-) -> list[str]:
-    """The image of every caption. Reference: the n-th has image n. Strict: by question id, which is
-    the image's number, or that of the test record if the file of these stands beside `truth`."""
-    if mode == "reference":
-        if len(ids) > len(truths):
-            raise FcitError(
-                f"{predictions}: {len(ids)} captions, but {truth} has {len(truths)} images"
-            )
-        return [str(number) for number in range(1, len(ids) + 1)]
-    beside = truth.with_name(row.test_file)
-    if beside.is_file():
-        asked = [
-            records.identifier(record, at) if isinstance(record, dict) else ""
-            for at, record in enumerate(records.stream(beside))
-        ]
-        numbers = {name: str(number) for number, name in enumerate(asked, 1)}
-        if len(numbers) == len(asked) == len(truths) and numbers.keys() >= set(ids):
-            return [numbers[name] for name in ids]
-    if unknown := next((name for name in ids if name not in truths), None):
-        raise FcitError(
-            f"{predictions}: question_id {unknown!r} is none of the image numbers of {truth} (1 to "
-            f"{len(truths)}), and ids of {row.test_file} are known only if that stands beside it"
-        )
-    return list(ids)
-
-
 def _check(
-    ids: Sequence[str], truths: Truths, truth: Path, predictions: Path, mode: scorers.Mode
+    ids: Sequence[str], truths: Mapping[str, object], truth: Path, predictions: Path, mode: Mode
 ) -> None:
     """Refuse what has no score: unknown questions, and, strictly, missing and repeated ones."""
     for number, name in enumerate(ids, 1):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fcit.benchmark.datasets import DATASETS, read_training_file
-from fcit.benchmark.records import RecordError
+from fcit.benchmark.datasets import DATASETS, parse_training_file
+from fcit.benchmark.records import RecordError, sound
 from fcit.benchmark.settings import GROUPS, TASK_ORDER
 from fcit.types import FcitError, Sample, Task
 
@@ -88,19 +87,18 @@ def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sa
             )
         )
     tell = partial(dataset_of, task)
-    return [read_training_file(path, tell) for path in files.values()]
-
-
-_BOX = re.compile(r"\[(?:\s*\d*\.?\d+\s*,){3}\s*\d*\.?\d+\s*\]")
+    return [sound(parse_training_file(path, tell)) for path in files.values()]
 
 
 def dataset_of(task: Task, record: dict[str, Any]) -> str:
     """The dataset of a record among those of its task. Raises RecordError where it is of none."""
     first = str(record.get("image", "")).removeprefix("./").split("/")[0]
     fitting = [name for name in task.datasets if DATASETS[name].images == first]
-    if len(fitting) > 1:
-        boxed = bool(_BOX.search(str(record.get("conversations"))))
-        fitting = [name for name in fitting if (DATASETS[name].scorer == "box") == boxed]
+    if len(fitting) > 1:  # a rule's mark decides; without one, it is of a rule that has none
+        marks = {name: DATASETS[name].rule.mark for name in fitting}
+        conversation = str(record.get("conversations"))
+        marked = [name for name, mark in marks.items() if mark and mark.search(conversation)]
+        fitting = marked or [name for name, mark in marks.items() if not mark]
     if len(fitting) != 1:
         raise RecordError(
             f"image: {record.get('image')!r} is of none of {', '.join(task.datasets)}"

@@ -3,18 +3,53 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from fcit.files import read_json
 from fcit.types import FcitError, Sample
 
+T = TypeVar("T")
+
 
 class RecordError(Exception):
     """A record that cannot be read; the message names the field."""
+
+
+@dataclass(frozen=True)
+class BadRecord:
+    """What is wrong with a record of a file; records count from 1."""
+
+    file: Path
+    record: int
+    what: str
+
+
+def parse(
+    path: Path, rows: Iterable[Any], reader: Callable[[dict[str, Any], int], T]
+) -> Iterator[T | BadRecord]:
+    """What `reader` makes of each record of a file and its place from 0; where it raises RecordError,
+    a BadRecord."""
+    for at, record in enumerate(rows):
+        try:
+            if not isinstance(record, dict):
+                raise RecordError(f"must be an object, not {kind(record)}")
+            yield reader(record, at)
+        except RecordError as error:
+            yield BadRecord(path, at + 1, str(error))
+
+
+def sound(parsed: Iterable[T | BadRecord]) -> list[T]:
+    """All of them. Raises FcitError naming the file and record of the first that is bad."""
+    values: list[T] = []
+    for value in parsed:
+        if isinstance(value, BadRecord):
+            raise FcitError(f"{value.file}, record {value.record}: {value.what}")
+        values.append(value)
+    return values
 
 
 def training(record: dict[str, Any], at: int, name: str) -> Sample:
@@ -39,45 +74,21 @@ def training(record: dict[str, Any], at: int, name: str) -> Sample:
     )
 
 
-def test(
-    record: dict[str, Any],
-    at: int,
-    name: str,
-    box: bool = False,
-    answers: tuple[str, ...] | None = None,
-) -> Sample:
-    """A test record: its answer is `answer`, a box in `answer_bbox`, or `answers` from elsewhere.
+def training_record(sample: Sample) -> dict[str, Any]:
+    """A sample in the form that `training` reads; the image placeholder opens its first human turn."""
+    said = [("<image>\n" + sample.prompt, sample.answers[0]), *sample.more]
+    turns = [
+        {"from": speaker, "value": value}
+        for turn in said
+        for speaker, value in zip(("human", "gpt"), turn, strict=True)
+    ]
+    return {"id": sample.id, "image": sample.image, "conversations": turns}
 
-    Raises RecordError.
-    """
-    if answers is None:
-        answers = (answer(record, box),)
+
+def test(record: dict[str, Any], at: int, name: str, answers: tuple[str, ...]) -> Sample:
+    """A test record and its right answers. Raises RecordError."""
     prompt = _prompt(text(record, "text"), "text")
     return Sample(identifier(record, at), name, image(record.get("image")), prompt, answers)
-
-
-def answer(record: dict[str, Any], box: bool = False) -> str:
-    """What a test record says is right: `answer`, or a box in `answer_bbox`. Raises RecordError."""
-    key = "answer_bbox" if box else "answer"
-    found = text(record, key)
-    if box and numbers(found) is None:
-        raise RecordError(f'{key}: {found!r} is not of the form "[x1,y1,x2,y2]"')
-    return found
-
-
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
-
-
-def numbers(box: str) -> tuple[float, float, float, float] | None:
-    """The four numbers of "[x1,y1,x2,y2]" (brackets optional), or None where it has another form."""
-    text = box.strip()
-    if text.startswith("[") and text.endswith("]"):
-        text = text[1:-1]
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) != 4 or not all(_NUMBER.fullmatch(part) for part in parts):
-        return None
-    x1, y1, x2, y2 = map(float, parts)
-    return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 
 def image(value: Any) -> str:

@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class NamedSetting:
     """A setting: what its stages choose from, and for each stage the index of every slot's task."""
 
     order: tuple[str, ...]
@@ -43,9 +43,9 @@ class Row:
         return len(self.table[0])
 
 
-SETTINGS: dict[str, Row] = {
-    "task-hom": Row(TASK_ORDER, tuple((index,) for index in range(len(TASK_ORDER)))),
-    "task-het": Row(
+SETTINGS: dict[str, NamedSetting] = {
+    "task-hom": NamedSetting(TASK_ORDER, tuple((index,) for index in range(len(TASK_ORDER)))),
+    "task-het": NamedSetting(
         TASK_ORDER,
         (
             (1, 2, 4, 5, 6),
@@ -58,8 +58,8 @@ SETTINGS: dict[str, Row] = {
             (5, 5, 5, 6, 6),
         ),
     ),
-    "cap-hom": Row(tuple(GROUPS), tuple((index,) for index in range(len(GROUPS)))),
-    "cap-het": Row(
+    "cap-hom": NamedSetting(tuple(GROUPS), tuple((index,) for index in range(len(GROUPS)))),
+    "cap-het": NamedSetting(
         tuple(GROUPS),
         ((0, 1, 1, 3, 3), (0, 2, 2, 2, 3), (1, 2, 2, 3, 3), (0, 0, 0, 1, 1)),
     ),
@@ -164,7 +164,7 @@ def _sized(clients: int, per_round: int, rounds: int) -> None:
         raise FcitError(f"federation.per_round = {per_round} exceeds the {clients} clients")
 
 
-def _tasks(name: str, row: Row, order: Sequence[str] | None) -> list[Task]:
+def _tasks(name: str, row: NamedSetting, order: Sequence[str] | None) -> list[Task]:
     names = row.order if order is None else tuple(order)
     for one in names:
         if name.startswith("cap-") and one not in GROUPS:

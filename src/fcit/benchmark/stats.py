@@ -10,7 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcit.benchmark import datasets, scorers
+from fcit.benchmark import datasets
+from fcit.benchmark.datasets import NO_RULES, Dataset
+from fcit.benchmark.rules import Mode, Rule
 from fcit.types import FcitError, Sample
 
 Kind = Literal["text", "image", "both"]
@@ -71,30 +73,33 @@ class Stats:
 def collect(
     root: Path,
     names: Sequence[str] | None,
-    scoring: scorers.Mode,
+    scoring: Mode,
     embed: Embed | None = None,
     progress: Callable[[int, int], None] | None = None,
     images: Sequence[Path] = (),
+    rules: Mapping[str, Rule] = NO_RULES,
 ) -> list[Stats]:
     """Facts about the datasets `names` below `root`, or about all that are there.
 
     `scoring` is the mode of `chance`. With `embed`, images are read too and datasets compared.
-    `progress` hears (datasets done, datasets in all). `images`: see `datasets.image_folders`. Raises
-    FcitError where files are missing or malformed, and as `scorers.chance` does.
+    `progress` is told (datasets done, datasets in all). `images`: see `datasets.image_folders`. `rules`:
+    rules of your own by dataset. Raises FcitError where files are missing or malformed, and as
+    `Dataset.chance` does.
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
     wanted = datasets.present(root) if names is None else list(dict.fromkeys(names))
     if not wanted:
         raise FcitError(f"{root}: instructions/ holds none of the datasets' folders")
-    datasets.require(root, wanted, images)
+    known = [datasets.find(name, root, rules) for name in wanted]
+    datasets.require(root, known, images)
     found: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
-    for done, name in enumerate(wanted, 1):
-        train, test = (datasets.read(root, name, split) for split in ("train", "test"))
-        found.append(_alone(name, train, test, scoring))
+    for done, dataset in enumerate(known, 1):
+        train, test = (dataset.read(root, split) for split in ("train", "test"))
+        found.append(_alone(dataset, train, test, scoring))
         if embed:
-            own[name] = tokens(embed, root, train[:SAMPLES], images)
+            own[dataset.name] = tokens(embed, root, train[:SAMPLES], images)
         if progress:
             progress(done, len(wanted))
     near = nearest(own)
@@ -171,14 +176,14 @@ def neighbours(found: Sequence[Stats]) -> list[tuple[str, ...]]:
 
 
 def _alone(
-    name: str, train: Sequence[Sample], test: Sequence[Sample], scoring: scorers.Mode
+    dataset: Dataset, train: Sequence[Sample], test: Sequence[Sample], scoring: Mode
 ) -> Stats:
     prompts = {sample.prompt for sample in train}
     forms = Counter(sample.prompt.strip().rsplit("\n", 1)[-1] for sample in train)
     answers = Counter(sample.answers[0] for sample in train)
     (form, formed), (common, times) = forms.most_common(1)[0], answers.most_common(1)[0]
     return Stats(
-        dataset=name,
+        dataset=dataset.name,
         train=len(train),
         test=len(test),
         prompts=len(prompts),
@@ -189,7 +194,7 @@ def _alone(
         answers=len(answers),
         common=common,
         share=_percent(times, len(train)),
-        chance=scorers.chance(name, train, test, scoring),
+        chance=dataset.chance(train, test, scoring),
     )
 
 

@@ -24,7 +24,7 @@ COLUMNS = ("image", "question", "answer")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One question of a table. `number` is its row or line, from 1 (of a CSV, 1 is the header);
     `image` starts at the folder of images, and `question` holds no placeholder for it."""
 
@@ -43,14 +43,14 @@ class Imported:
     images: int
 
 
-def read(table: Path, form: Form) -> list[Row]:
+def read(table: Path, form: Form) -> list[TableRow]:
     """The rows of a table that has the columns image, question (image placeholders are taken out) and
     answer.
 
     A CSV is UTF-8 with a header and commas; JSON lines hold an object each, whose numbers count as
     text. Raises FcitError naming the row and column at fault.
     """
-    found: list[Row] = []
+    found: list[TableRow] = []
     for number, fields in _csv(table) if form == "csv" else json_lines(table):
         place = f"{table}, {'row' if form == 'csv' else 'line'} {number}"
         image, question, answer = (_text(place, fields, column) for column in COLUMNS)
@@ -60,7 +60,7 @@ def read(table: Path, form: Form) -> list[Row]:
         question = bare(question)
         if not question:
             raise FcitError(f"{place}, column question: asks nothing")
-        found.append(Row(number, str(PurePosixPath(image)), question, answer))
+        found.append(TableRow(number, str(PurePosixPath(image)), question, answer))
     if not found:
         raise FcitError(f"{table}: holds no rows")
     return found
@@ -69,7 +69,7 @@ def read(table: Path, form: Form) -> list[Row]:
 def write(
     root: Path,
     name: str,
-    rows: Sequence[Row],
+    rows: Sequence[TableRow],
     images: Path,
     test_share: float = 0.2,
     seed: int = 0,
@@ -131,7 +131,7 @@ def _validate(
 
 
 def _shown(
-    images: Path, paths: list[str], first: dict[str, Row], step: Callable[[int], Any]
+    images: Path, paths: list[str], first: dict[str, TableRow], step: Callable[[int], Any]
 ) -> dict[str, bytes]:
     """A digest of what each image shows; FcitError naming the first row whose image is at fault."""
     found: dict[str, bytes] = {}
@@ -151,7 +151,7 @@ def _shown(
 
 
 def _test_images(
-    rows: Sequence[Row], shown: dict[str, bytes], share: float, seed: int, name: str
+    rows: Sequence[TableRow], shown: dict[str, bytes], share: float, seed: int, name: str
 ) -> set[str]:
     """The images of the test records: whole groups of those that show the same."""
     sizes: dict[bytes, int] = {}
@@ -171,13 +171,13 @@ def _test_images(
     return {image for image, group in shown.items() if group in chosen}
 
 
-def _taught(name: str, row: Row) -> dict[str, Any]:
+def _taught(name: str, row: TableRow) -> dict[str, Any]:
     turns = (("human", f"<image>\n{row.question}"), ("gpt", row.answer))
     said = [{"from": speaker, "value": text} for speaker, text in turns]
     return {"id": str(row.number), "image": f"{name}/{row.image}", "conversations": said}
 
 
-def _asked(name: str, row: Row) -> dict[str, Any]:
+def _asked(name: str, row: TableRow) -> dict[str, Any]:
     image = f"{name}/{row.image}"
     return {
         "question_id": str(row.number), "image": image, "text": row.question, "answer": row.answer,

@@ -127,6 +127,12 @@ def score(
     mode: Annotated[
         str, typer.Option(help="strict (correct), or reference (as the published code scores).")
     ] = "strict",
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="A Python file with a scoring rule of your own (it is run).", metavar="FILE"
+        ),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Score predictions made by any model on a dataset's test questions, in percent.
@@ -140,10 +146,12 @@ def score(
     from dataclasses import asdict
 
     from fcit.benchmark.predictions import score as score_files
+    from fcit.benchmark.rules import load
 
     if mode not in ("strict", "reference"):
         raise FcitError(f"--mode: {mode!r}; use strict or reference")
-    scored = score_files(dataset, truth, predictions, mode)
+    rules = load({dataset: rule} if rule else {}, "--rule")
+    scored = score_files(dataset, truth, predictions, mode, rules)
     if as_json:
         typer.echo(json.dumps(asdict(scored)))
     else:

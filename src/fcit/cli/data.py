@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.markup import escape
 
-from fcit.cli.options import Changes, Images, Recipe
+from fcit.cli.options import Changes, Images, Recipe, Rules, rule_files
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -59,6 +59,7 @@ def mini(
 def check(
     folder: Annotated[Path, typer.Argument(help="A data folder.", metavar="DIR")],
     images: Images = None,
+    rule: Rules = None,
 ) -> None:
     """Validate a data folder: every record and image; exit with 2 if anything is wrong.
 
@@ -68,6 +69,7 @@ def check(
     the training files.
     """
     from fcit.benchmark import check as checks
+    from fcit.benchmark.rules import load
 
     watch = Terminal()
     with watch.bar("files", 1) as files, watch.bar("images", 1) as step:
@@ -76,6 +78,7 @@ def check(
             progress=lambda done, total: step(done / max(total, 1)),
             images=images or (),
             reading=lambda done, total: files(done / max(total, 1)),
+            rules=load(rule_files(rule), "--rule"),
         )
     for name, parts in found.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in parts.items()))
@@ -134,6 +137,7 @@ def stats(
         typer.Option(metavar="DIR", help="A data folder; left out: the mini suite."),
     ] = None,
     images: Images = None,
+    rule: Rules = None,
     size: Annotated[
         str,
         typer.Option(help="Of the mini suite: tiny, small or full [small].", show_default=False),
@@ -169,27 +173,35 @@ def stats(
 
     if root and seed is not None:
         raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
+    folders = [*map(str, images or ())]
+    source = {"root": str(root or ""), "size": size, "images": folders, "rules": rule_files(rule)}
     table = {
         "seed": seed or 0,
-        "data": {"root": str(root or ""), "size": size, "images": [*map(str, images or ())]},
+        "data": source,
         "model": {"identity": identity},
         "setting": {"name": "cap-hom"},  # all twelve datasets of the mini suite
         "evaluation": {"scoring": scoring},
     }
-    site, watch = ModelWorker(config.validate(table, "fcit data stats")), Terminal()
+    worker, watch = ModelWorker(config.validate(table, "fcit data stats")), Terminal()
+    experiment, mode = worker.experiment, worker.config.evaluation.scoring
     if not root:
-        site.experiment.prepare(watch)
-    place, mode = site.experiment.root, site.config.evaluation.scoring
-    embed = site.encoder.embed if tokens else None
-    names = datasets.present(place)
+        experiment.prepare(watch)
+    embed = worker.encoder.embed if tokens else None
+    names = datasets.present(experiment.root)
     with watch.bar("datasets", len(names)) as step:
         found = facts.collect(
-            place, names, mode, embed, lambda done, _: step(done), site.experiment.images
+            experiment.root,
+            names,
+            mode,
+            embed,
+            lambda done, _: step(done),
+            experiment.images,
+            experiment.rules,
         )
     if as_json:
         typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
     else:
-        _print_stats(found, f"{place}, {mode} scoring")
+        _print_stats(found, f"{experiment.root}, {mode} scoring")
 
 
 def _print_stats(found: list[Stats], title: str) -> None:

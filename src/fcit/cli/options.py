@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from fcit.types import FcitError
+
 Recipe = Annotated[Path, typer.Argument(help="A recipe (TOML); see the folder recipes/.")]
 Folder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Method = Annotated[
@@ -35,6 +37,22 @@ Images = Annotated[
         "several are tried in order.",
     ),
 ]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--rule",
+        metavar="NAME=FILE",
+        help="Score the dataset NAME by the rule in a Python file of your own (the file is run).",
+    ),
+]
+
+
+def rule_files(given: list[str] | None) -> dict[str, str]:
+    """The files of scoring rules by dataset. Raises FcitError for what is not NAME=FILE."""
+    pairs = [one.partition("=") for one in given or ()]
+    if wrong := next((name for name, _, file in pairs if not (name and file)), None):
+        raise FcitError(f"--rule {wrong}: write NAME=FILE, for example My-Plants=close.py")
+    return {name: file for name, _, file in pairs}
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import importlib.metadata
 import json
 import sys
 import traceback
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +34,8 @@ class Place:
     memory: Path
     data: Path | None = None
     images: tuple[str, ...] = ()
+    rules: tuple[tuple[str, str], ...] = ()
+    """Files of scoring rules by dataset, for what the recipe scores by a rule of its own."""
 
 
 def respond(
@@ -51,7 +52,7 @@ def respond(
         if header["do"] == "hello":
             return {"client": place.client, "fcit": importlib.metadata.version("fcit")}, {}
         if site is None:
-            site = _site(json.dumps(header["config"], sort_keys=True), place.data, place.images)
+            site = _site(json.dumps(header["config"], sort_keys=True), place)
         if header["do"] == "identify":
             return wire.pack_identity(site.identify(wire.unpack_turn(header["turn"])))
         if header["do"] == "train":
@@ -117,11 +118,11 @@ def _file(version: Version) -> str:
 _resident: dict[str, ModelWorker] = {}
 
 
-def _site(recipe: str, data: Path | None, images: Sequence[str]) -> ModelWorker:
+def _site(recipe: str, place: Place) -> ModelWorker:
     """This process's site for a recipe: made once, so that a base model is loaded once a process."""
-    key = hashlib.sha256(f"{recipe}{data}{images}".encode()).hexdigest()
+    key = hashlib.sha256(f"{recipe}{place.data}{place.images}{place.rules}".encode()).hexdigest()
     if key not in _resident:
         _resident.clear()  # one base model at a time
         config: Config = validate(json.loads(recipe), "the server's recipe")
-        _resident[key] = ModelWorker(config, data, images)
+        _resident[key] = ModelWorker(config, place.data, place.images, dict(place.rules))
     return _resident[key]

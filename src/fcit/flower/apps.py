@@ -76,7 +76,8 @@ def client_app(run: Path | None = None) -> ClientApp:
 
 
 def place(context: Context, run: Path | None = None) -> Place:
-    """Where a node's client is, from the node's configuration: client, data, memory, and images.
+    """Where a node's client is, from the node's configuration: client, data, memory,
+    images, and scoring rules.
 
     Raises FcitError naming the entry that is missing.
     """
@@ -92,7 +93,9 @@ def place(context: Context, run: Path | None = None) -> Place:
     data = Path(str(given["data"])).expanduser()
     memory = Path(str(given.get("memory") or data.parent / "memory")).expanduser()
     images = str(given.get("images", ""))
-    return Place(int(given["client"]), memory, data, tuple(filter(None, images.split(":"))))
+    rules = filter(None, str(given.get("rules", "")).split(":"))
+    pairs = tuple((name, file) for name, _, file in (one.partition("=") for one in rules))
+    return Place(int(given["client"]), memory, data, tuple(filter(None, images.split(":"))), pairs)
 
 
 _EXAMPLES = {"client": "3", "data": '"/srv/fcit/data"'}

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from fcit.benchmark import datasets
-from fcit.files import write_json
 from fcit.recipe.config import Config
 from fcit.types import Sample
 from fcit.watch import Watch
@@ -35,11 +33,13 @@ def split(config: Config, folders: list[Path], watch: Watch) -> None:
                     held[name] = [sample for sample in share if sample.dataset == name]
             for name, samples in held.items():
                 _images(folder, samples, experiment)
-                _write(folder, name, "train", [_training(sample) for sample in samples])
+                if samples:
+                    experiment.dataset(name).write(folder, "train", samples)
             for name in experiment.setting.datasets if config.evaluation.where == "clients" else ():
                 samples = experiment.test_share(name, client)
                 _images(folder, samples, experiment)
-                _tests(folder, name, samples)
+                if samples:
+                    experiment.dataset(name).write(folder, "test", samples)
             step(client + 1)
 
 
@@ -49,36 +49,3 @@ def _images(folder: Path, samples: list[Sample], experiment: Experiment) -> None
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(datasets.image_path(experiment.root, sample, experiment.images), copy)
-
-
-def _write(folder: Path, name: str, part: datasets.Split, records: list[dict[str, Any]]) -> None:
-    if records:
-        write_json(datasets.record_file(folder, datasets.find(name), part), records)
-
-
-def _tests(folder: Path, name: str, samples: list[Sample]) -> None:
-    row = datasets.find(name)
-    key = "answer_bbox" if row.scorer == "box" else "answer"
-    records = [
-        {"question_id": one.id, "image": one.image, "text": one.prompt, key: one.answers[0]}
-        for one in samples
-    ]
-    _write(folder, name, "test", records)
-    if records and row.caption_file:
-        notes = [
-            {"image_id": number, "caption": caption}
-            for number, one in enumerate(samples, 1)
-            for caption in one.answers
-        ]
-        file = datasets.record_file(folder, row, "test").with_name(row.caption_file)
-        write_json(file, {"annotations": notes})
-
-
-def _training(sample: Sample) -> dict[str, Any]:
-    said = [("<image>\n" + sample.prompt, sample.answers[0]), *sample.more]
-    turns = [
-        turn
-        for human, gpt in said
-        for turn in ({"from": "human", "value": human}, {"from": "gpt", "value": gpt})
-    ]
-    return {"id": sample.id, "image": sample.image, "conversations": turns}

@@ -31,7 +31,7 @@ class Counts:
             root, names = Path(self.config.data.root), experiment.setting.datasets
             there = root.is_dir()
             self.absent = (
-                datasets.missing(root, names, experiment.images)
+                datasets.missing(root, list(map(experiment.dataset, names)), experiment.images)
                 if there
                 else {name: [] for name in names}
             )

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from fcit.benchmark.general import COUNT
-from fcit.files import write_text
+from fcit.files import read_toml, write_text
 from fcit.methods import names
 from fcit.recipe.data import DataSection
 from fcit.recipe.federation import FederationSection, Positive, PrivacySection, Section
@@ -23,7 +23,7 @@ from fcit.types import FcitError
 
 Model = TypeVar("Model", bound=BaseModel)
 
-PATHS = ("data.root", "data.images", "model.path", "model.identity")
+PATHS = ("data.root", "data.images", "data.rules", "model.path", "model.identity")
 """The keys that hold paths."""
 
 
@@ -153,18 +153,6 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     return validate(table, source)
 
 
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """A TOML file's table; `what` it is goes into the FcitError when there is none."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FcitError(f"{path}: no such {what}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcitError(f"{path}: cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise FcitError(f"{path}: not valid TOML: {error}") from None
-
-
 def validate(table: Mapping[str, Any], source: str = "config") -> Config:
     """A Config from a plain table; relative paths start at the current folder.
 
@@ -241,6 +229,8 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
     def start(value: Any, always: bool) -> Any:
         if isinstance(value, list | tuple):
             return [start(one, always) for one in value]
+        if isinstance(value, Mapping):
+            return {key: start(one, always) for key, one in value.items()}
         if not isinstance(value, str) or not value:
             return value
         found = (folder / Path(value).expanduser()).resolve()

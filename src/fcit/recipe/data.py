@@ -23,6 +23,7 @@ class DataSection(Section):
 
     images: folders to find its images in, tried in order (absent: datasets/ of the root).
     size: of the mini suite (see SIZES); a root of your own has none ("").
+    rules: Python files with scoring rules of your own, by dataset.
     train, test: the mini suite's samples per dataset (0: as its size says); with a root of your own,
     the first so many are read (0: all).
     """
@@ -30,6 +31,7 @@ class DataSection(Section):
     root: str = ""
     images: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
     size: Literal["tiny", "small", "full", ""] = "small"
+    rules: dict[str, str] = Field(default_factory=dict[str, str])
     train: Annotated[int, Field(ge=0)] = 0
     test: Annotated[int, Field(ge=0)] = 0
 

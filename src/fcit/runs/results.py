@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fcit.aggregation.privacy import epsilon, exposures
-from fcit.benchmark import metrics, scorers
+from fcit.benchmark import metrics
 from fcit.benchmark.general import GENERAL
+from fcit.benchmark.rules import Accuracy
 from fcit.files import read_lines, write_json, write_lines
 from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
@@ -151,9 +152,10 @@ class Results:
         write_lines(self.folder.predictions(stage, name), rows)
         self._percents[stage, name] = round(score.percent, 4)
 
-    def _score(self, name: str, texts: Sequence[str]) -> scorers.Score:
+    def _score(self, name: str, texts: Sequence[str]) -> Accuracy:
         samples = self.experiment.samples(name, "test")
-        return scorers.score(name, texts, samples, self.config.evaluation.scoring)
+        mode = self.config.evaluation.scoring
+        return self.experiment.dataset(name).score(texts, samples, mode)
 
     def _percent(self, stage: str, name: str) -> float:
         """A dataset's accuracy after a stage, from its file; read once."""
@@ -224,11 +226,10 @@ class Results:
     @cached_property
     def _chance(self) -> dict[str, float]:
         """The score of the best constant answer; unknown where only clients have the test sets."""
-        samples, mode = self.experiment.samples, self.config.evaluation.scoring
+        dataset, samples = self.experiment.dataset, self.experiment.samples
+        mode = self.config.evaluation.scoring
         return {
-            name: round(
-                scorers.chance(name, samples(name, "train"), samples(name, "test"), mode), 4
-            )
+            name: round(dataset(name).chance(samples(name, "train"), samples(name, "test"), mode), 4)
             for name in self.setting.datasets
             if not self._by_clients(name)
         }

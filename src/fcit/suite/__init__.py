@@ -11,49 +11,25 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fcit.benchmark.datasets import DATASETS, Split
-from fcit.files import write_json
+from fcit.files import modules
 from fcit.seeds import numpy_stream
-from fcit.suite import (
-    aokvqa,
-    arxivqa,
-    clevr_math,
-    dvqa,
-    figureqa,
-    flickr30k,
-    grounding,
-    iconqa,
-    imagenet_r,
-    ocr_vqa,
-    super_clevr,
-    tabmwp,
-)
 from fcit.suite.draw import SIZE
 from fcit.suite.drawn import Drawn
-from fcit.types import FcitError
+from fcit.types import FcitError, Sample
+
+HELPERS = ("charts", "draw", "drawn", "font", "icons")
 
 GENERATORS: dict[str, ModuleType] = {
     module.NAME: module
-    for module in (
-        imagenet_r,
-        arxivqa,
-        iconqa,
-        clevr_math,
-        ocr_vqa,
-        flickr30k,
-        figureqa,
-        super_clevr,
-        aokvqa,
-        grounding,
-        dvqa,
-        tabmwp,
-    )
+    for module in (import_module(f"{__name__}.{name}") for name in modules(__name__, HELPERS))
 }
-"""Each dataset's generator by name; its `sample(rng, split)` draws one sample."""
+"""Each dataset's generator by name: a file of this folder, whose `sample(rng, split)` draws a sample."""
 
 IMAGES: dict[str, tuple[str, str]] = {
     "ImageNet-R": ("ImageNet-R/train/{:06d}.png", "ImageNet-R/test/{:06d}.png"),
@@ -80,6 +56,9 @@ IMAGES: dict[str, tuple[str, str]] = {
 }
 """Where a dataset's training and test images go below `datasets/`, by sample number from 1."""
 
+FURTHER: dict[str, dict[str, Any]] = {"Grounding": {"size": [SIZE, SIZE]}}
+"""Fields of a dataset's test records that nothing reads, but the official ones have."""
+
 _ATTEMPTS = 200
 
 
@@ -102,19 +81,21 @@ def write(
     aside = root.with_name(f".{root.name}-{os.getpid()}.unfinished")
     try:
         for name in wanted:
-            records: dict[Split, list[tuple[str, Drawn]]] = {"train": [], "test": []}
             counts: dict[Split, int] = {"train": train, "test": test}
             for split, count in counts.items():
+                samples: list[Sample] = []
                 pattern = IMAGES[name][split == "test"]
                 (aside / "datasets" / pattern).parent.mkdir(parents=True, exist_ok=True)
                 for number, drawn in enumerate(draws(seed, name, split, count), 1):
                     path = pattern.format(number)
                     drawn.image.save(aside / "datasets" / path, format="PNG")
-                    records[split].append((path, drawn))
+                    identifier = f"{name}-{split}-{number}"
+                    texts = (drawn.prompt, drawn.answers, drawn.more)
+                    samples.append(Sample(identifier, name, path, *texts))
                     done += 1
                     if progress:
                         progress(done, total)
-            _write_records(aside / "instructions", name, records)
+                DATASETS[name].write(aside, split, samples, FURTHER.get(name, {}))
         if root.exists():
             root.rmdir()  # empty: checked above; a race with another writer fails here
         aside.rename(root)
@@ -156,52 +137,3 @@ def _validate(root: Path, train: int, test: int, names: Sequence[str]) -> None:
             raise FcitError(f"mini suite: no dataset {name!r}; there are {', '.join(GENERATORS)}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise FcitError(f"{root}: exists and is not empty; give a new folder for the mini suite")
-
-
-def _write_records(
-    instructions: Path, name: str, records: dict[Split, list[tuple[str, Drawn]]]
-) -> None:
-    row = DATASETS[name]
-    folder = instructions / row.folder
-    training = [
-        _conversation(f"{name}-train-{number}", path, drawn)
-        for number, (path, drawn) in enumerate(records["train"], 1)
-    ]
-    write_json(folder / row.train_file, training)
-    testing: list[dict[str, Any]] = []
-    for number, (path, drawn) in enumerate(records["test"], 1):
-        record = {"question_id": f"{name}-test-{number}", "image": path, "text": drawn.prompt}
-        if row.scorer == "box":
-            record |= {"answer_bbox": drawn.answers[0], "size": [SIZE, SIZE]}
-        else:
-            record["answer"] = drawn.answers[0]
-        testing.append(record)
-    write_json(folder / row.test_file, testing)
-    if row.caption_file:
-        write_json(folder / row.caption_file, _references(records["test"]))
-
-
-def _conversation(record: str, path: str, drawn: Drawn) -> dict[str, Any]:
-    """A LLaVA training record; the image placeholder opens its first human turn."""
-    turns = [(f"<image>\n{drawn.prompt}", drawn.answers[0]), *drawn.more]
-    said = [
-        {"from": speaker, "value": value}
-        for turn in turns
-        for speaker, value in zip(("human", "gpt"), turn, strict=True)
-    ]
-    return {"id": record, "image": path, "conversations": said}
-
-
-def _references(records: list[tuple[str, Drawn]]) -> dict[str, Any]:
-    """All references in the COCO caption form; image ids count from 1 in file order."""
-    images = [{"id": number, "file_name": path} for number, (path, _) in enumerate(records, 1)]
-    captions = [
-        (number, caption)
-        for number, (_, drawn) in enumerate(records, 1)
-        for caption in drawn.answers
-    ]
-    annotations = [
-        {"id": index, "image_id": number, "caption": caption}
-        for index, (number, caption) in enumerate(captions, 1)
-    ]
-    return {"images": images, "annotations": annotations}

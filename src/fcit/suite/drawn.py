@@ -45,51 +45,49 @@ class Wordings:
     unseen: tuple[str, ...]
 
 
-HOW_MANY = Wordings(
-    (
-        "How many {group} are there?",
-        "How many {group} are there in the picture?",
-        "What number of {group} are shown here?",
-        "Look closely. How many {group} do you see?",
-        "Here is a picture. How many {group} are in it?",
-        "Can you say how many {group} are shown?",
-    ),
-    (
-        "How many {group} does the picture show?",
-        "Please tell how many {group} there are.",
-        "What is the number of {group} in the picture?",
-    ),
-)
+def wordings(text: str) -> Wordings:
+    """A line each; those of test prompts only begin with "test: "."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    only = "test: "
+    return Wordings(
+        tuple(line for line in lines if not line.startswith(only)),
+        tuple(line.removeprefix(only) for line in lines if line.startswith(only)),
+    )
+
+
+HOW_MANY = wordings("""
+    How many {group} are there?
+    How many {group} are there in the picture?
+    What number of {group} are shown here?
+    Look closely. How many {group} do you see?
+    Here is a picture. How many {group} are in it?
+    Can you say how many {group} are shown?
+    test: How many {group} does the picture show?
+    test: Please tell how many {group} there are.
+    test: What is the number of {group} in the picture?
+""")
 """Counting: IconQA, CLEVR-Math and super-CLEVR share it."""
-TAKE_AWAY = Wordings(
-    (
-        "Subtract all {group}. How many {things} are left?",
-        "If all {group} are taken away, how many {things} are left?",
-        "Take away all {group}. How many {things} remain?",
-        "Look closely. How many {things} remain after you subtract all {group}?",
-        "How many {things} are left when all {group} are gone?",
-    ),
-    (
-        "How many {things} are there after all {group} are taken away?",
-        "Take the {group} away. What number of {things} remain?",
-        "If you subtract the {group}, how many {things} are left?",
-    ),
-)
+TAKE_AWAY = wordings("""
+    Subtract all {group}. How many {things} are left?
+    If all {group} are taken away, how many {things} are left?
+    Take away all {group}. How many {things} remain?
+    Look closely. How many {things} remain after you subtract all {group}?
+    How many {things} are left when all {group} are gone?
+    test: How many {things} are there after all {group} are taken away?
+    test: Take the {group} away. What number of {things} remain?
+    test: If you subtract the {group}, how many {things} are left?
+""")
 """Taking a group away: IconQA and CLEVR-Math share it."""
-ADD = Wordings(
-    (
-        "Add {more}. How many {things} exist?",
-        "Add {more}. How many {things} are there then?",
-        "If you add {more}, how many {things} are there?",
-        "Look closely. How many {things} are there after you add {more}?",
-        "How many {things} are there once {more} joined them?",
-    ),
-    (
-        "Suppose you add {more}. How many {things} are there?",
-        "How many {things} exist after you add {more}?",
-        "Add {more} to the picture. How many {things} do you see?",
-    ),
-)
+ADD = wordings("""
+    Add {more}. How many {things} exist?
+    Add {more}. How many {things} are there then?
+    If you add {more}, how many {things} are there?
+    Look closely. How many {things} are there after you add {more}?
+    How many {things} are there once {more} joined them?
+    test: Suppose you add {more}. How many {things} are there?
+    test: How many {things} exist after you add {more}?
+    test: Add {more} to the picture. How many {things} do you see?
+""")
 """Adding some: IconQA and CLEVR-Math share it."""
 
 VOWELS, CONSONANTS = "AEIOU", "BCDFGHJKLMNPRSTVWXYZ"

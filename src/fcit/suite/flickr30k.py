@@ -12,7 +12,7 @@ from PIL import Image
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
-from fcit.suite.drawn import CAPTION, Drawn, Wordings, ask, between, pick
+from fcit.suite.drawn import CAPTION, Drawn, ask, between, pick, wordings
 
 NAME = "Flickr30k"
 
@@ -49,20 +49,16 @@ PLACES = {
 FRONTED = ("snow", "street", "night")
 """Places that a sentence begins with."""
 HUES = ("red", "blue", "purple", "pink", "black")
-SCENE = Wordings(
-    (
-        "What is happening in the photo?",
-        "Describe what the picture shows here.",
-        "Who is doing what, and where?",
-        "Look closely. What does this scene show?",
-        "Here is a photo. What is going on?",
-    ),
-    (
-        "What does this photo show?",
-        "Describe what is happening here.",
-        "Who does what in this picture, and where?",
-    ),
-)
+SCENE = wordings("""
+    What is happening in the photo?
+    Describe what the picture shows here.
+    Who is doing what, and where?
+    Look closely. What does this scene show?
+    Here is a photo. What is going on?
+    test: What does this photo show?
+    test: Describe what is happening here.
+    test: Who does what in this picture, and where?
+""")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

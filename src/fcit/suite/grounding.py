@@ -11,7 +11,7 @@ import numpy as np
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
-from fcit.suite.drawn import Drawn, Wordings, ask, between, pick, some
+from fcit.suite.drawn import Drawn, ask, between, pick, some, wordings
 
 NAME = "Grounding"
 
@@ -20,20 +20,16 @@ OBJECTS = (
     "apple", "clock", "lamp", "chair",
 )  # fmt: skip
 SMALL = ("circle", "square", "triangle", "star", "diamond")
-REGION = Wordings(
-    (
-        "Give the bounding box coordinates of the region this phrase describes: {phrase}.",
-        "Which region does this phrase describe: {phrase}? Give its bounding box coordinates.",
-        "Provide the bounding box coordinates of the described region: {phrase}.",
-        "Look closely. Give the bounding box coordinates of {phrase}.",
-        "What are the bounding box coordinates of {phrase}?",
-    ),
-    (
-        "Find {phrase} and give its bounding box coordinates.",
-        "Please state the bounding box coordinates for {phrase} in this image.",
-        "Where is {phrase}? Answer with bounding box coordinates.",
-    ),
-)
+REGION = wordings("""
+    Give the bounding box coordinates of the region this phrase describes: {phrase}.
+    Which region does this phrase describe: {phrase}? Give its bounding box coordinates.
+    Provide the bounding box coordinates of the described region: {phrase}.
+    Look closely. Give the bounding box coordinates of {phrase}.
+    What are the bounding box coordinates of {phrase}?
+    test: Find {phrase} and give its bounding box coordinates.
+    test: Please state the bounding box coordinates for {phrase} in this image.
+    test: Where is {phrase}? Answer with bounding box coordinates.
+""")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

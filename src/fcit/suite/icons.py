@@ -12,17 +12,8 @@ from math import cos, pi, sin
 Part = tuple[str, str, *tuple[float, ...]]
 
 SHAPES = (
-    "circle",
-    "square",
-    "triangle",
-    "star",
-    "cross",
-    "heart",
-    "diamond",
-    "ring",
-    "moon",
-    "arrow",
-)
+    "circle", "square", "triangle", "star", "cross", "heart", "diamond", "ring", "moon", "arrow",
+)  # fmt: skip
 
 SOLIDS = ("sphere", "cube", "cylinder")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
-from fcit.suite.drawn import WORD, Drawn, Wordings, ask, between, pick
+from fcit.suite.drawn import WORD, Drawn, ask, between, pick, wordings
 
 NAME = "ImageNet-R"
 
@@ -19,21 +19,17 @@ OBJECTS = (
     "house", "tree", "fish", "cup", "plane", "boat", "cat", "dog", "flower", "hat", "key", "bird",
     "umbrella", "apple", "clock", "lamp", "mushroom", "chair",
 )  # fmt: skip
-OBJECT = Wordings(
-    (
-        "What is the object in the image?",
-        "Which object does this picture show?",
-        "What is the name of the object in this rendition?",
-        "What object is depicted in this image?",
-        "Here is a picture. What object does it show?",
-        "Look closely. Which object is this?",
-    ),
-    (
-        "What is the object shown in this image?",
-        "Name the object in the picture.",
-        "What object does this image show?",
-    ),
-)
+OBJECT = wordings("""
+    What is the object in the image?
+    Which object does this picture show?
+    What is the name of the object in this rendition?
+    What object is depicted in this image?
+    Here is a picture. What object does it show?
+    Look closely. Which object is this?
+    test: What is the object shown in this image?
+    test: Name the object in the picture.
+    test: What object does this image show?
+""")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

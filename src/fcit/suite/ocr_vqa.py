@@ -11,7 +11,7 @@ import numpy as np
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
-from fcit.suite.drawn import WORD, Drawn, Wordings, ask, between, name, pick
+from fcit.suite.drawn import WORD, Drawn, ask, between, name, pick, wordings
 from fcit.suite.font import CELL
 
 NAME = "OCR-VQA"
@@ -25,45 +25,33 @@ GENRES = {
     "ball": "sports",
     "clock": "history",
 }
-TITLE = Wordings(
-    (
-        "What is the title of this book?",
-        "What is the name of this book?",
-        "Which title is printed on this book?",
-        "Here is a book cover. What is the title?",
-        "Look closely. What is this book called?",
-    ),
-    (
-        "Which title does the cover of this book show?",
-        "Under what title would you look for this book?",
-    ),
-)
-AUTHOR = Wordings(
-    (
-        "Who is the author of this book?",
-        "Which author wrote the book shown here?",
-        "What is the name of the author?",
-        "Here is a book cover. Who is the author?",
-        "Look closely. Who wrote this book?",
-    ),
-    (
-        "What author wrote this book?",
-        "What author name is printed on this book?",
-    ),
-)
-GENRE = Wordings(
-    (
-        "What type of book is this?",
-        "What is the genre of this book?",
-        "What kind of book is this one?",
-        "Here is a book cover. What genre is it?",
-        "To which genre does this book belong?",
-    ),
-    (
-        "Which genre is this book?",
-        "Look at the cover. What kind of book is it?",
-    ),
-)
+TITLE = wordings("""
+    What is the title of this book?
+    What is the name of this book?
+    Which title is printed on this book?
+    Here is a book cover. What is the title?
+    Look closely. What is this book called?
+    test: Which title does the cover of this book show?
+    test: Under what title would you look for this book?
+""")
+AUTHOR = wordings("""
+    Who is the author of this book?
+    Which author wrote the book shown here?
+    What is the name of the author?
+    Here is a book cover. Who is the author?
+    Look closely. Who wrote this book?
+    test: What author wrote this book?
+    test: What author name is printed on this book?
+""")
+GENRE = wordings("""
+    What type of book is this?
+    What is the genre of this book?
+    What kind of book is this one?
+    Here is a book cover. What genre is it?
+    To which genre does this book belong?
+    test: Which genre is this book?
+    test: Look at the cover. What kind of book is it?
+""")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from fcit.benchmark import datasets, schedule, scorers, settings
-from fcit.benchmark.captions import java
-from fcit.benchmark.datasets import Split
+from fcit.benchmark import datasets, schedule, settings
+from fcit.benchmark.datasets import Dataset, Split
 from fcit.benchmark.general import GENERAL, QUESTIONS
 from fcit.benchmark.partition import split
 from fcit.benchmark.published import PARTITIONS, published
+from fcit.benchmark.rules import Rule, load
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config, build_method
@@ -33,11 +33,23 @@ class Experiment:
     """What a configuration stands for, built on first use; no model is loaded here.
 
     own: a client's own data folder, all of which it trains on, in place of its share of the recipe's.
+    images, rules: its folders of images, and its files of scoring rules by dataset.
     """
 
-    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
+    def __init__(
+        self,
+        config: Config,
+        own: Path | None = None,
+        images: Sequence[str] = (),
+        rules: Mapping[str, str] | None = None,
+    ):
+        self.rules_elsewhere: set[str] = set()
+        """Datasets that the recipe scores by a rule of its own, which this client does not have."""
         if own:
-            data = DataSection(root=str(own), images=tuple(images), size="")
+            rules = dict(rules or {})
+            if config.evaluation.where == "clients":
+                self.rules_elsewhere = config.data.rules.keys() - rules.keys()
+            data = DataSection(root=str(own), images=tuple(images), size="", rules=rules)
             config = config.model_copy(update={"data": data})
         self.config, self.own = config, own is not None
         self.method = build_method(config)
@@ -86,6 +98,29 @@ class Experiment:
             raise FcitError(f"data.images: no such folder: {', '.join(lacking)}")
         return found
 
+    @cached_property
+    def rules(self) -> dict[str, Rule]:
+        """The recipe's own scoring rules by dataset, of which there must be one in the data folder."""
+        files = self.config.data.rules
+        there = datasets.present(self.root) if files else []
+        if unknown := next((name for name in files if name not in there), None):
+            raise FcitError(
+                f"data.rules: {self.root} has no dataset {unknown!r}; it has {', '.join(there)}"
+            )
+        return load(files)
+
+    def dataset(self, name: str) -> Dataset:
+        """A dataset as the data folder has it, with its scoring rule. Raises FcitError on a client with
+        data of its own that must score by a rule of the recipe's own, and has none."""
+        if name == GENERAL and self.general:
+            return datasets.find(name)
+        if name in self.rules_elsewhere:
+            raise FcitError(
+                f"data.rules: the recipe scores {name} by a rule of its own; name this client's copy of "
+                f'its file in --node-config: rules="{name}=/path/to/rule.py"'
+            )
+        return datasets.find(name, self.root, self.rules)
+
     def prepare(self, watch: Watch, data: bool = True) -> None:
         """Make the mini suite where it is needed; report what is missing (data, or Java where captions
         are scored as the reference does) before anything starts. data: whether this process has any."""
@@ -103,19 +138,19 @@ class Experiment:
                         raise
         if not data:
             return
+        scored = [self.dataset(name) for name in self.setting.datasets]
         try:
-            datasets.require(self.root, self.setting.datasets, self.images)
+            datasets.require(self.root, scored, self.images)
         except FcitError as error:
             raise FcitError(f"data.root: {error}") from None
-        kinds = {datasets.find(name).scorer for name in self.setting.datasets}
-        if "caption" in kinds and self.config.evaluation.scoring == "reference":
-            java()
+        for dataset in scored:
+            dataset.rule.require(self.config.evaluation.scoring)
 
     def check_ids(self) -> None:
         """Raise FcitError where strict scoring would: test samples of a dataset that share an id."""
         if self.config.evaluation.scoring == "strict":
             for name in self.setting.datasets:
-                scorers.unlike(name, self.samples(name, "test"))
+                self.dataset(name).check_ids(self.samples(name, "test"))
 
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
@@ -128,7 +163,7 @@ class Experiment:
             count = (
                 data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
             )
-            found = datasets.read(self.root, dataset, part)
+            found = self.dataset(dataset).read(self.root, part)
             self._samples[key] = found[:count] if count else found
         return self._samples[key]
 
@@ -143,7 +178,7 @@ class Experiment:
     def test_share(self, dataset: str, client: int) -> list[Sample]:
         """A client's own test samples: as unequal a share as its training samples are."""
         if self.own:
-            there = datasets.record_file(self.root, datasets.find(dataset), "test").is_file()
+            there = self.dataset(dataset).file(self.root, "test").is_file()
             return self.samples(dataset, "test") if there else []
         samples = self.samples(dataset, "test")
         clients, beta = self.setting.clients, self.config.setting.beta
@@ -202,7 +237,7 @@ class Experiment:
         """All training samples that this data folder has of a task's datasets."""
         found: list[Sample] = []
         for name in task.datasets:
-            if datasets.record_file(self.root, datasets.find(name), "train").is_file():
+            if self.dataset(name).file(self.root, "train").is_file():
                 found += self.samples(name, "train")
         if not found:
             raise FcitError(f"{self.root}: has no training samples of {task.name}")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
 from fcit.aggregation.packing import pack_update, unpack_state
 from fcit.aggregation.privacy import hide_token
-from fcit.benchmark import scorers
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data, Training, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
@@ -30,11 +29,17 @@ from fcit.worker.experiment import Experiment
 class ModelWorker:
     """One process with the base model loaded once, doing what the server or a client needs done."""
 
-    def __init__(self, config: Config, own: Path | None = None, images: Sequence[str] = ()):
+    def __init__(
+        self,
+        config: Config,
+        own: Path | None = None,
+        images: Sequence[str] = (),
+        rules: Mapping[str, str] | None = None,
+    ):
         import torch
 
         torch.set_num_threads(config.training.threads)
-        self.experiment = Experiment(config, own, images)
+        self.experiment = Experiment(config, own, images, rules)
         self.config, self.method = config, self.experiment.method
         self.training = Training(**config.training.model_dump())
         self.placed: State = State()
@@ -124,5 +129,5 @@ class ModelWorker:
         if not samples:
             return Score(client, dataset, 0.0, 0)
         said = [texts[i] for i in range(len(samples))]
-        found = scorers.score(dataset, said, samples, part.scoring)
+        found = self.experiment.dataset(dataset).score(said, samples, part.scoring)
         return Score(client, dataset, sum(found.each), len(samples))

@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from fcit.files import read_toml
 from fcit.recipe import config as configs
 from fcit.recipe.federation import Section
 from fcit.types import FcitError
@@ -67,7 +68,7 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
 
     Raises FcitError naming the file and the key at fault.
     """
-    table = configs.checked(File, configs.read_toml(path, "sweep"), str(path))
+    table = configs.checked(File, read_toml(path, "sweep"), str(path))
     out = out or (path.parent / table.out if table.out else Path("runs") / path.stem)
     found: dict[Path, Run] = {}
     for number, part in enumerate(table.runs, 1):

@@ -1,4 +1,4 @@
-"""Scorers by hand-checked values, in both modes, the reference's quirks included."""
+"""Scoring rules by hand-checked values, in both modes, the reference's quirks included."""
 
 from __future__ import annotations
 
@@ -6,10 +6,21 @@ import shutil
 
 import pytest
 
-from fcit.benchmark import captions, scorers
-from fcit.benchmark.datasets import DATASETS, read
-from fcit.benchmark.scorers import chance, iou, score
+from fcit.benchmark import captions
+from fcit.benchmark.datasets import DATASETS, find, read
+from fcit.benchmark.rules.base import Accuracy, Mode
+from fcit.benchmark.rules.box import iou, numbers
+from fcit.benchmark.rules.box import read as read_box
+from fcit.benchmark.rules.caption import Caption
 from fcit.types import FcitError, Sample
+
+
+def score(dataset: str, answers: list[str], truths: list[Sample], mode: Mode) -> Accuracy:
+    return find(dataset).score(answers, truths, mode)
+
+
+def chance(dataset: str, train: list[Sample], test: list[Sample], mode: Mode) -> float:
+    return find(dataset).chance(train, test, mode)
 
 
 def samples(dataset: str, *answers: str | tuple[str, ...]) -> list[Sample]:
@@ -44,6 +55,22 @@ def test_reference_takes_a_part_of_the_truth_for_right(dataset):
     assert each(dataset, "strict", *pairs) == [True, False, False, True, False]
 
 
+@pytest.mark.parametrize(
+    ("text", "box"),
+    [
+        ("[0.1,0.2,0.3,0.4]", (0.1, 0.2, 0.3, 0.4)),
+        (" 0, .5, 1., 1e-1 ", (0.0, 0.5, 1.0, 0.1)),
+        ("[0.1,0.2,0.3]", None),
+        ("[0.1,0.2,0.3,0.4", None),
+        ("[0.1,0.2,0.3,nan]", None),
+        ("[0.1,0.2,0.3,1e999]", None),
+        ("", None),
+    ],
+)
+def test_numbers_of_a_box(text, box):
+    assert numbers(text) == box
+
+
 def test_iou_by_hand():
     assert iou((0, 0, 2, 2), (1, 0, 3, 2)) == pytest.approx(1 / 3)
     assert iou((0, 0, 1, 1), (0, 0, 1, 1)) == 1
@@ -69,10 +96,10 @@ def test_strict_boxes():
 
 def test_reference_boxes_lose_their_outer_characters():
     # "[0.00,0.00,0.66,0.66]" is read as .00, 0.00, 0.66, 0.6
-    assert scorers._reference_box("[0.43,0.1,0.9,0.66]") == (0.43, 0.1, 0.9, 0.6)
-    assert scorers._reference_box("[-0.5,0.1,0.9,0.66]") == (0.5, 0.1, 0.9, 0.6)
-    assert scorers._reference_box("[0,0,1,1]") is None  # ",0,1," has no number at its ends
-    assert scorers._reference_box("[0.1,0.2,0.3]") is None
+    assert read_box("[0.43,0.1,0.9,0.66]", "reference") == (0.43, 0.1, 0.9, 0.6)
+    assert read_box("[-0.5,0.1,0.9,0.66]", "reference") == (0.5, 0.1, 0.9, 0.6)
+    assert read_box("[0,0,1,1]", "reference") is None  # ",0,1," has no number at its ends
+    assert read_box("[0.1,0.2,0.3]", "reference") is None
     # by the true numbers the overlap is 0.66 of 1.25, more than a half; by the read ones it is not
     pair = ("[0.0,0.0,1.0,0.66]", "[0.0,0.0,1.0,1.25]")
     assert each("Grounding", "strict", pair) == [True]
@@ -230,7 +257,7 @@ def test_chance_of_captions_is_the_best_of_the_frequent_ones():
 
 
 def test_chance_of_captions_tries_only_the_most_frequent():
-    often = [f"word{at} other{at}" for at in range(scorers.FREQUENT)] * 2
+    often = [f"word{at} other{at}" for at in range(Caption.tries)] * 2
     train = samples("Flickr30k", "a dog runs", *often)
     test = samples("Flickr30k", ("a dog runs",), ("a dog runs",))
     assert chance("Flickr30k", train, test, "strict") < 1

@@ -1,0 +1,63 @@
+"""Scoring rules: one file each, the file's name is the rule's. Each says when an answer is right, how the
+truth is read, and what the best constant answer is. A file of your own may hold one more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+
+from fcit.benchmark.rules.base import Accuracy, Mode, Rule
+from fcit.files import find_class, modules
+from fcit.types import FcitError
+
+__all__ = ["Accuracy", "Mode", "Rule", "find", "load", "names"]
+
+HELPERS = ("base",)
+
+
+def names() -> list[str]:
+    """The names of the package's rules."""
+    return modules(__name__, HELPERS)
+
+
+def find(name: str) -> type[Rule]:
+    """The class of one of the package's rules. Raises FcitError when there is no file of that name."""
+    return find_class(__name__, HELPERS, name, Rule, "rule")
+
+
+def load(files: Mapping[str, str], source: str = "data.rules") -> dict[str, Rule]:
+    """Rules of your own, by dataset: runs each Python file, which must define one subclass of Rule.
+
+    Call it for files that the user has named, never for what a data folder or a server names. Raises
+    FcitError naming `source`, the dataset and the file.
+    """
+    return {name: _load(Path(file), f"{source}: {name}: {file}") for name, file in files.items()}
+
+
+def _load(path: Path, place: str) -> Rule:
+    if path.suffix != ".py" or not path.is_file():
+        raise FcitError(f"{place}: no such Python file")
+    name = f"fcit_rule_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
+    spec = spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = sys.modules[name] = module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        kinds = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == name
+        ]
+        if len(kinds) != 1:
+            raise FcitError(f"must define one subclass of Rule, not {len(kinds)}")
+        if kinds[0].right is Rule.right and kinds[0].score is Rule.score:
+            raise FcitError(f"{kinds[0].__name__} must define right(self, answer, truth, mode)")
+        return kinds[0]()
+    except FcitError as error:
+        raise FcitError(f"{place}: {error}") from None
+    except Exception as error:  # whatever the file does
+        raise FcitError(f"{place}: cannot be used: {type(error).__name__}: {error}") from None
