@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 import fcit
 from fcit import methods, optimizers
-from fcit.benchmark import datasets, scorers
+from fcit.benchmark import datasets, rules
 from fcit.cli import app
 from fcit.recipe import config
 from fcit.recipe.data import SIZES
@@ -246,10 +246,9 @@ def test_the_plan_has_the_floors_of_the_code() -> None:
     assert told == standing
 
 
-def test_the_scorer_table_names_every_scorer() -> None:
-    table = rows(DOCS / "add-a-dataset.md", "| scorer | an answer is right if it | test record |")
-    known = {scorer for scorer, _ in scorers._RULES} | {"caption"}
-    assert {scorer.strip("`") for scorer, *_ in table} == known
+def test_the_table_of_rules_names_every_rule() -> None:
+    table = rows(DOCS / "add-a-dataset.md", "| rule | an answer is right if it | test record |")
+    assert sorted(rule.strip("`") for rule, *_ in table) == rules.names()
 
 
 # -- examples --------------------------------------------------------------------------------------
@@ -308,10 +307,16 @@ def test_the_example_records_are_read(tmp_path: Path) -> None:
     (learnt,) = datasets.read(tmp_path / "data", "My-Plants", "train")
     assert (learnt.id, learnt.answers) == ("a1", ("fern",))
     assert learnt.prompt == "Which plant is this?\nAnswer with one word."
-    (recipe,) = blocks(document, "toml")
+    recipe, told, named = blocks(document, "toml")
     assert config.validate(tomllib.loads(recipe)).setting.order == ("My-Plants", "My-Rocks")
-    (row,) = blocks(document, "python")
-    assert eval(row, {"Dataset": datasets.Dataset}).images == "plants"
+    (folder / "dataset.toml").write_text(told, encoding="utf-8")
+    dataset = datasets.find("My-Plants", tmp_path / "data")
+    assert (dataset.train_file, dataset.images) == ("train_10k.json", "plants")
+    (source,) = blocks(document, "python")
+    (tmp_path / "near.py").write_text(source, encoding="utf-8")
+    (tmp_path / "recipe.toml").write_text(named, encoding="utf-8")
+    near = rules.load(config.load(tmp_path / "recipe.toml").data.rules)["My-Meters"]
+    assert near.right("10", "10.4", "strict") and not near.right("ten", "10", "strict")
 
 
 def test_the_tree_of_a_run_names_its_files() -> None:
