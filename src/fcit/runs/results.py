@@ -229,7 +229,9 @@ class Results:
         dataset, samples = self.experiment.dataset, self.experiment.samples
         mode = self.config.evaluation.scoring
         return {
-            name: round(dataset(name).chance(samples(name, "train"), samples(name, "test"), mode), 4)
+            name: round(
+                dataset(name).chance(samples(name, "train"), samples(name, "test"), mode), 4
+            )
             for name in self.setting.datasets
             if not self._by_clients(name)
         }
