@@ -16,7 +16,7 @@ from fcit.files import read_lines
 from fcit.report.groups import spread
 from fcit.report.run_data import REFERENCES as POINTS
 from fcit.report.tables import format_spread
-from fcit.rounds.evaluate import homes, routing
+from fcit.rounds.evaluate import adapters_by_dataset, routing
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.sweep import Clock
 from fcit.worker.experiment import Experiment
@@ -123,14 +123,14 @@ def _routing(run: fcit.runs.api.Run, stage: str, unseen: bool) -> dict[str, floa
     """Routing of the test prompts whose wording does (or does not) occur in training, by dataset."""
     experiment = Experiment(run.config)
     tasks = [task for stage in experiment.training_setting.stages for task in stage.tasks]
-    known = homes(RunFolder(run.folder).trainers(), tasks)
+    own = adapters_by_dataset(RunFolder(run.folder).trainers(), tasks)
     found: dict[str, float] = {}
     for name in experiment.setting.datasets:
         path = run.folder / "predictions" / stage / f"{name}.jsonl"
         rows = read_lines(path) if path.is_file() else []
         kept = [row for row in rows if is_unseen(name, row["prompt"]) is unseen]
         if kept and all(row["activation"] for row in kept):
-            found[name] = routing(kept, known.get(name, ()))
+            found[name] = routing(kept, own.get(name, ()))
     return found
 
 
