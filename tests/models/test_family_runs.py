@@ -42,7 +42,7 @@ def test_a_run_of_disco_answers_and_its_card_says_the_same(
     assert sum(found.activation.values()) == pytest.approx(1, abs=1e-5)
 
     export.subspace(run, "0", tmp_path / "one")
-    model = run.site.model
+    model = run.worker.model
     model.gate = torch.tensor([[float(name == "0") for name in model.subspaces.names]])
     want = model.generate([PROMPT], [image], 4)[0]
     if family == "Gemma 3":  # transformers' Qwen processors need torchvision for their videos

@@ -20,7 +20,7 @@ from fcit.recipe import config as configs
 from fcit.recipe.config import validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
-from fcit.runs import session
+from fcit.runs import engine
 from fcit.runs.session import Session
 from fcit.types import FcitError
 from fcit.watch import Silent
@@ -278,7 +278,7 @@ def test_there_is_a_worker_per_gpu_that_clients_can_use(monkeypatch: pytest.Monk
     def found(device: str = "cuda", per_round: int = 2, workers: int = 0, **model: str) -> int:
         federation = {"clients": 20, "per_round": per_round, "workers": workers}
         table = {"federation": federation, "model": {"device": device} | model}
-        return session.workers(validate(table))
+        return engine.workers(validate(table))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)

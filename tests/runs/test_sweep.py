@@ -226,7 +226,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert sweep.survey([run])[0].finished
     assert sweep.clock(run).starts == 2 and sweep.clock(run).done
-    assert "going on after stage" in run.log.read_text()
+    assert "continuing after stage" in run.log.read_text()
 
 
 def test_each_gpu_gets_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,13 +239,13 @@ def test_each_gpu_gets_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     some = config.validate({})
-    assert processes._places([some], 0) == ["0", "1"]
-    assert processes._places([some], 3) == ["0", "1", "0"]
+    assert processes._slots([some], 0) == ["0", "1"]
+    assert processes._slots([some], 3) == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
-    assert processes._places([some], 0) == ["4", "7"]
+    assert processes._slots([some], 0) == ["4", "7"]
     on_cpu = config.validate({"model": {"device": "cpu"}, "training": {"threads": 10_000}})
-    assert processes._places([some, on_cpu], 0) == [""]
-    assert processes._places([on_cpu], 3) == ["", "", ""]
+    assert processes._slots([some, on_cpu], 0) == [""]
+    assert processes._slots([on_cpu], 3) == ["", "", ""]
 
 
 def test_the_longest_run_comes_first_and_its_progress_is_known(short: dict, tmp_path: Path) -> None:

@@ -68,10 +68,10 @@ def alone(run: Run, name: str, image: Path) -> str:
     """fcit's answer with one subspace open."""
     import torch
 
-    site = run.site
-    names = site.model.subspaces.names
-    site.model.gate = torch.tensor([[float(one == name) for one in names]])
-    return site.model.generate([PROMPT], [image], 12)[0]
+    worker = run.worker
+    names = worker.model.subspaces.names
+    worker.model.gate = torch.tensor([[float(one == name) for one in names]])
+    return worker.model.generate([PROMPT], [image], 12)[0]
 
 
 def answered(run: Run, image: Path) -> tuple[str, dict[str, float]]:
@@ -102,7 +102,7 @@ def test_peft_gives_the_logits_of_the_subspace(made, image: Path, tmp_path: Path
 
     run = made()
     export.subspace(run, "0", tmp_path / "one")
-    model = run.site.model
+    model = run.worker.model
     model.gate = torch.tensor([[1.0, 0.0]])
     batch = model.batch([Sample("", "", "", PROMPT, ("seven",))], [image])
     pixels = model.processor.image_processor(_square(image), return_tensors="pt")["pixel_values"]
@@ -209,9 +209,9 @@ def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(
         export.merged(run, "IconQA", tmp_path / "merged")
     rows = [{"activation": {"0": 0.9, "1": 0.1}}, {"activation": {"0": 0.5, "1": 0.5}}]
     write_lines(RunFolder(run.folder).predictions("2", "IconQA"), rows)
-    site = run.site
-    site.method.activate(site.model, torch.tensor([[0.7, 0.3]]))
-    want = site.model.generate([PROMPT], [image], 12)[0]
+    worker = run.worker
+    worker.method.activate(worker.model, torch.tensor([[0.7, 0.3]]))
+    want = worker.model.generate([PROMPT], [image], 12)[0]
     export.merged(run, "IconQA", tmp_path / "merged")
     assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     assert "| 0 | 0.700000 |" in (tmp_path / "merged" / "README.md").read_text()
@@ -222,7 +222,7 @@ def test_a_dataset_of_individual_is_merged_with_its_own_projector(
 ) -> None:
     run = handmade.run(tmp_path / "run", table, "individual")
     data = Data([Sample("", "FigureQA", "", PROMPT, ("",))], [image])
-    want = run.site.answer(data)[0].text
+    want = run.worker.answer(data)[0].text
     export.everything(run, tmp_path / "all")
     export.merged(run, "FigureQA", tmp_path / "merged")
     assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
@@ -304,7 +304,7 @@ def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(
     table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = handmade.run(tmp_path / "run", table)
-    run.site.method = Mine()
+    run.worker.method = Mine()
     with pytest.raises(FcitError, match="of its own, which router.py does not do"):
         export.everything(run, tmp_path / "out")
     monkeypatch.setattr("fcit.recipe.config.build_method", lambda config: Equipped())

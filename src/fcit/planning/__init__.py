@@ -11,7 +11,7 @@ from fcit.planning.counts import Counts
 from fcit.planning.rehearsal import Traffic, cap, rehearse
 from fcit.recipe.config import Config
 from fcit.rounds.client import steps
-from fcit.runs.session import workers
+from fcit.runs.engine import workers
 from fcit.types import FcitError, Task
 from fcit.watch import Silent, Watch
 from fcit.worker.experiment import Experiment

@@ -1,1 +1,4 @@
-"""One run from beginning to end, and many: the session, its results, the Python interface, sweeps."""
+"""Whole runs: a session trains and evaluates into a run folder, a sweep makes many of them.
+
+`api` is the Python interface (`fcit.run`, `fcit.load`); `results` scores answers into the matrix.
+"""

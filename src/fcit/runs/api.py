@@ -1,4 +1,4 @@
-"""`fcit.run(config)` and `fcit.load(run).generate(image, prompt)`: what the command line itself calls."""
+"""The Python interface, which the command line uses too: `fcit.run(config)` and `fcit.load(folder)`."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def run(
     """Run an experiment and return its run.
 
     config: a recipe's path, a table of the same form, or a `Config`. out: the run's folder (default:
-    `runs/<setting>-<method>-seed<seed>`). resume: go on in a folder that is already there.
-    Raises FcitError for whatever a person can mend.
+    `runs/<setting>-<method>-seed<seed>`). resume: continue the run in that folder.
+    Raises FcitError on every user error.
     """
     if not isinstance(config, Config):
         table = isinstance(config, Mapping)
@@ -46,20 +46,20 @@ def run(
 
 
 def load(folder: str | Path) -> Run:
-    """An existing run. Raises FcitError when the folder is none."""
+    """An existing run. Raises FcitError if the folder holds none."""
     RunFolder(Path(folder)).require()
     return Run(Path(folder))
 
 
 class Run:
-    """A run on disk: its results, and its model to use."""
+    """A run on disk: its results and its trained model."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     @cached_property
     def config(self) -> Config:
-        """The configuration it was made with."""
+        """The configuration that the run was made with."""
         return configs.load(self.folder / "config.toml")
 
     @property
@@ -72,9 +72,9 @@ class Run:
         return self.answer(image, prompt).text
 
     def answer(self, image: str | Path, prompt: str) -> Answer:
-        """The same with how much each adapter gave."""
+        """The answer with the activation factors and cosines that it was routed by."""
         sample = Sample("", "", str(image), prompt, ("",))
-        return self.site.answer(Data([sample], [Path(image)]))[0]
+        return self.worker.answer(Data([sample], [Path(image)]))[0]
 
     @cached_property
     def state(self) -> State:
@@ -88,15 +88,15 @@ class Run:
     @property
     def trained_by(self) -> dict[str, list[str]]:
         """For every adapter the tasks whose clients trained it, the most frequent first."""
-        found, none = RunFolder(self.folder).trainers(), Counter[str]()
+        trainers = RunFolder(self.folder).trainers()
         return {
-            name: [task for task, _ in found.get(name, none).most_common()]
+            name: [task for task, _ in trainers.get(name, Counter[str]()).most_common()]
             for name in self.state.adapters
         }
 
     @cached_property
-    def site(self) -> ModelWorker:
-        """The run's model in this process, its state in place; loaded on first use."""
-        site = ModelWorker(self.config)
-        site.place(self.state)
-        return site
+    def worker(self) -> ModelWorker:
+        """The run's model with its state in place, in this process; loaded on first use."""
+        worker = ModelWorker(self.config)
+        worker.place(self.state)
+        return worker

@@ -1,4 +1,4 @@
-"""The engine that a recipe names, and the folders of a deployment."""
+"""The engine that a recipe names, how many workers it gets, and the folders of a deployment."""
 
 from __future__ import annotations
 
@@ -21,14 +21,30 @@ if TYPE_CHECKING:
 
 
 Build = Callable[[Config, int, Path], "AnyEngine"]
-"""What makes a run's engine, from its configuration, its number of workers and its folder."""
+"""Makes a run's engine from its configuration, its number of workers and its folder."""
+
+
+def workers(config: Config) -> int:
+    """How many worker processes a run uses: the recipe's number, else one per GPU or per core."""
+    from fcit.engines.local import cores, shared
+    from fcit.models.device import choose
+
+    if config.federation.workers:
+        return config.federation.workers
+    useful = max(config.federation.per_round, 4)
+    if gpus := shared(config):
+        return min(useful, len(gpus))
+    device = config.model.device
+    if (choose("auto", "auto")[0] if device == "auto" else device) != "cpu":
+        return 1
+    return max(1, min(useful, cores() // config.training.threads))
 
 
 def build(config: Config, workers: int, folder: Path) -> AnyEngine:
-    """The engine a recipe names: local, or Flower's simulation of all clients on this machine.
+    """The engine that a recipe names: local, or Flower's simulation of all clients on this machine.
 
-    workers: clients that train at a time. folder: the run's; simulated clients keep their memories
-    in it. Raises FcitError where Flower is not installed.
+    folder: the run's; simulated clients keep their memories in it. Raises FcitError if Flower is needed
+    and not installed.
     """
     if config.federation.engine == "local":
         from fcit.engines.local import LocalEngine
@@ -43,10 +59,10 @@ def build(config: Config, workers: int, folder: Path) -> AnyEngine:
 def deployment(
     config: Config, out: Path, hosts: Sequence[str], split: bool, install: str, watch: Watch
 ) -> None:
-    """Write the folders of a federation across machines (see `deploy.write`); with `split`, every
-    client's share of the recipe's data too.
+    """Write the folders of a federation across machines (see `deploy.write`); with `split`, also every
+    client's share of the recipe's data.
 
-    Raises FcitError where `out` is not empty, a method is not federated, noise would come from the
+    Raises FcitError if `out` is not empty, the method is not federated, privacy noise would come from the
     recipe's seed, or Flower is not installed.
     """
     with _needs_flower("fcit deploy"):
@@ -57,34 +73,36 @@ def deployment(
     if build_method(config).centralised:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FcitError(f"{out}: is there already and not empty; choose another --out")
+        raise FcitError(f"{out}: already exists and is not empty; choose another --out")
     clients = config.federation.clients
     deploy.write(out, hosts, config, install)
     if split:
-        shares.split(config, [out / f"client-{one}" / "data" for one in range(clients)], watch)
+        shares.split(
+            config, [out / f"client-{client}" / "data" for client in range(clients)], watch
+        )
 
 
 @contextmanager
-def _needs_flower(what: str) -> Iterator[None]:
+def _needs_flower(feature: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
         if not str(error.name).startswith(("flwr", "cryptography")):
             raise
         raise FcitError(
-            f"{what} needs Flower, which is not installed: pip install 'fcit[flower]'"
+            f"{feature} needs Flower, which is not installed: pip install 'fcit[flower]'"
         ) from None
 
 
 def check_memory(config: Config, memory: Mapping[int, Weights]) -> None:
-    """Raise FcitError where a resumed run's clients keep their memories under another engine.
+    """Raise FcitError if a resumed run's client memories were kept by another engine.
 
-    Under Flower a client keeps its memory itself, and the run only which of its turns left it.
+    Flower's clients keep their memories themselves; the run only knows which turn wrote them.
     """
     for kept in memory.values():
-        theirs = "flower" if kept.keys() == {"turn"} else "local"
-        if kept and theirs != config.federation.engine:
+        engine = "flower" if kept.keys() == {"turn"} else "local"
+        if kept and engine != config.federation.engine:
             raise FcitError(
-                f"federation.engine: the clients' memories of this run are with the {theirs} engine; "
-                f"go on with federation.engine={theirs}"
+                f"federation.engine: the clients' memories of this run are with the {engine} engine; "
+                f"continue with federation.engine={engine}"
             )

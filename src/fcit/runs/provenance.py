@@ -1,4 +1,4 @@
-"""What a run's numbers were made with: packages, commit, base model, device."""
+"""What a run was made with: packages, commit, base model, device."""
 
 from __future__ import annotations
 
@@ -13,43 +13,36 @@ from fcit.recipe.config import Config
 
 
 def base(config: Config) -> str:
-    """A digest of those of the package's own checkpoints that a configuration uses."""
+    """A digest of the mini checkpoints that a configuration uses (of none: that of nothing)."""
     digest = hashlib.sha256()
-    part = config.model
-    named = (("mini-lmm", part.path), ("mini-clip", part.identity))
-    for name in (name for name, other in named if not other):
-        digest.update((CHECKPOINTS / name / "model.safetensors").read_bytes())
+    for name, other in (("mini-lmm", config.model.path), ("mini-clip", config.model.identity)):
+        if not other:
+            digest.update((CHECKPOINTS / name / "model.safetensors").read_bytes())
     return digest.hexdigest()[:12]
 
 
 def versions(config: Config) -> dict[str, str]:
-    """What the numbers were made with."""
-    packages = ("fcit", "torch", "transformers", "numpy", "pillow")
-    found = {name: importlib.metadata.version(name) for name in packages}
+    """The `[versions]` section of a run's config.toml."""
     from fcit.models.device import choose
 
+    packages = ("fcit", "torch", "transformers", "numpy", "pillow")
     device, dtype = choose(config.model.device, config.model.dtype)
-    computed = f"{str(dtype).removeprefix('torch.')} on {device}"
-    return found | {
+    return {name: importlib.metadata.version(name) for name in packages} | {
         "python": platform.python_version(),
         "commit": _commit(),
         "base": base(config),
-        "computed": computed,
+        "computed": f"{str(dtype).removeprefix('torch.')} on {device}",
     }
 
 
 def _commit() -> str:
-    """The commit of fcit's own checkout; "unknown" where it was installed without one."""
+    """The commit of fcit's own checkout; "unknown" if it was installed without one."""
     here = Path(__file__).parent
     if not (here.parents[2] / ".git").exists():
         return "unknown"
+    words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"],
-            capture_output=True,
-            text=True,
-            timeout=5,
-        )
+        git = subprocess.run(words, capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    return git.stdout.strip() or "unknown"

@@ -51,7 +51,7 @@ class Results:
         self._ask(engine, State(), ZERO_SHOT, [*names, *self._general])
         return {name: self._percent(ZERO_SHOT, name) for name in names}
 
-    def row(self, engine: Answering, state: State, stage: int, seen: Collection[str]) -> Row:
+    def row(self, engine: Answering, state: State, stage: int) -> Row:
         """The accuracies after a stage (from 0).
 
         Also asked, for `write_matrix`: the datasets that the next stage is the first to train on; after
@@ -59,7 +59,7 @@ class Results:
         """
         last = self.method.once or stage == len(self.stages) - 1
         further = self._general if last and self.method.answers_any else self._next(stage)
-        name = self.stage_name(stage)
+        name, seen = self.stage_name(stage), self.seen(stage)
         self._ask(engine, state, name, [*seen, *further])
         return [
             self._percent(name, dataset) if dataset in seen else None

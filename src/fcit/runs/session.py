@@ -1,18 +1,18 @@
-"""One run from beginning to end: the engine, the loop, the evaluation, and the folder they fill."""
+"""One run from beginning to end: its folder, its engine, the training loop and the evaluation."""
 
 from __future__ import annotations
 
 import time
-import tomllib
 from collections.abc import Mapping
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation import privacy
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.published import PARTITIONS
-from fcit.engines.local import LocalEngine, cores, shared
+from fcit.engines.local import LocalEngine
 from fcit.files import ASIDE, read_json, write_json
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
@@ -22,7 +22,7 @@ from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, Round, federate
 from fcit.runs import log
-from fcit.runs.engine import Build, build, check_memory
+from fcit.runs.engine import Build, build, check_memory, workers
 from fcit.runs.provenance import base, versions
 from fcit.runs.results import Results, Row
 from fcit.types import FcitError, State
@@ -33,15 +33,18 @@ if TYPE_CHECKING:
     from fcit.runs.engine import AnyEngine
 
 FREE_TO_CHANGE = (
-    *(("federation", key) for key in ("workers", "engine", "min_clients", "deadline")),
-    ("tracking", "to"),
-    ("tracking", "project"),
+    "federation.workers",
+    "federation.engine",
+    "federation.min_clients",
+    "federation.deadline",
+    "tracking.to",
+    "tracking.project",
 )
-"""What a resumed run may set otherwise: the speed and how much may fail, not the numbers."""
+"""Recipe keys that a resumed run may change: speed and tolerated failures, nothing that training uses."""
 
 
 class Session:
-    """A run's folder with everything that works on it."""
+    """A run's folder and everything that works on it."""
 
     def __init__(self, config: Config, folder: Path, watch: Watch, build: Build = build):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
@@ -55,102 +58,102 @@ class Session:
     # -- the folder ------------------------------------------------------------------------------
 
     def open(self, resume: bool) -> None:
-        """Begin the folder, or check that it is this run's. Raises FcitError when it is not."""
+        """Begin the folder, or check that it holds this run. Raises FcitError if it does not."""
         self.check(resume)
         self.folder.path.mkdir(parents=True, exist_ok=True)
         if not self.folder.begun():
-            made_with = {"versions": versions(self.config)}
-            configs.write(self.folder.config, _plain(configs.to_table(self.config)) | made_with)
+            table = configs.to_table(self.config) | {"versions": versions(self.config)}
+            present = {key: value for key, value in table.items() if value is not None}
+            configs.write(self.folder.config, present)
 
     def check(self, resume: bool) -> None:
-        """Write nothing; raise FcitError where `open` would."""
+        """Raise FcitError where `open` would; write nothing."""
         folder, path = self.folder, self.folder.path
         if resume and not path.is_dir():
             raise FcitError(f"{path}: no such run folder to resume; run without --resume")
-        strangers = (
-            [one for one in path.iterdir() if not one.name.startswith(ASIDE)]
-            if path.is_dir()
-            else []
-        )
-        if strangers and not folder.config.is_file():
+        files = path.iterdir() if path.is_dir() else ()
+        foreign = any(not file.name.startswith(ASIDE) for file in files)
+        if foreign and not folder.config.is_file():
             raise FcitError(f"{path}: not a run folder and not empty; choose another --out")
-        table = configs.to_table(self.config)
-        if folder.begun():
-            theirs = configs.to_table(configs.load(folder.config))
-            self._same_base()
-            key = _first_difference(_comparable(theirs), _comparable(table))
-            if key:
+        if not folder.begun():
+            return
+        self._same_base()
+        here, there = _comparable(self.config), _comparable(configs.load(folder.config))
+        for key in sorted({*here, *there}):
+            if here.get(key) != there.get(key):
                 raise FcitError(
                     f"{path}: holds a run of another config ({key} differs); choose another --out"
                 )
-            if not resume:
-                raise FcitError(
-                    f"{path}: this run is already there; go on with --resume or choose another --out"
-                )
+        if not resume:
+            raise FcitError(
+                f"{path}: this run already exists; continue it with --resume or choose another --out"
+            )
 
     def _same_base(self) -> None:
-        """Raise FcitError when the mini model is not the one the run was begun with."""
-        made = tomllib.loads(self.folder.config.read_text(encoding="utf-8")).get("versions", {})
+        """Raise FcitError if the run was begun with another version of the mini model."""
+        table = configs.read_toml(self.folder.config, "configuration")
         now = base(self.config)
-        if made.get("base", now) != now:
+        if table.get("versions", {}).get("base", now) != now:
             raise FcitError(
                 f"{self.folder.path}: was made with another version of the mini model; "
                 "choose another --out"
             )
 
     def prepare(self, partition: bool = True, data: bool = True) -> None:
-        """Make or check the data (`data`: where this process has any); write down who holds how much of
-        it (`partition`: where the server knows)."""
-        if self.experiment.privacy.on:
+        """Make or check the data, and write how many samples each client has.
+
+        data: whether this process has data; partition: whether it knows the clients' shares (a
+        deployment's server does not).
+        """
+        experiment, setting = self.experiment, self.experiment.training_setting
+        if experiment.privacy.on:
             privacy.require()
-        self.experiment.prepare(self.watch, data)
+        experiment.prepare(self.watch, data)
         if data:
-            self.experiment.check_ids()
+            experiment.check_ids()
         if not partition:
             return
-        experiment, setting = self.experiment, self.experiment.training_setting
         counts, published = experiment.counts(setting), sorted(experiment.published)
         if (experiment.root / PARTITIONS).is_dir():
             tasks = {task.name for stage in setting.stages for task in stage.tasks}
-            own = sorted(tasks - experiment.published)
-            said = [f"published for {', '.join(published)}"] if published else []
-            said += [f"drawn from the seed for {', '.join(own)}"] if own else []
-            self.watch.say(f"the clients' shares: {'; '.join(said)}")
-        found = {"data": str(experiment.root), "published": published, "datasets": counts}
-        write_json(self.folder.partition, found)
+            drawn = sorted(tasks - experiment.published)
+            kinds = {"published for": published, "drawn from the seed for": drawn}
+            shares = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
+            self.watch.say(f"the clients' shares: {'; '.join(shares)}")
+        value = {"data": str(experiment.root), "published": published, "datasets": counts}
+        write_json(self.folder.partition, value)
 
     # -- the run ---------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Do what is left of the run."""
-        config, folder = self.config, self.folder
+        config, folder, results = self.config, self.folder, self.results
+        table = configs.to_table(config)
         with (
             folder.locked(),
-            tracking(
-                config.tracking, folder.path, configs.to_table(config), self.watch.say
-            ) as track,
-            self._engine() as engine,
+            tracking(config.tracking, folder.path, table, self.watch.say) as track,
+            self.build(config, workers(config), folder.path) as engine,
         ):
-            position = self.folder.position()
-            self.folder.tidy()
-            self.folder.keep_log(position)
+            position = folder.position()
+            folder.tidy()
+            folder.keep_log(position)
             if position:
                 folder.require_resumable()
                 state, engine.memory = folder.state()
-                check_memory(self.config, engine.memory)
+                check_memory(config, engine.memory)
                 self.watch.say(
-                    f"going on after stage {position.stage + 1}, round {position.rounds}"
+                    f"continuing after stage {position.stage + 1}, round {position.rounds}"
                 )
             else:
                 state = engine.start()
-            zero = self.results.zero_shot(engine)
+            zero = results.zero_shot(engine)
             rows = self._known_rows(position)
             if not folder.matrix.is_file():
                 track({f"zero-shot/{name}": value for name, value in zero.items()}, 0)
-            self.results.write_matrix(zero, rows)
+            results.write_matrix(zero, rows)
             if self.stages:
                 self._federate(engine, state, position, zero, rows, track)
-            self.results.write_matrix(zero, rows)
+            results.write_matrix(zero, rows)
 
     def _federate(
         self,
@@ -161,69 +164,60 @@ class Session:
         rows: list[Row],
         track: Log,
     ) -> None:
-        total = sum(map(len, self.experiment.plan))
-        per_round = self.experiment.training_setting.per_round
-        start = self._rounds(position) if position else 0
+        """Train; after each round commit and log it, after each stage add a row to the matrix."""
+        folder, experiment = self.folder, self.experiment
+        journal = RunJournal(folder.path, partial(check_memory, self.config))
+        since = time.monotonic()
 
-        with self.watch.bar(
-            f"{self.config.method.name}: clients' turns", total * per_round
-        ) as step:
-            done = start * per_round
-            step(done)
+        def after_round(state: State, report: Round) -> None:
+            nonlocal since
+            now = time.monotonic()
+            row, since = log.line(report, now - since), now
+            for fault in report.faults:
+                self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
+            folder.append_log(row)
+            engine.memory |= journal.memories()
+            check_memory(self.config, engine.memory)
+            folder.commit(state, report.position, engine.memory)
+            journal.clear()
+            track(of_round(row, len(state.adapters)), self._rounds(report.position))
 
-            def tick() -> None:
-                nonlocal done
-                done += 1
-                step(done)
+        def after_stage(state: State, position: Position) -> None:
+            nonlocal since
+            folder.commit(state, position, engine.memory)
+            if self.method.once and position.stage < len(self.stages) - 1:
+                return
+            row = self.results.row(engine, state, position.stage)
+            index = self._row_index(position.stage)
+            fresh = len(rows) == index
+            rows[index:] = [row]
+            matrix = self.results.write_matrix(zero, rows)
+            if fresh:
+                track(of_stage(matrix), self._rounds(position))
+            since = time.monotonic()
 
-            def after_round(state: State, report: Round) -> None:
-                nonlocal clock
-                now = time.monotonic()
-                row, clock = log.line(report, now - clock), now
-                for fault in report.faults:
-                    self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
-                self.folder.append_log(row)
-                engine.memory |= journal.memories()
-                check_memory(self.config, engine.memory)
-                self.folder.commit(state, report.position, engine.memory)
-                journal.clear()
-                track(of_round(row, len(state.adapters)), self._rounds(report.position))
-
-            def after_stage(state: State, position: Position) -> None:
-                nonlocal clock
-                self.folder.commit(state, position, engine.memory)
-                last = position.stage == len(self.stages) - 1
-                if self.method.once and not last:
-                    return
-                seen = self.results.seen(position.stage)
-                row = self.results.row(engine, state, position.stage, seen)
-                index = self._row_index(position.stage)
-                fresh = len(rows) == index
-                rows[index:] = [row]
-                matrix = self.results.write_matrix(zero, rows)
-                if fresh:
-                    track(of_stage(matrix), self._rounds(position))
-                clock = time.monotonic()
-
-            engine.tick = tick
-            journal = RunJournal(self.folder.path, partial(check_memory, self.config))
-            clock = time.monotonic()
+        per_round = experiment.training_setting.per_round
+        total = per_round * sum(map(len, experiment.plan))
+        turns = count(per_round * self._rounds(position))
+        with self.watch.bar(f"{self.config.method.name}: clients' turns", total) as step:
+            step(next(turns))
+            engine.tick = lambda: step(next(turns))
             federate(
-                self.experiment.training_setting,
-                self.experiment.plan,
+                experiment.training_setting,
+                experiment.plan,
                 self.method,
                 state,
                 engine,
                 after_round,
                 after_stage,
                 position,
-                self.experiment.optimizer,
-                self.config.federation.terms(self.experiment.privacy, self.config.seed),
+                experiment.optimizer,
+                self.config.federation.terms(experiment.privacy, self.config.seed),
                 journal,
             )
 
     def evaluate(self) -> Row:
-        """Answer the test sets anew with the run's last state; return its row (percent).
+        """Answer the test sets again with the run's last state; return its row (percent).
 
         Raises FcitError on a run that is not finished: its state is between two rows.
         """
@@ -233,22 +227,21 @@ class Session:
                 f"{self.folder.path}: this run is not finished; finish it with fcit run --resume"
             )
         self._same_base()
-        names = self.setting.datasets
         stage = self.results.stage_name(last)
         state = self.folder.state()[0] if self.stages else State()
         with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
-            for name in (*names, GENERAL):
+            for name in (*self.setting.datasets, GENERAL):
                 self.results.forget(stage, name)
-            row = self.results.row(engine, state, last, self.results.seen(last))
+            row = self.results.row(engine, state, last)
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])
         return row
 
-    # -- small things --------------------------------------------------------------------------------
-
-    def _rounds(self, position: Position) -> int:
+    def _rounds(self, position: Position | None) -> int:
         """How many rounds of the run are done."""
+        if position is None:
+            return 0
         return sum(map(len, self.experiment.plan[: position.stage])) + position.rounds
 
     def _row_index(self, stage: int) -> int:
@@ -259,46 +252,13 @@ class Session:
             return []
         return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
 
-    def _engine(self) -> AnyEngine:
-        return self.build(self.config, workers(self.config), self.folder.path)
 
-
-def workers(config: Config) -> int:
-    """How many processes the clients of a run share."""
-    federation = config.federation
-    if federation.workers:
-        return federation.workers
-    useful = max(federation.per_round, 4)
-    if here := shared(config):
-        return min(useful, len(here))
-    if config.model.device not in ("auto", "cpu"):
-        return 1
-    if config.model.device == "auto":
-        from fcit.models.device import choose
-
-        if choose("auto", "auto")[0] != "cpu":
-            return 1
-    return max(1, min(useful, cores() // config.training.threads))
-
-
-def _comparable(table: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {
-        (section, key): value
-        for section, part in table.items()
-        if isinstance(part, Mapping)
-        for key, value in part.items()
-    }
-    flat |= {("", key): value for key, value in table.items() if not isinstance(value, Mapping)}
-    return {
-        ".".join(filter(None, key)): value
-        for key, value in flat.items()
-        if key not in FREE_TO_CHANGE
-    }
-
-
-def _first_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> str:
-    return next((key for key in sorted({*a, *b}) if a.get(key) != b.get(key)), "")
-
-
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in table.items() if value is not None}
+def _comparable(config: Config) -> dict[str, Any]:
+    """A configuration's values by dotted key, without those that a resumed run may change."""
+    flat: dict[str, Any] = {}
+    for section, values in configs.to_table(config).items():
+        if isinstance(values, Mapping):
+            flat |= {f"{section}.{key}": value for key, value in values.items()}
+        else:
+            flat[section] = values
+    return {key: value for key, value in flat.items() if key not in FREE_TO_CHANGE}

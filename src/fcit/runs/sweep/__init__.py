@@ -1,4 +1,7 @@
-"""Sweeps: methods x settings x seeds from one TOML file; what is missing is run, several at once."""
+"""Sweeps: methods x settings x seeds from one TOML file, several runs at a time.
+
+`plan` reads the file, `status` tells how far each run is, `processes` runs what is missing.
+"""
 
 from fcit.runs.sweep.plan import Run, choose, read
 from fcit.runs.sweep.processes import run

@@ -1,4 +1,4 @@
-"""A sweep's file, and the runs it asks for."""
+"""A sweep's file, and the runs that it asks for."""
 
 from __future__ import annotations
 
@@ -16,33 +16,36 @@ from fcit.recipe.federation import Section
 from fcit.types import FcitError
 
 Words = Annotated[tuple[str, ...], Field(strict=False)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
 
 class Part(Section):
-    """One `[[runs]]` of the file: a recipe with every method and seed. name: of its folder (absent: the
-    recipe's); set: changes to the recipe, as --set takes them."""
+    """One `[[runs]]` of the file: a recipe with every method and seed."""
 
     name: str = ""
+    """The folder's name (default: the recipe's)."""
     recipe: str
     methods: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
+    seeds: Seeds
     set: Words = ()
+    """Changes to the recipe, as --set takes them."""
 
 
 class File(Section):
-    """A sweep's file; relative paths, those in set too, start at its folder. set: changes to every run's
-    recipe."""
+    """A sweep's file; relative paths start at its folder."""
 
     out: str = ""
     set: Words = ()
+    """Changes to every run's recipe."""
     runs: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a sweep: its part's name, its recipe with changes, and its folder."""
+    """One run of a sweep."""
 
     name: str
+    """The name of its part."""
     method: str
     seed: int
     recipe: Path
@@ -70,28 +73,26 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     """
     table = configs.checked(File, read_toml(path, "sweep"), str(path))
     out = out or (path.parent / table.out if table.out else Path("runs") / path.stem)
-    found: dict[Path, Run] = {}
+    runs: dict[Path, Run] = {}
     for number, part in enumerate(table.runs, 1):
-        recipe = path.parent / part.recipe
+        where, recipe = f"{path}: runs, no. {number}", path.parent / part.recipe
         name = part.name or recipe.stem
         if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise FcitError(f"{path}: runs, no. {number}.name: {name!r} cannot be a folder's name")
+            raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
+        changes = [configs.anchored(change, path.parent) for change in (*table.set, *part.set)]
         for method in part.methods:
             for seed in part.seeds:
                 folder = out.resolve() / name / method / f"seed{seed}"
-                own = (configs.anchored(one, path.parent) for one in (*table.set, *part.set))
-                changes = (*own, f"seed={seed}")
-                run = Run(name, method, seed, recipe.resolve(), changes, folder)
-                if folder in found:
-                    raise FcitError(
-                        f"{path}: runs, no. {number}: {run} is there twice; give one another name"
-                    )
-                found[folder] = run
-    return list(found.values())
+                own = (*changes, f"seed={seed}")
+                run = Run(name, method, seed, recipe.resolve(), own, folder)
+                if folder in runs:
+                    raise FcitError(f"{where}: {run} is there twice; give one another name")
+                runs[folder] = run
+    return list(runs.values())
 
 
 def choose(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
-    """The runs of the named parts (all where none is named) with the named methods (likewise).
+    """The runs with the given names and methods; no name means all names, likewise for methods.
 
     Raises FcitError on a word that is neither.
     """

@@ -1,4 +1,4 @@
-"""Runs of a sweep in processes of their own, the longest first."""
+"""Run a sweep: each run in a process of its own, the longest first."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from fcit.engines.local import cores, gpus
@@ -17,24 +17,25 @@ from fcit.rounds.server import Position
 from fcit.runs.session import Session
 from fcit.runs.sweep.plan import Run
 from fcit.runs.sweep.status import Clock, Status, clock, same_data, survey
+from fcit.types import Turn
 from fcit.watch import Silent, Watch
 
 GRACE = 10.0
-"""Seconds a stopped run has to end by itself."""
+"""Seconds that a stopped run has to end by itself."""
 
 
 def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[Run]:
-    """Run what is not finished, the longest first, `jobs` at once; return those that failed.
+    """Run what is not finished, the longest first, `jobs` at a time; return the runs that failed.
 
-    jobs = 0: one a GPU, else as many as the cores carry. Where several run at once each has one worker.
-    Everything is checked, and all data made, before the first one starts: FcitError says what is wrong.
-    On KeyboardInterrupt the runs are stopped; the next call goes on with them.
+    jobs = 0: one per GPU, otherwise one per core. If several run at a time, each has one worker. All
+    recipes are checked and all data is made before the first run starts (FcitError). KeyboardInterrupt
+    stops the runs; the next call continues them.
     """
     watch = watch or Silent()
     todo = _works([status for status in survey(runs) if not status.finished], watch)
     if not todo:
         return []
-    places = _places([work.status.config for work in todo], jobs)[: len(todo)]
+    slots = _slots([work.status.config for work in todo], jobs)[: len(todo)]
     todo.sort(key=lambda work: work.left)  # taken from its end
     ended = sum(work.total - work.left for work in todo)
     total, failed = sum(work.total for work in todo), list[Run]()
@@ -42,13 +43,13 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
     with watch.bar(f"{len(todo)} runs, percent", 100) as step:
         try:
             while todo or running:
-                for place in range(len(places)):
-                    if todo and place not in running:
-                        running[place] = _start(todo.pop(), len(places), places[place])
+                for slot, gpu in enumerate(slots):
+                    if todo and slot not in running:
+                        running[slot] = _start(todo.pop(), len(slots), gpu)
                 time.sleep(0.2)
-                for place, child in list(running.items()):
+                for slot, child in list(running.items()):
                     if child.process.poll() is not None:
-                        del running[place]
+                        del running[slot]
                         ended += child.work.left
                         failed += _end(child, watch)
                 now = sum(child.work.left - child.work.now_left() for child in running.values())
@@ -60,10 +61,11 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
 
 @dataclass(frozen=True)
 class _Work:
-    """What is left of a run: expected training samples of every round, [stage][round]."""
+    """What is left of a run."""
 
     status: Status
     rounds: tuple[tuple[int, ...], ...]
+    """Training samples of every round, [stage][round]."""
 
     @property
     def total(self) -> int:
@@ -86,20 +88,21 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Child:
-    """A run at work; its log is its own from the byte `said` on."""
+    """A run in its process."""
 
     work: _Work
     process: subprocess.Popen[bytes]
     before: Clock
     now: Clock
     began: float
-    said: int
+    log_start: int
+    """The size of the log when this process began to write to it."""
 
 
 def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
-    """Make or check the data of every run, and measure how much each has to do with it."""
-    made: dict[str, dict[str, list[int]]] = {}
-    found: list[_Work] = []
+    """Make or check the data of every run, and count the training samples of every round."""
+    counts: dict[str, dict[str, list[int]]] = {}
+    works: list[_Work] = []
     for status in statuses:
         session = Session(status.config, status.run.folder, watch)
         config, experiment = status.config, session.experiment
@@ -107,30 +110,26 @@ def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
         data = (experiment.root, experiment.images, config.data, config.seed, minimum)
         asked = (config.evaluation.scoring, config.evaluation.limit)
         key = repr((data, asked, config.setting, experiment.training_setting))
-        if key not in made:
+        if key not in counts:
             experiment.prepare(watch)
             experiment.check_ids()
-            made[key] = experiment.counts(experiment.training_setting)
+            counts[key] = experiment.counts(experiment.training_setting)
         same_data(session)
-        epochs = experiment.training_setting.epochs
+        epochs, held = experiment.training_setting.epochs, counts[key]
         rounds = tuple(
-            tuple(
-                round(
-                    epochs
-                    * sum(
-                        made[key][one][turn.client] for turn in turns for one in turn.task.datasets
-                    )
-                )
-                for turns in stage
-            )
+            tuple(round(epochs * sum(_samples(turn, held) for turn in turns)) for turns in stage)
             for stage in experiment.plan
         )
-        found.append(_Work(status, rounds))
-    return found
+        works.append(_Work(status, rounds))
+    return works
 
 
-def _places(parts: Sequence[Config], jobs: int) -> list[str]:
-    """The GPU of each of the simultaneous runs, "" where it is left to the run itself."""
+def _samples(turn: Turn, counts: Mapping[str, Sequence[int]]) -> int:
+    return sum(counts[dataset][turn.client] for dataset in turn.task.datasets)
+
+
+def _slots(parts: Sequence[Config], jobs: int) -> list[str]:
+    """The GPU of each simultaneous run, "" where the run chooses itself."""
     import torch
 
     devices = {config.model.device for config in parts}
@@ -142,15 +141,15 @@ def _places(parts: Sequence[Config], jobs: int) -> list[str]:
 
 
 def _start(work: _Work, jobs: int, gpu: str) -> _Child:
-    one = work.status.run
-    changes = [*(["federation.workers=1"] if jobs > 1 else []), *one.changes]
-    words = ["run", str(one.recipe), "--method", one.method, "--out", str(one.folder)]
+    run = work.status.run
+    changes = [*(["federation.workers=1"] if jobs > 1 else []), *run.changes]
+    words = ["run", str(run.recipe), "--method", run.method, "--out", str(run.folder)]
     words += [word for change in changes for word in ("--set", change)]
-    words += ["--resume"] if one.folder.is_dir() else []
-    before = clock(one)
+    words += ["--resume"] if run.folder.is_dir() else []
+    before = clock(run)
     now = replace(before, starts=before.starts + 1, jobs=jobs, done=False)
-    write_json(one.clock, asdict(now))
-    with one.log.open("ab") as log:
+    write_json(run.clock, asdict(now))
+    with run.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "fcit.cli", *words],
             stdin=subprocess.DEVNULL,
@@ -162,32 +161,32 @@ def _start(work: _Work, jobs: int, gpu: str) -> _Child:
 
 
 def _end(child: _Child, watch: Watch) -> list[Run]:
-    """Stop a run's clock and say how it ended; the run where it failed."""
-    one, code = child.work.status.run, child.process.returncode
+    """Stop a run's clock and report how it ended; return it if it failed."""
+    run, code = child.work.status.run, child.process.returncode
     seconds = round(child.before.seconds + time.monotonic() - child.began, 1)
-    write_json(one.clock, asdict(replace(child.now, seconds=seconds, done=code == 0)))
+    write_json(run.clock, asdict(replace(child.now, seconds=seconds, done=code == 0)))
     if code == 0:
-        watch.say(f"{one}: {seconds:.0f} seconds")
+        watch.say(f"{run}: {seconds:.0f} seconds")
         return []
-    text = one.log.read_bytes()[child.said :].decode("utf-8", errors="replace")
+    text = run.log.read_bytes()[child.log_start :].decode("utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    own = [line.removeprefix("fcit: ") for line in lines if line.startswith("fcit: ")]
-    last = (own or lines or ["it said nothing"])[-1]
-    watch.say(f"{one}: failed ({code}): {last}; all it said is in {one.log}")
-    return [one]
+    errors = [line.removeprefix("fcit: ") for line in lines if line.startswith("fcit: ")]
+    last = (errors or lines or ["it printed nothing"])[-1]
+    watch.say(f"{run}: failed ({code}): {last}; its whole output is in {run.log}")
+    return [run]
 
 
 def _stop(children: Sequence[_Child]) -> None:
-    """End what still runs. Ctrl-C reaches the runs too: one that heard it is left to end by itself."""
+    """End the runs. Ctrl-C reaches them too, so they first get a second to end by themselves."""
     until = time.monotonic() + 1
-    while time.monotonic() < until and any(one.process.poll() is None for one in children):
+    while time.monotonic() < until and any(child.process.poll() is None for child in children):
         time.sleep(0.05)
-    for one in children:
-        one.process.terminate()
-    for one in children:
+    for child in children:
+        child.process.terminate()
+    for child in children:
         try:
-            one.process.wait(GRACE)
+            child.process.wait(GRACE)
         except subprocess.TimeoutExpired:
-            one.process.kill()
-            one.process.wait()
-        _end(one, Silent())
+            child.process.kill()
+            child.process.wait()
+        _end(child, Silent())

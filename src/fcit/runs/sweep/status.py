@@ -19,35 +19,37 @@ from fcit.watch import Silent
 
 @dataclass(frozen=True)
 class Clock:
-    """How long a run took so far: `seconds` in `starts` starts, the last one beside `jobs - 1` others."""
+    """How long a run has taken so far."""
 
     seconds: float = 0.0
     starts: int = 0
     jobs: int = 0
+    """Runs at a time in its last start, itself included."""
     done: bool = False
 
     @property
     def whole(self) -> bool:
-        """Whether these are the seconds of one uninterrupted run (else it took at least so much)."""
+        """Whether `seconds` is the time of one uninterrupted run, and not only a lower bound."""
         return self.done and self.starts == 1
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a run is: `position` is None before its first round."""
+    """How far a run is."""
 
     run: Run
     config: Config
     finished: bool
     position: Position | None
+    """None before the first round."""
 
 
 def survey(runs: Sequence[Run]) -> list[Status]:
-    """How far each run is; nothing is written.
+    """How far each run is; writes nothing.
 
-    Raises FcitError on a recipe that is wrong and on a folder that holds something else.
+    Raises FcitError on an invalid recipe, and on a folder that holds something else.
     """
-    found: list[Status] = []
+    statuses: list[Status] = []
     for run in runs:
         try:
             config = configs.load(run.recipe, run.changes, run.method)
@@ -58,39 +60,40 @@ def survey(runs: Sequence[Run]) -> list[Status]:
             same_data(session)
         except FcitError as error:
             raise FcitError(f"{run}: {error}") from None
-        found.append(Status(run, config, _finished(session), session.folder.position()))
-    return found
+        statuses.append(Status(run, config, _finished(session), session.folder.position()))
+    return statuses
 
 
 def clock(run: Run) -> Clock:
-    """A run's clock; a run made by hand has none and counts as started once."""
+    """A run's clock; a run made without the sweep has none and counts as started once."""
     if run.clock.is_file():
         return Clock(**read_json(run.clock))
     return Clock(starts=int(run.folder.is_dir()))
 
 
 def _finished(session: Session) -> bool:
-    """Whether every row of the matrix is there."""
+    """Whether the matrix has all its rows."""
     stages, matrix = len(session.stages), session.folder.matrix
     rows = min(1, stages) if session.method.once else stages
     return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
 
 
 def same_data(session: Session) -> None:
-    """Raise FcitError when a run answered other questions than those of the data folder there is now.
+    """Raise FcitError if a run answered other questions than the present data folder has.
 
-    Looked at only where the folder has another name: that of the mini suite changes with any of the files
-    it hangs on, most of which draw nothing.
+    Checked only where the folder's name differs: the mini suite's changes with every version of its code,
+    mostly without a change of its questions.
     """
     experiment, partition = session.experiment, session.folder.partition
-    made = read_json(partition).get("data", "") if partition.is_file() else ""
-    if not made or Path(made).name == experiment.root.name or not experiment.root.is_dir():
+    root = read_json(partition).get("data", "") if partition.is_file() else ""
+    if not root or Path(root).name == experiment.root.name or not experiment.root.is_dir():
         return
     for name in session.setting.datasets:
         answers = session.folder.predictions(ZERO_SHOT, name)
         if answers.is_file():
             asked = [(row["question_id"], row["prompt"]) for row in read_lines(answers)]
-            if asked != [(one.id, one.prompt) for one in experiment.samples(name, "test")]:
+            samples = experiment.samples(name, "test")
+            if asked != [(sample.id, sample.prompt) for sample in samples]:
                 raise FcitError(
                     f"{session.folder.path}: was made with other data ({name} has other questions); "
                     "delete it to repeat the run, or choose another --out"

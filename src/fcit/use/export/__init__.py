@@ -48,7 +48,7 @@ def subspace(run: Run, name: str, out: Path) -> None:
 
     part = parts[name]
     with folder_aside(out) as folder:
-        model, base = run.site.model, cards.base_name(run)
+        model, base = run.worker.model, cards.base_name(run)
         save_peft(
             folder, part.block, _scale(run), base, part.projector, model.vision.projector_paths
         )
@@ -63,7 +63,7 @@ def everything(run: Run, out: Path) -> None:
     Raises FcitError for a method whose choice one set of weights per instruction cannot express.
     """
     run = _exportable(run)
-    method, parts = run.site.method, _parts(run)
+    method, parts = run.worker.method, _parts(run)
     if method.opens not in ("all", "tokens", "dataset") or not _known(method, "route", "activate"):
         raise FcitError(
             f"--all: {run.config.method.name} opens its adapters layer by layer, or in a way of "
@@ -83,7 +83,7 @@ def everything(run: Run, out: Path) -> None:
         if "identity" in run.state.extras:
             save(folder / "identity.safetensors", run.state.extras["identity"])
         write_json(folder / "router.json", _router(run, list(parts)))
-        save_processor(run.site.model, folder)
+        save_processor(run.worker.model, folder)
         shutil.copyfile(router.__file__, folder / "router.py")
         write_text(folder / "README.md", cards.everything(run))
 
@@ -104,14 +104,14 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
     if dtype not in ("float32", "bfloat16", "float16"):
         raise FcitError(f"--dtype: {dtype!r}; there are float32, bfloat16 and float16")
     shares = _shares(run, target)
-    site = run.site
+    worker = run.worker
     if shares:
-        names = site.model.subspaces.names
-        row = torch.tensor([[shares[name] for name in names]], device=site.model.device)
-        site.method.activate(site.model, row)
+        names = worker.model.subspaces.names
+        row = torch.tensor([[shares[name] for name in names]], device=worker.model.device)
+        worker.method.activate(worker.model, row)
     with folder_aside(out) as folder:
         try:
-            save_merged(site.model, folder, getattr(torch, dtype))
+            save_merged(worker.model, folder, getattr(torch, dtype))
         except FcitError as error:
             raise FcitError(f"--merged: {run.folder} cannot be merged: {error}") from None
         write_text(folder / "README.md", cards.merged(run, target, shares, dtype))
@@ -166,12 +166,12 @@ def _parts(run: Run) -> dict[str, Part]:
 
 
 def _scale(run: Run) -> float:
-    return float(run.site.method.scale)
+    return float(run.worker.method.scale)
 
 
 def _router(run: Run, names: list[str]) -> dict[str, Any]:
     """What router.py has to know."""
-    method = run.site.method
+    method = run.worker.method
     token = method.identity if "identity" in run.state.extras else None
     gate = "choose" if method.opens == "dataset" else getattr(method, "gate", "concat")
     return {
@@ -179,7 +179,7 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
         "token": token,
         "gate": gate,
         "temperature": getattr(method, "temperature", 0.0),
-        "projector": run.site.model.vision.projector_paths,
+        "projector": run.worker.model.vision.projector_paths,
         "base": cards.base_name(run),
         "clip": cards.clip_name(run) if token else "",
     }
@@ -187,24 +187,24 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
 
 def _shares(run: Run, target: str) -> Mapping[str, float]:
     """How much each adapter gives for a dataset's instructions (their mean), or for one instruction."""
-    site = run.site
-    if target in (*site.experiment.setting.datasets, *datasets.DATASETS):
-        if site.method.opens == "dataset":
-            return site.method.route(run.state, Query(target, None))
+    worker = run.worker
+    if target in (*worker.experiment.setting.datasets, *datasets.DATASETS):
+        if worker.method.opens == "dataset":
+            return worker.method.route(run.state, Query(target, None))
         return _mean_shares(run, target)
-    if site.method.identity in ("image", "both"):
+    if worker.method.identity in ("image", "both"):
         raise FcitError(
             f"--merged: {run.config.method.name} routes by images as well, so a prompt alone does not "
-            f"choose; name a dataset: {', '.join(site.experiment.setting.datasets)}"
+            f"choose; name a dataset: {', '.join(worker.experiment.setting.datasets)}"
         )
     data = Data([Sample("", "", "", target, ("",))], [Path()])
-    encoder = site.encoder if site.method.identity else None
-    return activate(site.model, encoder, site.method, run.state, data)[0].activation
+    encoder = worker.encoder if worker.method.identity else None
+    return activate(worker.model, encoder, worker.method, run.state, data)[0].activation
 
 
 def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
     """The mean over what the run's last stage wrote down for the dataset's test instructions."""
-    known = run.site.experiment.setting.datasets
+    known = run.worker.experiment.setting.datasets
     if dataset not in known:
         raise FcitError(
             f"--merged: {dataset} is no dataset of this run; it has {', '.join(known)}; or give a prompt"
@@ -217,7 +217,7 @@ def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
     folder = RunFolder(run.folder)
     position = folder.position()
     assert position is not None
-    stage = "1" if run.site.method.once else str(position.stage + 1)
+    stage = "1" if run.worker.method.once else str(position.stage + 1)
     file = folder.predictions(stage, dataset)
     if not file.is_file():
         raise FcitError(f"--merged: {file}: not here; finish the run, or give a prompt instead")

@@ -83,7 +83,7 @@ def everything(run: Run) -> str:
     routed = "identity" in run.state.extras
     chooser = 'Router(".", CLIP).weights' if routed else 'Router(".").weights'
     chosen = f"weights = {chooser}(prompt)  # router.json says whether the image is wanted too\n"
-    if run.site.method.opens == "dataset":
+    if run.worker.method.opens == "dataset":
         names = list(run.state.adapters)
         chosen = f"weights = dict.fromkeys({names!r}, 0.0) | {{{names[0]!r}: 1.0}}\n"
     load = BASE + (f'CLIP = "{clip_name(run)}"\n' if routed else "")
@@ -109,7 +109,7 @@ def merged(run: Run, target: str, shares: Mapping[str, float], dtype: str) -> st
     rows = "".join(f"| {one} | {share:.6f} |\n" for one, share in shares.items())
     whose = (
         f"the test instructions of {target} (the mean of their activation factors)"
-        if target in run.site.experiment.setting.datasets
+        if target in run.worker.experiment.setting.datasets
         else "this instruction:\n\n    " + target.replace("\n", "\n    ") + "\n"
     )
     code = _code(run, load='model = AutoModelForImageTextToText.from_pretrained(".")\n')
@@ -132,7 +132,7 @@ def _outside(path: str, mini: str) -> str:
 
 def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str = PROMPT) -> str:
     """The code of a card, for the run's own family of models."""
-    model = run.site.model
+    model = run.worker.model
     opened, text, more = 'Image.open("photo.png").convert("RGB")', CHAT.format(prompt=prompt), ""
     if model.model.config.model_type == "paligemma":  # its processor writes the rest of the prompt
         text = f'text = "<image>" + {prompt}\n'
