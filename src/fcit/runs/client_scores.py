@@ -8,25 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from fcit.files import read_json, write_json
 from fcit.rounds.acceptance import MOST_SAMPLES
 from fcit.rounds.replies import named
-from fcit.types import Fault, FcitError, Score, State
+from fcit.types import Fault, FcitError, Score
 from fcit.watch import Watch
 
-
-class Scoring(Protocol):
-    """The part of an engine that lets clients score."""
-
-    def place(self, state: State) -> None:
-        """Load a state into the model that answers."""
-        ...
-
-    def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
-        """Clients' scores on their own test samples."""
-        ...
+if TYPE_CHECKING:
+    from fcit.runs.engine import AnyEngine
 
 
 def file(run: Path, stage: str, dataset: str) -> Path:
@@ -34,7 +25,7 @@ def file(run: Path, stage: str, dataset: str) -> Path:
     return run / "scores" / stage / f"{dataset}.json"
 
 
-def ask(engine: Scoring, dataset: str, clients: Sequence[int], out: Path, watch: Watch) -> None:
+def ask(engine: AnyEngine, dataset: str, clients: Sequence[int], out: Path, watch: Watch) -> None:
     """Ask clients for their scores of a dataset and write the total; the state must be in place.
 
     A client without a usable score is reported and left out. Raises FcitError when no client has a test

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation.privacy import epsilon, exposures
 from fcit.benchmark import metrics
@@ -21,16 +21,11 @@ from fcit.types import State
 from fcit.watch import Watch
 from fcit.worker.experiment import Experiment
 
+if TYPE_CHECKING:
+    from fcit.runs.engine import AnyEngine
+
 Row = list[float | None]
 """Accuracies (percent) in the setting's order of datasets; None where a dataset was not seen yet."""
-
-
-class Answering(client_scores.Scoring, Protocol):
-    """The part of an engine that answers test samples."""
-
-    def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
-        """Answers to chunks of a dataset's test samples, in order."""
-        ...
 
 
 class Results:
@@ -45,13 +40,13 @@ class Results:
 
     # -- answers -------------------------------------------------------------------------------------
 
-    def zero_shot(self, engine: Answering) -> dict[str, float]:
+    def zero_shot(self, engine: AnyEngine) -> dict[str, float]:
         """The base model's accuracy on every dataset (percent)."""
         names = self.setting.datasets
         self._ask(engine, State(), ZERO_SHOT, [*names, *self._general])
         return {name: self._percent(ZERO_SHOT, name) for name in names}
 
-    def row(self, engine: Answering, state: State, stage: int) -> Row:
+    def row(self, engine: AnyEngine, state: State, stage: int) -> Row:
         """The accuracies after a stage (from 0).
 
         Also asked, for `write_matrix`: the datasets that the next stage is the first to train on; after
@@ -105,7 +100,7 @@ class Results:
             return client_scores.file(self.folder.path, stage, dataset)
         return self.folder.predictions(stage, dataset)
 
-    def _ask(self, engine: Answering, state: State, stage: str, names: Collection[str]) -> None:
+    def _ask(self, engine: AnyEngine, state: State, stage: str, names: Collection[str]) -> None:
         """Answer the test sets whose results are not there yet."""
         missing = [name for name in names if not self._file(stage, name).is_file()]
         if not missing:
