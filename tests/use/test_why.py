@@ -127,6 +127,11 @@ def test_what_cannot_be_explained_is_refused_in_one_line(
     ):
         with pytest.raises(FcitError, match=said):
             why(loaded, **words)
+    kept = RunFolder(written(tmp_path / "early", table, tmp_path))
+    rows = read_lines(kept.predictions("1", "IconQA"))
+    write_lines(kept.predictions("1", "IconQA"), [row | {"activation": {}} for row in rows])
+    with pytest.raises(FcitError, match="no subspace had been trained by the end of stage 1"):
+        why(fcit.load(kept.path), "IconQA", stage=1)
     plain = written(tmp_path / "plain", table, tmp_path, "finetune")
     with pytest.raises(FcitError, match="finetune does not route questions by identity tokens"):
         why(fcit.load(plain), "IconQA")

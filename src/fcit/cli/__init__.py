@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-from fcit.cli.bench import bench
 from fcit.cli.data import data
 from fcit.cli.deploy import deploy
 from fcit.cli.doctor import doctor
@@ -21,6 +20,7 @@ from fcit.cli.use import chat, export, serve
 from fcit.cli.why import why
 from fcit.types import FcitError
 from fcit.watch import Terminal
+from fcit_bench.command import bench
 
 app = typer.Typer(
     name="fcit",

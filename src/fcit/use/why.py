@@ -125,8 +125,10 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         raise FcitError(_missing(found, dataset, stage))
     trained = trainers([entry for entry in found.rounds if entry.stage <= stage])
     tasks = [task for part in experiment.training_setting.stages for task in part.tasks]
-    names = {name: [entry.task for entry in entries] for name, entries in trained.items()}
-    own = adapters_by_dataset(names, tasks).get(dataset, set())
+    trained_on = {name: [entry.task for entry in entries] for name, entries in trained.items()}
+    own = adapters_by_dataset(trained_on, tasks).get(dataset, set())
+    if not all(row.activation for row in rows):
+        raise FcitError(f"{run.folder}: no subspace had been trained by the end of stage {stage}")
     wins = [winner(row.activation) for row in rows]
     chosen = [
         (row, win)

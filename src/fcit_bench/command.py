@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from fcit.cli.screen import show, table
+from fcit.files import write_json
 from fcit.watch import Terminal
-
-if TYPE_CHECKING:
-    from fcit_bench import Result
+from fcit_bench import Options, Result, measure
 
 
 def bench(
@@ -43,21 +41,19 @@ def bench(
 
     Example:  fcit bench --layers 1 --rounds 3
     """
-    from fcit_bench import Options, measure
-
     options = Options(
         hidden, intermediate, layers, rank, subspaces, batch, steps, tokens,
         rounds=rounds, device=device, dtype=dtype, cpu_time=cpu_time,
     )  # fmt: skip
     result = measure(options, Terminal())
     if as_json:
-        from fcit.files import write_json
-
         write_json(as_json, result.table())
     _print(result)
 
 
 def _print(result: Result) -> None:
+    from fcit.cli.screen import show, table  # fcit.cli imports this file
+
     machine = result.machine
     load = ", ".join(f"{value:.1f}" for value in machine["load"])
     heads = ("ours", "theirs", "ratio", "quartiles", "target", "verdict")
