@@ -42,9 +42,9 @@ def why(
 ) -> None:
     """Explain why test questions were answered by the subspaces they were routed to.
 
-    Shows who trained each subspace and how many questions of the dataset it won, that is, gave the
-    largest share of the answer. With --id or --wrong also each question: prompt, image, answer, truth,
-    and the cosine and share of every subspace. Reads the run's files only; no model is loaded.
+    Shows who trained each subspace, and for how many of the dataset's questions it had the largest share.
+    With --id or --wrong also each question: prompt, image, answer, truth, and the cosine and share of
+    every subspace. Reads the run's files only; no model is loaded.
 
     Example:  fcit why runs/first CLEVR-Math --wrong --html why.html
     """

@@ -13,7 +13,6 @@ from fcit.engines.local import cores, gpus
 from fcit.files import write_json
 from fcit.recipe.config import Config
 from fcit.rounds.runfolder import RunFolder
-from fcit.rounds.server import Position
 from fcit.runs.session import Session
 from fcit.runs.sweep.plan import Run
 from fcit.runs.sweep.status import Clock, Status, clock, same_data, survey
@@ -37,7 +36,6 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
         return []
     slots = _slots([work.status.config for work in todo], jobs)[: len(todo)]
     todo.sort(key=lambda work: work.left)  # taken from its end
-    ended = sum(work.total - work.left for work in todo)
     total, failed = sum(work.total for work in todo), list[Run]()
     running: dict[int, _Child] = {}
     with watch.bar(f"{len(todo)} runs, percent", 100) as step:
@@ -50,10 +48,9 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
                 for slot, child in list(running.items()):
                     if child.process.poll() is not None:
                         del running[slot]
-                        ended += child.work.left
                         failed += _end(child, watch)
-                now = sum(child.work.left - child.work.now_left() for child in running.values())
-                step(100 * (ended + now) / total)
+                works = [*todo, *(child.work for child in running.values())]
+                step(100 - 100 * sum(work.left for work in works) / total)
         finally:
             _stop(list(running.values()))
     return failed
@@ -61,7 +58,7 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
 
 @dataclass(frozen=True)
 class _Work:
-    """What is left of a run."""
+    """A run that is not finished, and how much training it is."""
 
     status: Status
     rounds: tuple[tuple[int, ...], ...]
@@ -73,13 +70,8 @@ class _Work:
 
     @property
     def left(self) -> int:
-        """What was left when the sweep began."""
-        return self._after(self.status.position)
-
-    def now_left(self) -> int:
-        return self._after(RunFolder(self.status.run.folder).position())
-
-    def _after(self, position: Position | None) -> int:
+        """What is left of it now."""
+        position = RunFolder(self.status.run.folder).position()
         if position is None:
             return self.total
         later = sum(map(sum, self.rounds[position.stage + 1 :]))
@@ -92,8 +84,7 @@ class _Child:
 
     work: _Work
     process: subprocess.Popen[bytes]
-    before: Clock
-    now: Clock
+    clock: Clock
     began: float
     log_start: int
     """The size of the log when this process began to write to it."""
@@ -157,14 +148,14 @@ def _start(work: _Work, jobs: int, gpu: str) -> _Child:
             stderr=log,
             env=os.environ | ({"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}),
         )
-        return _Child(work, process, before, now, time.monotonic(), log.tell())
+        return _Child(work, process, now, time.monotonic(), log.tell())
 
 
 def _end(child: _Child, watch: Watch) -> list[Run]:
     """Stop a run's clock and report how it ended; return it if it failed."""
     run, code = child.work.status.run, child.process.returncode
-    seconds = round(child.before.seconds + time.monotonic() - child.began, 1)
-    write_json(run.clock, asdict(replace(child.now, seconds=seconds, done=code == 0)))
+    seconds = round(child.clock.seconds + time.monotonic() - child.began, 1)
+    write_json(run.clock, asdict(replace(child.clock, seconds=seconds, done=code == 0)))
     if code == 0:
         watch.say(f"{run}: {seconds:.0f} seconds")
         return []
