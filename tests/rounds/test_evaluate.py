@@ -103,6 +103,7 @@ def test_every_sample_opens_its_own_gate_in_the_models_order_of_names() -> None:
         assert one.text == " ".join(row)
     firsts = [max(one.activation, key=one.activation.__getitem__) for one in found]
     assert firsts[:3] == ["0", "1", "2"]
+    assert found[0].similarity == pytest.approx({"0": 1, "1": 0, "2": -1}, abs=1e-6)
     assert found[3].activation["0"] == pytest.approx(found[3].activation["1"], abs=1e-5)
     assert encoder.kinds == ["text"]
 
@@ -121,7 +122,7 @@ def test_a_method_without_tokens_asks_no_encoder() -> None:
 def test_zero_shot_opens_nothing() -> None:
     encoder = Compass()
     found = answer(Mirror(()), encoder, Disco(), State(), pointed(0, 90))  # type: ignore[arg-type]
-    assert [one.activation for one in found] == [{}, {}]
+    assert [one.activation for one in found] == [one.similarity for one in found] == [{}, {}]
     assert [one.text for one in found] == ["base", "base"]
     assert not encoder.kinds
 

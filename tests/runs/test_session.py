@@ -259,13 +259,14 @@ def test_a_client_is_asked_for_one_token_a_task_it_meets(capable: Path) -> None:
     assert int(samples.sum()) == held
 
 
-def test_every_answer_is_kept_with_what_opened_for_it(capable: Path) -> None:
+def test_every_answer_is_kept_with_its_shares_and_cosines(capable: Path) -> None:
     state, _ = RunFolder(capable).state()
     for name in fcit.load(capable).results["datasets"]:
         rows = read_lines(capable / "predictions" / "4" / f"{name}.jsonl")
         assert len(rows) == 4
         for row in rows:
-            assert row["activation"].keys() == state.adapters.keys()
+            assert row["activation"].keys() == row["similarity"].keys() == state.adapters.keys()
+            assert all(-1 <= cosine <= 1 for cosine in row["similarity"].values())
             assert sum(row["activation"].values()) == pytest.approx(1.0, abs=1e-4)
 
 

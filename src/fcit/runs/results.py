@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -234,25 +234,25 @@ class Results:
     def _ahead(self, rows: Sequence[Row]) -> dict[str, float]:
         """Accuracy on each dataset right before it is first trained on (percent): its difference from
         zero-shot is forward transfer (Lopez-Paz and Ranzato 2017)."""
-        asked = [
-            (self.stage_name(stage), name)
+        return self._measured(
+            (name, self.stage_name(stage), name)
             for stage in range(len(rows))
             for name in self._next(stage)
-        ]
-        return {
-            name: self._percent(stage, name)
-            for stage, name in asked
-            if self._file(stage, name).is_file()
-        }
+        )
 
     def _retained(self) -> dict[str, float]:
         """Accuracy on the general questions before any training and after all of it (percent)."""
         last = 0 if self.method.once else len(self.stages) - 1
         stages = {"before": ZERO_SHOT} | ({"after": self.stage_name(last)} if self.stages else {})
+        return self._measured(
+            (when, stage, name) for when, stage in stages.items() for name in self._general
+        )
+
+    def _measured(self, asked: Iterable[tuple[str, str, str]]) -> dict[str, float]:
+        """Accuracies by a key of each (key, stage, dataset), where there are results."""
         return {
-            when: self._percent(stage, name)
-            for when, stage in stages.items()
-            for name in self._general
+            key: self._percent(stage, name)
+            for key, stage, name in asked
             if self._file(stage, name).is_file()
         }
 
