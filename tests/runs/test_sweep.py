@@ -218,7 +218,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Pa
         os.kill(process.pid, signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from there" in said
+    assert "the same command continues" in said
     stopped = sweep.survey([run])[0].position
     with RunFolder(run.folder).locked():  # nobody works on it any more
         assert stopped and not sweep.clock(run).done
