@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
-from fcit.cli import doctor
-from fcit.cli.doctor import Finding, findings
+from fcit.cli.doctor import GB, Finding, doctor, findings
 
 PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
 PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "serve", "trackers")
@@ -29,7 +29,7 @@ def test_every_part_is_named_once_with_what_was_found() -> None:
 
 
 def test_a_missing_java_says_what_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     java = found()["Java"]
     assert java.found == "none"
     assert "captions" in java.missing
@@ -37,7 +37,7 @@ def test_a_missing_java_says_what_is_off(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_java_that_is_there_switches_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.shutil, "which", lambda name: f"/opt/{name}")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/opt/{name}")
     assert found()["Java"] == Finding("Java", "/opt/java")
 
 
@@ -59,16 +59,16 @@ def test_a_cache_that_is_not_there_yet_is_judged_by_its_disk(
 
 
 def test_a_full_disk_and_a_locked_one_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type("Usage", (), {"free": doctor.GB})()
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
+    usage = type("Usage", (), {"free": GB})()
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert "2 GB" in found()["disk (here)"].missing
-    monkeypatch.setattr(doctor.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     assert "FCIT_CACHE" in found()["disk (cache)"].missing
 
 
 def test_the_command_prints_them_all(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    doctor.doctor()
+    doctor()
     shown = capsys.readouterr().out
     assert all(part in shown for part in PARTS if part != "memory")
