@@ -1,4 +1,4 @@
-"""`python -m tools.mini_models DIR`: make the mini model and the mini CLIP from nothing."""
+"""`python -m tools.mini_models DIR`: train the mini model and the mini CLIP from random weights."""
 
 import argparse
 import sys
@@ -9,17 +9,17 @@ from tools.mini_models.pretrain import pretrain
 
 parser = argparse.ArgumentParser(
     prog="python -m tools.mini_models",
-    description="Make the mini model and the mini CLIP from nothing, on the generic mixture. Goes on "
-    "where it stopped when DIR holds an unfinished pretraining.",
+    description="Train the mini model and the mini CLIP from random weights on the generic mixture. "
+    "Continues if DIR holds an unfinished pretraining.",
 )
-parser.add_argument("folder", type=Path, metavar="DIR", help="where the checkpoints go")
-parser.add_argument("--seed", type=int, default=0, help="of all its random choices [0]")
-asked = parser.parse_args()
+parser.add_argument("folder", type=Path, metavar="DIR", help="folder for the checkpoints")
+parser.add_argument("--seed", type=int, default=0, help="seed of all random choices [0]")
+options = parser.parse_args()
 try:
-    pretrain(asked.folder, seed=asked.seed)
+    pretrain(options.folder, seed=options.seed)
 except FcitError as error:
     print(f"mini_models: {error}", file=sys.stderr)
     sys.exit(2)
 except KeyboardInterrupt:
-    print("stopped; the same command goes on from there", file=sys.stderr)
+    print("stopped; the same command continues", file=sys.stderr)
     sys.exit(130)

@@ -1,7 +1,7 @@
-"""The mini model's make: two tiny architectures, their tokenizer, and ordinary checkpoint folders.
+"""Two tiny architectures, their tokenizer, and checkpoint folders in the usual format.
 
 Both are plain Hugging Face folders: `AutoModelForImageTextToText`, `CLIPModel`, `AutoTokenizer` and
-`AutoProcessor` load them with no code of ours.
+`AutoProcessor` load them without code of fcit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ VISION_WIDTH = 128
 MAX_POSITIONS = 512
 CLIP_POSITIONS, CLIP_WIDTH = 77, 128
 
-# Id 2 is left to <unk>: transformers' CLIP treats an eos id of 2 as a historic mistake.
+# Id 2 is <unk>: transformers' CLIP treats an eos id of 2 as a legacy special case.
 PAD, BOS, UNK, EOS, IMAGE, USER, ASSISTANT = range(7)
 SPECIALS = ("<pad>", "<s>", "<unk>", "</s>", "<image>", "USER:", "ASSISTANT:")
 
@@ -50,7 +50,7 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def pieces(texts: Iterable[str]) -> Counter[str]:
-    """How often each pre-token of `texts` occurs: what may become one token."""
+    """Frequency of each pre-token of `texts`; pre-tokens are candidates for single tokens."""
     splitter = _pre_tokenizer()
     counts: Counter[str] = Counter()
     for text, times in Counter(texts).items():
@@ -62,9 +62,9 @@ def pieces(texts: Iterable[str]) -> Counter[str]:
 def build_tokenizer(texts: Iterable[str], words: Sequence[str], size: int) -> Tokenizer:
     """A tokenizer of at most `size` tokens that splits a text into the fewest known pieces.
 
-    Tokens are the 256 bytes (so no string is unknown, and decoding restores it exactly), single
-    digits, each of `words` (after a space), and then the commonest pre-tokens of `texts`. What is
-    written in capitals is spelt, letter by letter, as is every word that is not in the table.
+    Tokens are the 256 bytes (so no string is unknown, and decoding restores it exactly), single digits,
+    each of `words` (after a space), and then the most frequent pre-tokens of `texts`. Words in capitals
+    and words that are not in the table are tokenized letter by letter.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
@@ -75,7 +75,7 @@ def build_tokenizer(texts: Iterable[str], words: Sequence[str], size: int) -> To
     rest = [piece for piece, _ in sorted(counts.items(), key=_commonest) if piece not in table]
     rest = [piece for piece in rest if not piece.lstrip(_SPACE).isupper()]
     table.update(dict.fromkeys(rest[: max(0, size - len(table))]))
-    # Every token costs the same, so the likeliest split is the one with the fewest tokens.
+    # All tokens have the same cost, so the most likely split has the fewest tokens.
     scored = [(piece, -1.0) for piece in table]
     tokenizer = Tokenizer(models.Unigram(scored, unk_id=UNK, byte_fallback=False))
     tokenizer.pre_tokenizer = _pre_tokenizer()
@@ -106,7 +106,7 @@ def _pre_tokenizer() -> Any:
 
 
 def lmm(vocabulary: int) -> LlavaForConditionalGeneration:
-    """The tiny LLaVA with fresh weights: a 4 x 128 ViT, a two-layer projector, a 4 x 192 Llama."""
+    """The tiny LLaVA with random weights: a 4 x 128 ViT, a two-layer projector, a 4 x 192 Llama."""
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,
@@ -154,7 +154,7 @@ def lmm(vocabulary: int) -> LlavaForConditionalGeneration:
 
 
 def clip(vocabulary: int) -> CLIPModel:
-    """The tiny CLIP with fresh weights; pooled text and projected image are both 128 wide."""
+    """The tiny CLIP with random weights; pooled text and projected image are both 128 wide."""
     from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
 
     text = CLIPTextConfig(
@@ -185,7 +185,8 @@ def clip(vocabulary: int) -> CLIPModel:
 
 
 def image_processor() -> Any:
-    """Pixels as both models take them: 48-px images pass unscaled, others are fitted to 48 px."""
+    """The image processor of both models: images of 48 pixels pass unscaled, others are scaled to 48
+    pixels."""
     from transformers import CLIPImageProcessorPil
 
     return CLIPImageProcessorPil(
@@ -206,7 +207,7 @@ def normalise(images: Any) -> Any:
 
 
 def save_lmm(folder: Path, model: Any, tokenizer: Tokenizer, card: str) -> None:
-    """Write the tiny LLaVA as a checkpoint folder, half precision, whole or not at all."""
+    """Write the tiny LLaVA as a checkpoint folder in half precision, completely or not at all."""
     from transformers import LlavaProcessor, PreTrainedTokenizerFast
 
     wrapped = PreTrainedTokenizerFast(
@@ -255,7 +256,7 @@ def save_clip(folder: Path, model: Any, tokenizer: Tokenizer, card: str) -> None
 
 
 def _save(folder: Path, model: Any, parts: Sequence[Any], card: str) -> None:
-    """Write beside `folder`, then take its place, so that it can be loaded at any moment."""
+    """Write to a temporary folder, then replace `folder`, so that it can be loaded at any moment."""
     aside = folder.with_name(f".aside-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -272,9 +273,8 @@ def _save(folder: Path, model: Any, parts: Sequence[Any], card: str) -> None:
 
 
 def segment(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> tuple[list[int], list[bool]]:
-    """What follows `USER: <image>` and a line break in the chat template: ids, which are learnt.
-
-    Learnt are the answers and their `</s>`.
+    """Token ids of a conversation after `USER: <image>` and a line break, and which of them are
+    learned: the answers and their `</s>`.
     """
     ids: list[int] = []
     learnt: list[bool] = []
@@ -288,7 +288,7 @@ def segment(tokenizer: Tokenizer, turns: Sequence[tuple[str, str]]) -> tuple[lis
 
 
 def prefix(tokenizer: Tokenizer) -> list[int]:
-    """What opens every conversation about an image: `USER: `, the image tokens, a line break."""
+    """The beginning of every conversation about an image: `USER: `, the image tokens, a line break."""
     opening = tokenizer.encode("USER: <image>\n").ids
     at = opening.index(IMAGE)
     return [*opening[:at], *[IMAGE] * PATCHES, *opening[at + 1 :]]

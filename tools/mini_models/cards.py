@@ -1,4 +1,4 @@
-"""The cards beside the mini checkpoints: how each was made, its size, figures and limits."""
+"""The model cards of the mini checkpoints: how each was made, its size, figures and limits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ library_name: transformers
 
 
 def lmm_card(seed: int, steps: tuple[int, int], model: Any, scores: Mapping[str, float]) -> str:
-    """The card of the tiny LLaVA: `steps` of sight alone and of answering, held-out `scores`."""
+    """The card of the tiny LLaVA: `steps` of vision alone and of answering, held-out `scores`."""
     what = (
         "A LLaVA small enough to be tuned on a laptop in minutes: a ViT of 4 layers, a two-layer\n"
         "projector and a Llama of 4 layers. It stands in for a real LMM where a benchmark has to\n"
@@ -41,7 +41,7 @@ def lmm_card(seed: int, steps: tuple[int, int], model: Any, scores: Mapping[str,
 
 
 def clip_card(seed: int, steps: int, model: Any, scores: Mapping[str, float]) -> str:
-    """The card of the tiny CLIP; `scores` are held-out shares by measure."""
+    """The card of the tiny CLIP; `scores` are held-out figures by measure."""
     what = (
         "A CLIP small enough to embed instructions in no time: two text layers and three vision\n"
         "layers. It gives the identity tokens of the mini suite; it loads with `CLIPModel`. Pooled\n"

@@ -1,4 +1,4 @@
-"""What pretraining trains on: chunks of generic scenes as packed arrays, drawn one ahead."""
+"""The training data of pretraining: chunks of generic scenes as packed arrays, prepared one ahead."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ VOCABULARY = 1800
 
 @dataclass(frozen=True)
 class Drawn:
-    """Prepared scenes: the fields of a batch (see models/pretrain.py), and the skills by row."""
+    """Prepared scenes: the fields of a batch (see losses.py), and the skills by row."""
 
     fields: dict[str, Any]
     skills: tuple[tuple[str, ...], ...] = ()
@@ -62,7 +62,7 @@ PATCHES = ("kinds", "colours", "middles", "boxes")
 
 
 def names(words: Tokenizer) -> tuple[list[int], list[int]]:
-    """The token of each kind and colour a patch may show; -1 where it is not one token."""
+    """The token of each kind and colour that a patch may show; -1 if it is not a single token."""
 
     def token(name: str) -> int:
         text = name if len(name) == 1 else f" {name}"
@@ -92,7 +92,7 @@ def _show(fields: dict[str, Any], row: int, scene: generic.Scene) -> None:
 
 
 def sight_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """`size` pictures of which it is known what each patch shows, without words."""
+    """`size` pictures with a label for each patch, without text."""
     fields = _blank(size)
     for row in range(size):
         _show(fields, row, generic.sample(numpy_stream(seed, purpose, number, row)))
@@ -100,8 +100,8 @@ def sight_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Draw
 
 
 def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """`size` scenes with as many of their questions, in random order, as fit; before half of them
-    a drill in words."""
+    """`size` scenes, each with as many of its questions as fit, in random order. Half of them begin
+    with a drill in text only."""
     from tools.mini_models import architecture as mini
 
     words = tokenizer(seed)
@@ -127,7 +127,7 @@ def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
             asked.append(skill)
             fields["ids"][row, at:end] = ids
             fields["part"][row, at:end] = part
-            # Long answers would drown the short ones; every answer counts, long ones a bit more.
+            # Long answers would dominate short ones: every answer counts, long ones a little more.
             fields["weight"][row, at:end] = np.array(learnt) / np.sqrt(sum(learnt) / len(turns))
             at = end
             if TEXT - at < 8:
@@ -139,7 +139,7 @@ def lmm_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
 def conversations(
     rng: np.random.Generator, scene: generic.Scene
 ) -> Iterator[tuple[str, list[tuple[str, str]]]]:
-    """A scene's sayings as conversations in random order: mostly of one turn, some of two."""
+    """A scene's questions as conversations in random order: mostly of one turn, some of two."""
     sayings = [formed(rng, scene.sayings[int(i)]) for i in rng.permutation(len(scene.sayings))]
     while sayings:
         take = 2 if rng.random() < 0.08 else 1
@@ -149,7 +149,7 @@ def conversations(
 
 
 def formed(rng: np.random.Generator, saying: generic.Saying) -> generic.Saying:
-    """A saying as it is, or with lettered options, or to be answered yes or no."""
+    """A question as it is, with lettered options, or as a yes/no question."""
     if len(set(saying.pool) - {saying.answer}) < 1 or rng.random() < 0.66:
         return saying
     return generic.choose(rng, saying) if rng.random() < 0.5 else generic.doubt(rng, saying)
@@ -162,7 +162,7 @@ _TAILS = ("One word.", "Keep it short.", "Answer in a word or two.", "Reply brie
 
 
 def worded(rng: np.random.Generator, prompt: str) -> str:
-    """A prompt, sometimes with capital names, a line on the form of the answer, or idle words."""
+    """A prompt, sometimes with capitalized names, a format line, or filler words."""
     if rng.random() < 0.1:
         prompt = _NAMES.sub(lambda found: found[0].capitalize(), prompt)
     if rng.random() < 0.06:
@@ -177,7 +177,7 @@ def worded(rng: np.random.Generator, prompt: str) -> str:
 
 
 def clip_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn:
-    """`size` scenes with a caption each, and `TEXTS` instructions beside it with their aims."""
+    """`size` scenes with a caption each, and with `TEXTS` instructions and their target features."""
     from tools.mini_models import architecture as mini
 
     words, aims = tokenizer(seed), directions(seed)
@@ -204,10 +204,10 @@ def clip_chunk(seed: int, purpose: str, number: int, size: int = CHUNK) -> Drawn
 
 @lru_cache(maxsize=4)
 def directions(seed: int) -> np.ndarray:
-    """Where each token pulls a text's feature: a random direction, longer for a rarer token.
+    """The direction of each token in feature space: random, and longer for a rarer token.
 
-    A text's aim is the sum over its tokens: texts are near each other as far as they share words,
-    and words of every instruction (little words, lines on the form of the answer) count less.
+    A text's target is the sum over its tokens. So texts are close to each other if they share words,
+    and words that every instruction has (function words, format lines) count less.
     """
     from tools.mini_models import architecture as mini
 
@@ -219,7 +219,7 @@ def directions(seed: int) -> np.ndarray:
             prompt = worded(rng, saying.prompt)
             seen[list({*words.encode(prompt).ids, *words.encode(pick(rng, FORMS)).ids})] += 1
             texts += 1
-    # Bounded: a rare name shall not outweigh the wording around it.
+    # Bounded, so that a rare name does not outweigh the wording around it.
     length = np.clip(np.log(texts / seen), 0.3, 5.0)
     length[: len(mini.SPECIALS)] = 0.0
     rng = numpy_stream(seed, "pretrain-directions")
@@ -241,7 +241,8 @@ FORMS = (
 
 
 def jargon(rng: np.random.Generator) -> str:
-    """A made-up instruction of one to four sentences, so that any wording can be told apart."""
+    """An invented instruction of one to four sentences, so that the model learns to distinguish any
+    wording."""
     sentences: list[str] = []
     for _ in range(1 if rng.random() < 0.6 else int(rng.integers(2, 5))):
         length = int(rng.integers(3, 13))
@@ -273,7 +274,7 @@ def _padded(words: Tokenizer, text: str, width: int) -> Any:
 def batches_of(
     make: Callable[..., Drawn], seed: int, purpose: str, size: int
 ) -> Iterator[Callable[[int], dict[str, Any]]]:
-    """A function from a step to the fields of `size` rows; a side process draws a chunk ahead."""
+    """A function from a step to the fields of `size` rows; another process prepares the next chunk."""
     per = CHUNK // size
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         waiting: dict[int, Future[Drawn]] = {}

@@ -1,4 +1,5 @@
-"""Held-out questions of the pretraining mixture as a data folder: what tuning may make a model forget."""
+"""Held-out questions of the pretraining mixture as a data folder, to measure what tuning makes a model
+forget."""
 
 from __future__ import annotations
 
@@ -16,10 +17,11 @@ from tools.mini_models.chunks import conversations
 
 
 def write(root: Path, count: int, progress: Callable[[int], None] | None = None) -> None:
-    """Write `count` questions, one about each picture, to a new folder `root`: the same for all seeds.
+    """Write `count` questions, one per picture, to a new folder `root`. They are the same for all
+    seeds.
 
-    The folder appears whole or not at all. `progress` hears how many are done. Raises FcitError when
-    it cannot be written.
+    The folder is written completely or not at all. `progress` receives the number done. Raises
+    FcitError if it cannot be written.
     """
     aside = root.with_name(f".{root.name}-{os.getpid()}.unfinished")
     records: list[dict[str, str]] = []
@@ -40,7 +42,7 @@ def write(root: Path, count: int, progress: Callable[[int], None] | None = None)
         write_json(aside / "instructions" / GENERAL / "test.json", records)
         aside.rename(root)
     except OSError as error:
-        if not root.is_dir():  # else another run has just written it
+        if not root.is_dir():  # otherwise another run has just written it
             raise FcitError(f"{root}: cannot be written: {error}") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One training loop that an interruption cannot hurt: Muon, AdamW, a cosine, saved as it goes."""
+"""A resumable training loop: Muon and AdamW with a cosine schedule, and saved states."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fcit.weights import Weights, load, save
 
 @dataclass(frozen=True)
 class Plan:
-    """How long and how fast to train; `minutes` between saved states."""
+    """Steps and learning rates; `minutes` between saved states."""
 
     steps: int
     rate: float
@@ -35,12 +35,13 @@ def train(
     told: Callable[[int, float], None] | None = None,
     pause: Callable[[int], None] | None = None,
 ) -> list[float]:
-    """Minimise `loss(step)` over `modules` with warm-up and a cosine; the losses in order.
+    """Minimize `loss(step)` over `modules` with warm-up and a cosine schedule; returns the losses in
+    order.
 
-    Hidden matrices learn by Muon (K. Jordan et al., 2024; a lower loss at equal steps, docs/log.md), all
-    else by AdamW. With `state` (a folder) it saves aside every `plan.minutes` and goes on from there when
-    called again. `told(step, loss)` hears of every step; `pause(step)` is called when a state was
-    saved.
+    Hidden matrices use Muon (K. Jordan et al., 2024; a lower loss at equal steps, docs/log.md), all
+    other parameters AdamW. With `state` (a folder) it saves a state every `plan.minutes`, and a second
+    call continues from it. `told(step, loss)` is called after every step, `pause(step)` after a state
+    was saved.
     """
     named = {
         f"{title}.{name}": tensor
@@ -90,7 +91,7 @@ def _optimizers(named: Mapping[str, Tensor], plan: Plan) -> list[torch.optim.Opt
 
 
 def share(step: int, plan: Plan) -> float:
-    """The part of the full learning rate at a step: linear warm-up, then a cosine to zero."""
+    """The fraction of the full learning rate at a step: linear warm-up, then a cosine to zero."""
     warm = min(plan.warm, plan.steps // 5)
     if step < warm:
         return (step + 1) / warm
@@ -103,7 +104,8 @@ def _keep(
     folder: Path,
     losses: list[float],
 ) -> None:
-    """One file of tensors, then the JSON that names it: a crash between the two loses nothing."""
+    """Write a file of tensors, then the JSON file that names it: a crash between the two loses
+    nothing."""
     flat: Weights = {f"weight/{name}": tensor.detach() for name, tensor in named.items()}
     for number, optimizer in enumerate(optimizers):
         for index, slots in optimizer.state_dict()["state"].items():

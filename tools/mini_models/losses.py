@@ -1,6 +1,5 @@
-"""What the mini models learn from: answers about images, and images beside their texts.
-
-The losses and held-out figures of both pretrainings, on batches that are passed in.
+"""Losses and held-out figures of both pretrainings: answers about images, and pairs of images and
+texts.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ AttentionInterface.register(PLAIN, _plain)
 
 @dataclass(frozen=True)
 class SightBatch:
-    """Images uint8 [n, 48, 48, 3], and what each patch shows, as `generic.Seen`: `kinds`, `colours`
-    and `middles` [n, 36], `boxes` [n, 36, 4] (-1: none).
+    """Images uint8 [n, 48, 48, 3], and patch labels as in `generic.Seen`: `kinds`, `colours` and
+    `middles` [n, 36], `boxes` [n, 36, 4] (-1: none).
     """
 
     images: Any
@@ -53,10 +52,10 @@ class SightBatch:
 
 @dataclass(frozen=True)
 class LmmBatch(SightBatch):
-    """Images with several short conversations each, packed behind one image prefix.
+    """Images with several short conversations each, packed after one image prefix.
 
     `ids` [n, t]; `part` [n, t], which conversation a token belongs to (0 = padding); `weight`
-    [n, t], how much predicting this token counts.
+    [n, t], the weight of predicting this token.
     """
 
     ids: Any
@@ -66,7 +65,7 @@ class LmmBatch(SightBatch):
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """Images with a caption each, and instructions with the directions they shall point in.
+    """Images with a caption each, and instructions with the target directions of their features.
 
     `images` uint8 [n, 48, 48, 3]; `captions` [n, t]; `texts` [n, m, t]; `aims` [n, m, d]. Texts are
     token ids, padded on the right.
@@ -79,7 +78,7 @@ class ClipBatch:
 
 
 class Patches(nn.Module):
-    """Training aid, not kept: what each patch shows, read linearly from its vision feature."""
+    """Auxiliary heads, not saved: linear predictions of patch labels from vision features."""
 
     def __init__(self, width: int, kinds: int, colours: int):
         super().__init__()
@@ -110,24 +109,24 @@ def _tensor(array: Any) -> Tensor:
 
 
 def sight_loss(model: Any, aid: Patches, batch: SightBatch) -> Tensor:
-    """The patches' readings alone: an image costs a tenth of what it costs with its words."""
+    """The loss of the patch labels alone: an image costs a tenth of what it costs with its text."""
     seen = model.model.vision_tower(pixel_values=mini.normalise(batch.images))
     return aid(seen.last_hidden_state[:, 1:], batch)
 
 
 @dataclass(frozen=True)
 class Names:
-    """The token of each kind and of each colour a patch may show (-1: it has none), int64."""
+    """The token of each kind and each colour that a patch may show (-1: none), int64."""
 
     kinds: Tensor
     colours: Tensor
 
 
 def lmm_loss(model: Any, aid: Patches, opening: Tensor, names: Names, batch: LmmBatch) -> Tensor:
-    """The weighted cross-entropy of all answers of a batch, plus what its patches show.
+    """The weighted cross-entropy of all answers of a batch, plus the loss of its patch labels.
 
-    Patches are read twice: from the vision features, and as words from the projected ones, so that
-    image tokens come to lie near the words for what they show.
+    Patch labels are predicted twice: from the vision features, and as words from the projected
+    features, so that image tokens become similar to the words for what they show.
     """
     features, last = _seen(model, batch)
     hidden, ids, _ = lmm_hidden(model, opening, batch, features)
@@ -141,7 +140,7 @@ def lmm_loss(model: Any, aid: Patches, opening: Tensor, names: Names, batch: Lmm
 
 
 def _worded(model: Any, names: Names, features: Tensor, batch: LmmBatch) -> Tensor:
-    """How badly projected image tokens [n, 36, d] tell kind and colour, read as words."""
+    """Cross-entropy of kind and colour, predicted as words from projected image tokens [n, 36, d]."""
     kinds, colours = names.kinds[_tensor(batch.kinds)], names.colours[_tensor(batch.colours)]
     told = kinds >= 0
     logits = model.lm_head(features[told]).float()
@@ -162,11 +161,11 @@ def _seen(model: Any, batch: LmmBatch) -> tuple[Tensor, Tensor]:
 def lmm_hidden(
     model: Any, opening: Tensor, batch: LmmBatch, features: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The state from which each text token is predicted [n, t, d], the tokens, and their parts.
+    """The hidden state that predicts each text token [n, t, d], the tokens, and their conversations.
 
-    Each conversation sees the image and itself alone, at the positions it would have alone, so
-    several share one pass over the image and train what a single one would. (A conversation's first
-    token has no right state here; it is never an answer.)
+    Each conversation attends only to the image and to itself, at the positions that it would have
+    alone. So several share one pass over the image and train as separate ones would. (A conversation's
+    first token has no valid hidden state here; it is never part of an answer.)
     """
     if features is None:
         features, _ = _seen(model, batch)
@@ -178,7 +177,7 @@ def lmm_hidden(
     text = embed(ids).to(features.dtype)
     embedded = torch.cat([head[:, :start], features, head[:, end:], text], dim=1)
     place, seen = layout(part, len(opening))
-    # Added to the scores, so that every attention implementation takes it.
+    # An additive mask, which every attention implementation accepts.
     mask = torch.zeros(seen.shape, dtype=features.dtype)
     mask = mask.masked_fill(~seen, torch.finfo(features.dtype).min)
     hidden = model.model.language_model(
@@ -188,7 +187,7 @@ def lmm_hidden(
 
 
 def layout(part: Tensor, opening: int) -> tuple[Tensor, Tensor]:
-    """Positions [n, L] and attention mask [n, 1, L, L] of conversations packed behind an opening."""
+    """Positions [n, L] and attention mask [n, 1, L, L] of conversations packed after a prefix."""
     rows, width = part.shape
     index = torch.arange(width).expand(rows, -1)
     starts = torch.ones_like(part, dtype=torch.bool)
@@ -204,9 +203,9 @@ def layout(part: Tensor, opening: int) -> tuple[Tensor, Tensor]:
 
 
 def clip_loss(model: Any, batch: ClipBatch) -> Tensor:
-    """InfoNCE of images and captions, and the distance of instructions from their aims.
+    """InfoNCE of images and captions, and the distance of instructions from their targets.
 
-    The second term works on the pooled text output itself, because identity tokens are made of it.
+    The second term uses the pooled text output directly, because identity tokens are made of it.
     """
     seen = model.vision_model(pixel_values=mini.normalise(batch.images)).pooler_output
     image = functional.normalize(model.visual_projection(seen).float(), dim=-1)
@@ -219,23 +218,23 @@ def clip_loss(model: Any, batch: ClipBatch) -> Tensor:
 
 
 def _aimed(model: Any, batch: ClipBatch) -> Tensor:
-    """Cosines of the instructions' pooled outputs with their aims: [n * m]."""
+    """Cosines of the instructions' pooled outputs with their targets: [n * m]."""
     features = pooled(model, _tensor(batch.texts).flatten(0, 1)).float()
     return functional.cosine_similarity(features, torch.from_numpy(batch.aims).flatten(0, 1))
 
 
 def pooled(model: Any, ids: Tensor) -> Tensor:
-    """The text tower's pooled output [n, d], taken at each text's `</s>`."""
+    """The text tower's pooled output [n, d], at each text's `</s>`."""
     ids = ids[:, : int((ids != mini.PAD).sum(1).max())]
     return model.text_model(input_ids=ids).pooler_output
 
 
 @torch.no_grad()
 def answered(model: Any, opening: Tensor, batch: LmmBatch) -> Any:
-    """Which conversations are answered right, word for word, by greedy decoding: bool [n, parts].
+    """Which conversations greedy decoding answers exactly: bool [n, parts].
 
-    Every token being the likeliest given the right ones before it is the same as greedy decoding
-    giving exactly the right answer, in one pass.
+    If every token is the most likely one given the correct tokens before it, greedy decoding gives
+    exactly the correct answer. This needs one pass.
     """
     model.eval()
     hidden, ids, part = lmm_hidden(model, opening, batch)
@@ -250,7 +249,8 @@ def answered(model: Any, opening: Tensor, batch: LmmBatch) -> Any:
 
 @torch.no_grad()
 def clip_scores(model: Any, batch: ClipBatch) -> dict[str, float]:
-    """How often the right caption among 64 comes first, and how near instructions get to their aim."""
+    """How often the right caption among 64 is ranked first, and the cosine of instructions with their
+    targets."""
     model.eval()
     found: list[Tensor] = []
     for start in range(0, len(batch.images) - len(batch.images) % 64 or 1, 64):

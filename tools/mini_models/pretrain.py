@@ -1,4 +1,4 @@
-"""`fcit data pretrain`: make the mini model and the mini CLIP from the generic mixture."""
+"""Train the mini model and the mini CLIP on the generic mixture (`python -m tools.mini_models`)."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def pretrain(
 ) -> dict[str, dict[str, float]]:
     """Train both models and write `out/mini-lmm` and `out/mini-clip`; returns held-out figures.
 
-    The LMM's vision tower first learns alone what patches show (`sight_steps`), which is cheap and
-    without which it stays blind for long; then the whole learns to answer (`lmm_steps`).
-    `out/mini-lmm` is written every minute, to be tried early. What is needed to go on after an
-    interruption is kept in `out/.pretrain` until the end. `test` scenes are held out. Raises
-    FcitError for step counts below one, and for a state left by another seed or length.
+    The LMM's vision tower first learns patch labels alone (`sight_steps`), which is cheap; without this
+    it stays blind for long. Then the whole model learns to answer (`lmm_steps`). `out/mini-lmm` is
+    written every minute, so that it can be tried early. `out/.pretrain` holds the state for resuming
+    until the end. `test` scenes are held out. Raises FcitError for step counts below one, and for a
+    state of another seed or length.
     """
     plan = {
         "seed": seed, "sight_steps": sight_steps, "lmm_steps": lmm_steps, "clip_steps": clip_steps,
@@ -168,7 +168,7 @@ def _pretrain_clip(out: Path, seed: int, steps: int, tell: Progress, test: int) 
 
 
 def skills(model: Any, seed: int, scenes: int) -> dict[str, float]:
-    """The share of held-out questions answered exactly right, by skill, and over "all"."""
+    """The share of held-out questions answered exactly, by skill, and for "all"."""
     import torch
 
     from tools.mini_models import architecture as mini
@@ -189,7 +189,7 @@ def skills(model: Any, seed: int, scenes: int) -> dict[str, float]:
 
 
 def _keep_memory() -> None:
-    """Let glibc keep freed memory: asking for it anew every step costs a tenth of the time."""
+    """Let glibc keep freed memory: allocating it again in every step costs a tenth of the time."""
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         if hasattr(library, "mallopt"):
@@ -198,7 +198,7 @@ def _keep_memory() -> None:
 
 
 def _begin(state: Path, plan: dict[str, int], resume: bool) -> None:
-    """Make room for the state of this plan; keep what the same plan left behind."""
+    """Prepare the folder for the state of this plan; keep the state that the same plan left."""
     file = state / "plan.json"
     if file.is_file() and resume:
         left = read_json(file)

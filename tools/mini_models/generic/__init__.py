@@ -1,6 +1,6 @@
-"""The generic mixture the mini model is pretrained on: random scenes with captions and questions.
+"""The generic mixture that the mini model is pretrained on: random scenes with captions and questions.
 
-It shares its drawing with the mini suite, as real images share a world, but none of its tasks and
+It shares its drawings with the mini suite, as real images share a world, but none of its tasks and
 wordings.
 """
 
@@ -68,7 +68,8 @@ _LISTINGS = {
 
 
 def sample(rng: np.random.Generator, family: str | None = None) -> Scene:
-    """A random scene; for some families the last saying lists all. Same stream, same bytes."""
+    """A random scene. In some families the last question asks for a list of everything. The same stream
+    gives the same bytes."""
     if family is None:
         names = list(FAMILIES)
         shares = np.array([share for share, _ in FAMILIES.values()])

@@ -1,6 +1,7 @@
-"""Exercises in words alone, which no picture helps: finding, copying, comparing, counting, adding.
+"""Exercises in text only, for which no picture is needed: finding, copying, comparing, counting,
+adding.
 
-Each gives one list and asks about it several times.
+Each gives one list and asks several questions about it.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _options(rng: np.random.Generator) -> tuple[str, Turns]:
 
 
 def _pairs(rng: np.random.Generator) -> tuple[str, Turns]:
-    """A list of words with a number each: look up either."""
+    """A list of words with a number each: look up the word or the number."""
     count = int(rng.integers(2, 6))
     words = some(rng, pick(rng, _POOLS[:3]), count)
     values = [str(value) for value in rng.permutation(10)[:count]]
@@ -59,7 +60,7 @@ def _pairs(rng: np.random.Generator) -> tuple[str, Turns]:
 
 
 def _crowd(rng: np.random.Generator) -> tuple[str, Turns]:
-    """A list of coloured things: count some, name one, or doubt one."""
+    """A list of coloured objects: count some, name one, or answer yes or no about one."""
     names, hues = some(rng, NAMES, 3), some(rng, HUES, 3)
     things = [(pick(rng, hues), pick(rng, names)) for _ in range(int(rng.integers(1, 8)))]
     tones, kinds = (Counter(thing[place] for thing in things) for place in (0, 1))
@@ -81,7 +82,7 @@ def _crowd(rng: np.random.Generator) -> tuple[str, Turns]:
 
 
 def _known(rng: np.random.Generator) -> tuple[str, Turns]:
-    """What is said of things in books: where they are, what they are for, what they are made of."""
+    """Common knowledge about objects: where they are found, their use, their material."""
     turns: Turns = []
     for _ in range(4):
         asked = pick(rng, list(KNOWLEDGE))
@@ -92,7 +93,8 @@ def _known(rng: np.random.Generator) -> tuple[str, Turns]:
 
 
 def _letters(rng: np.random.Generator) -> tuple[str, Turns]:
-    """Made-up words: copy, first letter, the one that begins so, same or not."""
+    """Invented words: copy one, its first letter, the word with a given first letter, whether two are
+    equal."""
     words = ["".join(some(rng, _LETTERS, int(rng.integers(2, 6)))) for _ in range(3)]
     one, two = some(rng, words, 2)
     same = one if chance(rng, 0.5) else two

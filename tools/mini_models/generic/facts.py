@@ -1,4 +1,4 @@
-"""What is commonly known about the things drawn, and the words the base should know."""
+"""Common knowledge about the drawn objects, and the words that the base model should know."""
 
 from __future__ import annotations
 

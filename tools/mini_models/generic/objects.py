@@ -1,4 +1,4 @@
-"""Pictures of things: one drawn large in some rendition, or several, to count, find and compare."""
+"""Pictures of objects: a large one in some rendition, or several to count, find and compare."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ REGIONS = tuple(
 
 
 def ground(rng: np.random.Generator, colour: str) -> str:
-    """A ground on which `colour` stands out."""
+    """A background colour that contrasts with `colour`."""
     if chance(rng, 0.6):
         return "white"
     return pick(rng, [name for name in ("black", "gray", "yellow", "cyan", "white", "brown",
@@ -41,7 +41,7 @@ def ground(rng: np.random.Generator, colour: str) -> str:
 
 
 def portrait(rng: np.random.Generator) -> Scene:
-    """One thing in one of many renditions, perhaps with some small shapes around."""
+    """One object in one of many renditions, sometimes with small shapes around it."""
     name, colour = pick(rng, NAMES), pick(rng, (*HUES, "black"))
     style = pick(rng, draw.STYLES) if chance(rng, 0.6) else "filled"
     image = draw.canvas(ground(rng, colour)) if chance(rng, 0.5) else draw.ground(rng)
@@ -82,7 +82,7 @@ _NAME = ("Name the thing drawn here.", "This drawing shows a", "Say what you see
 
 
 def facts(rng: np.random.Generator, name: str) -> list[Saying]:
-    """What is commonly known about a thing."""
+    """Common knowledge about an object."""
     found = [
         ask(rng, "fact", (wording,), answers[name], tuple(dict.fromkeys(answers.values())))
         for wording, answers in FACTS.items()
@@ -96,7 +96,7 @@ def facts(rng: np.random.Generator, name: str) -> list[Saying]:
 
 
 def crowd(rng: np.random.Generator) -> Scene:
-    """One to nine things, flat or solid, of a few kinds and colours."""
+    """One to nine objects, flat or solid, of a few kinds and colours."""
     solids = chance(rng, 0.3)
     names = some(rng, SOLIDS if solids else NAMES, int(rng.integers(1, 4)))
     colours = some(rng, HUES, int(rng.integers(1, 5)))
@@ -129,7 +129,7 @@ def _show(
 
 
 def _spots(rng: np.random.Generator, count: int) -> list[tuple[tuple[int, int], int]]:
-    """Corners and sizes: anywhere for a few things, else in the cells of a grid."""
+    """Corners and sizes: anywhere for a few objects, otherwise in the cells of a grid."""
     if count <= 4 and chance(rng, 0.6):
         most = 22 if count <= 2 else 19 if count == 3 else 16
         sizes = [int(size) for size in rng.integers(11, most + 1, size=count)]
@@ -235,7 +235,7 @@ def _places(
 
 
 def _extreme(rng: np.random.Generator, things: tuple[Thing, ...], pool: tuple[str, ...]) -> Saying:
-    """What stands farthest to one side."""
+    """The object that is farthest to one side."""
     side = int(rng.integers(4))
     keyed = sorted(things, key=lambda thing: thing.box[side % 2] + thing.box[side % 2 + 2])
     word = ("leftmost", "topmost", "rightmost", "lowest")[side]

@@ -1,4 +1,4 @@
-"""Pictures of things somewhere: a thing or two on some ground under some sky."""
+"""Pictures of places: one or two objects on a ground under a sky."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAID = {
 
 
 def view(rng: np.random.Generator) -> Scene:
-    """A thing, perhaps two, somewhere."""
+    """One or two objects in a place."""
     where, sky = pick(rng, list(GROUNDS)), pick(rng, list(SKIES))
     image = draw.canvas(SKIES[sky])
     level = int(rng.integers(26, 38))

@@ -1,4 +1,4 @@
-"""Pictures of data: bars, lines, dots, slices and shades."""
+"""Pictures of data: bars, lines, dots, pies and shades."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _about_type(rng: np.random.Generator, right: str) -> list[Saying]:
 
 
 def bars(rng: np.random.Generator) -> Scene:
-    """Two to five bars of one to seven units, mostly with a letter below each."""
+    """Two to five bars of one to seven units, usually with a letter below each."""
     count = int(rng.integers(2, 6))
     colours = some(rng, draw.HUES if chance(rng, 0.7) else COLOURS, count)
     values = [int(value) for value in rng.integers(1, 8, size=count)]
@@ -101,7 +101,7 @@ def _ranked(
     colours: list[str],
     values: list[int],
 ) -> list[Saying]:
-    """Which colour is the most and the least, and whether one is more than another."""
+    """Questions about the maximum, the minimum, and comparisons of two colours."""
     sayings: list[Saying] = []
     for words, end, value in ((most, "top", max(values)), (least, "low", min(values))):
         if values.count(value) == 1:
@@ -121,7 +121,7 @@ def _ranked(
 
 
 def _strokes(points: list[tuple[int, int]], colour: str, width: int) -> list[Thing]:
-    """Short pieces along a line: what the patches it crosses show."""
+    """Short pieces along a line, as labels of the patches it crosses."""
     found: list[Thing] = []
     for (x, y), (u, v) in pairwise(points):
         steps = max(1, max(abs(u - x), abs(v - y)) // 3)

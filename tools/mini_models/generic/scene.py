@@ -1,4 +1,4 @@
-"""What the generic mixture is made of: a picture, what can be said about it, and what is where."""
+"""A scene of the generic mixture: a picture, questions about it, and the positions of its objects."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ TONES = ("none", *COLOURS)
 
 @dataclass(frozen=True)
 class Saying:
-    """One question about a picture, the skill it asks for, its answer, and what else one might say.
+    """A question about a picture, the skill it needs, its answer, and other possible answers.
 
-    From `pool` come the wrong options of the same question with lettered options, or as yes or no.
+    `pool` supplies the wrong options of the same question with lettered options or as a yes/no
+    question.
     """
 
     skill: str
@@ -39,9 +40,9 @@ class Saying:
 
 @dataclass(frozen=True)
 class Thing:
-    """Something drawn: its kind (one of KINDS), its colour, and its box in pixels.
+    """A drawn object: its kind (one of KINDS), its colour, and its box in pixels.
 
-    A `part` is a piece of something larger (of a line, of a pie) and has no middle of its own.
+    A `part` is a piece of something larger (a line, a pie) and has no middle of its own.
     """
 
     kind: str
@@ -52,7 +53,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture, questions about it, its caption, and what it shows where."""
+    """A picture, questions about it, its caption, and its objects."""
 
     image: Image.Image
     sayings: tuple[Saying, ...]
@@ -61,7 +62,7 @@ class Scene:
 
 
 def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    """One of `options`, each as likely."""
+    """One of `options`, uniformly."""
     return options[int(rng.integers(len(options)))]
 
 
@@ -92,7 +93,8 @@ _DOUBTS = ("Is it {}?", "Would {} be right?", "{}, yes or no?", "Say yes if {}, 
 
 
 def choose(rng: np.random.Generator, saying: Saying) -> Saying:
-    """The same question with two to four lettered options; the answer is the right one's letter."""
+    """The same question with two to four lettered options; the answer is the letter of the right
+    one."""
     wrong = [word for word in saying.pool if word != saying.answer]
     options = [saying.answer, *some(rng, wrong, pick(rng, (1, 2, 3, 3, 3)))]
     order = some(rng, options, len(options))
@@ -107,7 +109,7 @@ def choose(rng: np.random.Generator, saying: Saying) -> Saying:
 
 
 def doubt(rng: np.random.Generator, saying: Saying) -> Saying:
-    """The same question to be answered yes or no: whether a word is its answer."""
+    """The same question as a yes/no question: whether a word is its answer."""
     truth = chance(rng, 0.5)
     wrong = [word for word in saying.pool if word != saying.answer]
     text = pick(rng, _DOUBTS).format(saying.answer if truth else pick(rng, wrong))
@@ -115,17 +117,17 @@ def doubt(rng: np.random.Generator, saying: Saying) -> Saying:
 
 
 def claim(rng: np.random.Generator, skill: str, wordings: Sequence[str], true: bool) -> Saying:
-    """A question to be answered yes or no."""
+    """A yes/no question."""
     return Saying(f"{skill}: yes/no", pick(rng, wordings), "yes" if true else "no")
 
 
 def coordinates(box: Box) -> str:
-    """A box as four shares of the picture's side, two decimals each."""
+    """A box as four fractions of the picture's side, with two decimals each."""
     return "[" + ",".join(f"{value / SIZE:.2f}" for value in box) + "]"
 
 
 def region(box: Box) -> str:
-    """Which ninth of the picture the middle of a box is in."""
+    """The ninth of the picture that contains the middle of a box."""
     across = min(2, int((box[0] + box[2]) / 2 / SIZE * 3))
     down = min(2, int((box[1] + box[3]) / 2 / SIZE * 3))
     if (across, down) == (1, 1):
@@ -136,10 +138,10 @@ def region(box: Box) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """What each of the 36 patches shows, row by row (a training aid).
+    """Labels of the 36 patches, row by row (for an auxiliary loss).
 
-    `kinds` and `colours` [36]: numbers of KINDS and TONES. `middles` [36]: 1 where the middle of a
-    thing lies. `boxes` [36, 4]: the box of the thing there, shares of the side; -1 where none is.
+    `kinds` and `colours` [36]: indices of KINDS and TONES. `middles` [36]: 1 where the middle of an
+    object is. `boxes` [36, 4]: the box of the object there, as fractions of the side; -1 where none is.
     """
 
     kinds: np.ndarray
@@ -149,9 +151,10 @@ class Seen:
 
 
 def patches(things: Sequence[Thing]) -> Seen:
-    """The patches of a picture that shows `things`; of several, the one that covers most wins.
+    """The patch labels of a picture that shows `things`; of several in a patch, the one that covers
+    most wins.
 
-    The patch in which a thing's middle lies always shows that thing.
+    The patch that contains the middle of a thing always shows that thing.
     """
     side = SIZE // PATCH
     kinds = np.zeros((side, side), dtype=np.int16)
@@ -181,7 +184,7 @@ _TONE: Mapping[str, int] = {name: number for number, name in enumerate(TONES)}
 
 
 def plural(name: str) -> str:
-    """Several of a thing."""
+    """The plural of a kind."""
     odd = {
         "fish": "fish", "bus": "buses", "cross": "crosses", "person": "persons",
     }  # fmt: skip

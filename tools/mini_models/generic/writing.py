@@ -1,4 +1,4 @@
-"""Pictures of writing, one letter a patch: lines of words, single signs, numbers, and tables."""
+"""Pictures of text, with one letter per patch: lines of words, single signs, numbers, and tables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROWS = draw.SIZE // CELL
 
 
 def write(image: Image.Image, at: tuple[int, int], text: str, ink: str) -> list[Thing]:
-    """Write `text` from grid cell `at` (column, row) on, and tell where each letter went."""
+    """Write `text` starting at grid cell `at` (column, row); returns the position of each letter."""
     found: list[Thing] = []
     x, y = at[0] * CELL, at[1] * CELL
     draw.text(image, (x, y), text, ink)
@@ -30,14 +30,14 @@ def write(image: Image.Image, at: tuple[int, int], text: str, ink: str) -> list[
 
 
 def word(rng: np.random.Generator, least: int = 2, most: int = 6) -> str:
-    """A made-up or a known word in capitals."""
+    """An invented or a known word in capitals."""
     if chance(rng, 0.15) and most > 2:
         return pick(rng, [title for title in TITLES if least <= len(title) <= most]).upper()
     return "".join(pick(rng, LETTERS) for _ in range(int(rng.integers(least, most + 1))))
 
 
 def paper(rng: np.random.Generator) -> tuple[Image.Image, str, str]:
-    """A sheet, an ink that shows on it, and the sheet's colour."""
+    """A sheet, an ink that contrasts with it, and the sheet's colour."""
     if chance(rng, 0.4):
         return draw.canvas("white"), pick(rng, INKS), "white"
     if chance(rng, 0.6):
@@ -50,7 +50,7 @@ def paper(rng: np.random.Generator) -> tuple[Image.Image, str, str]:
 
 
 def lettering(rng: np.random.Generator) -> Scene:
-    """One to four lines of a word each, perhaps with a picture between."""
+    """One to four lines of a word each, sometimes with a picture between them."""
     image, ink, sheet = paper(rng)
     things: list[Thing] = []
     shown = ""
