@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import warm
+from fcit.engines import local
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -15,6 +19,20 @@ def _cache(tmp_path_factory: pytest.TempPathFactory):
     """Everything fcit makes again goes into a folder of the test run, also in subprocesses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FCIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def _warm_processes(_cache: None) -> Iterator[None]:
+    yield
+    warm.end()
+
+
+@pytest.fixture(scope="module")
+def warm_workers(_warm_processes: None) -> Iterator[None]:
+    """Engines take over the worker processes of earlier ones: for tests of results, not of processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "Worker", warm.WarmWorker)
         yield
 
 

@@ -11,13 +11,7 @@ from pathlib import Path
 import pytest
 import tomli_w
 
-FCIT = [sys.executable, "-m", "fcit.cli"]
-
-
-def call(*words: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*FCIT, *map(str, words)], capture_output=True, text=True, timeout=240, cwd=cwd
-    )
+from commandline import COMMAND, call, refused
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +19,6 @@ def recipe(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("recipe") / "short.toml"
     path.write_text(tomli_w.dumps(table))
     return path
-
-
-def refused(done: subprocess.CompletedProcess[str], *said: str) -> None:
-    assert done.returncode == 2, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("fcit: ")]
-    assert len(lines) == 1
-    assert "Traceback" not in done.stderr
-    for part in said:
-        assert part in lines[0]
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -48,8 +33,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def process(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=240)
+
+
 def test_the_version_is_the_packages() -> None:
-    assert call("--version").stdout == f"fcit {version('fcit')}\n"
+    assert process("--version").stdout == f"fcit {version('fcit')}\n"
+
+
+def test_a_process_ends_with_one_line_and_status_2_too() -> None:
+    refused(process("run", "/nowhere/gone.toml"), "gone.toml", "no such recipe")
 
 
 @pytest.mark.parametrize(

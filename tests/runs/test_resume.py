@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import tomli_w
 
 import fcit
+from commandline import COMMAND, call
 from fcit.engines.local import LocalEngine
 from fcit.files import read_lines
 from fcit.recipe import config as configs
 from fcit.types import Fault, Job, Update
 from fcit.worker.experiment import Experiment
 
-FCIT = [sys.executable, "-m", "fcit.cli"]
-
-
-def call(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FCIT, *map(str, words)], capture_output=True, text=True, timeout=240)
+pytestmark = pytest.mark.usefixtures("warm_workers")
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -43,17 +40,14 @@ def recipe(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    done = call("run", recipe, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+def undisturbed(recipe: Path, warm_workers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fcit.run(recipe, tmp_path_factory.mktemp("undisturbed") / "run").folder
 
 
-def killed(recipe: Path, folder: Path, when) -> int:
+def killed(recipe: Path, folder: Path, when: Callable[[], bool]) -> int:
     """Start a run, kill -9 it as soon as `when()` holds, and return its process id."""
     process = subprocess.Popen(
-        [*FCIT, "run", str(recipe), "--out", str(folder)],
+        [*COMMAND, "run", str(recipe), "--out", str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -78,9 +72,13 @@ MOMENTS = {
     "in the last round": lambda run: lines(run) == 3,
     "in the last evaluation": lambda run: (run / "predictions" / "2").exists(),
 }
+FAST = "in the first evaluation"
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize(
+    "moment",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name != FAST)) for name in MOMENTS],
+)
 def test_a_killed_run_ends_in_the_same_bytes(
     moment: str, recipe: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -94,12 +92,22 @@ def test_a_killed_run_ends_in_the_same_bytes(
     assert rounds == [(1, 1), (1, 2), (2, 1), (2, 2)]
 
 
+@pytest.fixture(scope="module")
+def cut(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A run whose server died as soon as a first reply was in its journal, and the server's process."""
+    folder = tmp_path_factory.mktemp("cut") / "run"
+    pid = killed(recipe, folder, lambda: bool(list(folder.glob("journal/[0-9]*.safetensors"))))
+    return folder, pid
+
+
 def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
-    recipe: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Path,
+    cut: tuple[Path, int],
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The server dies as soon as a first reply is in its journal."""
-    folder = tmp_path / "run"
-    killed(recipe, folder, lambda: bool(list(folder.glob("journal/[0-9]*.safetensors"))))
+    folder = Path(shutil.copytree(cut[0], tmp_path / "run"))
     answered = {int(path.stem) for path in folder.glob("journal/[0-9]*.safetensors")}
     plan = Experiment(configs.load(recipe)).plan[0][0]
     trained: list[tuple[int, int, int]] = []
@@ -118,11 +126,9 @@ def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
     assert not (folder / "journal").exists()
 
 
-def test_no_worker_outlives_a_killed_server(recipe: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    pid = killed(recipe, folder, lambda: lines(folder) == 1)
+def test_no_worker_outlives_a_killed_server(cut: tuple[Path, int]) -> None:
     end = time.monotonic() + 10
-    while (left := workers_of(pid)) and time.monotonic() < end:
+    while (left := workers_of(cut[1])) and time.monotonic() < end:
         time.sleep(0.1)
     assert not left
 
@@ -182,7 +188,7 @@ def test_ctrl_c_ends_in_one_line_and_can_be_resumed(
 ) -> None:
     folder = tmp_path / "run"
     process = subprocess.Popen(
-        [*FCIT, "run", str(recipe), "--out", str(folder)], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "run", str(recipe), "--out", str(folder)], stderr=subprocess.PIPE, text=True
     )
     while lines(folder) < 1 and process.poll() is None:
         time.sleep(0.01)

@@ -6,13 +6,13 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import tomli_w
 
+from commandline import COMMAND, call, refused
 from fcit.files import read_json, read_lines, write_json, write_lines, write_text
 from fcit.recipe.config import load
 from fcit.rounds.runfolder import RunFolder
@@ -20,13 +20,13 @@ from fcit.runs import sweep
 from fcit.types import FcitError
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-COMMAND = [sys.executable, "-m", "fcit.cli", "sweep"]
 
 
 @pytest.fixture(scope="module")
 def short(table: dict) -> dict:
     """A recipe of two stages of one round."""
-    less = {"data": table["data"] | {"train": 16}, "evaluation": {"limit": 4, "max_new_tokens": 4}}
+    evaluation = {"limit": 4, "max_new_tokens": 4, "general": 2}
+    less = {"data": table["data"] | {"train": 16}, "evaluation": evaluation}
     return table | less | {"federation": table["federation"] | {"rounds": 1}}
 
 
@@ -130,7 +130,7 @@ def swept(short: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"methods": ["zeroshot", "finetune"]},
         {"name": "bad", "set": ["training.max_length=2"]},
     )
-    done = subprocess.run([*COMMAND, str(file), "--jobs", "2"], capture_output=True, text=True)
+    done = call("sweep", file, "--jobs", "2")
     assert done.returncode == 1, done.stderr
     assert "bad finetune seed 0: failed" in done.stderr
     assert done.stdout.splitlines()[-2:] == [
@@ -167,9 +167,7 @@ def test_what_is_finished_is_not_repeated(swept: Path, monkeypatch: pytest.Monke
 def test_a_folder_of_another_recipe_is_refused(swept: Path, short: dict, tmp_path: Path) -> None:
     shutil.copytree(swept.parent / "runs" / "short", tmp_path / "runs" / "short")
     file = write(tmp_path, short, {"set": ["training.lr=1e-4"]})
-    done = subprocess.run([*COMMAND, str(file)], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "short finetune seed 0: " in done.stderr and "training.lr differs" in done.stderr
+    refused(call("sweep", file), "short finetune seed 0: ", "training.lr differs")
 
 
 def test_a_run_of_other_questions_is_refused_and_a_renamed_folder_is_not(
@@ -201,7 +199,7 @@ def test_repeated_test_ids_are_told_before_the_first_run(
 
 
 def test_a_dry_run_shows_how_far_runs_are(swept: Path) -> None:
-    done = subprocess.run([*COMMAND, str(swept), "--dry-run"], capture_output=True, text=True)
+    done = call("sweep", swept, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "finished" in done.stdout and "to do" in done.stdout
     assert done.stdout.splitlines()[-1] == "1 of 3 runs are left"
@@ -211,7 +209,9 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Pa
     long = short | {"federation": short["federation"] | {"rounds": 8}}
     file = write(tmp_path, long)
     (run,) = sweep.read(file)
-    with subprocess.Popen([*COMMAND, str(file)], stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [*COMMAND, "sweep", str(file)], stderr=subprocess.PIPE, text=True
+    ) as process:
         until = time.monotonic() + 120
         while RunFolder(run.folder).position() is None and time.monotonic() < until:
             time.sleep(0.05)
@@ -222,7 +222,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Pa
     stopped = sweep.survey([run])[0].position
     with RunFolder(run.folder).locked():  # nobody works on it any more
         assert stopped and not sweep.clock(run).done
-    done = subprocess.run([*COMMAND, str(file)], capture_output=True, text=True)
+    done = call("sweep", file)
     assert done.returncode == 0, done.stderr
     assert sweep.survey([run])[0].finished
     assert sweep.clock(run).starts == 2 and sweep.clock(run).done

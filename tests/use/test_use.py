@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import handmade
-from cli.test_cli import FCIT, call, refused
+from commandline import COMMAND, call, refused
 from fcit.runs.api import Run
 
 PROMPT = handmade.PROMPTS[0].replace("\n", " ")
@@ -49,19 +49,12 @@ def test_export_writes_what_it_is_asked_for(made: Run, tmp_path: Path) -> None:
     refused(wrong, "'IconQA'", "0 (IconQA); 1 (FigureQA)")
 
 
-def piped(words: list[str | Path], text: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*FCIT, "chat", *map(str, words)],
-        input=text,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-
-
 def test_chat_answers_what_comes_through_a_pipe(made: Run, image: Path) -> None:
-    done = piped([made.folder, "--image", image], f"{PROMPT}\n\n{PROMPT}\n/quit\nmore\n")
+    done = call(
+        *("chat", made.folder, "--image", image),
+        typed=f"{PROMPT}\n\n{PROMPT}\n/quit\nmore\n",
+        columns=200,
+    )
     assert done.returncode == 0, done.stderr
     want = made.answer(image, PROMPT)
     lines = done.stdout.splitlines()
@@ -76,13 +69,10 @@ def test_chat_answers_what_comes_through_a_pipe(made: Run, image: Path) -> None:
 def test_chat_at_a_terminal_tells_mistakes_and_goes_on(made: Run, image: Path) -> None:
     pty = pytest.importorskip("pty", reason="no terminals to pretend to be here")
     ours, theirs = pty.openpty()
-    words = [*FCIT, "chat", str(made.folder)]
-    try:
-        os.write(ours, f"hello\n/image {image}\n{PROMPT}\n/quit\n".encode())
-        done = subprocess.run(words, stdin=theirs, capture_output=True, text=True, timeout=240)
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    with os.fdopen(ours, "w") as keyboard, os.fdopen(theirs) as terminal:
+        keyboard.write(f"hello\n/image {image}\n{PROMPT}\n/quit\n")
+        keyboard.flush()
+        done = call("chat", made.folder, typed=terminal)
     assert (done.returncode, done.stderr) == (0, "")
     assert "set an image first" in done.stdout
     assert made.answer(image, PROMPT).text in done.stdout
@@ -91,19 +81,21 @@ def test_chat_at_a_terminal_tells_mistakes_and_goes_on(made: Run, image: Path) -
 def test_chat_sets_the_image_and_refuses_what_is_none(
     made: Run, image: Path, tmp_path: Path
 ) -> None:
-    done = piped([made.folder], f"/image {image}\n{PROMPT}\n")
+    done = call("chat", made.folder, typed=f"/image {image}\n{PROMPT}\n")
     assert done.stdout.splitlines()[0] == made.answer(image, PROMPT).text
-    refused(piped([made.folder], "hello\n"), "/image")
-    refused(piped([made.folder], "/jump\n"), "/jump")
-    refused(piped([made.folder, "--image", tmp_path / "gone.png"], ""), "gone.png")
+    refused(call("chat", made.folder, typed="hello\n"), "/image")
+    refused(call("chat", made.folder, typed="/jump\n"), "/jump")
+    refused(call("chat", made.folder, "--image", tmp_path / "gone.png"), "gone.png")
     (tmp_path / "text.png").write_text("no image")
-    refused(piped([made.folder, "--image", tmp_path / "text.png"], "hello\n"), "text.png")
+    refused(
+        call("chat", made.folder, "--image", tmp_path / "text.png", typed="hello\n"), "text.png"
+    )
 
 
 @pytest.fixture
 def served(made: Run) -> Iterator[subprocess.Popen[str]]:
     pytest.importorskip("uvicorn", reason="the extra fcit[serve] is not installed")
-    words = [*FCIT, "serve", str(made.folder), "--port", "0"]
+    words = [*COMMAND, "serve", str(made.folder), "--port", "0"]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
         yield process
         process.kill()

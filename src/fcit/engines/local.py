@@ -35,7 +35,10 @@ class Worker:
     """One worker process, spoken to through its pipes. gpu: the one it sees ("": all)."""
 
     def __init__(self, config: Config, gpu: str = ""):
-        threads = str(config.training.threads)
+        self.process = self._start(str(config.training.threads), gpu)
+        self.ask({"do": "config", "config": config.model_dump(mode="json")})
+
+    def _start(self, threads: str, gpu: str) -> subprocess.Popen[bytes]:
         quiet = {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -45,14 +48,13 @@ class Worker:
             "FCIT_SERVER": str(os.getpid()),
         }
         own = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
-        self.process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-P", "-m", "fcit.engines.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | quiet | own,
             process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
-        self.ask({"do": "config", "config": config.model_dump(mode="json")})
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
