@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+# A test file's tests share what is dear to make, so that a file goes to one process as a whole.
+PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 export MPLBACKEND := Agg
 export HF_HUB_DISABLE_TELEMETRY := 1
 
@@ -24,10 +26,10 @@ demo: $(STAMP)
 	@$(BIN)/fcit report runs/demo/finetune runs/demo/disco --out runs/demo/report
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not gpu"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check src tests tools examples benchmarks

@@ -27,9 +27,7 @@ class Ended:
     stderr: str
 
 
-def call(
-    *words: str | Path, typed: str | TextIO = "", columns: int | None = None
-) -> Ended:
+def call(*words: str | Path, typed: str | TextIO = "", columns: int | None = None) -> Ended:
     """Run `fcit WORDS`. typed: its standard input; columns: how wide its output may be."""
     before = signal.getsignal(signal.SIGTERM)  # `fcit sweep` takes it
     out, errors = io.StringIO(), io.StringIO()

@@ -8,9 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import warm
-from fcit.engines import local
-
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -25,14 +22,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(scope="session")
 def _warm_processes(_cache: None) -> Iterator[None]:
     yield
+    import warm
+
     warm.end()
 
 
 @pytest.fixture(scope="module")
 def warm_workers(_warm_processes: None) -> Iterator[None]:
     """Engines take over the worker processes of earlier ones: for tests of results, not of processes."""
+    from fcit.engines import local
+    from warm import WarmWorker
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "Worker", warm.WarmWorker)
+        patch.setattr(local, "Worker", WarmWorker)
         yield
 
 

@@ -183,12 +183,16 @@ def test_a_run_of_another_config_is_refused_and_untouched(recipe: Path, undistur
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_in_one_line_and_can_be_resumed(
-    recipe: Path, undisturbed: Path, tmp_path: Path
+    workers: int, recipe: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
+    changes = ["--set", f"federation.workers={workers}"]
     process = subprocess.Popen(
-        [*COMMAND, "run", str(recipe), "--out", str(folder)], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "run", str(recipe), "--out", str(folder), *changes],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     while lines(folder) < 1 and process.poll() is None:
         time.sleep(0.01)

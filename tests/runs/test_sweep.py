@@ -25,7 +25,7 @@ RECIPES = Path(__file__).parents[2] / "recipes"
 @pytest.fixture(scope="module")
 def short(table: dict) -> dict:
     """A recipe of two stages of one round."""
-    evaluation = {"limit": 4, "max_new_tokens": 4, "general": 2}
+    evaluation = {"limit": 4, "max_new_tokens": 4, "general_questions": 2}
     less = {"data": table["data"] | {"train": 16}, "evaluation": evaluation}
     return table | less | {"federation": table["federation"] | {"rounds": 1}}
 
@@ -127,14 +127,14 @@ def swept(short: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = write(
         tmp_path_factory.mktemp("sweep"),
         short,
-        {"methods": ["zeroshot", "finetune"]},
+        {},
         {"name": "bad", "set": ["training.max_length=2"]},
     )
     done = call("sweep", file, "--jobs", "2")
     assert done.returncode == 1, done.stderr
     assert "bad finetune seed 0: failed" in done.stderr
     assert done.stdout.splitlines()[-2:] == [
-        "2 of 3 runs are finished",
+        "1 of 2 runs are finished",
         f"the tables: fcit report {file.parent / 'runs'}",
     ]
     return file
@@ -142,11 +142,7 @@ def swept(short: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_failing_run_does_not_stop_the_others(swept: Path) -> None:
     found = {str(one.run): one.finished for one in sweep.survey(sweep.read(swept))}
-    assert found == {
-        "short zeroshot seed 0": True,
-        "short finetune seed 0": True,
-        "bad finetune seed 0": False,
-    }
+    assert found == {"short finetune seed 0": True, "bad finetune seed 0": False}
     good, bad = (swept.parent / "runs" / name / "finetune" for name in ("short", "bad"))
     assert "Last" in (good / "seed0.log").read_text()
     clock = read_json(good / "seed0.seconds.json")
@@ -156,12 +152,11 @@ def test_a_failing_run_does_not_stop_the_others(swept: Path) -> None:
 
 def test_what_is_finished_is_not_repeated(swept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("something was run"))
-    runs = [run for run in sweep.read(swept) if run.name == "short"]
-    assert sweep.run(runs) == []
-    for run in runs:
-        run.clock.unlink()  # as a run made by hand has none
-    assert sweep.run(runs) == []
-    assert [(sweep.clock(run).starts, sweep.clock(run).whole) for run in runs] == [(1, False)] * 2
+    (run,) = sweep.choose(sweep.read(swept), ["short"])
+    assert sweep.run([run]) == []
+    run.clock.unlink()  # as a run made by hand has none
+    assert sweep.run([run]) == []
+    assert (sweep.clock(run).starts, sweep.clock(run).whole) == (1, False)
 
 
 def test_a_folder_of_another_recipe_is_refused(swept: Path, short: dict, tmp_path: Path) -> None:
@@ -202,7 +197,7 @@ def test_a_dry_run_shows_how_far_runs_are(swept: Path) -> None:
     done = call("sweep", swept, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "finished" in done.stdout and "to do" in done.stdout
-    assert done.stdout.splitlines()[-1] == "1 of 3 runs are left"
+    assert done.stdout.splitlines()[-1] == "1 of 2 runs are left"
 
 
 def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Path) -> None:
