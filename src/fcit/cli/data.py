@@ -11,6 +11,7 @@ import typer
 from rich.markup import escape
 
 from fcit.cli.options import Changes, Images, Recipe, Rules, rule_files
+from fcit.cli.screen import show, table
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
@@ -175,14 +176,14 @@ def stats(
         raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
     folders = [*map(str, images or ())]
     source = {"root": str(root or ""), "size": size, "images": folders, "rules": rule_files(rule)}
-    table = {
+    recipe = {
         "seed": seed or 0,
         "data": source,
         "model": {"identity": identity},
         "setting": {"name": "cap-hom"},  # all twelve datasets of the mini suite
         "evaluation": {"scoring": scoring},
     }
-    worker, watch = ModelWorker(config.validate(table, "fcit data stats")), Terminal()
+    worker, watch = ModelWorker(config.validate(recipe, "fcit data stats")), Terminal()
     experiment, mode = worker.experiment, worker.config.evaluation.scoring
     if not root:
         experiment.prepare(watch)
@@ -205,43 +206,32 @@ def stats(
 
 
 def _print_stats(found: list[Stats], title: str) -> None:
-    """The facts as tables: figures, format lines, nearest datasets."""
-    from rich.console import Console
-    from rich.table import Table
-
+    """The facts as tables: numbers, format lines, nearest datasets."""
     from fcit.benchmark import stats as facts
 
-    console = Console()
-    if not console.is_terminal:  # a file or a pipe has no width to keep to
-        console = Console(width=120)
-    console.print(title, highlight=False, markup=False, soft_wrap=True)
     shown = [at for at, name in enumerate(facts.COLUMNS) if name not in _FORM]
-    table = Table()
-    for at in shown:
-        words = facts.COLUMNS[at] in ("dataset", "commonest")
-        table.add_column(
-            facts.COLUMNS[at],
-            justify="left" if words else "right",
-            no_wrap=words,
-            max_width=16 if words else None,
-        )
+    numbers = table()
+    for name in (facts.COLUMNS[at] for at in shown):
+        if name in ("dataset", "commonest"):
+            numbers.add_column(name, no_wrap=True, max_width=16)
+        else:
+            numbers.add_column(name, justify="right")
     for row in facts.rows(found):
-        table.add_row(*(escape(row[at]) for at in shown))
-    console.print(table)
+        numbers.add_row(*(escape(row[at]) for at in shown))
     forms: dict[str, list[str]] = {}
-    for one in found:
-        share = "" if one.formed == 100 else f" ({one.formed:.0f} % of its prompts)"
-        forms.setdefault(one.form, []).append(one.dataset + share)
-    table = Table("commonest last line", "of the training prompts of")
+    for stats in found:
+        share = "" if stats.formed == 100 else f" ({stats.formed:.0f} % of its prompts)"
+        forms.setdefault(stats.form, []).append(stats.dataset + share)
+    lines = table("commonest last line", "of the training prompts of")
     for form, names in forms.items():
-        table.add_row(escape(form), ", ".join(map(escape, names)))
-    console.print(table)
+        lines.add_row(escape(form), ", ".join(map(escape, names)))
+    show(title, numbers, lines)
     if near := facts.neighbours(found):
         heads = (f"nearest by {kind} token" for kind in ("text", "image", "both"))
-        table = Table("dataset", *heads, title="look-alikes, with the cosine of identity tokens")
+        similar = table("dataset", *heads, title="look-alikes, with the cosine of identity tokens")
         for row in near:
-            table.add_row(*map(escape, row))
-        console.print(table)
+            similar.add_row(*map(escape, row))
+        show(similar)
 
 
 _FORM = ("format line", "shared with")
@@ -258,9 +248,6 @@ def partition(
 
     Example:  fcit data partition recipes/mini/task-hom.toml --set setting.beta=0.5
     """
-    from rich.console import Console
-    from rich.table import Table
-
     from fcit.recipe import config
     from fcit.report import save_partition
     from fcit.worker.experiment import Experiment
@@ -268,12 +255,12 @@ def partition(
     experiment = Experiment(config.load(recipe, changes or []))
     experiment.prepare(Terminal())
     counts = experiment.counts(experiment.setting)
-    table = Table("client", *counts, "all")
+    shares = table("client", numbers=(*counts, "all"))
     for client, row in enumerate(zip(*counts.values(), strict=True)):
-        table.add_row(str(client), *map(str, row), str(sum(row)))
-    table.add_section()
-    table.add_row("all", *(str(sum(part)) for part in counts.values()), "")
-    Console().print(table)
+        shares.add_row(str(client), *map(str, row), str(sum(row)))
+    shares.add_section()
+    shares.add_row("all", *(str(sum(samples)) for samples in counts.values()), "")
+    show(shares)
     picture = out or Path(f"partition-{recipe.stem}.png")
     save_partition(counts, picture)
     typer.echo(f"drawn in {picture}")
