@@ -1,4 +1,8 @@
-"""The command line: each command is a few lines over the Python API and imports only what it needs."""
+"""The command line: each command is a few lines over the Python API and imports only what it needs.
+
+A group of commands or a long command has a file of its own; `screen` prints tables, `options` holds what
+several commands share.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""What a finished run is good for: export to PEFT, serve, chat."""
+"""What can be done with a finished run.
+
+`export` writes its model for PEFT or transformers, `serve` answers requests, `why` explains its answers.
+"""
