@@ -43,52 +43,54 @@ def plan(
     from fcit.planning import plan as make_plan
     from fcit.recipe import config
 
-    made = make_plan(config.load(recipe, changes or [], method), measure, Terminal())
+    planned = make_plan(config.load(recipe, changes or [], method), measure, Terminal())
     if as_json:
-        typer.echo(json.dumps(asdict(made), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(asdict(planned), indent=1, ensure_ascii=False))
     else:
-        _print(made, turns)
+        _print(planned, turns)
 
 
-def _print(made: Plan, turns: bool) -> None:
+def _print(planned: Plan, turns: bool) -> None:
     from rich.markup import escape
 
     heads = ("rounds", "clients", "samples", "steps", "questions", "down", "up", "down + up")
-    title = f"{made.setting}, {made.method}, {made.model}"
+    title = f"{planned.setting}, {planned.method}, {planned.model}"
     stages = table("stage", "tasks", numbers=heads, title=title)
-    for number, stage in enumerate(made.stages, 1):
+    for number, stage in enumerate(planned.stages, 1):
         stages.add_row(str(number), *map(escape, _row(stage)))
-    asked = [made.zero_shot, *(stage.tests for stage in made.stages)]
+    asked = [planned.zero_shot, *(stage.tests for stage in planned.stages)]
     stages.add_section()
     stages.add_row(
-        "all", "zero-shot answers first", str(sum(stage.rounds for stage in made.stages)), "",
-        _count(_sum([stage.samples for stage in made.stages])),
-        _count(_sum([stage.steps for stage in made.stages])),
-        _count(_sum(asked)), "", "", _bytes(_sum([_both(stage) for stage in made.stages])),
+        "all", "zero-shot answers first", str(sum(stage.rounds for stage in planned.stages)), "",
+        _count(_sum([stage.samples for stage in planned.stages])),
+        _count(_sum([stage.steps for stage in planned.stages])),
+        _count(_sum(asked)), "", "", _bytes(_sum([_both(stage) for stage in planned.stages])),
     )  # fmt: skip
     show(stages, "clients: per round, of the stage's; down, up: mean bytes per client and round")
     if turns:
         rounds = table("stage", "round", "clients, counted from 0", title="who trains on what")
-        for number, stage in enumerate(made.stages, 1):
+        for number, stage in enumerate(planned.stages, 1):
             for at, row in enumerate(stage.turns, 1):
                 rounds.add_row(str(number), str(at), escape(_by_task(row)))
             rounds.add_section()
         show(rounds)
-    if made.memory:
-        where = f"{made.device}, {made.dtype}, {made.parameters:,} parameters"
+    if planned.memory:
+        where = f"{planned.device}, {planned.dtype}, {planned.parameters:,} parameters"
         memory = table("memory of a process that trains", "bytes", title=where)
-        for name, value in made.memory.items():
+        for name, value in planned.memory.items():
             memory.add_row(name, _bytes(value))
         memory.add_section()
-        memory.add_row("at the peak, without the interpreter", _bytes(sum(made.memory.values())))
+        memory.add_row("at the peak, without the interpreter", _bytes(sum(planned.memory.values())))
         show(memory)
-    if made.seconds:
+    if planned.seconds:
         how = (
-            "from real steps" if made.measured else "estimated from matrix products: a lower bound"
+            "from real steps"
+            if planned.measured
+            else "estimated from matrix products: a lower bound"
         )
-        parts = ", ".join(f"{name} {_span(value)}" for name, value in made.seconds.items())
-        show(f"time ({how}; {made.workers} in parallel): {parts}")
-    show(*(f"not known: {note}" for note in made.notes))
+        parts = ", ".join(f"{name} {_span(value)}" for name, value in planned.seconds.items())
+        show(f"time ({how}; {planned.workers} in parallel): {parts}")
+    show(*(f"not known: {note}" for note in planned.notes))
 
 
 def _row(stage: StagePlan) -> list[str]:

@@ -56,39 +56,39 @@ def why(
 
     if id is not None and wrong:
         raise FcitError("--id, --wrong: give one of the two")
-    found = explain.why(api.load(folder), dataset, id, stage)
+    routing = explain.why(api.load(folder), dataset, id, stage)
     if html:
-        explain.write_page(found, html, limit)
+        explain.write_page(routing, html, limit)
     if as_json:
-        typer.echo(json.dumps(asdict(found), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(asdict(routing), indent=1, ensure_ascii=False))
         return
-    _print(found, limit if wrong or id is not None else 0)
+    _print(routing, limit if wrong or id is not None else 0)
     if html:
         show(f"page: {html}")
 
 
-def _print(found: Why, limit: int) -> None:
+def _print(routing: Why, limit: int) -> None:
     from rich.markup import escape
 
-    title = f"{found.dataset} after stage {found.stage}: {found.asked} questions, {found.method}"
+    title = f"{routing.dataset} after stage {routing.stage}: {routing.asked} questions, {routing.method}"
     subspaces = table("subspace", "trained on", numbers=("questions", "score %"), title=title)
-    names = {subspace.name: subspace.name + " *" * subspace.own for subspace in found.subspaces}
-    for subspace in found.subspaces:
+    names = {subspace.name: subspace.name + " *" * subspace.own for subspace in routing.subspaces}
+    for subspace in routing.subspaces:
         trained = escape("\n".join(map(str, subspace.trained)))
         score = "" if subspace.score is None else f"{subspace.score:.1f}"
         subspaces.add_row(names[subspace.name], trained, str(subspace.questions), score)
-    show(subspaces, f"* trained on {found.dataset}. {found.verdict}")
-    if not found.recorded:
+    show(subspaces, f"* trained on {routing.dataset}. {routing.verdict}")
+    if not routing.recorded:
         show("Cosines were not recorded by the version of fcit that made these predictions.")
     tasks = {
         subspace.name: ", ".join(entry.task for entry in subspace.trained)
-        for subspace in found.subspaces
+        for subspace in routing.subspaces
     }
-    for question in found.questions[:limit]:
+    for question in routing.questions[:limit]:
         _print_question(question, names, tasks)
     if not limit:
         show("--wrong shows these questions, --id ID any other.")
-    elif (more := len(found.questions) - limit) > 0:
+    elif (more := len(routing.questions) - limit) > 0:
         show(f"{more} more questions are not shown (--limit).")
 
 

@@ -111,19 +111,19 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     stage: from 1 (default: the last evaluated). Raises FcitError where the run does not route by
     identity tokens, or has no such dataset, stage or question.
     """
-    found, experiment = run_data.read_run(run.folder), Experiment(run.config)
+    data, experiment = run_data.read_run(run.folder), Experiment(run.config)
     if not experiment.method.identity:
         raise FcitError(
-            f"{run.folder}: {found.method} does not route questions by identity tokens, so there is no "
+            f"{run.folder}: {data.method} does not route questions by identity tokens, so there is no "
             "choice of a subspace to explain"
         )
-    if dataset not in found.datasets:
-        raise FcitError(f"{dataset}: not in this run; choose from {', '.join(found.datasets)}")
-    stage = stage or len(found.matrix)
-    rows = run_data.predictions(found, dataset, stage) if stage else []
+    if dataset not in data.datasets:
+        raise FcitError(f"{dataset}: not in this run; choose from {', '.join(data.datasets)}")
+    stage = stage or len(data.matrix)
+    rows = run_data.predictions(data, dataset, stage) if stage else []
     if not rows:
-        raise FcitError(_missing(found, dataset, stage))
-    trained = trainers([entry for entry in found.rounds if entry.stage <= stage])
+        raise FcitError(_missing(data, dataset, stage))
+    trained = trainers([entry for entry in data.rounds if entry.stage <= stage])
     tasks = [task for part in experiment.training_setting.stages for task in part.tasks]
     trained_on = {name: [entry.task for entry in entries] for name, entries in trained.items()}
     own = adapters_by_dataset(trained_on, tasks).get(dataset, set())
@@ -139,11 +139,11 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         known = ", ".join(row.question_id for row in rows[:5])
         raise FcitError(f"{dataset}: no question {id!r} after stage {stage}; ids are {known}, ...")
     names = sorted({*trained, *rows[0].activation}, key=lambda name: (len(name), name))
-    root = Path(run.config.data.root or found.data)
+    root = Path(run.config.data.root or data.data)
     images = tuple(map(Path, run.config.data.images))
     return Why(
         str(run.folder),
-        found.method,
+        data.method,
         dataset,
         stage,
         len(rows),
@@ -159,32 +159,33 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
 
 def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, ...]]:
     """Who trained each subspace in some rounds of the log, by subspace, then by task."""
-    found: dict[str, dict[str, tuple[set[int], set[tuple[int, int]]]]] = {}
+    turns: dict[str, dict[str, list[tuple[int, tuple[int, int]]]]] = {}
     for entry in rounds:
         for client, task, names in zip(entry.clients, entry.tasks, entry.subspaces, strict=True):
             for name in names.split(","):
-                clients, at = found.setdefault(name, {}).setdefault(task, (set(), set()))
-                clients.add(client)
-                at.add((entry.stage, entry.round))
+                turn = client, (entry.stage, entry.round)
+                turns.setdefault(name, {}).setdefault(task, []).append(turn)
     return {
         name: tuple(
-            Trainers(task, tuple(sorted(clients)), tuple(sorted(at)))
-            for task, (clients, at) in tasks.items()
+            Trainers(task, *(tuple(sorted(set(column))) for column in zip(*rows, strict=True)))
+            for task, rows in tasks.items()
         )
-        for name, tasks in found.items()
+        for name, tasks in turns.items()
     }
 
 
 def _missing(run: run_data.RunData, dataset: str, stage: int) -> str:
     if run.setting_of("evaluation", "where") == "clients":
         return f"{run.path}: its clients scored their own test samples; there are no predictions"
-    have = [
+    stages = [
         path.parent.name
         for path in sorted(run.path.glob(f"predictions/*/{dataset}.jsonl"))
         if path.parent.name.isdecimal()
     ]
-    said = f"there are some after stage {', '.join(have)}" if have else "the run is not that far"
-    return f"{run.path}: no predictions of {dataset} after stage {stage}; {said}"
+    hint = (
+        f"there are some after stage {', '.join(stages)}" if stages else "the run is not that far"
+    )
+    return f"{run.path}: no predictions of {dataset} after stage {stage}; {hint}"
 
 
 def _subspace(
@@ -220,7 +221,7 @@ def _spans(numbers: Sequence[int]) -> str:
     return ", ".join(f"{part[0]}-{part[-1]}" if len(part) > 1 else f"{part[0]}" for part in parts)
 
 
-def write_page(found: Why, out: Path, limit: int) -> None:
+def write_page(routing: Why, out: Path, limit: int) -> None:
     """Write one self-contained HTML page with the first questions and their images."""
     from jinja2 import Environment, StrictUndefined
 
@@ -232,8 +233,8 @@ def write_page(found: Why, out: Path, limit: int) -> None:
     )
     pictures = [
         embedded_image(Path(question.image).parent, Path(question.image).name)
-        for question in found.questions[:limit]
+        for question in routing.questions[:limit]
     ]
-    subspaces = {subspace.name: subspace for subspace in found.subspaces}
-    cards = list(zip(found.questions, pictures, strict=False))
-    write_text(out, template.render(why=found, cards=cards, subspaces=subspaces, most=SHOWN))
+    subspaces = {subspace.name: subspace for subspace in routing.subspaces}
+    cards = list(zip(routing.questions, pictures, strict=False))
+    write_text(out, template.render(why=routing, cards=cards, subspaces=subspaces, most=SHOWN))
