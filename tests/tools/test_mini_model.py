@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from fcit.models import CHECKPOINTS
 from tools.mini_models import architecture as mini
 from tools.mini_models.losses import LmmBatch, layout, lmm_hidden
 
-CHECKPOINTS = Path(mini.__file__).parent / "checkpoints"
 STRINGS = (
     "red star 0.15",
     "What is it?\nA) one\n\tB) two",
