@@ -18,7 +18,7 @@ import handmade
 if TYPE_CHECKING:
     import uvicorn
 
-    from fcit.use.serve.questions import Question
+    from fcit.use.serve.requests import Question
 
 
 @pytest.fixture(scope="session")
@@ -66,8 +66,8 @@ def stand_in(extra: None):
 
     from fcit.use.serve.answerer import Reply
     from fcit.use.serve.app import Served, build
-    from fcit.use.serve.limits import Limits
-    from fcit.use.serve.protocol import patient
+    from fcit.use.serve.network import header_timeout
+    from fcit.use.serve.requests import Limits
 
     @contextmanager
     def make(
@@ -100,7 +100,7 @@ def stand_in(extra: None):
         )
         config = uvicorn.Config(
             build(answer, served, bounds, key),
-            http=patient(bounds.patience),
+            http=header_timeout(bounds.patience),
             ws="none",
             log_level="critical",
             access_log=False,

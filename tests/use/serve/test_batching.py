@@ -12,7 +12,7 @@ pytest.importorskip("starlette", reason="the extra fcit[serve] is not installed"
 
 from fcit.types import FcitError
 from fcit.use.serve.batching import Batcher
-from fcit.use.serve.refusal import Refusal
+from fcit.use.serve.requests import Refusal
 
 
 class Slow:
@@ -83,18 +83,18 @@ def test_generation_stops_at_the_next_token(lmm, picture) -> None:
 def test_the_server_keeps_nothing_and_sets_the_longest_answer(made, picture) -> None:
     import handmade
     from fcit.use.serve.answerer import Answerer, Reply
-    from fcit.use.serve.questions import Question
+    from fcit.use.serve.requests import Question
 
     answerer = Answerer(made, tokens=2)
     (got,) = answerer([Question(handmade.PROMPTS[0], picture.read_bytes(), 10**9)])
     assert isinstance(got, Reply) and (got.tokens, got.ended) == (2, False)
-    assert not answerer.site.model.cache.memory and not answerer.site.model.cache.bytes_held
-    assert not answerer.site.encoder.cache
+    assert not answerer.worker.model.cache.memory and not answerer.worker.model.cache.bytes_held
+    assert not answerer.worker.encoder.cache
 
 
 def test_an_image_that_the_model_refuses_is_told_without_where_it_lies_here(made, picture) -> None:
     from fcit.use.serve.answerer import Answerer
-    from fcit.use.serve.questions import Question
+    from fcit.use.serve.requests import Question
 
     class Refusing:
         image_token = "<image>"
@@ -103,6 +103,6 @@ def test_an_image_that_the_model_refuses_is_told_without_where_it_lies_here(made
             raise ValueError("too thin")
 
     answerer = Answerer(made)
-    answerer.site.model.images.processor = Refusing()
+    answerer.worker.model.images.processor = Refusing()
     with pytest.raises(FcitError, match=r"^the model takes no image of 64 x 64 pixels: too thin$"):
         answerer([Question("What?", picture.read_bytes())])

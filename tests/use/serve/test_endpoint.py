@@ -68,7 +68,7 @@ def test_other_methods_answer_too(
     method: str, extra: None, table: dict, picture: Path, tmp_path: Path
 ) -> None:
     from fcit.use.serve.answerer import Answerer, Reply
-    from fcit.use.serve.questions import Question
+    from fcit.use.serve.requests import Question
 
     run = handmade.run(tmp_path / "run", table, method)
     want = run.answer(picture, handmade.PROMPTS[0])

@@ -14,54 +14,56 @@ from fcit.rounds.client import Data
 from fcit.rounds.evaluate import complete
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
-from fcit.use.serve.questions import Question
-from fcit.use.serve.refusal import Refusal
+from fcit.use.serve.requests import Question, Refusal
 from fcit.worker.model import ModelWorker
 
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: its text, the tokens of question and answer, whether it ended by itself, and how
-    much each adapter gave (by name; nothing where the method does not route)."""
+    """The answer to one question."""
 
     text: str
     question: int
+    """Tokens of the question."""
     tokens: int
+    """Tokens of the answer."""
     ended: bool
+    """Whether it ended by itself (not at its limit)."""
     activation: dict[str, float]
+    """Adapter -> its activation factor; empty where the method does not route."""
 
 
 class Answerer:
-    """Called with questions, it gives a Reply or a Refusal for each. For one thread at a time.
+    """A function from questions to a Reply or a Refusal for each; for one thread at a time.
 
-    Prompts, images and their features are gone when a batch is answered. tokens: of an answer at most.
+    Prompts, images and their features are deleted after each batch. tokens: the most in an answer.
     """
 
     def __init__(self, run: Run, tokens: int = 512):
-        part = run.config.model.model_copy(update={"cache_features": False})
-        self.site = ModelWorker(run.config.model_copy(update={"model": part}))
-        self.site.place(run.state)
-        sizes = self.site.model.model.config.get_text_config()
-        self.room = int(sizes.max_position_embeddings)
-        self.usual, self.tokens = run.config.evaluation.max_new_tokens, tokens
-        grey = io.BytesIO()
-        Image.new("RGB", (32, 32), "grey").save(grey, "PNG")
-        for found in self([Question("What is this?", grey.getvalue(), 1)]):
-            if isinstance(found, Refusal):
-                raise found
+        section = run.config.model.model_copy(update={"cache_features": False})
+        self.worker = ModelWorker(run.config.model_copy(update={"model": section}))
+        self.worker.place(run.state)
+        sizes = self.worker.model.model.config.get_text_config()
+        self.context = int(sizes.max_position_embeddings)
+        self.default, self.tokens = run.config.evaluation.max_new_tokens, tokens
+        file = io.BytesIO()
+        Image.new("RGB", (32, 32), "gray").save(file, "PNG")
+        (reply,) = self([Question("What is this?", file.getvalue(), 1)])  # fail now, not later
+        if isinstance(reply, Refusal):
+            raise FcitError(f"{run.folder}: {reply.detail}")
 
     def __call__(
         self, questions: Sequence[Question], wanted: Callable[[], bool] | None = None
     ) -> list[Reply | Exception]:
-        """Answer a batch, as far as `wanted` says that anybody waits. Raises FcitError where the run
-        cannot be asked at all."""
+        """Answer a batch, for as long as `wanted` returns True. Raises FcitError where the run cannot
+        answer at all."""
         with TemporaryDirectory(prefix="fcit-serve-") as folder:
             try:
                 return self._batch(questions, Path(folder), wanted)
             finally:
-                self.site.model.cache.forget()
-                if self.site.method.identity:
-                    self.site.encoder.cache.clear()
+                self.worker.model.cache.forget()
+                if self.worker.method.identity:
+                    self.worker.encoder.cache.clear()
 
     def _batch(
         self, questions: Sequence[Question], folder: Path, wanted: Callable[[], bool] | None
@@ -69,42 +71,43 @@ class Answerer:
         images = [folder / str(at) for at in range(len(questions))]
         for path, question in zip(images, questions, strict=True):
             path.write_bytes(question.image)
-        asked = list(zip(questions, images, strict=True))
-        lengths = [self._length(question.prompt, path) for question, path in asked]
-        fitting = [at for at, length in enumerate(lengths) if length < self.room]
+        pairs = zip(questions, images, strict=True)
+        lengths = [self._length(question.prompt, path) for question, path in pairs]
+        fitting = [at for at, length in enumerate(lengths) if length < self.context]
         samples = [Sample("", "", "", questions[at].prompt, ("",)) for at in fitting]
         data = Data(samples, [images[at] for at in fitting])
         limits = [
-            min(questions[at].limit or self.usual, self.tokens, self.room - lengths[at])
+            min(questions[at].limit or self.default, self.tokens, self.context - lengths[at])
             for at in fitting
         ]
         replies = iter(self._replies(data, limits, wanted) if fitting else [])
         return [
-            next(replies) if length < self.room else self._too_long(length) for length in lengths
+            next(replies) if length < self.context else self._too_long(length) for length in lengths
         ]
 
     def _replies(
         self, data: Data, limits: Sequence[int], wanted: Callable[[], bool] | None
     ) -> list[Reply]:
-        site = self.site
-        encoder = site.encoder if site.method.identity else None
-        completions = complete(site.model, encoder, site.method, site.placed, data, limits, wanted)
+        worker = self.worker
+        encoder = worker.encoder if worker.method.identity else None
         return [
-            Reply(said.text, said.question, said.tokens, said.ended, route.activation)
-            for said, route in completions
+            Reply(answer.text, answer.question, answer.tokens, answer.ended, route.activation)
+            for answer, route in complete(
+                worker.model, encoder, worker.method, worker.placed, data, limits, wanted
+            )
         ]
 
     def _length(self, prompt: str, image: Path) -> int:
-        """How many tokens a question takes, its image's included. Raises FcitError where the model takes
-        no such image; whoever asks is not told under which name it lies here."""
-        model = self.site.model
+        """A question's number of tokens, its image's included. Raises FcitError, without the temporary
+        file's name, where the model takes no such image."""
+        model = self.worker.model
         try:
-            (seen,) = model.features([image])
+            (features,) = model.features([image])
         except FcitError as error:
             raise FcitError(str(error).removeprefix(f"{image}: ")) from None
-        text = model.chat.question(prompt, seen.text)
+        text = model.chat.question(prompt, features.text)
         return model.chat.encode([text])["input_ids"].shape[1]
 
     def _too_long(self, length: int) -> Refusal:
-        said = f"the question takes {length} tokens; the model has room for {self.room} in all"
-        return Refusal(400, said, "context_length_exceeded", "messages")
+        message = f"the question has {length} tokens; the model has room for {self.context} in all"
+        return Refusal(400, message, "context_length_exceeded", "messages")

@@ -18,6 +18,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -25,10 +26,8 @@ from starlette.routing import Route
 from fcit.types import FcitError
 from fcit.use.serve.answerer import Reply
 from fcit.use.serve.batching import Batcher
-from fcit.use.serve.guard import Guard
-from fcit.use.serve.limits import Limits
-from fcit.use.serve.questions import Question, parse, picture
-from fcit.use.serve.refusal import Refusal
+from fcit.use.serve.network import Guard
+from fcit.use.serve.requests import Limits, Question, Refusal, check_image, error_response, parse
 
 Answer = Callable[[Sequence[Question], Callable[[], bool]], Sequence[Reply | Exception]]
 
@@ -38,21 +37,24 @@ DECODED = 2
 
 @dataclass(frozen=True)
 class Served:
-    """What is served: the model's name, the tasks that trained each adapter, what is known of the run
-    (method, setting), when it was made (seconds since 1970), the hosts it listens as, and the names of
-    proxies in front of it."""
+    """What is served."""
 
     name: str
+    """The model's name in requests."""
     trained_by: Mapping[str, Sequence[str]]
+    """Adapter -> the tasks that trained it."""
     facts: Mapping[str, str]
+    """The run's method and setting."""
     created: int = 0
+    """When the run was made, in seconds since 1970."""
     hosts: frozenset[str] = frozenset()
+    """Host names that the server listens as."""
     names: frozenset[str] = frozenset()
+    """Host names of proxies in front of it."""
 
 
 def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Starlette:
-    """The application. `answer` is called in a thread of its own, with questions and with what says
-    whether anybody still waits; `key`: what clients must show, if anything."""
+    """The application. `answer` is called as `Batcher` says; clients must show `key`, if there is one."""
     batcher = Batcher(answer, limits.batch, limits.window / 1000, limits.waiting)
     decoding = asyncio.Semaphore(DECODED)
     page, policy = _page()
@@ -61,44 +63,49 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok", "inside": batcher.held})
+        return JSONResponse({"status": "ok", "inside": batcher.in_progress})
 
     async def models(request: Request) -> Response:
-        _admit(request, key)
+        _check_key(request, key)
         return JSONResponse({"object": "list", "data": [_model(served)]})
 
     async def model(request: Request) -> Response:
-        _admit(request, key)
+        _check_key(request, key)
         name = request.path_params["name"]
         if name != served.name:
             raise Refusal(404, f"there is no model {name!r} here", "model_not_found", "model")
         return JSONResponse(_model(served))
 
     async def complete(request: Request) -> Response:
-        _admit(request, key)
+        _check_key(request, key)
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refusal(415, "the body must be sent as application/json", "content_type")
         with batcher.place():
             body = await _body(request, limits)
-            asked, question = await asyncio.to_thread(parse, body, served.name, limits)
+            chat, question = await asyncio.to_thread(parse, body, served.name, limits)
             del body
             async with decoding:
-                await asyncio.to_thread(picture, question.image, limits)
+                await asyncio.to_thread(check_image, question.image, limits)
             reply = await _unless_gone(request, batcher.ask(question, limits.timeout))
-        name = f"chatcmpl-{secrets.token_hex(12)}"
-        if asked.stream:
-            counted = bool(asked.stream_options and asked.stream_options.include_usage)
-            chunks = _chunks(name, served, reply, counted)
-            return StreamingResponse(chunks, media_type="text/event-stream")
-        return JSONResponse(_completion(name, served, reply))
+        head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": served.name,
+        }
+        about = {"activation": reply.activation, "trained_by": served.trained_by}
+        if not chat.stream:
+            return JSONResponse(_completion(head, reply, about))
+        counted = bool(chat.stream_options and chat.stream_options.include_usage)
+        events = _events(head, reply, about, counted)
+        return StreamingResponse(events, media_type="text/event-stream")
 
     @asynccontextmanager
-    async def life(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(batcher.close)
 
-    app = Starlette(
+    return Starlette(
         routes=[
             Route("/", home),
             Route("/health", health),
@@ -106,52 +113,58 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
             Route("/v1/models/{name}", model),
             Route("/v1/chat/completions", complete, methods=["POST"]),
         ],
-        exception_handlers={
-            Refusal: _refused,
-            HTTPException: _no_such,
-            FcitError: _cannot,
-            ClientDisconnect: _gone,
-            Exception: _broken,
-        },
-        lifespan=life,
+        middleware=[Middleware(Guard, hosts=served.hosts, names=served.names)],
+        exception_handlers=dict.fromkeys(
+            (HTTPException, FcitError, ClientDisconnect, Exception), _error
+        ),
+        lifespan=lifespan,
     )
-    app.add_middleware(Guard, hosts=served.hosts, names=served.names)
-    return app
 
 
-def _admit(request: Request, key: str) -> None:
+async def _error(request: Request, error: Exception) -> Response:
+    """Every error, also Starlette's own (404, 405), in OpenAI's form."""
+    if isinstance(error, FcitError):
+        error = Refusal(400, str(error), "cannot_answer")
+    elif not isinstance(
+        error, HTTPException
+    ):  # of a client that has gone, nobody reads the response
+        error = Refusal(500, "internal error of the server", "internal_error")
+    return error_response(error)
+
+
+def _check_key(request: Request, key: str) -> None:
     """Raise Refusal (401) unless the request shows the key."""
     kind, _, shown = request.headers.get("authorization", "").partition(" ")
-    right = hmac.compare_digest(shown.strip().encode(), key.encode())
-    if key and not (right and kind.lower() == "bearer"):
-        raise Refusal(401, "this server wants a key: Authorization: Bearer KEY", "invalid_api_key")
+    equal = hmac.compare_digest(shown.strip().encode(), key.encode())
+    if key and not (equal and kind.lower() == "bearer"):
+        raise Refusal(401, "this server needs a key: Authorization: Bearer KEY", "invalid_api_key")
 
 
 async def _body(request: Request, limits: Limits) -> bytes:
-    """The body, given up as soon as it is too large or too slow."""
-    said = f"the body is larger than {limits.body} bytes"
+    """The body. Raises Refusal as soon as it is too large or too slow."""
+    too_large = Refusal(413, f"the body is larger than {limits.body} bytes", "body_too_large")
     if int(request.headers.get("content-length") or 0) > limits.body:
-        raise Refusal(413, said, "body_too_large")
+        raise too_large
     body = bytearray()
     try:
         async with asyncio.timeout(limits.patience):
             async for part in request.stream():
                 body += part
                 if len(body) > limits.body:
-                    raise Refusal(413, said, "body_too_large")
+                    raise too_large
     except TimeoutError:
         raise Refusal(408, "the body came too slowly", "timeout") from None
     return bytes(body)
 
 
 async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Reply]) -> Reply:
-    """The answer, given up as soon as the client is gone. Raises ClientDisconnect then."""
+    """The answer. Raises ClientDisconnect as soon as the client is gone."""
 
-    async def left() -> None:
+    async def disconnect() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    asking, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(left())
+    asking, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(disconnect())
     try:
         await asyncio.wait({asking, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not asking.done():
@@ -162,23 +175,50 @@ async def _unless_gone(request: Request, answer: Coroutine[Any, Any, Reply]) -> 
         leaving.cancel()
 
 
-# -- what is answered ------------------------------------------------------------------------------
+# -- OpenAI's forms --------------------------------------------------------------------------------
 
 
 def _model(served: Served) -> dict[str, Any]:
-    about = {**served.facts, "trained_by": served.trained_by}
     return {
         "id": served.name,
         "object": "model",
         "created": served.created,
         "owned_by": "fcit",
+        "fcit": {**served.facts, "trained_by": served.trained_by},
+    }
+
+
+def _completion(head: Mapping[str, Any], reply: Reply, about: Mapping[str, Any]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": reply.text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(reply)}
+    return {
+        **head,
+        "object": "chat.completion",
+        "choices": [choice],
+        "usage": _usage(reply),
         "fcit": about,
     }
 
 
-def _about(served: Served, reply: Reply) -> dict[str, Any]:
-    """The field that is fcit's own: how much each adapter gave, and who trained it."""
-    return {"activation": reply.activation, "trained_by": served.trained_by}
+def _events(
+    head: Mapping[str, Any], reply: Reply, about: Mapping[str, Any], counted: bool
+) -> Iterator[str]:
+    """The answer as server-sent events. Answers are made in batches, so the text is one piece."""
+
+    def event(choices: list[dict[str, Any]], **more: Any) -> str:
+        chunk = {**head, "object": "chat.completion.chunk", "choices": choices, **more}
+        return f"data: {json.dumps(chunk)}\n\n"
+
+    def choice(delta: dict[str, str], reason: str | None = None) -> list[dict[str, Any]]:
+        return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
+
+    yield event(choice({"role": "assistant", "content": ""}))
+    if reply.text:
+        yield event(choice({"content": reply.text}))
+    yield event(choice({}, _reason(reply)), fcit=about)
+    if counted:
+        yield event([], usage=_usage(reply))
+    yield "data: [DONE]\n\n"
 
 
 def _usage(reply: Reply) -> dict[str, int]:
@@ -189,79 +229,20 @@ def _usage(reply: Reply) -> dict[str, int]:
     }
 
 
-def _head(name: str, served: Served, kind: str) -> dict[str, Any]:
-    return {"id": name, "object": kind, "created": int(time.time()), "model": served.name}
-
-
-def _completion(name: str, served: Served, reply: Reply) -> dict[str, Any]:
-    message = {"role": "assistant", "content": reply.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(reply)}
-    return _head(name, served, "chat.completion") | {
-        "choices": [choice],
-        "usage": _usage(reply),
-        "fcit": _about(served, reply),
-    }
-
-
-def _chunks(name: str, served: Served, reply: Reply, counted: bool) -> Iterator[str]:
-    """The same as server-sent events. Answers are made in batches, so the text comes in one piece."""
-    head = _head(name, served, "chat.completion.chunk")
-
-    def event(delta: dict[str, str], reason: str | None = None, **more: Any) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
-        return f"data: {json.dumps({**head, 'choices': [choice], **more})}\n\n"
-
-    yield event({"role": "assistant", "content": ""})
-    if reply.text:
-        yield event({"content": reply.text})
-    yield event({}, _reason(reply), fcit=_about(served, reply))
-    if counted:
-        yield f"data: {json.dumps({**head, 'choices': [], 'usage': _usage(reply)})}\n\n"
-    yield "data: [DONE]\n\n"
-
-
 def _reason(reply: Reply) -> str:
     return "stop" if reply.ended else "length"
-
-
-# -- what goes wrong -------------------------------------------------------------------------------
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refusal)
-    return error.response()
-
-
-async def _no_such(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    said = {404: "there is nothing at this address", 405: "this address takes another method"}
-    refused = Refusal(error.status_code, said.get(error.status_code, error.detail)).response()
-    refused.headers.update(error.headers or {})
-    return refused
-
-
-async def _cannot(request: Request, error: Exception) -> Response:
-    return Refusal(400, str(error), "cannot_answer").response()
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)
-
-
-async def _broken(request: Request, error: Exception) -> Response:
-    return Refusal(500, "the server failed at this request", "internal_error").response()
 
 
 # -- the page --------------------------------------------------------------------------------------
 
 
 def _page() -> tuple[str, str]:
-    """The page, and the policy that lets it run its own script and style and nothing else."""
+    """The page, and a policy that allows its own script and style and nothing else."""
     text = (Path(__file__).parent / "page.html").read_text(encoding="utf-8")
 
     def digest(tag: str) -> str:
-        (inside,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
-        return base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.S)
+        return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest('script')}'; "

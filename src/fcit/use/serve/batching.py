@@ -1,4 +1,4 @@
-"""Questions that wait together are answered together: a queue, and one thread that works on it."""
+"""Questions that wait at the same time are answered in one batch, by one thread."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from fcit.use.serve.refusal import Refusal
+from fcit.use.serve.requests import Refusal
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 
 
-class Asked(Generic[Q, R]):
-    """A question, its reply to come, and whether nobody waits for it any more. (A future that is being
-    worked on cannot be cancelled, so that is said beside it.)"""
+class Waiting(Generic[Q, R]):
+    """A question and its future reply. A future that is being worked on cannot be cancelled; `gone` says
+    that nobody waits for it any more."""
 
     def __init__(self, question: Q):
         self.question, self.gone = question, False
@@ -27,104 +27,102 @@ class Asked(Generic[Q, R]):
 
 
 class Batcher(Generic[Q, R]):
-    """`answer` is called in one thread with 1 to `size` questions, and gives for each a reply or the
-    exception that stands for it. Its second argument tells it, while it works, whether anybody still
-    waits. A batch is closed `window` seconds after its first question, or when it is full. At most
-    `room` requests are inside at a time."""
+    """A queue of questions and the thread that answers them.
+
+    answer: called with 1 to `size` questions, returns a reply or an exception for each; its second
+    argument returns False once nobody waits. A batch is closed `window` seconds after its first question,
+    or when it is full. At most `capacity` requests are in progress at a time.
+    """
 
     def __init__(
         self,
         answer: Callable[[Sequence[Q], Callable[[], bool]], Sequence[R | Exception]],
         size: int,
         window: float,
-        room: int,
+        capacity: int,
     ):
-        self.answer, self.size, self.window, self.room = answer, size, window, room
-        self.held = 0
+        self.answer, self.size, self.window, self.capacity = answer, size, window, capacity
+        self.in_progress = 0
         self._closed = False
-        self._queue: queue.Queue[Asked[Q, R] | None] = queue.Queue()
+        self._queue: queue.Queue[Waiting[Q, R] | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
         self._thread.start()
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """One of the `room` places, for as long as it is open. Raises Refusal (429) when all are
-        taken, 503 once closed."""
+        """One of the places for requests, until the block ends. Raises Refusal: 429 when all are taken,
+        503 once closed."""
         if self._closed:
             raise _closing()
-        if self.held >= self.room:
-            raise Refusal(429, "too many requests at once; come again", "rate_limit_exceeded")
-        self.held += 1
+        if self.in_progress >= self.capacity:
+            raise Refusal(429, "too many requests at once; try again", "rate_limit_exceeded")
+        self.in_progress += 1
         try:
             yield
         finally:
-            self.held -= 1
+            self.in_progress -= 1
 
     async def ask(self, question: Q, timeout: float) -> R:
         """The reply to a question. Raises its exception, or Refusal (503) after `timeout` seconds."""
         if self._closed:
             raise _closing()
-        asked: Asked[Q, R] = Asked(question)
-        self._queue.put(asked)
+        waiting: Waiting[Q, R] = Waiting(question)
+        self._queue.put(waiting)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(asked.future), timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(waiting.future), timeout)
         except TimeoutError:
-            said = f"no answer within {timeout:g} seconds; come again"
-            raise Refusal(503, said, "timeout") from None
+            message = f"no answer within {timeout:g} seconds; try again"
+            raise Refusal(503, message, "timeout") from None
         finally:
-            asked.gone = True
+            waiting.gone = True
 
     def close(self) -> None:
-        """Give up what waits and what is being answered (503), and end the thread."""
+        """Give up all questions (503), and end the thread."""
         self._closed = True
         self._queue.put(None)
         self._thread.join()
 
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
-            batch = [
-                one for one in self._gather(first) if one.future.set_running_or_notify_cancel()
-            ]
-            self._reply(batch)
+            batch = self._gather(first)
+            self._reply([one for one in batch if one.future.set_running_or_notify_cancel()])
 
-    def _gather(self, first: Asked[Q, R]) -> list[Asked[Q, R]]:
+    def _gather(self, first: Waiting[Q, R]) -> list[Waiting[Q, R]]:
         batch, until = [first], time.monotonic() + self.window
         while len(batch) < self.size:
             try:
-                one = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+                waiting = self._queue.get(timeout=max(0.0, until - time.monotonic()))
             except queue.Empty:
                 break
-            if one is None:
+            if waiting is None:
                 self._queue.put(None)
                 break
-            batch.append(one)
+            batch.append(waiting)
         return batch
 
-    def _reply(self, batch: list[Asked[Q, R]]) -> None:
-        batch = [one for one in batch if not one.gone]
-        if not batch:
-            return
+    def _reply(self, batch: list[Waiting[Q, R]]) -> None:
+        batch = [waiting for waiting in batch if not waiting.gone]
 
         def wanted() -> bool:
-            return not self._closed and not all(one.gone for one in batch)
+            return not self._closed and not all(waiting.gone for waiting in batch)
 
-        found: Sequence[R | Exception] = ()
+        replies: Sequence[R | Exception] = ()
         try:
             if wanted():
-                found = self.answer([one.question for one in batch], wanted)
+                replies = self.answer([waiting.question for waiting in batch], wanted)
         except Exception as error:
             if len(batch) > 1:
-                for one in batch:  # one bad question must not spoil the others' answers
-                    self._reply([one])
+                for waiting in batch:  # one bad question must not spoil the others' answers
+                    self._reply([waiting])
                 return
-            found = [error]
-        if self._closed or not found:
-            found = [_closing()] * len(batch)
-        for one, reply in zip(batch, found, strict=True):
+            replies = [error]
+        if self._closed or not replies:
+            replies = [_closing()] * len(batch)
+        for waiting, reply in zip(batch, replies, strict=True):
             if isinstance(reply, Exception):
-                one.future.set_exception(reply)
+                waiting.future.set_exception(reply)
             else:
-                one.future.set_result(reply)
+                waiting.future.set_result(reply)
 
 
 def _closing() -> Refusal:

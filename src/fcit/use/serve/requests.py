@@ -1,0 +1,236 @@
+"""A chat completion request: one question about one image, or a refusal in OpenAI's form."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from fcit.models.images import ImageTooLargeError, open_image
+from fcit.types import FcitError
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class Refusal(HTTPException):
+    """A request that is not answered. `code` is a word for programs, `param` the field at fault."""
+
+    def __init__(
+        self, status: int, message: str, code: str | None = None, param: str | None = None
+    ):
+        headers = {"Retry-After": "1"} if status in (429, 503) else {}
+        headers |= {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+        super().__init__(status, message, headers)
+        self.code, self.param = code, param
+
+
+def error_response(error: HTTPException) -> JSONResponse:
+    """An error in OpenAI's form."""
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    default = "server_error" if error.status_code >= 500 else "invalid_request_error"
+    body = {
+        "message": error.detail,
+        "type": kinds.get(error.status_code, default),
+        "param": getattr(error, "param", None),
+        "code": getattr(error, "code", None),
+    }
+    return JSONResponse({"error": body}, error.status_code, error.headers)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one server. Raises FcitError naming the option where a value makes no sense."""
+
+    batch: int = 16
+    """Questions answered at once."""
+    window: float = 5.0
+    """Milliseconds a batch waits for more questions."""
+    waiting: int = 64
+    """Maximum concurrent requests (more get 429)."""
+    body: int = 8 << 20
+    """Bytes of a request."""
+    pixels: int = 36_000_000
+    """Pixels of an image after padding to a square."""
+    prompt: int = 4000
+    """Characters of a prompt."""
+    tokens: int = 512
+    """Tokens of an answer, whatever the request asks for."""
+    timeout: float = 120.0
+    """Seconds until a request without an answer is given up."""
+    patience: float = 15.0
+    """Seconds a client has to send its headers, and again its body."""
+    connections: int = 128
+    """Maximum open connections (more get 503)."""
+
+    def __post_init__(self) -> None:
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf") or (value == 0 and name != "window"):
+                least = "0 or more" if name == "window" else "above 0"
+                raise FcitError(f"--{name}: {value} must be {least}")
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt about an image."""
+
+    prompt: str
+    image: bytes
+    """The content of the image's file."""
+    limit: int | None = None
+    """Tokens of the answer (None: the server's default)."""
+
+
+class Strict(BaseModel):
+    """No conversion between types; unknown fields are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class ImageUrl(Strict):
+    """Where an image is."""
+
+    url: str
+
+
+class TextPart(Strict):
+    """Text in a message."""
+
+    type: Literal["text"]
+    text: str
+
+
+class ImagePart(Strict):
+    """An image in a message."""
+
+    type: Literal["image_url"]
+    image_url: ImageUrl
+
+
+class Message(Strict):
+    """One message of the conversation."""
+
+    role: str
+    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+
+
+class StreamOptions(Strict):
+    """Options of a streamed answer."""
+
+    include_usage: bool = False
+    """Whether the last chunk counts tokens."""
+
+
+Tokens = Annotated[int, Field(ge=1)]
+
+
+class ChatRequest(Strict):
+    """A chat completion request; `parse` looks at the fields that are not listed here."""
+
+    model_config = ConfigDict(extra="allow")
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "temperature": (0,),
+    "n": (1,),
+    "stop": ([],),
+    "tools": ([],),
+    "functions": ([],),
+    "tool_choice": ("none", "auto"),
+    "function_call": ("none", "auto"),
+    "response_format": ({"type": "text"},),
+    "logprobs": (False,),
+    "top_logprobs": (0,),
+    "logit_bias": ({},),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "modalities": (["text"],),
+    "audio": (),
+}
+"""Fields that would change the answer, and the values (besides null) that do not. Fields that cannot
+change a greedy answer (top_p, seed, user, ...) are ignored."""
+
+
+def parse(body: bytes, model: str, limits: Limits) -> tuple[ChatRequest, Question]:
+    """The request and its question; the image is not decoded yet (see `check_image`).
+
+    Raises Refusal: 400 for malformed requests, 404 for another model, 413 for too long a prompt, 422 for
+    what is well formed but not supported.
+    """
+    try:
+        request = ChatRequest.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        field = ".".join(map(str, first["loc"]))
+        code = "invalid_json" if first["type"] == "json_invalid" else "invalid_type"
+        raise Refusal(400, f"{field or 'body'}: {first['msg']}", code, field or None) from None
+    if request.model != model:
+        message = f"there is no such model here; it is {model!r}"
+        raise Refusal(404, message, "model_not_found", "model")
+    for key, value in (request.model_extra or {}).items():
+        values = NEUTRAL.get(key)
+        if values is not None and value is not None and value not in values:
+            advice = f"leave it out, or set {json.dumps(values[0])}" if values else "leave it out"
+            message = f"{key}: answers are greedy text; {advice}"
+            raise Refusal(422, message, "unsupported_value", key)
+    prompt, url = _only_message(request.messages)
+    if len(prompt) > limits.prompt:
+        message = f"the text has {len(prompt)} characters; the limit is {limits.prompt}"
+        raise Refusal(413, message, "prompt_too_long", "messages")
+    limit = request.max_completion_tokens or request.max_tokens
+    return request, Question(prompt, _decode(url), limit)
+
+
+def _only_message(messages: list[Message]) -> tuple[str, str]:
+    """The text and the image's address of the one message that is allowed."""
+    content, message = messages[0].content, ""
+    parts = [TextPart(type="text", text=content)] if isinstance(content, str) else content
+    text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
+    urls = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    if len(messages) > 1 or messages[0].role != "user":
+        message = "the model answers one instruction at a time: send one message, of role user"
+        raise Refusal(422, message, "single_turn", "messages")
+    if len(urls) != 1:
+        message = f"the model answers about one image; the message has {len(urls)}"
+        raise Refusal(422, message, "one_image", "messages")
+    if not text.strip():
+        raise Refusal(422, "the message has no text", "no_text", "messages")
+    return text, urls[0]
+
+
+def _decode(url: str) -> bytes:
+    """The bytes of a data: URL; nothing is ever fetched or opened."""
+    head, comma, data = url.partition(",")
+    if not head.startswith("data:") or not comma:
+        message = "images must be data: URLs (data:image/png;base64,...); nothing is fetched"
+        raise Refusal(422, message, "image_url", "messages")
+    try:
+        if head.endswith(";base64"):
+            return base64.b64decode(data, validate=True)
+    except ValueError:
+        pass
+    raise Refusal(400, "the image's data: URL is not valid base64", "image_url", "messages")
+
+
+def check_image(data: bytes, limits: Limits) -> None:
+    """Decode an image to see that it is whole; its size is checked before. Raises Refusal."""
+    try:
+        open_image(data, formats=FORMATS, max_pixels=limits.pixels)
+    except ImageTooLargeError:
+        message = f"the image, padded to a square, has more than {limits.pixels} pixels"
+        raise Refusal(413, message, "image_too_large", "messages") from None
+    except FcitError:
+        message = "the image cannot be decoded; send PNG, JPEG or WebP"
+        raise Refusal(400, message, "invalid_image", "messages") from None
