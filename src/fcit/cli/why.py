@@ -87,7 +87,8 @@ def _print(routing: Why, limit: int) -> None:
     for question in routing.questions[:limit]:
         _print_question(question, names, tasks)
     if not limit:
-        show("--wrong shows these questions, --id ID any other.")
+        wrong = "--wrong explains these questions, " if routing.misrouted else ""
+        show(f"{wrong}--id ID explains one.")
     elif (more := len(routing.questions) - limit) > 0:
         show(f"{more} more questions are not shown (--limit).")
 
