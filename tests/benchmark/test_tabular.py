@@ -90,7 +90,7 @@ def test_json_lines_and_a_second_dataset_of_a_folder(tmp_path, photos):
         (("a.png,?,b", "a.png,?"), "row 3: has 2 columns, but the header 3"),
         (("a.png,,b",), "row 2, column question: is empty"),
         (("a.png,?,  ",), "row 2, column answer: is empty"),
-        (("a.png,<image>,b",), "row 2, column question: asks nothing"),
+        (("a.png,<image>,b",), "row 2, column question: is empty"),
         (("../a.png,?,b",), "row 2, column image: '../a.png' leaves the folder of images"),
         (("/a.png,?,b",), "row 2, column image: '/a.png' leaves"),
         (('a.png,?,"b',), "row 2: not valid CSV"),
@@ -126,7 +126,7 @@ def test_a_header_without_the_columns_is_refused(tmp_path, header, said):
         ('{"image": "a.png", "question": "?"}', "line 2, column answer: is missing"),
         (
             '{"image": 3, "question": "?", "answer": "a"}',
-            "line 2, column image: must be text, not a n",
+            "line 2, column image: must be a path",
         ),
         (
             '{"image": "a", "question": "?", "answer": true}',
@@ -162,7 +162,7 @@ def test_nothing_is_left_of_an_import_that_cannot_be(tmp_path, photos, monkeypat
     refused("--test-share: 1.0 must lie between 0 and 1", test_share=1.0)
     refused("gone: no such folder", images=tmp_path / "gone")
     refused("all rows show the same image", rows=rows[:1] * 3)
-    monkeypatch.setattr(tabular, "write_json", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr("fcit.benchmark.datasets.write_json", lambda *_: (_ for _ in ()).throw(OSError("full")))
     refused("A cannot be written: full", rows=rows[:4])
     monkeypatch.undo()
     tabular.write(root, "A", rows[:4], photos)

@@ -6,9 +6,8 @@ import math
 import re
 import shutil
 import subprocess
-import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fcit.types import FcitError
@@ -31,20 +30,22 @@ def evaluate(
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    said, truths = _tokenized(predictions, references, reference_mode)
-    result = {index: [caption] for index, caption in enumerate(said)}
+    captions, truths = _tokenized(predictions, references, reference_mode)
+    result = {index: [caption] for index, caption in enumerate(captions)}
     truth = dict(enumerate(truths))
     corpus, each = Bleu(4).compute_score(truth, result, verbose=0)
-    scores = [(float(one), list(map(float, many))) for one, many in zip(corpus, each, strict=True)]
+    scores = [
+        (float(bleu), list(map(float, bleus))) for bleu, bleus in zip(corpus, each, strict=True)
+    ]
     if reference_mode:
-        scores.append(_meteor(said, truths))
+        scores.append(_meteor(captions, truths))
     corpus, each = Rouge().compute_score(truth, result)
     scores.append((float(corpus), list(map(float, each))))
     corpus, each = Cider().compute_score(truth, result)
     ceiling = math.inf if reference_mode else 1.0
-    scores.append((min(float(corpus), ceiling), [min(float(one), ceiling) for one in each]))
-    percent = 100 * sum(one for one, _ in scores) / len(scores)
-    means = [sum(many) / len(scores) for many in zip(*(many for _, many in scores), strict=True)]
+    scores.append((min(float(corpus), ceiling), [min(float(score), ceiling) for score in each]))
+    percent = 100 * sum(score for score, _ in scores) / len(scores)
+    means = [sum(many) / len(scores) for many in zip(*(each for _, each in scores), strict=True)]
     return percent, [min(100.0, 100 * mean) for mean in means]
 
 
@@ -56,12 +57,12 @@ def best_constant(candidates: Sequence[str], references: References, reference_m
     from pycocoevalcap.bleu.bleu_scorer import BleuScorer
     from pycocoevalcap.rouge.rouge import Rouge
 
-    said, truths = _tokenized(candidates, references, reference_mode)
+    captions, truths = _tokenized(candidates, references, reference_mode)
     bleu, rouge = BleuScorer(n=4), Rouge()
     for truth in truths:
-        bleu += (said[0], truth)
+        bleu += (captions[0], truth)
     totals: list[float] = []
-    for caption, cider in zip(said, ciders(said, truths), strict=True):
+    for caption, cider in zip(captions, ciders(captions, truths), strict=True):
         bleus, _ = bleu.retest([caption] * len(truths)).compute_score(option="closest")
         overlap = sum(float(rouge.calc_score([caption], truth)) for truth in truths) / len(truths)
         totals.append(sum(bleus) + overlap + (cider if reference_mode else min(cider, 1.0)))
@@ -77,7 +78,7 @@ def ciders(candidates: Sequence[str], references: References) -> list[float]:
 
     cooked = [[precook(caption, 4) for caption in truth] for truth in references]
     frequency = Counter(
-        gram for truth in cooked for gram in {gram for one in truth for gram in one}
+        gram for truth in cooked for gram in {gram for caption in truth for gram in caption}
     )
     documents = math.log(len(references))
 
@@ -92,25 +93,25 @@ def ciders(candidates: Sequence[str], references: References) -> list[float]:
         pairs = sum(count for gram, count in counts.items() if len(gram) == 2)
         return weights, [math.sqrt(square) for square in squares], pairs
 
-    truths = [[weighted(one) for one in truth] for truth in cooked]
-    found: list[float] = []
+    truths = [[weighted(caption) for caption in truth] for truth in cooked]
+    means: list[float] = []
     for candidate in candidates:
-        mine, norms, pairs = weighted(precook(candidate, 4))
+        weights, norms, pairs = weighted(precook(candidate, 4))
         total = 0.0
         for truth in truths:
-            for theirs, lengths, others in truth:
+            for other, lengths, others in truth:
                 dots = [0.0] * 4
-                for gram, weight in mine.items():
-                    if gram in theirs:
-                        dots[len(gram) - 1] += min(weight, theirs[gram]) * theirs[gram]
+                for gram, weight in weights.items():
+                    if gram in other:
+                        dots[len(gram) - 1] += min(weight, other[gram]) * other[gram]
                 cosines = [
-                    dot / (one * other) if one and other else dot
-                    for dot, one, other in zip(dots, norms, lengths, strict=True)
+                    dot / (norm * length) if norm and length else dot
+                    for dot, norm, length in zip(dots, norms, lengths, strict=True)
                 ]
                 penalty = math.exp(-((pairs - others) ** 2) / 72)
                 total += 10 * penalty * sum(cosines) / 4 / len(truth)
-        found.append(total / len(truths))
-    return found
+        means.append(total / len(truths))
+    return means
 
 
 def _tokenized(
@@ -118,12 +119,12 @@ def _tokenized(
 ) -> tuple[list[str], list[list[str]]]:
     flat = [*predictions, *(caption for truth in references for caption in truth)]
     tokens = _ptb(flat) if reference_mode else [" ".join(_words(text)) for text in flat]
-    said, rest = tokens[: len(predictions)], iter(tokens[len(predictions) :])
+    captions, rest = tokens[: len(predictions)], iter(tokens[len(predictions) :])
     truths = [[next(rest) for _ in truth] for truth in references]
     for number, truth in enumerate(truths, 1):
         if not any(truth):
             raise FcitError(f"captions: none of the references of test record {number} has a word")
-    return said, truths if reference_mode else [list(filter(None, truth)) for truth in truths]
+    return captions, truths if reference_mode else [list(filter(None, truth)) for truth in truths]
 
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
@@ -135,17 +136,25 @@ def _words(text: str) -> list[str]:
 
 def java() -> str:
     """The path of the Java runtime. Raises FcitError where there is none."""
-    found = shutil.which("java")
-    if not found:
+    path = shutil.which("java")
+    if not path:
         raise FcitError(
             "captions in reference mode need Java (PTB tokenizer, METEOR), and no java is on the "
             'path; install a Java runtime or score strictly (evaluation.scoring = "strict", or '
             "--mode strict)"
         )
-    return found
+    return path
 
 
-_JAVA_OPTIONS = ("-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Xmx2G")
+def _run_java(arguments: Sequence[str], lines: Iterable[str], what: str) -> list[str]:
+    """The lines that a Java program answers to the lines it is given."""
+    command = [java(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Xmx2G", *arguments]
+    text = "".join(f"{line}\n" for line in lines)
+    done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", check=False)
+    if done.returncode:
+        reason = " ".join(done.stderr.strip().splitlines()[-1:])
+        raise FcitError(f"captions: {what} failed under {command[0]}: {reason}")
+    return done.stdout.split("\n")[:-1]
 
 
 def _ptb(texts: Sequence[str]) -> list[str]:
@@ -153,51 +162,29 @@ def _ptb(texts: Sequence[str]) -> list[str]:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "captions.txt"
-        file.write_text("".join(" ".join(text.split()) + "\n" for text in texts), encoding="utf-8")
-        command = [java(), *_JAVA_OPTIONS, "-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer"]
-        options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8", str(file)]
-        done = subprocess.run([*command, *options], capture_output=True, check=False)
-    lines = done.stdout.decode("utf-8").split("\n")[:-1]
-    if done.returncode or len(lines) != len(texts):
-        reason = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise FcitError(
-            f"captions: the PTB tokenizer failed under {command[0]}: {' '.join(reason)}"
-        )
+    options = ["-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
+    arguments = ["-cp", str(jar), "edu.stanford.nlp.process.PTBTokenizer", *options]
+    lines = _run_java(arguments, (" ".join(text.split()) for text in texts), "the PTB tokenizer")
+    if len(lines) != len(texts):
+        raise FcitError(f"captions: the PTB tokenizer made {len(lines)} lines of {len(texts)}")
     dropped = set(ptbtokenizer.PUNCTUATIONS)
     return [" ".join(word for word in line.split() if word not in dropped) for line in lines]
 
 
-def _meteor(said: Sequence[str], truths: References) -> tuple[float, list[float]]:
+def _meteor(captions: Sequence[str], truths: References) -> tuple[float, list[float]]:
     """METEOR 1.5 (Denkowski and Lavie 2014): corpus score and every caption's."""
     from pycocoevalcap.meteor import meteor
 
     jar = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
-    options = ["-", "-", "-stdio", "-l", "en", "-norm"]
-    command = [java(), *_JAVA_OPTIONS, "-jar", str(jar), *options]
+    arguments = ["-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
+    fields = (
+        ["SCORE", *(text.replace("|||", " ") for text in (*truth, caption))]
+        for caption, truth in zip(captions, truths, strict=True)
+    )
+    statistics = _run_java(arguments, map(" ||| ".join, fields), "METEOR")
+    asked = " ||| ".join(["EVAL", *(line.strip() for line in statistics)])
     try:
-        with subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=jar.parent,
-            encoding="utf-8",
-        ) as process:
-            assert process.stdin and process.stdout
-            try:
-                statistics: list[str] = []
-                for caption, truth in zip(said, truths, strict=True):
-                    fields = [one.replace("|||", " ") for one in (*truth, caption)]
-                    process.stdin.write(" ||| ".join(["SCORE", *fields]) + "\n")
-                    process.stdin.flush()
-                    statistics.append(process.stdout.readline().strip())
-                process.stdin.write(" ||| ".join(["EVAL", *statistics]) + "\n")
-                process.stdin.flush()
-                each = [float(process.stdout.readline()) for _ in said]
-                return float(process.stdout.readline()), each
-            finally:
-                process.kill()
-    except (OSError, ValueError) as error:
-        raise FcitError(f"captions: METEOR failed under {command[0]}: {error}") from None
+        *each, corpus = map(float, _run_java(arguments, [asked], "METEOR"))
+    except ValueError as error:
+        raise FcitError(f"captions: METEOR failed: {error}") from None
+    return corpus, each

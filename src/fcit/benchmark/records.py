@@ -91,16 +91,16 @@ def test(record: dict[str, Any], at: int, name: str, answers: tuple[str, ...]) -
     return Sample(identifier(record, at), name, image(record.get("image")), prompt, answers)
 
 
-def image(value: Any) -> str:
-    """An image path in its plain form; RecordError where it would climb out of its folder.
+def image(value: Any, folder: str = "datasets/") -> str:
+    """An image path in its plain form; RecordError where it would leave its folder.
 
     Links are followed wherever they lead: who made the folder made them, often to another disk.
     """
     if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise RecordError("image: must be a path relative to datasets/")
+        raise RecordError(f"image: must be a path relative to {folder}")
     windows = PureWindowsPath(value)
     if windows.anchor or ".." in windows.parts:
-        raise RecordError(f"image: {value!r} leaves datasets/")
+        raise RecordError(f"image: {value!r} leaves {folder}")
     return str(PurePosixPath(value))
 
 

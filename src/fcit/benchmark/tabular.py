@@ -7,16 +7,16 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
-from fcit.benchmark.check import content
-from fcit.benchmark.datasets import DATASETS, find
-from fcit.benchmark.records import bare, json_lines, kind
-from fcit.files import write_json
+from fcit.benchmark import datasets, records
+from fcit.benchmark.check import Progress, content
+from fcit.benchmark.datasets import DATASETS
+from fcit.files import folder_aside
 from fcit.seeds import numpy_stream
-from fcit.types import FcitError
+from fcit.types import FcitError, Sample
 
 Form = Literal["csv", "jsonl"]
 COLUMNS = ("image", "question", "answer")
@@ -25,12 +25,14 @@ COLUMNS = ("image", "question", "answer")
 
 @dataclass(frozen=True)
 class TableRow:
-    """One question of a table. `number` is its row or line, from 1 (of a CSV, 1 is the header);
-    `image` starts at the folder of images, and `question` holds no placeholder for it."""
+    """One question of a table."""
 
     number: int
+    """Its row or line, from 1 (of a CSV, 1 is the header)."""
     image: str
+    """A path that starts at the folder of images."""
     question: str
+    """Without a placeholder for the image."""
     answer: str
 
 
@@ -51,16 +53,17 @@ def read(table: Path, form: Form) -> list[TableRow]:
     text. Raises FcitError naming the row and column at fault.
     """
     found: list[TableRow] = []
-    for number, fields in _csv(table) if form == "csv" else json_lines(table):
+    for number, fields in _csv(table) if form == "csv" else records.json_lines(table):
         place = f"{table}, {'row' if form == 'csv' else 'line'} {number}"
-        image, question, answer = (_text(place, fields, column) for column in COLUMNS)
-        windows = PureWindowsPath(image)
-        if windows.anchor or ".." in windows.parts or "\0" in image:
-            raise FcitError(f"{place}, column image: {image!r} leaves the folder of images")
-        question = bare(question)
-        if not question:
-            raise FcitError(f"{place}, column question: asks nothing")
-        found.append(TableRow(number, str(PurePosixPath(image)), question, answer))
+        try:
+            image = records.image(fields.get("image"), "the folder of images")
+            question = records.bare(records.text(fields, "question"))
+            answer = records.text(fields, "answer")
+        except records.RecordError as error:
+            raise FcitError(f"{place}, column {error}") from None
+        if not (question and answer.strip()):
+            raise FcitError(f"{place}, column {'answer' if question else 'question'}: is empty")
+        found.append(TableRow(number, image, question, answer))
     if not found:
         raise FcitError(f"{table}: holds no rows")
     return found
@@ -73,60 +76,55 @@ def write(
     images: Path,
     test_share: float = 0.2,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Imported:
     """Make the dataset `name` of a data folder from rows; it appears whole or not at all.
 
     Images are copied from the folder `images` to `datasets/<name>/`. About `test_share` of the rows
     become test records, drawn with `seed` by what their image shows, so that no test image is a
-    training image. `progress` hears (images done, twice the images: read, then copied). Raises
+    training image. `progress` is told (images done, twice the images: read, then copied). Raises
     FcitError for a name that is taken, for images that are missing or cannot be decoded (naming the
     first row), and where all rows show the same image.
     """
-    pictures, records = root / "datasets" / name, root / "instructions" / name
-    _validate(root, name, (pictures, records), images, test_share)
+    pictures, folder = root / "datasets" / name, root / "instructions" / name
+    _validate(root, name, (pictures, folder), images, test_share)
     first = {row.image: row for row in reversed(rows)}
     paths = dict.fromkeys(row.image for row in rows)
     total = 2 * len(paths)
     shown = _shown(images, list(paths), first, lambda done: progress and progress(done, total))
-    test = _test_images(rows, shown, test_share, seed, name)
-    asides = [path.with_name(f".{name}-{os.getpid()}.unfinished") for path in (pictures, records)]
+    test_images = _test_images(rows, shown, test_share, seed, name)
+    samples: dict[bool, list[Sample]] = {False: [], True: []}
+    for row in rows:
+        image, answers = f"{name}/{row.image}", (row.answer,)
+        sample = Sample(str(row.number), name, image, row.question, answers)
+        samples[row.image in test_images].append(sample)
     try:
-        for done, image in enumerate(paths, len(paths) + 1):
-            copy = asides[0] / image
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(images / image, copy)
-            if progress:
-                progress(done, total)
-        taught = [_taught(name, row) for row in rows if row.image not in test]
-        asked = [_asked(name, row) for row in rows if row.image in test]
-        write_json(asides[1] / "train.json", taught)
-        write_json(asides[1] / "test.json", asked)
-        asides[0].rename(pictures)
-        try:
-            asides[1].rename(records)  # from here on the dataset is there
-        except OSError:
-            shutil.rmtree(pictures)
-            raise
+        with folder_aside(folder) as aside, folder_aside(pictures) as copies:
+            for done, image in enumerate(paths, len(paths) + 1):
+                copy = copies / image
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(images / image, copy)
+                if progress:
+                    progress(done, total)
+            dataset = replace(datasets.find(name), folder=aside.name)
+            dataset.write(root, "train", samples[False])
+            dataset.write(root, "test", samples[True])
     except OSError as error:
         raise FcitError(f"{root}: {name} cannot be written: {error}") from None
-    finally:
-        for aside in asides:
-            shutil.rmtree(aside, ignore_errors=True)
-    return Imported(len(taught), len(asked), len(paths))
+    return Imported(len(samples[False]), len(samples[True]), len(paths))
 
 
 def _validate(
-    root: Path, name: str, places: Sequence[Path], images: Path, test_share: float
+    root: Path, name: str, folders: Sequence[Path], images: Path, test_share: float
 ) -> None:
-    find(name)  # refuses what is no folder's name
+    datasets.find(name)  # refuses what is no folder's name
     if name in DATASETS or name in {row.folder for row in DATASETS.values()}:
         raise FcitError(f"{name!r} is a dataset of the benchmark; choose another name")
     if not 0 < test_share < 1:
         raise FcitError(f"--test-share: {test_share} must lie between 0 and 1")
     if not images.is_dir():
         raise FcitError(f"{images}: no such folder")
-    if taken := [str(place) for place in places if place.exists()]:
+    if taken := [str(folder) for folder in folders if folder.exists()]:
         raise FcitError(f"{' and '.join(taken)}: already there; choose another name or --out")
 
 
@@ -171,19 +169,6 @@ def _test_images(
     return {image for image, group in shown.items() if group in chosen}
 
 
-def _taught(name: str, row: TableRow) -> dict[str, Any]:
-    turns = (("human", f"<image>\n{row.question}"), ("gpt", row.answer))
-    said = [{"from": speaker, "value": text} for speaker, text in turns]
-    return {"id": str(row.number), "image": f"{name}/{row.image}", "conversations": said}
-
-
-def _asked(name: str, row: TableRow) -> dict[str, Any]:
-    image = f"{name}/{row.image}"
-    return {
-        "question_id": str(row.number), "image": image, "text": row.question, "answer": row.answer,
-    }  # fmt: skip
-
-
 def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a CSV file by their number; the header is row 1."""
     number = 0
@@ -216,15 +201,3 @@ def _header(place: str, cells: list[str]) -> list[str]:
         if header.count(column) > 1:
             raise FcitError(f"{place}: two columns {column}")
     return header
-
-
-def _text(place: str, fields: dict[str, Any], column: str) -> str:
-    value = fields.get(column)
-    if column != "image" and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, str):
-        state = f"must be text, not {kind(value)}" if column in fields else "is missing"
-        raise FcitError(f"{place}, column {column}: {state}")
-    if not value.strip():
-        raise FcitError(f"{place}, column {column}: is empty")
-    return value
