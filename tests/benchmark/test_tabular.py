@@ -162,7 +162,9 @@ def test_nothing_is_left_of_an_import_that_cannot_be(tmp_path, photos, monkeypat
     refused("--test-share: 1.0 must lie between 0 and 1", test_share=1.0)
     refused("gone: no such folder", images=tmp_path / "gone")
     refused("all rows show the same image", rows=rows[:1] * 3)
-    monkeypatch.setattr("fcit.benchmark.datasets.write_json", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    monkeypatch.setattr(
+        "fcit.benchmark.datasets.write_json", lambda *_: (_ for _ in ()).throw(OSError("full"))
+    )
     refused("A cannot be written: full", rows=rows[:4])
     monkeypatch.undo()
     tabular.write(root, "A", rows[:4], photos)

@@ -224,7 +224,7 @@ def _contents(
     first: dict[str, _Entry] = {}
     for entry in entries:
         first.setdefault(entry.image, entry)
-    found: dict[str, bytes] = {}
+    contents: dict[str, bytes] = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         warnings.simplefilter("ignore")  # Pillow's, of odd but readable images
         todo, done = iter(first.values()), 0
@@ -232,13 +232,13 @@ def _contents(
             paths = [datasets.locate(root, entry.image, images) for entry in batch]
             for entry, result in zip(batch, pool.map(content, paths), strict=True):
                 if isinstance(result, bytes):
-                    found[entry.image] = result
+                    contents[entry.image] = result
                 else:
                     report.problems.append(entry.problem(f"image {entry.image}: {result}"))
             done += len(batch)
             if progress:
                 progress(done, len(first))
-    return found
+    return contents
 
 
 def content(path: Path) -> bytes | str:

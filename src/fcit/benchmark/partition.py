@@ -61,12 +61,12 @@ def _filled(sizes: list[int], minimum: int) -> list[int]:
     """No size below `minimum`; what is missing is taken, one by one, from the largest."""
     sizes = list(sizes)
     largest = [(-size, client) for client, size in enumerate(sizes)]
-    heapify(largest)  # holds every client's present size, and old ones, which are passed over
+    heapify(largest)  # holds every client's present size, and old ones, holder are passed over
     for client, size in enumerate(sizes):
         for _ in range(minimum - size):
             while -largest[0][0] != sizes[largest[0][1]]:
                 heappop(largest)
-            for one, change in ((largest[0][1], -1), (client, 1)):
-                sizes[one] += change
-                heappush(largest, (-sizes[one], one))
+            for holder, change in ((largest[0][1], -1), (client, 1)):
+                sizes[holder] += change
+                heappush(largest, (-sizes[holder], holder))
     return sizes

@@ -53,13 +53,13 @@ def score(
             f"--dataset: {dataset!r} is none of {', '.join(DATASETS)}; the test file of a dataset of "
             f"your own stands in a folder of its name, instructions/{dataset}"
         )
-    found = datasets.find(dataset, folder.parent.parent, rules)
-    found.rule.require(mode)
+    known = datasets.find(dataset, folder.parent.parent, rules)
+    known.rule.require(mode)
     given = _predictions(predictions)
-    truths, ids = found.rule.key(truth, found.test_file, [name for name, _ in given], mode)
+    truths, ids = known.rule.key(truth, known.test_file, [name for name, _ in given], mode)
     _check(ids, truths, truth, predictions, mode)
     samples = [Sample(name, dataset, "", "", truths[name]) for name in ids]
-    result = found.score([text for _, text in given], samples, mode)
+    result = known.score([text for _, text in given], samples, mode)
     distinct = len(set(ids))
     missing, repeated = len(truths) - distinct, len(ids) - distinct
     return Scored(result.percent, len(ids), dataset, mode, len(truths), missing, repeated)
@@ -67,17 +67,17 @@ def score(
 
 def _predictions(path: Path) -> list[tuple[str, str]]:
     """Question ids, as text, and answers, in file order."""
-    found: list[tuple[str, str]] = []
+    predictions: list[tuple[str, str]] = []
     for number, row in records.json_lines(path):
         try:
             if "question_id" not in row:
                 raise records.RecordError("question_id: is missing")
-            found.append((records.identifier(row, number), records.text(row, "text")))
+            predictions.append((records.identifier(row, number), records.text(row, "text")))
         except records.RecordError as error:
             raise FcitError(f"{path}, line {number}: {error}") from None
-    if not found:
+    if not predictions:
         raise FcitError(f"{path}: holds no predictions")
-    return found
+    return predictions
 
 
 def _check(

@@ -42,9 +42,9 @@ def folders(root: Path) -> Iterator[tuple[Path, Task | None]]:
             f"Task{number}": Task(name, GROUPS.get(name, (name,)))
             for number, name in enumerate(names, 1)
         }
-        for place in sorted((root / PARTITIONS / kind).glob("*/*")):
-            if place.is_dir():
-                yield place, known.get(place.name) if _is_beta(place.parent.name) else None
+        for path in sorted((root / PARTITIONS / kind).glob("*/*")):
+            if path.is_dir():
+                yield path, known.get(path.name) if _is_beta(path.parent.name) else None
 
 
 def _is_beta(text: str) -> bool:
@@ -54,11 +54,11 @@ def _is_beta(text: str) -> bool:
         return False
 
 
-def client_files(place: Path) -> dict[int, Path]:
+def client_files(folder: Path) -> dict[int, Path]:
     """The client files of a folder by their number, in ascending order."""
     files = {
         int(path.stem[7:]): path
-        for path in place.glob("client_*.json")
+        for path in folder.glob("client_*.json")
         if path.stem[7:].isdecimal() and path.stem == f"client_{int(path.stem[7:])}"
     }
     return dict(sorted(files.items()))
@@ -67,18 +67,18 @@ def client_files(place: Path) -> dict[int, Path]:
 def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sample]] | None:
     """Every client's training samples of a task from the published split; None where absent.
 
-    Files of a capability mix datasets; a record's dataset is told by its image path (and, as
-    A-OKVQA and Grounding share COCO, by a box in what is said). Raises FcitError on malformed
+    Files of a capability mix datasets; a record's dataset is known by its image path (and, as
+    A-OKVQA and Grounding share COCO, by a box in its conversation). Raises FcitError on malformed
     files, and where the files are for another number of clients.
     """
-    place = folder(root, task, beta)
-    if place is None or not place.is_dir():
+    path = folder(root, task, beta)
+    if path is None or not path.is_dir():
         return None
-    files = client_files(place)
+    files = client_files(path)
     lacking = next((client for client in range(clients) if client not in files), None)
     if lacking is not None or len(files) != clients:
         raise FcitError(
-            f"{place}: a published split for {len(files)} clients, "
+            f"{path}: a published split for {len(files)} clients, "
             f"but federation.clients = {clients}; "
             + (
                 f"client_{lacking}.json is missing"

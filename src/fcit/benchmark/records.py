@@ -60,15 +60,15 @@ def training(record: dict[str, Any], at: int, name: str) -> Sample:
     turns = record.get("conversations")
     if not isinstance(turns, list) or not turns or len(turns) % 2:
         raise RecordError("conversations: must be a list of pairs of a human and a gpt turn")
-    said: list[str] = []
+    texts: list[str] = []
     for number, turn in enumerate(turns, 1):
         speaker = "human" if number % 2 else "gpt"
         field = f"conversations, turn {number}"
         if not isinstance(turn, dict) or turn.get("from") != speaker:
             raise RecordError(f'{field}: must be an object with "from": "{speaker}"')
-        said.append(text(turn, "value", f"{field}, "))
-    asked = [_prompt(text, "conversations") for text in said[::2]]
-    (prompt, answer), *more = zip(asked, said[1::2], strict=True)
+        texts.append(text(turn, "value", f"{field}, "))
+    prompts = [_prompt(text, "conversations") for text in texts[::2]]
+    (prompt, answer), *more = zip(prompts, texts[1::2], strict=True)
     return Sample(
         identifier(record, at), name, image(record.get("image")), prompt, (answer,), tuple(more)
     )
@@ -76,10 +76,10 @@ def training(record: dict[str, Any], at: int, name: str) -> Sample:
 
 def training_record(sample: Sample) -> dict[str, Any]:
     """A sample in the form that `training` reads; the image placeholder opens its first human turn."""
-    said = [("<image>\n" + sample.prompt, sample.answers[0]), *sample.more]
+    pairs = [("<image>\n" + sample.prompt, sample.answers[0]), *sample.more]
     turns = [
         {"from": speaker, "value": value}
-        for turn in said
+        for turn in pairs
         for speaker, value in zip(("human", "gpt"), turn, strict=True)
     ]
     return {"id": sample.id, "image": sample.image, "conversations": turns}
@@ -118,10 +118,10 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
                 yield value
     except (OSError, ValueError, RecursionError) as error:
         whole = read_json(path)  # says what is wrong, and where
-        said = (
+        reason = (
             error if isinstance(whole, list) else f"must hold a list of records, not {kind(whole)}"
         )
-        raise FcitError(f"{path}: {said}") from None
+        raise FcitError(f"{path}: {reason}") from None
     if not count:
         raise FcitError(f"{path}: holds no records")
 
@@ -186,8 +186,8 @@ def _decoded(file: TextIO, chunk: int) -> Iterator[Any]:
 
 def _gap(text: str, at: int) -> int:
     """Where the white space that begins at a place ends."""
-    found = _WHITE.match(text, at)
-    return found.end() if found else at
+    match = _WHITE.match(text, at)
+    return match.end() if match else at
 
 
 _WHITE = re.compile(r"[ \t\n\r]+")
@@ -199,14 +199,14 @@ def kind(value: Any) -> str:
     return "nothing" if value is None else kinds.get(type(value), "a number")
 
 
-def text(record: dict[str, Any], key: str, place: str = "") -> str:
+def text(record: dict[str, Any], key: str, where: str = "") -> str:
     """A field that holds text, or a number, which counts as text. Raises RecordError."""
     value = record.get(key)
     if isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         state = f"must be text, not {kind(value)}" if key in record else "is missing"
-        raise RecordError(f"{place}{key}: {state}")
+        raise RecordError(f"{where}{key}: {state}")
     return value
 
 
@@ -226,12 +226,12 @@ PLACEHOLDER = re.compile(r"\s*<image>\s*")
 
 def bare(text: str) -> str:
     """An instruction without what stands for its image."""
-    return PLACEHOLDER.sub(lambda found: "\n" if "\n" in found.group() else " ", text).strip()
+    return PLACEHOLDER.sub(lambda match: "\n" if "\n" in match.group() else " ", text).strip()
 
 
 def _prompt(text: str, field: str) -> str:
     """The instruction without image placeholders, wherever they stand."""
-    kept = bare(text)
-    if not kept:
+    prompt = bare(text)
+    if not prompt:
         raise RecordError(f"{field}: the instruction is empty")
-    return kept
+    return prompt

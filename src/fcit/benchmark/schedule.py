@@ -76,7 +76,7 @@ def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: 
         drawn = rng.choice(len(pool), setting.per_round, replace=False)
     else:
         raise FcitError(f"setting.sampling: {sampling!r}; there are derived and reference")
-    return sorted(pool[place] for place in drawn)
+    return sorted(pool[index] for index in drawn)
 
 
 def _round(setting: Setting, seed: int, sampling: Sampling, at: int, number: int) -> Round:

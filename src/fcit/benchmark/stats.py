@@ -47,27 +47,31 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class Stats:
-    """What one dataset is like; shares and chance are percent.
-
-    `prompts` counts distinct training prompts. `new` is the share of test prompts that no training
-    prompt of the dataset repeats word for word. `form` is the commonest last line of the training
-    prompts, `formed` its share; `shared` are the other datasets with the same one. `common` is the
-    commonest training answer (the first reference of a caption). `nearest` is empty without encoder.
-    """
+    """What one dataset is like; shares and chance are percent."""
 
     dataset: str
     train: int
     test: int
     prompts: int
+    """Distinct training prompts."""
     new: float
+    """The share of test prompts that no training prompt repeats word for word."""
     form: str
+    """The commonest last line of the training prompts."""
     formed: float
+    """Its share."""
     shared: tuple[str, ...]
+    """The other datasets with the same one."""
     answers: int
+    """Distinct training answers (the first reference of a caption)."""
     common: str
+    """The commonest training answer."""
     share: float
+    """Its share."""
     chance: float
+    """The score of the best constant answer."""
     nearest: Mapping[Kind, Neighbour] = field(default_factory=dict)
+    """Empty where datasets were not compared."""
 
 
 def collect(
@@ -91,19 +95,19 @@ def collect(
     wanted = datasets.present(root) if names is None else list(dict.fromkeys(names))
     if not wanted:
         raise FcitError(f"{root}: instructions/ holds none of the datasets' folders")
-    known = [datasets.find(name, root, rules) for name in wanted]
-    datasets.require(root, known, images)
-    found: list[Stats] = []
+    chosen = [datasets.find(name, root, rules) for name in wanted]
+    datasets.require(root, chosen, images)
+    facts: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
-    for done, dataset in enumerate(known, 1):
+    for done, dataset in enumerate(chosen, 1):
         train, test = (dataset.read(root, split) for split in ("train", "test"))
-        found.append(_alone(dataset, train, test, scoring))
+        facts.append(_alone(dataset, train, test, scoring))
         if embed:
             own[dataset.name] = tokens(embed, root, train[:SAMPLES], images)
         if progress:
             progress(done, len(wanted))
     near = nearest(own)
-    return [_among(one, found, near.get(one.dataset, {})) for one in found]
+    return [_among(stats, facts, near.get(stats.dataset, {})) for stats in facts]
 
 
 def tokens(
@@ -133,45 +137,45 @@ def nearest(own: Tokens) -> dict[str, dict[Kind, Neighbour]]:
         rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
         alike[kind] = rows @ rows.T
     alike["both"] = (alike["text"] + alike["image"]) / 2
-    found: dict[str, dict[Kind, Neighbour]] = {name: {} for name in names}
+    neighbours: dict[str, dict[Kind, Neighbour]] = {name: {} for name in names}
     for kind, cosines in alike.items():
         others = cosines - 3 * np.eye(len(names))  # below every cosine: nobody is his own neighbour
         for at, name in enumerate(names):
             best = int(others[at].argmax())
-            found[name][kind] = Neighbour(names[best], float(cosines[at, best]))
-    return found
+            neighbours[name][kind] = Neighbour(names[best], float(cosines[at, best]))
+    return neighbours
 
 
-def rows(found: Sequence[Stats]) -> list[tuple[str, ...]]:
+def rows(facts: Sequence[Stats]) -> list[tuple[str, ...]]:
     """The facts as lines of a table, in the order of COLUMNS."""
     return [
         (
-            one.dataset,
-            str(one.train),
-            str(one.test),
-            str(one.prompts),
-            f"{one.new:.0f} %",
-            one.form if one.formed == 100 else f"{one.form} ({one.formed:.0f} %)",
-            ", ".join(one.shared) or "-",
-            str(one.answers),
-            one.common,
-            f"{one.share:.1f} %",
-            f"{one.chance:.1f} %",
+            stats.dataset,
+            str(stats.train),
+            str(stats.test),
+            str(stats.prompts),
+            f"{stats.new:.0f} %",
+            stats.form if stats.formed == 100 else f"{stats.form} ({stats.formed:.0f} %)",
+            ", ".join(stats.shared) or "-",
+            str(stats.answers),
+            stats.common,
+            f"{stats.share:.1f} %",
+            f"{stats.chance:.1f} %",
         )
-        for one in found
+        for stats in facts
     ]
 
 
-def neighbours(found: Sequence[Stats]) -> list[tuple[str, ...]]:
+def neighbours(facts: Sequence[Stats]) -> list[tuple[str, ...]]:
     """Dataset, then its nearest other one and their cosine by text, image and both; [] without."""
     kinds: tuple[Kind, ...] = ("text", "image", "both")
     return [
         (
-            one.dataset,
-            *(f"{one.nearest[kind].dataset} {one.nearest[kind].cosine:.3f}" for kind in kinds),
+            stats.dataset,
+            *(f"{stats.nearest[kind].dataset} {stats.nearest[kind].cosine:.3f}" for kind in kinds),
         )
-        for one in found
-        if one.nearest
+        for stats in facts
+        if stats.nearest
     ]
 
 
@@ -198,12 +202,12 @@ def _alone(
     )
 
 
-def _among(one: Stats, all_of_them: Sequence[Stats], near: Mapping[Kind, Neighbour]) -> Stats:
+def _among(stats: Stats, facts: Sequence[Stats], near: Mapping[Kind, Neighbour]) -> Stats:
     shared = tuple(
-        other.dataset for other in all_of_them if other is not one and other.form == one.form
+        other.dataset for other in facts if other is not stats and other.form == stats.form
     )
-    return replace(one, shared=shared, nearest=near)
+    return replace(stats, shared=shared, nearest=near)
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole
+def _percent(count: int, whole: int) -> float:
+    return 100 * count / whole

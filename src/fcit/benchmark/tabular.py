@@ -52,21 +52,21 @@ def read(table: Path, form: Form) -> list[TableRow]:
     A CSV is UTF-8 with a header and commas; JSON lines hold an object each, whose numbers count as
     text. Raises FcitError naming the row and column at fault.
     """
-    found: list[TableRow] = []
+    rows: list[TableRow] = []
     for number, fields in _csv(table) if form == "csv" else records.json_lines(table):
-        place = f"{table}, {'row' if form == 'csv' else 'line'} {number}"
+        where = f"{table}, {'row' if form == 'csv' else 'line'} {number}"
         try:
             image = records.image(fields.get("image"), "the folder of images")
             question = records.bare(records.text(fields, "question"))
             answer = records.text(fields, "answer")
         except records.RecordError as error:
-            raise FcitError(f"{place}, column {error}") from None
+            raise FcitError(f"{where}, column {error}") from None
         if not (question and answer.strip()):
-            raise FcitError(f"{place}, column {'answer' if question else 'question'}: is empty")
-        found.append(TableRow(number, image, question, answer))
-    if not found:
+            raise FcitError(f"{where}, column {'answer' if question else 'question'}: is empty")
+        rows.append(TableRow(number, image, question, answer))
+    if not rows:
         raise FcitError(f"{table}: holds no rows")
-    return found
+    return rows
 
 
 def write(
@@ -132,20 +132,20 @@ def _shown(
     images: Path, paths: list[str], first: dict[str, TableRow], step: Callable[[int], Any]
 ) -> dict[str, bytes]:
     """A digest of what each image shows; FcitError naming the first row whose image is at fault."""
-    found: dict[str, bytes] = {}
+    digests: dict[str, bytes] = {}
     wrong: list[str] = []
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = pool.map(content, [images / path for path in paths])
         for done, (path, result) in enumerate(zip(paths, results, strict=True), 1):
             if isinstance(result, bytes):
-                found[path] = result
+                digests[path] = result
             else:
                 wrong.append(f"row {first[path].number}, column image: {path} {result}")
             step(done)
     if wrong:
         more = f" (and {len(wrong) - 1} more images)" if len(wrong) > 1 else ""
         raise FcitError(f"{images}: {wrong[0]}{more}")
-    return found
+    return digests
 
 
 def _test_images(
@@ -193,11 +193,11 @@ def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise FcitError(f"{table}, row {number + 1}: not valid CSV: {error}") from None
 
 
-def _header(place: str, cells: list[str]) -> list[str]:
+def _header(where: str, cells: list[str]) -> list[str]:
     header = [cell.strip() for cell in cells]
     for column in COLUMNS:
         if column not in header:
-            raise FcitError(f"{place}: no column {column}; there are {', '.join(header)}")
+            raise FcitError(f"{where}: no column {column}; there are {', '.join(header)}")
         if header.count(column) > 1:
-            raise FcitError(f"{place}: two columns {column}")
+            raise FcitError(f"{where}: two columns {column}")
     return header

@@ -48,8 +48,8 @@ def mini(
     from fcit import suite
     from fcit.recipe import config
 
-    part = {"size": size, "train": train, "test": test}
-    counts = config.validate({"data": part}, "fcit data mini").data.counts
+    section = {"size": size, "train": train, "test": test}
+    counts = config.validate({"data": section}, "fcit data mini").data.counts
     watch = Terminal()
     with watch.bar("mini suite", 12 * sum(counts)) as step:
         suite.write(folder, seed, *counts, progress=lambda done, _: step(done))
@@ -74,26 +74,26 @@ def check(
 
     watch = Terminal()
     with watch.bar("files", 1) as files, watch.bar("images", 1) as step:
-        found = checks.check(
+        report = checks.check(
             folder,
             progress=lambda done, total: step(done / max(total, 1)),
             images=images or (),
             reading=lambda done, total: files(done / max(total, 1)),
             rules=load(rule_files(rule), "--rule"),
         )
-    for name, parts in found.counts.items():
-        typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in parts.items()))
-    for place, share in found.published.items():
+    for name, counts in report.counts.items():
+        typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
+    for folder_name, split in report.published.items():
         typer.echo(
-            f"{place}: {share.task}, {share.clients} clients, {share.records} records "
-            f"({share.foreign} of them not among the {share.training} of the training files)"
+            f"{folder_name}: {split.task}, {split.clients} clients, {split.records} records "
+            f"({split.foreign} of them not among the {split.training} of the training files)"
         )
-    if found.absent:
-        typer.echo(f"not here: {', '.join(found.absent)}")
-    for problem in found.problems:
+    if report.absent:
+        typer.echo(f"not here: {', '.join(report.absent)}")
+    for problem in report.problems:
         typer.echo(": ".join(filter(None, (problem.file, problem.record, problem.what))))
-    if found.problems:
-        raise FcitError(f"{folder}: {len(found.problems)} problems, listed above")
+    if report.problems:
+        raise FcitError(f"{folder}: {len(report.problems)} problems, listed above")
     typer.echo("nothing wrong")
 
 
@@ -125,10 +125,12 @@ def import_table(
     rows = tabular.read(csv, "csv") if csv else tabular.read(jsonl or Path(), "jsonl")
     watch = Terminal()
     with watch.bar("images", 2 * len({row.image for row in rows})) as step:
-        made = tabular.write(
+        imported = tabular.write(
             out, name, rows, images, test_share, seed, progress=lambda done, _: step(done)
         )
-    typer.echo(f"{name}: {made.train} train, {made.test} test, {made.images} images in {out}")
+    typer.echo(
+        f"{name}: {imported.train} train, {imported.test} test, {imported.images} images in {out}"
+    )
 
 
 @data.command()
@@ -190,7 +192,7 @@ def stats(
     embed = worker.encoder.embed if tokens else None
     names = datasets.present(experiment.root)
     with watch.bar("datasets", len(names)) as step:
-        found = facts.collect(
+        results = facts.collect(
             experiment.root,
             names,
             mode,
@@ -200,9 +202,9 @@ def stats(
             experiment.rules,
         )
     if as_json:
-        typer.echo(json.dumps([asdict(one) for one in found], indent=1, ensure_ascii=False))
+        typer.echo(json.dumps([asdict(stats) for stats in results], indent=1, ensure_ascii=False))
     else:
-        _print_stats(found, f"{experiment.root}, {mode} scoring")
+        _print_stats(results, f"{experiment.root}, {mode} scoring")
 
 
 def _print_stats(found: list[Stats], title: str) -> None:

@@ -72,7 +72,7 @@ def write(
 ) -> None:
     """Write the mini suite to `root`: `train` and `test` samples a dataset, the same for one seed.
 
-    The folder appears whole or not at all. `progress` hears (samples done, samples in all). Raises
+    The folder appears whole or not at all. `progress` is told (samples done, samples in all). Raises
     `FcitError` for a root that holds anything, an unknown dataset name or a count below 1.
     """
     wanted = tuple(GENERATORS) if names is None else tuple(dict.fromkeys(names))

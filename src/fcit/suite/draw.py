@@ -161,7 +161,7 @@ def place(
     """
     left, top, right, bottom = within
     for _ in range(200):
-        found: list[Point] = []
+        spots: list[Point] = []
         for index, size in enumerate(sizes):
             for _ in range(40):
                 x = int(rng.integers(left, right - size + 1))
@@ -171,14 +171,14 @@ def place(
                     or a + other + gap <= x
                     or y + size + gap <= b
                     or b + other + gap <= y
-                    for (a, b), other in zip(found, sizes[:index], strict=True)
+                    for (a, b), other in zip(spots, sizes[:index], strict=True)
                 ):
-                    found.append((x, y))
+                    spots.append((x, y))
                     break
             else:
                 break
-        if len(found) == len(sizes):
-            return found
+        if len(spots) == len(sizes):
+            return spots
     raise AssertionError(f"no room for squares of {list(sizes)} pixels in {within}")
 
 
@@ -208,8 +208,8 @@ def text_width(words: str) -> int:
 def text(image: Image.Image, at: Point, words: str, colour: str | Colour = "black") -> Box:
     """Write one line in the bitmap font (capitals, digits, a few marks); returns its cells' box."""
     draw, tone = ImageDraw.Draw(image), rgb(colour)
-    for place, letter in enumerate(words.upper()):
-        x, y = at[0] + CELL * place + 1, at[1]
+    for index, letter in enumerate(words.upper()):
+        x, y = at[0] + CELL * index + 1, at[1]
         dots = [
             (x + right, y + down)
             for down, row in enumerate(GLYPHS[letter])

@@ -46,7 +46,7 @@ class Wordings:
 
 
 def wordings(text: str) -> Wordings:
-    """A line each; those of test prompts only begin with "test: "."""
+    """Wordings, one a line; those that only test prompts have begin with "test: "."""
     lines = [line.strip() for line in text.strip().splitlines()]
     only = "test: "
     return Wordings(
@@ -148,12 +148,12 @@ def spots(rng: np.random.Generator, count: int, cell: int) -> list[tuple[draw.Po
     A thing is at least 11 pixels wide and keeps a pixel free towards the next cell.
     """
     across = draw.SIZE // cell
-    found: list[tuple[draw.Point, int]] = []
+    spots: list[tuple[draw.Point, int]] = []
     for index in some(rng, range(across * across), count):
         size = between(rng, max(11, cell - 3), cell - 1)
         x, y = (between(rng, 0, cell - 1 - size) for _ in range(2))
-        found.append(((index % across * cell + x, index // across * cell + y), size))
-    return found
+        spots.append(((index % across * cell + x, index // across * cell + y), size))
+    return spots
 
 
 def grey(rng: np.random.Generator) -> Image.Image:

@@ -87,13 +87,13 @@ def _references(agent: str, hue: str, thing: str, place: str) -> list[str]:
     """Five sentences: the wordings of deed and place combined, and one that leaves the colour out."""
     deeds, places = DEEDS[thing], PLACES[place][0]
     full, short = (form.format(hue=hue) for form in AGENTS[agent])
-    parts = [(full, deed, where) for deed in deeds for where in places]
-    parts.append((short, deeds[0], places[0]))
+    choices = [(full, deed, where) for deed in deeds for where in places]
+    choices.append((short, deeds[0], places[0]))
     if place in FRONTED:
-        said = [f"{where} {who} {deed}." for who, deed, where in parts]
+        sentences = [f"{where} {who} {deed}." for who, deed, where in choices]
     else:
-        said = [f"{who} {deed} {where}." for who, deed, where in parts]
-    return [sentence[0].upper() + sentence[1:] for sentence in said]
+        sentences = [f"{who} {deed} {where}." for who, deed, where in choices]
+    return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
 def _scene(rng: np.random.Generator, place: str) -> Image.Image:

@@ -88,15 +88,15 @@ class Rule:
         """Truths by question id, read from `file`, and the question that each prediction answers, which
         is the one of its id. Of repeated questions the last counts (reference), as in the published
         scripts, or they are refused (strict). Raises FcitError naming file and record."""
-        found: dict[str, tuple[str, ...]] = {}
+        truths: dict[str, tuple[str, ...]] = {}
 
         def read(record: dict[str, Any], at: int) -> None:
             name = records.identifier(record, at)
-            if name in found and mode == "strict":
+            if name in truths and mode == "strict":
                 raise records.RecordError(
                     f"question_id: {name!r} is also that of an earlier record"
                 )
-            found[name] = (self.truth(record),)
+            truths[name] = (self.truth(record),)
 
         records.sound(records.parse(file, records.stream(file), read))
-        return found, ids
+        return truths, ids

@@ -24,10 +24,10 @@ class Box(Rule):
     mark: ClassVar[re.Pattern[str]] = re.compile(r"\[(?:\s*\d*\.?\d+\s*,){3}\s*\d*\.?\d+\s*\]")
 
     def truth(self, record: dict[str, Any]) -> str:
-        found = super().truth(record)
-        if numbers(found) is None:
-            raise RecordError(f'{self.field}: {found!r} is not of the form "[x1,y1,x2,y2]"')
-        return found
+        text = super().truth(record)
+        if numbers(text) is None:
+            raise RecordError(f'{self.field}: {text!r} is not of the form "[x1,y1,x2,y2]"')
+        return text
 
     def right(self, answer: str, truth: str, mode: Mode) -> bool:
         box, true = read(answer, mode), numbers(truth)

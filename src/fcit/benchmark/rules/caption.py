@@ -27,12 +27,12 @@ class Caption(Rule):
         return (self.file,)
 
     def truths(self, test: Path, count: int) -> Callable[[dict[str, Any], int], tuple[str, ...]]:
-        found = references(test.with_name(self.file), count)
+        texts = references(test.with_name(self.file), count)
 
         def captions_of(record: dict[str, Any], at: int) -> tuple[str, ...]:
-            if at + 1 not in found:
+            if at + 1 not in texts:
                 raise records.RecordError(f"{self.file} has no annotation with image_id {at + 1}")
-            return found[at + 1]
+            return texts[at + 1]
 
         return captions_of
 
@@ -64,14 +64,14 @@ class Caption(Rule):
         """`file` is the COCO file, whose images are 1, 2, ... In reference mode the n-th prediction is
         that of image n. In strict mode a question id is the number of an image, or that of a test record
         if the test file stands beside `file`."""
-        found = references(file)
-        for number in range(1, max(found, default=1) + 1):
-            if number not in found:
+        texts = references(file)
+        for number in range(1, max(texts, default=1) + 1):
+            if number not in texts:
                 raise FcitError(f"{file}: has no annotation with image_id {number}")
-        truths = {str(number): found[number] for number in range(1, len(found) + 1)}
+        truths = {str(number): texts[number] for number in range(1, len(texts) + 1)}
         if mode == "reference":
             if len(ids) > len(truths):
-                raise FcitError(f"{len(ids)} captions, but {file} has {len(truths)} images")
+                raise FcitError(f"{len(ids)} texts, but {file} has {len(truths)} images")
             return truths, list(truths)[: len(ids)]
         beside = file.with_name(test_file)
         if beside.is_file():
@@ -95,7 +95,7 @@ def references(path: Path, count: int | None = None) -> dict[int, tuple[str, ...
     notes = value.get("annotations") if isinstance(value, dict) else None
     if not isinstance(notes, list):
         raise FcitError(f'{path}: must be an object with a list of "annotations"')
-    found: dict[int, tuple[str, ...]] = {}
+    captions: dict[int, tuple[str, ...]] = {}
     for number, note in enumerate(notes, 1):
         key = note.get("image_id") if isinstance(note, dict) else None
         caption = note.get("caption") if isinstance(note, dict) else None
@@ -107,5 +107,5 @@ def references(path: Path, count: int | None = None) -> dict[int, tuple[str, ...
             raise FcitError(
                 f"{path}, annotation {number}: image_id {key}, but the test file has {count} records"
             )
-        found[key] = (*found.get(key, ()), caption)
-    return found
+        captions[key] = (*captions.get(key, ()), caption)
+    return captions
