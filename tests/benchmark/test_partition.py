@@ -71,7 +71,7 @@ def test_all_must_have_the_minimum_exactly():
         ((9, 5, float("nan"), 0, "DVQA"), "setting.beta"),
         ((9, 5, float("inf"), 0, "DVQA"), "setting.beta"),
         ((9, 0, 1.0, 0, "DVQA"), "federation.clients = 0"),
-        ((9, 2, 1.0, 0, "DVQA", -1), "minimum = -1"),
+        ((9, 2, 1.0, 0, "DVQA", -1), "min_samples = -1"),
     ],
 )
 def test_what_cannot_be_split_is_refused(arguments, said):

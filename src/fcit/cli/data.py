@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from fcit.benchmark.stats import Stats
 
 Size = Annotated[
-    str, typer.Option(help="Of the mini suite: tiny, small or full (see `data.size` of a recipe).")
+    str,
+    typer.Option(help="Size of the mini suite: tiny, small or full (as `data.size` of a recipe)."),
 ]
 
 data = typer.Typer(no_args_is_help=True, help="Make, check and look at data folders.")
@@ -30,7 +31,7 @@ def mini(
     folder: Annotated[
         Path, typer.Argument(help="Where to write it (new or empty).", metavar="DIR")
     ],
-    seed: Annotated[int, typer.Option(min=0, help="Of all its random choices.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     size: Size = "small",
     train: Annotated[
         int, typer.Option(min=0, help="Training samples per dataset (0: as the size says).")
@@ -109,7 +110,7 @@ def import_table(
         Path | None, typer.Option(help="The table, as JSON lines.", metavar="FILE")
     ] = None,
     test_share: Annotated[float, typer.Option(help="The share of rows to test with.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice of test rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed for choosing the test rows.")] = 0,
 ) -> None:
     """Turn a table of image, question and answer into a dataset of a data folder.
 
@@ -143,12 +144,16 @@ def stats(
     rule: Rules = None,
     size: Annotated[
         str,
-        typer.Option(help="Of the mini suite: tiny, small or full [small].", show_default=False),
+        typer.Option(
+            help="Size of the mini suite: tiny, small or full [small].", show_default=False
+        ),
     ] = "",
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Of the mini suite [0].", show_default=False)
+        int | None, typer.Option(min=0, help="Seed of the mini suite [0].", show_default=False)
     ] = None,
-    scoring: Annotated[str, typer.Option(help="Of chance: strict or reference.")] = "strict",
+    scoring: Annotated[
+        str, typer.Option(help="How chance is scored: strict or reference.")
+    ] = "strict",
     identity: Annotated[
         str, typer.Option(help="A CLIP folder or hub id to compare datasets with [the mini CLIP].")
     ] = "",
@@ -175,7 +180,9 @@ def stats(
     from fcit.worker.model import ModelWorker
 
     if root and seed is not None:
-        raise FcitError("--seed: of the mini suite; a data folder of your own (--root) has none")
+        raise FcitError(
+            "--seed: belongs to the mini suite; a data folder of your own (--root) has no seed"
+        )
     folders = [*map(str, images or ())]
     source = {"root": str(root or ""), "size": size, "images": folders, "rules": rule_files(rule)}
     recipe = {
@@ -207,7 +214,7 @@ def stats(
         _print_stats(results, f"{experiment.root}, {mode} scoring")
 
 
-def _print_stats(found: list[Stats], title: str) -> None:
+def _print_stats(results: list[Stats], title: str) -> None:
     """The facts as tables: numbers, format lines, nearest datasets."""
     from fcit.benchmark import stats as facts
 
@@ -218,17 +225,17 @@ def _print_stats(found: list[Stats], title: str) -> None:
             numbers.add_column(name, no_wrap=True, max_width=16)
         else:
             numbers.add_column(name, justify="right")
-    for row in facts.rows(found):
+    for row in facts.rows(results):
         numbers.add_row(*(escape(row[at]) for at in shown))
     forms: dict[str, list[str]] = {}
-    for stats in found:
+    for stats in results:
         share = "" if stats.formed == 100 else f" ({stats.formed:.0f} % of its prompts)"
         forms.setdefault(stats.form, []).append(stats.dataset + share)
     lines = table("commonest last line", "of the training prompts of")
     for form, names in forms.items():
         lines.add_row(escape(form), ", ".join(map(escape, names)))
     show(title, numbers, lines)
-    if near := facts.neighbours(found):
+    if near := facts.neighbours(results):
         heads = (f"nearest by {kind} token" for kind in ("text", "image", "both"))
         similar = table("dataset", *heads, title="look-alikes, with the cosine of identity tokens")
         for row in near:
