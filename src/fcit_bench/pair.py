@@ -1,4 +1,4 @@
-"""What is compared: DISCO with K subspaces, and PEFT's adapters, both at work."""
+"""What is compared: training and answering of DISCO with K subspaces, and of PEFT's adapters."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ QUESTION = (
 class Pair:
     """Both sides on one set of weights, with the same adapters, questions and images."""
 
-    def __init__(self, place: Path, options: Options, device: str, dtype: torch.dtype):
+    def __init__(self, folder: Path, options: Options, device: str, dtype: torch.dtype):
         self.options, self.dtype = options, dtype
         self.method = Disco(rank=options.rank)
-        self.ours = LMM(place / "model", device, dtype)
+        self.ours = LMM(folder / "model", device, dtype)
         self.theirs = PeftLMM(
-            place / "model", self.ours, options.rank, self.method.scale, options.dropout,
+            folder / "model", self.ours, options.rank, self.method.scale, options.dropout,
             options.subspaces,
         )  # fmt: skip
         self.encoder = Encoder(CHECKPOINTS / "mini-clip", device)
-        self.data = questions(place, options.batch * options.steps)
+        self.data = questions(folder, options.batch * options.steps)
         self.asked = Data(self.data.samples[: options.batch], self.data.images[: options.batch])
         self.state = state(self.method, self.ours, options.subspaces)
         turn = Turn(0, _task(0), stage=0, round=0)
@@ -51,22 +51,24 @@ class Pair:
         self.theirs.put(self.state.adapters)
 
     def trains(self) -> dict[str, Callable[[], object]]:
-        """A client's turn, whole: ours, PEFT's, and PEFT's with adapters in float32 as it makes them."""
-        found: dict[str, Callable[[], object]] = {
+        """A client's whole turn: ours, PEFT's, and PEFT's with its default, adapters in float32."""
+        contenders: dict[str, Callable[[], object]] = {
             "train": lambda: self._turn(self.ours),
             "train peft": lambda: self._peft_turn(self.dtype),
         }
         if self.dtype != torch.float32:
-            found["train float32"] = lambda: self._peft_turn(torch.float32)
-        return found
+            contenders["train float32"] = lambda: self._peft_turn(torch.float32)
+        return contenders
 
     def answers(self) -> dict[str, Callable[[], object]]:
-        """A batch of questions: routed over all subspaces; PEFT's with one adapter, with one of K a
-        sample, and with none; some questions one by one."""
+        """A batch of questions: ours, routed over all subspaces; PEFT's with one adapter, with one of K
+        per sample, and with none; and some of our questions one by one."""
         method, options = self.method, self.options
         self.ours.receive(self.state, method.scale)
         self.theirs.receive(self.state, method.scale)
-        few = [Data([s], [i]) for s, i in zip(self.asked.samples, self.asked.images, strict=True)]
+        singles = [
+            Data([s], [i]) for s, i in zip(self.asked.samples, self.asked.images, strict=True)
+        ]
         names = [str(row % options.subspaces) for row in range(options.batch)]
 
         def routed(data: Data):
@@ -85,25 +87,25 @@ class Pair:
             with self.theirs.peft.disable_adapter():
                 return peft(self.dtype)
 
-        found: dict[str, Callable[[], object]] = {
+        contenders: dict[str, Callable[[], object]] = {
             "answer": lambda: routed(self.asked),
             "answer peft": lambda: peft(self.dtype),
             "answer mixed": mixed,
             "answer base": base,
-            "alone": lambda: [routed(one) for one in few[: options.alone]],
+            "alone": lambda: [routed(data) for data in singles[: options.alone]],
         }
         if self.dtype != torch.float32:
-            found["answer float32"] = lambda: peft(torch.float32)
-        return found
+            contenders["answer float32"] = lambda: peft(torch.float32)
+        return contenders
 
     def memory(self) -> Memory:
-        """What training adds on both sides, in tensors, and on CUDA at the peak of a turn."""
+        """What training adds on both sides: in tensors, and on CUDA at the peak of a turn."""
         from fcit_bench import Memory
 
-        found = [self._added(model) for model in (self.ours, self.theirs)]
-        (mine, kept, peak), (other, also, top) = found
+        ours, theirs = self._added(self.ours), self._added(self.theirs)
         stored = sum(nbytes(block) for block in self.state.adapters.values())
-        return Memory((mine, other), (kept, also), (peak, top), stored)
+        learning, kept, peak = zip(ours, theirs, strict=True)
+        return Memory(learning, kept, peak, stored)
 
     def _turn(self, model: LMM):
         options = self.options
@@ -116,7 +118,7 @@ class Pair:
         return self._turn(self.theirs)
 
     def _added(self, model: LMM) -> tuple[int, int, int]:
-        """Bytes of one side: what learns with gradients and moments, what a step keeps, the peak."""
+        """Bytes of one side, as in `Memory`: learning, kept, peak."""
         self.theirs.numbers(self.dtype)
         model.receive(
             self.job.received, self.method.scale, self.method.trains(self.job.received), True
@@ -126,7 +128,7 @@ class Pair:
         control.dropout = self.options.dropout
         control.noise = torch_stream(0, "bench", device=where)
         parameters = [*model.adapter_parameters(), *model.projector_parameters()]
-        learning = sum(4 * one.nbytes for one in parameters)
+        learning = sum(4 * value.nbytes for value in parameters)
         kept = kept_bytes(model, model.batch(self.asked.samples, self.asked.images))
         peak = 0
         if model.device.type == "cuda":
@@ -138,25 +140,25 @@ class Pair:
 
 
 def kept_bytes(model: LMM, batch: Batch) -> int:
-    """Bytes that a loss keeps for its backward pass, beside the model's own weights: each once."""
-    weights = {one.untyped_storage().data_ptr() for one in model.model.parameters()}
-    held: dict[int, torch.UntypedStorage] = {}
+    """Bytes that a loss keeps for its backward pass besides the model's weights, each counted once."""
+    weights = {value.untyped_storage().data_ptr() for value in model.model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
 
     def pack(value: torch.Tensor) -> torch.Tensor:
         storage = value.untyped_storage()
         if storage.data_ptr() not in weights:
-            held[storage.data_ptr()] = storage
+            kept[storage.data_ptr()] = storage
         return value
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         loss = model.loss(batch)
     del loss
-    return sum(storage.nbytes() for storage in held.values())
+    return sum(storage.nbytes() for storage in kept.values())
 
 
-def questions(place: Path, count: int) -> Data:
-    """So many samples about one picture, which is drawn in the folder."""
-    path = place / "image.png"
+def questions(folder: Path, count: int) -> Data:
+    """Samples about one image, which is written into the folder."""
+    path = folder / "image.png"
     Image.new("RGB", (64, 48), (200, 30, 90)).save(path)
     samples = [
         Sample(str(at), "bench", path.name, QUESTION.format(at + 1), ("seven of them",))
@@ -170,14 +172,14 @@ def _task(number: int) -> Task:
 
 
 def state(method: Disco, model: LMM, subspaces: int) -> State:
-    """A server's state after K tasks, each the only one of its subspace; blocks as if trained."""
+    """A server's state after K tasks, each with a subspace of its own; blocks are random."""
     noise = torch_stream(0, "bench")
     blank = model.subspaces.blank(method.rank, method.init_std, noise)
     tokens = torch.randn(subspaces, 128, generator=noise)
-    known = [Identity(k, _task(k).name, token, 1) for k, token in enumerate(tokens)]
-    state = method.organise(method.start(blank, model.base_projector), known)
+    identities = [Identity(k, _task(k).name, token, 1) for k, token in enumerate(tokens)]
+    state = method.organise(method.start(blank, model.base_projector), identities)
     blocks = {
-        name: {key: torch.randn(one.shape, generator=noise) * 0.01 for key, one in block.items()}
+        name: {key: torch.randn(x.shape, generator=noise) * 0.01 for key, x in block.items()}
         for name, block in state.adapters.items()
     }
     return replace(state, adapters=blocks)

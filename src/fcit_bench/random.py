@@ -1,4 +1,4 @@
-"""A LLaVA-shaped model of random weights in a folder: real in its speed alone."""
+"""A checkpoint folder of a LLaVA-shaped model with random weights, for measuring speed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fcit.seeds import lent
 from fcit.types import FcitError
 
 PATCH, HEAD = 14, 64
-"""Pixels of an image token's side; and a head's width, which in wide language models is twice as much."""
+"""Side of an image patch in pixels; width of an attention head (doubled in wide language models)."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The language model's measures, and the image encoder's (an image of `side` pixels is cut into
-    patches of 14)."""
+    """The sizes of the language model and of the image encoder, which cuts an image of `side` pixels into
+    patches of 14."""
 
     hidden: int = 2048
     intermediate: int = 5504
@@ -40,25 +40,26 @@ class Shape:
         for name in ("hidden", "vision_width"):
             value = getattr(self, name)
             if value < HEAD or value % HEAD:
-                raise FcitError(f"{name}: {value} is no multiple of {HEAD}, a head's width")
+                raise FcitError(f"{name}: {value} is not a multiple of {HEAD}, the width of a head")
         if self.intermediate < 1 or self.intermediate == self.hidden:
             raise FcitError(
-                f"intermediate: {self.intermediate} must be at least 1 and not hidden ({self.hidden}): "
-                "projections are found by their shapes"
+                f"intermediate: {self.intermediate} must be at least 1 and not equal hidden "
+                f"({self.hidden}), because projections are found by their shapes"
             )
         if self.layers < 1:
             raise FcitError(f"layers: {self.layers} must be at least 1")
 
     @property
     def heads(self) -> int:
-        """Of the language model's attention."""
+        """Heads of the language model's attention."""
         return self.hidden // (2 * HEAD if self.hidden % (2 * HEAD) == 0 else HEAD)
 
 
 def write(folder: Path, shape: Shape, dtype: torch.dtype, device: str = "cpu") -> int:
-    """Write a checkpoint folder of this shape, with the mini model's tokenizer; its parameters' number.
+    """Write a checkpoint folder of this shape, with the mini model's tokenizer; returns its number of
+    parameters.
 
-    The end of an answer never has the highest logit, so that answers are as long as they may be.
+    The token that ends an answer never has the highest logit, so every answer has the maximum length.
     """
     processor: Any = AutoProcessor.from_pretrained(CHECKPOINTS / "mini-lmm", backend="pil")
     processor.patch_size = PATCH

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: our model, and the same model with PEFT's LoRA in the same places."""
+"""The other side of the comparison: the same model with PEFT's LoRA in the same layers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from fcit.types import State, Weights
 class PeftLMM(LMM):
     """An LMM whose MLP projections are PEFT's instead of ours, on the weights of another LMM.
 
-    All else is ours on both sides: the client's loop, its optimizer and batches, the loss, generation. So
-    what differs in time is the adapted layers. Its adapters are called "0", "1", ...; the first is
+    Everything else is ours on both sides: the client's loop, its optimizer and batches, the loss,
+    generation. So only the adapted layers differ in time. Its adapters are "0", "1", ...; the first is
     active.
     """
 
@@ -30,17 +30,16 @@ class PeftLMM(LMM):
 
         super().__init__(folder, str(ours.device), ours.model.dtype)
         self.cache = ours.cache
-        same = {name.replace(".base.", "."): one for name, one in ours.model.named_parameters()}
+        weights = {name.replace(".base.", "."): x for name, x in ours.model.named_parameters()}
         for path, layer in self.subspaces.layers.items():
-            parent, _, leaf = path.rpartition(".")
-            setattr(self.model.get_submodule(parent), leaf, layer.base)
-        for name, own in self.model.named_parameters():
-            own.data = same[name].data
-        alpha: Any = scale * rank  # LoraConfig says int; a float is as good
+            self.model.set_submodule(path, layer.base)
+        for name, value in self.model.named_parameters():
+            value.data = weights[name].data
+        alpha: Any = scale * rank  # declared as int, but a float works
         config = LoraConfig(
             r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=self.layers
         )
-        with warnings.catch_warnings():  # PEFT asks transformers for a name that it gave up
+        with warnings.catch_warnings():  # PEFT uses an attribute that transformers deprecated
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
             self.peft: Any = get_peft_model(self.model, config, "0")
             for name in map(str, range(1, count)):
@@ -49,13 +48,13 @@ class PeftLMM(LMM):
         self.numbers(self.model.dtype)
 
     def numbers(self, dtype: torch.dtype) -> None:
-        """The adapters' number format: PEFT's own choice is float32, the model's is faster."""
+        """Set the adapters' number format: PEFT's default is float32, the model's is faster."""
         for name, value in self.peft.named_parameters():
             if ".lora_" in name:
                 value.data = value.data.to(dtype)
 
     def put(self, adapters: dict[str, Weights]) -> None:
-        """Take over blocks, name by name."""
+        """Copy blocks into the adapters of the same names."""
         from peft import set_peft_model_state_dict
 
         for name, block in adapters.items():
@@ -64,27 +63,27 @@ class PeftLMM(LMM):
     def receive(
         self, state: State, scale: float, train: Sequence[str] = (), train_projector: bool = False
     ) -> None:
-        """Put the state's projector in place, and its one adapter (if it is to learn) in the first's."""
+        """Load the state's projector, and the adapter to train (if any) into adapter "0"."""
         super().receive(State({}, state.extras), scale, (), train_projector)
         for name in train:
             self.put({"0": state.adapters[name]})
         self.peft.set_adapter("0")
-        for part in self.model.modules():
-            if isinstance(part, nn.Dropout):
-                part.train(bool(train))
+        for module in self.model.modules():
+            if isinstance(module, nn.Dropout):
+                module.train(bool(train))
 
     def adapter(self, name: str) -> Weights:
         """The active adapter as it now stands."""
-        parts = self.peft.named_parameters()
-        return {key: one.detach().cpu().float() for key, one in parts if one.requires_grad}
+        parameters = self.peft.named_parameters()
+        return {key: x.detach().cpu().float() for key, x in parameters if x.requires_grad}
 
     def adapter_parameters(self) -> list[nn.Parameter]:
-        """The active adapter's."""
+        """The active adapter's parameters."""
         return [value for value in self.peft.parameters() if value.requires_grad]
 
     @contextmanager
     def mixed(self, names: Sequence[str]) -> Iterator[None]:
-        """For a while each sample of a batch has the adapter of its name (as PEFT's own `generate` with
-        adapter_names= does it)."""
+        """Inside, each sample of a batch uses the adapter with its name (as PEFT's `generate` does with
+        adapter_names=)."""
         with self.peft._enable_peft_forward_hooks(adapter_names=list(names)):
             yield

@@ -1,4 +1,4 @@
-"""Contenders timed in turns, so that what slows the machine down slows them all."""
+"""Contenders timed in alternation, so that a slower machine slows all of them."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from statistics import median, quantiles
 
 @dataclass(frozen=True)
 class Ratio:
-    """A throughput of ours over another's: median and quartiles over rounds, and both throughputs.
-
-    work: what one call does, in units of `unit` (of ours, and of the other). target: what the ratio is
-    to reach; None where it is only reported.
-    """
+    """Our throughput divided by another's, over some rounds."""
 
     unit: str
     ours: float
+    """Median throughput, as `theirs`."""
     theirs: float
     ratio: float
+    """The median over rounds; `low` and `high` are the quartiles."""
     low: float
     high: float
     target: float | None
+    """None where the ratio is only reported."""
     rounds: int
 
     @property
@@ -34,24 +33,24 @@ class Ratio:
 def interleaved(
     contenders: Mapping[str, Callable[[], object]],
     rounds: int,
-    told: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda done: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of every contender in every round, after one call of each that is not counted.
+    """Seconds of every contender in every round, after one uncounted call of each.
 
-    Odd rounds go backwards (A B C, C B A, ...): a machine that grows slower favours nobody.
+    The order alternates (A B C, C B A, ...), so a machine that gets slower favors nobody.
     """
     for call in contenders.values():
         call()
-    found: dict[str, list[float]] = {name: [] for name in contenders}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         names = list(contenders)
         for name in names if number % 2 == 0 else reversed(names):
             begun = clock()
             contenders[name]()
-            found[name].append(clock() - begun)
-        told(number + 1)
-    return found
+            seconds[name].append(clock() - begun)
+        progress(number + 1)
+    return seconds
 
 
 def ratio(
@@ -61,11 +60,14 @@ def ratio(
     work: tuple[float, float],
     target: float | None = None,
 ) -> Ratio:
-    """What seconds of the same rounds say: the ratio is taken round by round."""
-    mine, other = work
-    pairs = [(b / other) / (a / mine) for a, b in zip(ours, theirs, strict=True)]
-    low, _, high = quantiles(pairs, n=4, method="inclusive") if len(pairs) > 1 else pairs * 3
+    """The ratio of throughputs, taken round by round, from seconds in the same rounds.
+
+    work: how many units one call does, ours and the other's.
+    """
+    our_work, their_work = work
+    ratios = [(b / their_work) / (a / our_work) for a, b in zip(ours, theirs, strict=True)]
+    low, _, high = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
     return Ratio(
-        unit, mine / median(ours), other / median(theirs), median(pairs), low, high, target,
-        len(pairs),
+        unit, our_work / median(ours), their_work / median(theirs), median(ratios), low, high,
+        target, len(ratios),
     )  # fmt: skip

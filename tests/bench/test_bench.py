@@ -124,7 +124,7 @@ def test_the_command_writes_every_ratio_with_its_verdict(tmp_path: Path) -> None
     ("changes", "said"),
     [
         ({"batch": 0}, "--batch: 0 must be at least 1"),
-        ({"hidden": 100}, "hidden: 100 is no multiple of 64"),
+        ({"hidden": 100}, "hidden: 100 is not a multiple of 64"),
         ({"intermediate": 128}, "intermediate: 128"),
         ({"layers": 0}, "layers: 0"),
         ({"device": "nowhere"}, "nowhere"),
