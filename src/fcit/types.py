@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,21 @@ if TYPE_CHECKING:
 
     Weights = dict[str, Tensor]
     """Flat and on the CPU: the only tensors that cross a wire."""
+
+    Gate = Tensor | Mapping[str, Tensor] | Callable[[str, Tensor], Tensor] | None
+    """How much each of the K adapters in a model gives: None (all 1), [batch, K] for every layer, a
+    table of these by layer path, or a function (layer path, input [batch, seq, in]) -> [batch, K] or
+    [batch, seq, K]."""
 else:
     Weights = dict
+    Gate = object
 
 
 PROJECTOR = "projector."
 """Prefix of a projector's tensors where they travel inside an adapter (isolated projectors)."""
+
+SHARED_PROJECTOR = "projector"
+"""Name in `State.extras` of the one projector that all clients train."""
 
 
 Parts = Mapping[str, Mapping[str, "Tensor"]]
@@ -134,6 +143,11 @@ class State:
     adapters: dict[str, Weights] = field(default_factory=dict[str, Weights])
     extras: dict[str, Weights] = field(default_factory=dict[str, Weights])
     optimizer: dict[str, Weights] = field(default_factory=dict[str, Weights])
+
+    @property
+    def projector(self) -> Weights | None:
+        """The projector that all clients train; None where there is none (isolated, frozen)."""
+        return self.extras.get(SHARED_PROJECTOR)
 
 
 @dataclass(frozen=True)

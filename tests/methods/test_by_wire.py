@@ -26,7 +26,9 @@ PLAN = [
     ]
     for number, stage in enumerate(SETTING.stages)
 ]
-LEARNERS = [name for name in methods.names() if name != "zeroshot" and not methods.find(name).once]
+LEARNERS = [
+    name for name in methods.names() if name != "zeroshot" and not methods.find(name).single_row
+]
 
 
 def by_bytes(weights: Weights) -> Weights:

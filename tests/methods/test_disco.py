@@ -10,7 +10,7 @@ import torch
 
 from fcit.methods.base import Query
 from fcit.methods.disco import Disco
-from fcit.types import FcitError, Identity, Stage, State, Task, Turn, Update
+from fcit.types import Identity, Stage, State, Task, Turn, Update
 
 BLANK = {"a": torch.ones(2, 3)}
 TASK = Task("t", ("t",))
@@ -82,11 +82,11 @@ def test_a_client_is_asked_once_per_task_and_counts_once() -> None:
     method = Disco()
     turns = [Turn(0, TASK, 0, 0), Turn(1, TASK, 0, 0)]
     state = fresh(method)
-    assert method.unknown(state, turns) == turns
+    assert method.to_identify(state, turns) == turns
     state = meet(method, state, (0, 0, 10))
-    assert method.unknown(state, turns) == turns[1:]
+    assert method.to_identify(state, turns) == turns[1:]
     other = Turn(0, Task("u", ("u",)), 1, 0)
-    assert method.unknown(state, [other]) == [other]
+    assert method.to_identify(state, [other]) == [other]
 
 
 def test_past_the_cap_a_client_stays_unknown_and_no_subspace_is_reused() -> None:
@@ -94,7 +94,7 @@ def test_past_the_cap_a_client_stays_unknown_and_no_subspace_is_reused() -> None
     state = meet(method, fresh(method), (0, 0, 1))
     turns = [Turn(client, TASK, 0, 0) for client in range(4)]
     after = meet(method, state, (1, 90, 1), (2, 180, 1), (3, 5, 1))
-    assert method.unknown(after, turns) == [turns[2]]
+    assert method.to_identify(after, turns) == [turns[2]]
     assert sorted(after.adapters) == ["0", "1"]
     assert after.extras["identity"]["samples"].tolist() == [2, 1]
 
@@ -169,9 +169,3 @@ def test_similarities_are_the_cosines_that_routes_are_computed_from(token: str) 
     assert cosines == pytest.approx({"0": 1.0, "1": 0.5}, rel=1e-5)
     want = (torch.tensor(list(cosines.values())) / method.temperature).softmax(dim=0)
     assert list(method.route(state, query).values()) == want.tolist()
-
-
-@pytest.mark.parametrize("wrong", [{"tau": 2.0}, {"temperature": 0.0}, {"max_subspaces": -1}])
-def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
-    with pytest.raises(FcitError, match=next(iter(wrong))):
-        Disco(**wrong)

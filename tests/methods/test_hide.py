@@ -10,7 +10,7 @@ import torch
 
 from fcit.methods.base import Query
 from fcit.methods.hide import Hide, top
-from fcit.types import FcitError, Identity, Stage, State, Task, Turn
+from fcit.types import Identity, Stage, State, Task, Turn
 
 TASK = Task("t", ("t",))
 STAGE = Stage((TASK,))
@@ -36,6 +36,7 @@ def test_every_stage_opens_a_lora_and_trains_it_alone() -> None:
     method = Hide()
     state = begun(method)
     state = method.begin(state, STAGE)
+    state = method.organise(state, [Identity(0, "t", token(0, 0), 1)])
     sent = method.send(state, Turn(0, TASK, 1, 0))
     assert list(sent.adapters) == ["1"]
     assert method.trains(sent) == ["1"]
@@ -59,11 +60,11 @@ def test_a_client_is_asked_once_per_stage_and_task() -> None:
     method = Hide()
     state = begun(method)
     turns = [Turn(0, TASK, 0, 0), Turn(1, TASK, 0, 0)]
-    assert method.unknown(state, turns) == turns
+    assert method.to_identify(state, turns) == turns
     state = method.organise(state, [Identity(0, "t", token(0, 0), 1)])
-    assert method.unknown(state, turns) == turns[1:]
+    assert method.to_identify(state, turns) == turns[1:]
     later = method.begin(state, STAGE)
-    assert method.unknown(later, turns) == turns
+    assert method.to_identify(later, turns) == turns
 
 
 def test_the_shares_are_a_softmax_of_the_mean_cosine_over_a_tenth() -> None:
@@ -96,10 +97,3 @@ def test_the_mini_models_last_layer_is_found(lmm) -> None:
     assert len(last) == 3
     assert lmm.layers[-1] in last
     assert len(lmm.layers) > 3
-
-
-def test_impossible_hyper_parameters_are_refused() -> None:
-    with pytest.raises(FcitError, match="temperature"):
-        Hide(temperature=0.0)
-    with pytest.raises(FcitError, match="projector"):
-        Hide(projector="isolated")

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from fcit.benchmark import datasets
 from fcit.methods.lwf import Lwf, softened_kl
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Stage, State, Task, Turn
+from fcit.types import Stage, State, Task, Turn
 
 TASK = Task("IconQA", ("IconQA",))
 STAGE = Stage((TASK,))
@@ -83,20 +83,11 @@ def test_on_a_model_the_loss_adds_the_kl_of_old_adapter_and_old_projector(lmm, s
         state = State({"0": adapter}, state.extras | {"projector": projector})
         received = method.send(state, Turn(0, TASK, 1, 0))
         lmm.receive(received, method.scale, method.trains(received), True)
-        method.equip(lmm, received)
+        loss = method.objective(lmm, received, {}, batch)  # leaves the student's gate in place
         plain = cross_entropy(*lmm.logits(batch))
-        loss = method.objective(lmm, received, {}, batch)
         assert (loss - plain).item() == pytest.approx(want, rel=1e-3, abs=1e-5)
     loss.backward()
     assert all(value.grad is not None for value in lmm.projector_parameters())
     frozen = lmm.live("teacher")
     assert not any(value.requires_grad for value in frozen.values())
     lmm.receive(State(), 2.0)
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"distillation_weight": -1.0}, {"distillation_temperature": 0.0}]
-)
-def test_impossible_hyper_parameters_are_refused(wrong: dict) -> None:
-    with pytest.raises(FcitError, match=next(iter(wrong))):
-        Lwf(**wrong)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 
 from fcit.methods.base import Query
 from fcit.methods.olora import Olora, overlap
-from fcit.types import FcitError, Stage, State, Task, Turn, Weights
+from fcit.types import Stage, State, Task, Turn, Weights
 
 TASK = Task("t", ("t",))
 STAGE = Stage((TASK,))
@@ -83,8 +82,3 @@ def test_every_stage_opens_a_lora_drawn_anew_and_only_it_learns() -> None:
 def test_the_eleventh_stage_follows_the_tenth() -> None:
     state = begun(Olora(), 11)
     assert Olora().adapter(state, Turn(0, TASK, 10, 0)) == "10"
-
-
-def test_impossible_hyper_parameters_are_refused() -> None:
-    with pytest.raises(FcitError, match="orthogonality"):
-        Olora(orthogonality=float("nan"))

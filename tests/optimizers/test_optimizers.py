@@ -20,7 +20,7 @@ from fcit.methods.ewc import Ewc
 from fcit.methods.l2p import L2p
 from fcit.methods.moelora import Moelora
 from fcit.optimizers import Optimizer, find, names
-from fcit.optimizers.base import conclude, groups, renew, split
+from fcit.optimizers.base import carry_memory, groups, server_step, split
 from fcit.optimizers.fedadagrad import Fedadagrad
 from fcit.optimizers.fedadam import Fedadam
 from fcit.optimizers.fedavgm import Fedavgm
@@ -190,7 +190,7 @@ def test_what_was_trained_steps_and_all_else_stays() -> None:
     after = State(old.adapters | {"0": came, "2": came}, old.extras | extras)
     update = Update(0, 1, {"0": came, "2": came}, extras, {})
     half = Fedavgm(momentum=0.0, lr=0.5)
-    new = conclude(half, old, after, [Turn(0, TASK, 0, 0)], [update], ["projector"])
+    new = server_step(half, old, after, [Turn(0, TASK, 0, 0)], [update], ["projector"])
     assert new.adapters["0"]["a"].tolist() == [0.5, 0.5]
     assert new.adapters["0"]["new"] is came["new"]  # it was not there before
     assert new.adapters["1"] is old.adapters["1"]
@@ -216,7 +216,7 @@ def test_what_a_method_trains_beside_adapters_makes_the_servers_step_too(
     update = Update(0, 1, {}, trained, {})
     after = method.aggregate(state, [update])
     turns = [Turn(0, TASK, 0, 0)]
-    new = conclude(Fedavgm(0.0, 0.5), state, after, turns, [update], method.learnt)
+    new = server_step(Fedavgm(0.0, 0.5), state, after, turns, [update], method.trained_extras)
     for name in ("projector", own):
         assert f"extras.{name}" in new.optimizer
         for key, old in state.extras[name].items():
@@ -230,7 +230,7 @@ def test_what_ewc_measures_is_no_weight_and_is_gone_at_the_stages_end() -> None:
         measured = {"fisher-measured": {key: value + 3 for key, value in LORA.items()}}
         update = Update(0, 1, dict(state.adapters), measured, {})
         after = method.aggregate(state, [update])
-        new = conclude(Fedadam(), state, after, [turn], [update], method.learnt)
+        new = server_step(Fedadam(), state, after, [turn], [update], method.trained_extras)
         assert new.extras["fisher-measured"] is after.extras["fisher-measured"]
         state = replace(method.end(new, SETTING.stages[0]), optimizer=new.optimizer)
         assert set(state.extras) == {"blank", "projector", "fisher", "fisher-centre"}
@@ -245,7 +245,7 @@ def test_a_subspace_nobody_trained_keeps_its_momentum_and_a_new_one_has_none() -
         {f"adapters.{name}": v for name in "012"} | {"extras.projector": v, "variate.x": v},
     )
     adapters = {"0": {"a": torch.zeros(2)}, "1": {"a": torch.zeros(2)}, "3": {"a": torch.zeros(2)}}
-    new = renew(old, State(adapters, old.extras))
+    new = carry_memory(old, State(adapters, old.extras))
     assert set(new.optimizer) == {"adapters.0", "extras.projector", "variate.x"}
 
 
@@ -474,6 +474,6 @@ def test_the_optimizer_acts_on_the_exact_average_too() -> None:
     state = method.begin(method.start(block, {}), SETTING.stages[0])
     merged = exact(method.aggregate(state, update), update)
     turns = [Turn(0, TASK, 0, 0), Turn(1, TASK, 0, 0)]
-    new = conclude(Fedavgm(0.5, 0.5), state, merged, turns, update, ())
+    new = server_step(Fedavgm(0.5, 0.5), state, merged, turns, update, ())
     for key, old in block.items():
         torch.testing.assert_close(new.adapters["0"][key], (old + merged.adapters["0"][key]) / 2)

@@ -1,13 +1,17 @@
-"""The methods: one file each; the file's name is the method's name on the command line."""
+"""The methods, a file each: what clients train and send, what the server keeps and averages, and which
+adapters answer a question. The file's name is the method's name in a recipe and on the command line;
+docs/add-a-method.md tells how to write one."""
 
 from __future__ import annotations
 
 from fcit.files import find_class, modules
-from fcit.methods.base import Method
+from fcit.methods.base import Method, Query, Router
+from fcit.methods.model import Model
+from fcit.methods.tokens import TokenRouted
 
-__all__ = ["Method", "find", "names"]
+__all__ = ["Method", "Model", "Query", "Router", "TokenRouted", "find", "names"]
 
-HELPERS = ("base",)
+HELPERS = ("base", "model", "tokens")
 
 
 def names() -> list[str]:

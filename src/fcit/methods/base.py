@@ -1,4 +1,4 @@
-"""What a method is: federated fine-tuning, and the places where a method may differ from it.
+"""What a method is: federated fine-tuning, and the hooks in which a method may differ from it.
 
 A method is a frozen dataclass whose fields are its hyper-parameters. It holds no state of its own: the
 server's memory is a State, a client's memory is passed in and returned, so resuming is loading files.
@@ -7,12 +7,15 @@ server's memory is a State, a client's memory is passed in and returned, so resu
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
+from pydantic import Field
+
+from fcit.methods.model import Model
 from fcit.types import (
     PROJECTOR,
+    SHARED_PROJECTOR,
     FcitError,
     Identity,
     Parts,
@@ -28,114 +31,116 @@ from fcit.weights import mean
 if TYPE_CHECKING:
     from torch import Tensor
 
+AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+AtLeast1 = Annotated[int, Field(ge=1)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-class Model(Protocol):
-    """What a method may touch of the model (see `models.lmm.LMM`)."""
-
-    gate: Any
-    prompts: Any
-    extra: Any
-
-    @property
-    def device(self) -> Any:
-        """Where the model computes."""
-        ...
-
-    @property
-    def layers(self) -> list[str]:
-        """The paths of the adapted projections, from the language model's first layer to its last."""
-        ...
-
-    def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Logits at a batch's answer tokens, and those tokens."""
-        ...
-
-    def loss(self, batch: Any) -> Tensor:
-        """Mean cross-entropy over a batch's answer tokens."""
-        ...
-
-    def live(self, name: str) -> Weights:
-        """An adapter's tensors in place, by the names they have in a State."""
-        ...
-
-    def gradient(self, name: str, loss: Tensor) -> Weights:
-        """A loss's gradient by the tensors of `live`; the adapter must be one that learns."""
-        ...
-
-    def base_embeds(self, batch: Any) -> Tensor:
-        """Image embeddings [batch, tokens, width] by the projector as it came: they never learn."""
-        ...
-
-    def instead(self, gate: Any, projector: Weights | None = None) -> AbstractContextManager[None]:
-        """For a while another model, to learn from: this gate, this projector if one is given, no
-        dropout and no gradients."""
-        ...
+TokenKind = Literal["text", "image", "both"]
+"""What identity tokens are made of: the instruction, the image, or both one after the other."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """A test instruction that asks for adapters: its dataset's name, and its identity feature [d]."""
+    """A test instruction that asks for adapters."""
 
     dataset: str
+    """The dataset it belongs to; "" where nobody knows, as in a chat."""
+
     feature: Tensor | None
+    """Its identity feature [d]; None where the method has no identity tokens."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """The formula by which adapters are activated. `Method.route` computes it and `fcit export --all`
+    writes it to router.json, so that the two cannot differ."""
+
+    gate: Literal["concat", "softmax", "argmax", "cosine", "choose"] = "concat"
+    """"concat": every adapter gives 1. "softmax": the softmax of cosines over the temperature. "argmax":
+    only the most similar. "cosine": the cosines. "choose": only the adapter named like the dataset."""
+
+    temperature: float = 0.0
+    """Of the softmax."""
+
+    def shares(
+        self, adapters: Iterable[str], similarities: Mapping[str, float], dataset: str
+    ) -> dict[str, float]:
+        """How much each adapter gives. Raises FcitError when a dataset has no adapter to choose."""
+        from torch import tensor
+
+        if self.gate == "choose":
+            chosen = {name: float(name == dataset) for name in adapters}
+            if dataset not in chosen:
+                raise FcitError(
+                    f"this method answers questions of its own datasets only: {', '.join(chosen)}"
+                )
+            return chosen
+        if self.gate == "concat":
+            return dict.fromkeys(similarities or adapters, 1.0)
+        if self.gate == "cosine" or not similarities:
+            return dict(similarities)
+        cosines = tensor(list(similarities.values()))
+        if self.gate == "softmax":
+            shares = (cosines / self.temperature).softmax(dim=0)
+        else:
+            shares = (cosines == cosines.max()).to(cosines.dtype)
+            shares = shares / shares.sum()
+        return dict(zip(similarities, map(float, shares), strict=True))
 
 
 @dataclass(frozen=True)
 class Method:
-    """Federated fine-tuning with one LoRA that goes on through all stages (FedAvg; McMahan 2017).
+    """Federated fine-tuning with one LoRA that goes on through all stages (FedAvg; McMahan 2017)."""
 
-    rank: r of each LoRA block. scale: alpha / r. init_std: of A (B starts at zero). projector: "shared"
-    (trained and averaged over all clients), "isolated" (one per subspace) or "frozen".
-    """
+    rank: AtLeast1 = 8
+    """r of each LoRA block."""
 
-    rank: int = 8
-    scale: float = 2.0
-    init_std: float = 0.01
+    scale: Above0 = 2.0
+    """LoRA's alpha / r."""
+
+    init_std: Above0 = 0.01
+    """Standard deviation of LoRA's A at the start; B starts at zero."""
+
     projector: Literal["shared", "isolated", "frozen"] = "shared"
+    """"shared": trained and averaged over all clients; "isolated": one per adapter; or "frozen"."""
 
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise FcitError(f"method.rank: {self.rank} must be at least 1")
-        for name in ("scale", "init_std"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise FcitError(f"method.{name}: {value} must be above 0")
+    # -- facts about the method, for other parts of fcit -------------------------------------------
 
-    once: ClassVar[bool] = False
+    single_row: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
 
-    answers_any: ClassVar[bool] = True
-    """Whether it can be asked what belongs to none of the datasets it learnt."""
+    federated: ClassVar[bool] = True
+    """Whether clients train it. Otherwise one machine holds all data, and no federated optimizer,
+    privacy or Flower applies."""
 
-    centralised: ClassVar[bool] = False
-    """Whether nothing is federated, so that no server or client optimizer has a place in it."""
-
-    learnt: ClassVar[tuple[str, ...]] = ("projector",)
+    trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR,)
     """The extras that are trained weights: server optimizers act on them as on adapters. All others
     (statistics, tokens) stay as `aggregate` leaves them."""
 
-    statistics: ClassVar[bool] = False
+    sends_statistics: ClassVar[bool] = False
     """Whether clients send, beside what they trained, what they measured on their data."""
 
-    opens: ClassVar[Literal["all", "tokens", "dataset", "layers", "inside"]] = "all"
-    """What decides how much adapters give, for export: nothing (all give 1), identity tokens by `gate`
-    and `temperature`, the dataset, gates that differ by layer, or the model itself as it runs. Who
-    overrides `route`, `equip` or `activate` says this anew, or is not exported."""
+    @property
+    def subspace_limit(self) -> int:
+        """The most subspaces it opens, for `fcit plan`; 0: no limit."""
+        return 0
 
     @property
-    def identity(self) -> Literal["text", "image", "both"] | None:
-        """What identity tokens are made of; None where the method needs no tokens."""
-        return None
+    def answers_general(self) -> bool:
+        """Whether it can be asked questions of none of its datasets, such as the general questions."""
+        return self.router.gate != "choose"
+
+    # -- server: the setting, the state, stages ----------------------------------------------------
 
     def reshape(self, setting: Setting) -> Setting:
-        """The setting this method trains on (reference points train on another than the rest)."""
+        """The setting this method trains on; reference points train on another one."""
         return setting
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         """The server's state before the first round. `blank` is a fresh LoRA block; what else is
         drawn comes from streams of the run's seed."""
         own = with_projector(blank, projector) if self.projector == "isolated" else blank
-        shared = {"projector": projector} if self.projector == "shared" else {}
+        shared = {SHARED_PROJECTOR: projector} if self.projector == "shared" else {}
         return State({}, {"blank": own} | shared)
 
     def begin(self, state: State, stage: Stage) -> State:
@@ -146,14 +151,36 @@ class Method:
         """The state with one more, fresh, adapter."""
         return replace(state, adapters=state.adapters | {name: state.extras["blank"]})
 
-    def unknown(self, state: State, turns: Sequence[Turn]) -> list[Turn]:
-        """Those of a round's turns whose identity tokens the server still has to ask for."""
-        return []
+    def end(self, state: State, stage: Stage) -> State:
+        """A stage has ended."""
+        return state
+
+    # -- server: identity tokens -------------------------------------------------------------------
+
+    @property
+    def identity(self) -> TokenKind | None:
+        """What identity tokens and test features are made of; None where the method needs none."""
+        return None
+
+    def to_identify(self, state: State, turns: Sequence[Turn]) -> list[Turn]:
+        """Those of a round's turns whose clients are asked for an identity token."""
+        return list(turns) if self.identity else []
+
+    def tokens(self, state: State) -> Tensor | None:
+        """The subspaces' identity tokens [K, d] that `similarities` compares with; None: there are none.
+        Clients' tokens must have d numbers, or as many as most of a round's."""
+        return None
 
     def organise(self, state: State, identities: Sequence[Identity]) -> State:
-        """Take in the identity tokens of clients not met before. Whoever is `unknown` still has no place
-        in this state, and is left out of the round."""
+        """Take in the tokens that were asked for, by client id."""
         return state
+
+    def reason_to_skip(self, state: State, turn: Turn) -> str:
+        """Why a client gets no work in this round though it answered, as a sentence for the log; "":
+        it takes part. Asked after `organise`."""
+        return ""
+
+    # -- server: a client's turn, and what comes back ----------------------------------------------
 
     def adapter(self, state: State, turn: Turn) -> str:
         """The name of the adapter this client trains in this turn."""
@@ -162,7 +189,7 @@ class Method:
     def send(self, state: State, turn: Turn) -> State:
         """What this client may see: the adapter it trains, and the shared projector."""
         name = self.adapter(state, turn)
-        shared = {"projector"} & state.extras.keys()
+        shared = {SHARED_PROJECTOR} & state.extras.keys()
         return State({name: state.adapters[name]}, {key: state.extras[key] for key in shared})
 
     def trains(self, received: State) -> list[str]:
@@ -170,15 +197,24 @@ class Method:
         return list(received.adapters)
 
     def expects(self, received: State) -> State:
-        """What a client that got `received` is to send back, as tensors of the right names, shapes and
-        types; the server takes nothing else. The base: adapters, and the extras in `learnt`."""
+        """What a client that got `received` must send back, as tensors of the right names, shapes and
+        types; the server accepts nothing else. Here: the adapters that learn and `trained_extras`."""
         return State(
             {name: received.adapters[name] for name in self.trains(received)},
-            {key: received.extras[key] for key in self.learnt if key in received.extras},
+            {key: received.extras[key] for key in self.trained_extras if key in received.extras},
         )
 
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        """The round's updates (by client id) averaged by sample count, name by name (FedAvg)."""
+        adapters = _averages([(update.adapters, update.samples) for update in updates])
+        extras = _averages([(update.extras, update.samples) for update in updates])
+        return State(state.adapters | adapters, state.extras | extras)
+
+    # -- client ------------------------------------------------------------------------------------
+
     def equip(self, model: Model, received: State) -> None:
-        """Prepare a model for what was received, to train or to answer: extra modules, prompts."""
+        """Prepare a model for what was received, to train or to answer: extra modules, prompts, gates.
+        A method that overrides this cannot be exported."""
 
     def objective(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor:
         """The local loss of a batch; most methods need only add a `penalty` to the cross-entropy."""
@@ -194,30 +230,28 @@ class Method:
         """After training: named extras to send beside the weights, and the client's new memory."""
         return {}, memory
 
-    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
-        """The round's updates (by client id) averaged by sample count, name by name (FedAvg)."""
-        adapters = _averages([(update.adapters, update.samples) for update in updates])
-        extras = _averages([(update.extras, update.samples) for update in updates])
-        return State(state.adapters | adapters, state.extras | extras)
+    # -- answers -----------------------------------------------------------------------------------
 
-    def end(self, state: State, stage: Stage) -> State:
-        """A stage has ended."""
-        return state
-
-    def activate(self, model: Model, shares: Tensor) -> None:
-        """Open the model's adapters for a batch that is to be answered: `shares` [batch, K] are the
-        routes of its samples. A method whose gates differ from layer to layer sets them here."""
-        model.gate = shares
+    @property
+    def router(self) -> Router:
+        """The formula of `route`; here every adapter gives 1."""
+        return Router()
 
     def similarities(self, state: State, query: Query) -> Mapping[str, float]:
-        """Cosine of a test instruction's identity feature to each subspace's token, by subspace name:
-        what `route` is computed from. Empty for methods that do not route by identity tokens."""
+        """Cosine of a test instruction's identity feature to each subspace's token, by subspace name.
+        Empty for methods that do not route by identity tokens."""
         return {}
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
-        """How much each adapter gives for a test instruction (all that are opened, by name); nothing
-        where the model decides by itself, with gates that `equip` has set."""
-        return {name: 1.0 for name in state.adapters}
+        """How much each adapter gives for a test instruction, by name; {} where the gates that `equip`
+        set decide. Override `router` where it can say so: another route cannot be exported."""
+        similarities = self.similarities(state, query)
+        return self.router.shares(state.adapters, similarities, query.dataset)
+
+    def activate(self, model: Model, shares: Tensor) -> None:
+        """Open the model's adapters for a batch of questions: `shares` [batch, K] are their routes. A
+        method that overrides this, for gates that differ by layer, has no `fcit export --all`."""
+        model.gate = shares
 
 
 def with_projector(block: Weights, projector: Weights) -> Weights:
@@ -225,11 +259,16 @@ def with_projector(block: Weights, projector: Weights) -> Weights:
     return block | {PROJECTOR + name: value for name, value in projector.items()}
 
 
+def newest(state: State) -> str:
+    """The adapter opened last, where their names are numbers."""
+    return max(state.adapters, key=int)
+
+
 def _averages(sent: Sequence[tuple[Parts, int]]) -> dict[str, Weights]:
     """For every name, the mean over those who sent it, weighted by their samples."""
     result: dict[str, Weights] = {}
     for name in dict.fromkeys(name for parts, _ in sent for name in parts):
-        who = [(parts, samples) for parts, samples in sent if name in parts]
-        counts = [samples for _, samples in who]
-        result[name] = mean((parts[name] for parts, _ in who), counts)
+        senders = [(parts, samples) for parts, samples in sent if name in parts]
+        counts = [samples for _, samples in senders]
+        result[name] = mean((parts[name] for parts, _ in senders), counts)
     return result

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fcit.methods.base import Method, Model
-from fcit.types import FcitError, Stage, State, Turn, Weights
+from fcit.methods.base import AtLeast0, AtLeast1, Method
+from fcit.methods.model import Model
+from fcit.types import Stage, State, Turn, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,43 +25,36 @@ MEASURE, MEASURED = "fisher-wanted", "fisher-measured"
 
 @dataclass(frozen=True)
 class Ewc(Method):
-    """ewc_lambda: lambda. fisher_samples: how many of a client's samples the Fisher information is
-    measured on, at most.
-
-    It is the diagonal of the empirical Fisher: mean squares of one sample's gradient of the answer's
-    log-likelihood. The clients of a stage's last round measure it on the weights they have just
-    trained, and the server averages by sample count, which is the Fisher over all their data. (With
-    a sum over n clients the same lambda would pull n times as strongly.) Where LoRA blocks are
-    averaged as products, the server turns A and B in their narrow side and the diagonal does not turn
-    with them: the pull is then an approximation more.
+    """The Fisher information is the diagonal of the empirical Fisher: mean squares of one sample's
+    gradient of the answer's log-likelihood. The clients of a stage's last round measure it on the
+    weights they have just trained, and the server averages by sample count, which is the Fisher over
+    all their data. (With a sum over n clients the same lambda would pull n times as strongly.) Where
+    LoRA blocks are averaged as products, the server rotates A and B in their narrow side and the
+    diagonal does not follow, which makes the pull an approximation.
     """
 
-    statistics: ClassVar[bool] = True
+    ewc_lambda: AtLeast0 = 5000.0
+    """lambda: the weight of the quadratic pull."""
 
-    ewc_lambda: float = 5000.0
-    fisher_samples: int = 128
+    fisher_samples: AtLeast1 = 128
+    """How many of a client's samples the Fisher information is measured on, at most."""
 
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        if not 0 <= self.ewc_lambda < float("inf"):
-            raise FcitError(f"method.ewc_lambda: {self.ewc_lambda} must be 0 or more")
-        if self.fisher_samples < 1:
-            raise FcitError(f"method.fisher_samples: {self.fisher_samples} must be at least 1")
+    sends_statistics: ClassVar[bool] = True
 
     def send(self, state: State, turn: Turn) -> State:
-        """Beside the adapter: the Fisher information and its centre; in a stage's last round, a word
-        that it is to be measured."""
+        """Beside the adapter: the Fisher information and its centre; in a stage's last round, the
+        request to measure it."""
         from torch import ones
 
         sent = super().send(state, turn)
-        held = {key: state.extras[key] for key in (FISHER, CENTRE) if key in state.extras}
-        asked = {MEASURE: {"asked": ones(1)}} if turn.last else {}
-        return replace(sent, extras=sent.extras | held | asked)
+        fisher = {key: state.extras[key] for key in (FISHER, CENTRE) if key in state.extras}
+        request = {MEASURE: {"asked": ones(1)}} if turn.last else {}
+        return replace(sent, extras=sent.extras | fisher | request)
 
     def expects(self, received: State) -> State:
         expected = super().expects(received)
-        asked = {MEASURED: received.adapters["0"]} if MEASURE in received.extras else {}
-        return State(expected.adapters, expected.extras | asked)
+        measured = {MEASURED: received.adapters["0"]} if MEASURE in received.extras else {}
+        return State(expected.adapters, expected.extras | measured)
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda / 2 sum F (theta - theta*)^2."""
@@ -77,8 +71,8 @@ class Ewc(Method):
         return {MEASURED: self._fisher(model, batches)}, memory
 
     def end(self, state: State, stage: Stage) -> State:
-        """Add the stage's quadratic F (theta - theta*)^2 to those before: up to a constant the sum is
-        again one, with the sum of the F and the mean of the theta* weighted by them."""
+        """Add the stage's quadratic F (theta - theta*)^2 to those before. Up to a constant the sum is one
+        quadratic, with the sum of the F and the mean of the theta* weighted by F."""
         extras = dict(state.extras)
         new, theta = extras.pop(MEASURED), state.adapters["0"]
         if FISHER not in extras:
@@ -116,6 +110,6 @@ def pull(theta: Weights, fisher: Weights, centre: Weights) -> Tensor:
     return sum((part.sum() for part in parts[1:]), start=parts[0].sum())
 
 
-def _share(part: Tensor, total: Tensor) -> Tensor:
-    """part / total, and 1 where there is nothing to divide (no pull: the newest value will do)."""
-    return (part / total).where(total > 0, total.new_ones(()))
+def _share(new: Tensor, total: Tensor) -> Tensor:
+    """new / total, and 1 where the total is 0 (nothing pulls there, so the newest value is taken)."""
+    return (new / total).where(total > 0, total.new_ones(()))

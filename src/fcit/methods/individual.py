@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fcit.methods.base import Method, Query, with_projector
-from fcit.types import FcitError, Setting, Stage, State, Task, Turn, Weights
+from fcit.methods.base import Method, Router, with_projector
+from fcit.types import Setting, Stage, State, Task, Turn, Weights
 
 
 @dataclass(frozen=True)
 class Individual(Method):
     """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds."""
 
-    once: ClassVar[bool] = True
-    answers_any: ClassVar[bool] = False
-    opens: ClassVar = "dataset"
+    single_row: ClassVar[bool] = True
 
     def reshape(self, setting: Setting) -> Setting:
-        """A stage per dataset: as long as the longest that teaches it, with all who may learn it."""
+        """A stage per dataset: as many rounds as its longest stage has, with all clients who hold it."""
         alone: list[Stage] = []
         for name in setting.datasets:
-            homes = [stage for stage in setting.stages if name in stage.datasets]
-            rounds = max(setting.rounds_of(stage) for stage in homes)
+            stages = [stage for stage in setting.stages if name in stage.datasets]
+            rounds = max(setting.rounds_of(stage) for stage in stages)
             alone.append(Stage((Task(name, (name,)),), rounds, setting.holders(name)))
         return replace(setting, stages=tuple(alone))
 
@@ -37,7 +34,7 @@ class Individual(Method):
     def adapter(self, state: State, turn: Turn) -> str:
         return turn.task.name
 
-    def route(self, state: State, query: Query) -> Mapping[str, float]:
-        if query.dataset not in state.adapters:
-            raise FcitError("individual answers questions of its datasets only; it cannot be asked")
-        return {name: float(name == query.dataset) for name in state.adapters}
+    @property
+    def router(self) -> Router:
+        """A question's dataset must be known."""
+        return Router("choose")

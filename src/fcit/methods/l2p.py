@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fcit.methods.base import Method, Model
+from fcit.methods.base import AtLeast0, AtLeast1, Method
+from fcit.methods.model import Model
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Stage, State, Turn, Weights
+from fcit.types import SHARED_PROJECTOR, FcitError, Stage, State, Turn, Weights
 from fcit.weights import cosine, factors
 
 if TYPE_CHECKING:
@@ -25,71 +26,68 @@ START = 0.02
 
 @dataclass(frozen=True)
 class L2p(Method):
-    """pool: M, how many prompts there are. length: L_p, tokens of each. top_k: N, how many an input
-    gets. pull_weight: lambda, how strongly the chosen keys are drawn to the input's features.
-
-    The paper's query is a frozen classifier's [CLS]; here it is the mean of the image's embeddings by
-    the projector as it came. The projector itself learns as with every method; there is no LoRA, so
-    `rank`, `scale` and `init_std` say nothing.
+    """The paper's query is a frozen classifier's [CLS]; here it is the mean of the image's embeddings by
+    the untrained projector. The projector itself learns as with every method; there is no LoRA, so
+    `rank`, `scale` and `init_std` have no effect.
     """
 
-    pool: int = 10
-    length: int = 5
-    top_k: int = 5
-    pull_weight: float = 0.5
+    projector: Literal["shared", "frozen"] = "shared"
+    """Not "isolated": there are no subspaces."""
 
-    learnt: ClassVar[tuple[str, ...]] = ("projector", POOL)
+    pool: AtLeast1 = 10
+    """M, the number of prompts."""
 
-    opens: ClassVar = "inside"
+    length: AtLeast1 = 5
+    """L_p, the tokens of each prompt."""
+
+    top_k: AtLeast1 = 5
+    """N, the prompts that an input gets."""
+
+    pull_weight: AtLeast0 = 0.5
+    """lambda: how strongly the chosen keys are drawn to the input's features."""
+
+    trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR, POOL)
 
     def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        for name in ("pool", "length", "top_k"):
-            if getattr(self, name) < 1:
-                raise FcitError(f"method.{name}: {getattr(self, name)} must be at least 1")
         if self.top_k > self.pool:
             raise FcitError(f"method.top_k: {self.top_k} exceeds method.pool ({self.pool})")
-        if not 0 <= self.pull_weight < float("inf"):
-            raise FcitError(f"method.pull_weight: {self.pull_weight} must be 0 or more")
-        if self.projector == "isolated":
-            raise FcitError("method.projector: l2p has no subspaces to isolate it in; use shared")
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         """A pool as wide as the language model (the narrower side of its MLPs)."""
         from torch import empty
 
-        extras = super().start(blank, projector, seed).extras
+        start = super().start(blank, projector, seed)
         width = min(a.shape[1] for a, _ in factors(blank).values())
         noise = torch_stream(seed, "init", "pool")
         pool = {
             "prompt": empty(self.pool, self.length, width).normal_(0, START, generator=noise),
             "key": empty(self.pool, width).normal_(0, START, generator=noise),
         }
-        shared = {key: extras[key] for key in {"projector"} & extras.keys()}
+        shared = {} if start.projector is None else {SHARED_PROJECTOR: start.projector}
         return State({}, {POOL: pool} | shared)
 
     def begin(self, state: State, stage: Stage) -> State:
         return state
 
     def send(self, state: State, turn: Turn) -> State:
-        """The pool and the shared projector: all that is held."""
+        """The whole state: the pool and the shared projector."""
         return state
 
     def equip(self, model: Model, received: State) -> None:
-        """The pool becomes parameters of the model, and what it chooses the model's prompts."""
+        """The pool becomes parameters of the model, and its chosen prompts the model's prompts."""
         from torch.nn import Parameter, ParameterDict
 
         if POOL not in received.extras:  # the base model, before any training
             return
-        held = {
+        pool = {
             name: Parameter(value.to(model.device, copy=True))
             for name, value in sorted(received.extras[POOL].items())
         }
 
         def prompts(embeds: Tensor) -> Tensor:
-            return pick(held["prompt"], choice(query(embeds), held["key"], self.top_k))
+            return pick(pool["prompt"], choice(query(embeds), pool["key"], self.top_k))
 
-        model.extra[POOL], model.prompts = ParameterDict(held), prompts
+        model.extra[POOL], model.prompts = ParameterDict(pool), prompts
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples."""
@@ -99,9 +97,9 @@ class L2p(Method):
     def report(
         self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
     ) -> tuple[dict[str, Weights], Weights]:
-        learnt = model.extra[POOL]
-        held = {name: learnt[name].detach().cpu().clone() for name in received.extras[POOL]}
-        return {POOL: held}, memory
+        trained = model.extra[POOL]
+        pool = {name: trained[name].detach().cpu().clone() for name in received.extras[POOL]}
+        return {POOL: pool}, memory
 
 
 def query(embeds: Tensor) -> Tensor:
@@ -115,7 +113,7 @@ def choice(queries: Tensor, keys: Tensor, count: int) -> Tensor:
 
 
 def pick(prompts: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen prompts of [M, length, width] one after another: [batch, count * length, width]."""
+    """The chosen prompts of [M, length, width], concatenated: [batch, count * length, width]."""
     return prompts[chosen].flatten(1, 2)
 
 

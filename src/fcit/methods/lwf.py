@@ -7,10 +7,11 @@ data is kept, only the old adapter.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from fcit.methods.base import Method, Model
-from fcit.types import FcitError, Stage, State, Turn, Weights
+from fcit.methods.base import Above0, AtLeast0, Method
+from fcit.methods.model import Model
+from fcit.types import Stage, State, Turn, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,36 +22,22 @@ OLD_PROJECTOR = "teacher-projector"
 
 @dataclass(frozen=True)
 class Lwf(Method):
-    """distillation_weight: lambda_o, the weight of the old model's answers.
-    distillation_temperature: T of their softmax.
+    """The old answers are distributions over the vocabulary at the answer's tokens, each computed with
+    the true tokens before it (teacher forcing); the paper's are those of a classifier's old heads."""
 
-    The old answers are distributions over the vocabulary at the answer's tokens, all of them read
-    with the true tokens before (teacher forcing); the paper's are those of a classifier's old heads.
-    """
+    distillation_weight: AtLeast0 = 1.0
+    """lambda_o, the weight of the old model's answers."""
 
-    distillation_weight: float = 1.0
-    distillation_temperature: float = 2.0
-
-    opens: ClassVar = "all"
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        if not 0 <= self.distillation_weight < float("inf"):
-            raise FcitError(
-                f"method.distillation_weight: {self.distillation_weight} must be 0 or more"
-            )
-        if not 0 < self.distillation_temperature < float("inf"):
-            raise FcitError(
-                f"method.distillation_temperature: {self.distillation_temperature} must be above 0"
-            )
+    distillation_temperature: Above0 = 2.0
+    """T of their softmax."""
 
     def begin(self, state: State, stage: Stage) -> State:
         """From the second stage on, the model as it now stands is the teacher."""
         if not state.adapters:
             return super().begin(state, stage)
         teacher = {TEACHER: state.adapters["0"]}
-        if "projector" in state.extras:
-            teacher[OLD_PROJECTOR] = state.extras["projector"]
+        if state.projector is not None:
+            teacher[OLD_PROJECTOR] = state.projector
         return replace(state, extras=state.extras | teacher)
 
     def send(self, state: State, turn: Turn) -> State:
@@ -64,19 +51,16 @@ class Lwf(Method):
     def trains(self, received: State) -> list[str]:
         return ["0"]
 
-    def equip(self, model: Model, received: State) -> None:
-        if TEACHER in received.adapters:
-            model.gate = _only("student", model)
-
     def objective(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor:
         """Cross-entropy + lambda_o T^2 KL(old || new), in one pass of the student and one of the
         teacher."""
         from torch.nn.functional import cross_entropy
 
+        if TEACHER not in received.adapters:
+            return model.loss(batch)
+        model.gate = _only("student", model)
         new, answer = model.logits(batch)
         loss = cross_entropy(new, answer)
-        if TEACHER not in received.adapters:
-            return loss
         with model.instead(_only("teacher", model), received.extras.get(OLD_PROJECTOR)):
             old, _ = model.logits(batch)
         return loss + self.distillation_weight * softened_kl(
@@ -91,7 +75,7 @@ def softened_kl(old: Tensor, new: Tensor, softening: float) -> Tensor:
     """
     from torch.nn.functional import kl_div
 
-    was, now = ((one / softening).log_softmax(dim=-1) for one in (old, new))
+    was, now = ((logits / softening).log_softmax(dim=-1) for logits in (old, new))
     return softening**2 * kl_div(now, was, reduction="batchmean", log_target=True)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from fcit.methods.base import Method, Model, Query
+from fcit.methods.base import AtLeast1, Method, Query
+from fcit.methods.model import Model
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Stage, State, Turn, Weights
+from fcit.types import SHARED_PROJECTOR, Stage, State, Turn, Weights
 from fcit.weights import factors, redrawn
 
 if TYPE_CHECKING:
@@ -24,24 +25,16 @@ ROUTER = "router"
 
 @dataclass(frozen=True)
 class Moelora(Method):
-    """experts: K, each a LoRA of rank `rank` and with an A drawn for itself (equal ones would stay so).
+    """Routers start at zero: every expert gives 1 / K at first. As in CoIN a router sees its layer's
+    input; Liu et al. route by a task's identity, which is unknown when a question comes."""
 
-    Routers start at zero: every expert gives 1 / K at first. As in CoIN a layer's input is what its
-    router sees; Liu et al. route by a task's identity, which nobody knows when a question comes.
-    """
+    projector: Literal["shared", "frozen"] = "shared"
+    """Not "isolated": the experts have one projector."""
 
-    experts: int = 8
+    experts: AtLeast1 = 8
+    """K, each a LoRA of rank `rank` whose A is drawn for itself (equal ones would stay equal)."""
 
-    learnt: ClassVar[tuple[str, ...]] = ("projector", ROUTER)
-
-    opens: ClassVar = "inside"
-
-    def __post_init__(self) -> None:
-        Method.__post_init__(self)
-        if self.experts < 1:
-            raise FcitError(f"method.experts: {self.experts} must be at least 1")
-        if self.projector == "isolated":
-            raise FcitError("method.projector: moelora's experts have one projector; use shared")
+    trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR, ROUTER)
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         extras = super().start(blank, projector, seed).extras
@@ -60,11 +53,13 @@ class Moelora(Method):
 
     def send(self, state: State, turn: Turn) -> State:
         """All experts, the routers, and the shared projector."""
-        extras = {key: state.extras[key] for key in (ROUTER, "projector") if key in state.extras}
+        extras = {
+            key: state.extras[key] for key in (ROUTER, SHARED_PROJECTOR) if key in state.extras
+        }
         return State(dict(state.adapters), extras)
 
     def equip(self, model: Model, received: State) -> None:
-        """Routers become parameters of the model, and its gate."""
+        """The routers become parameters of the model, and their softmax its gate."""
         from torch.nn import Parameter, ParameterDict
 
         if ROUTER not in received.extras:  # the base model, before any training
@@ -86,9 +81,9 @@ class Moelora(Method):
     def report(
         self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
     ) -> tuple[dict[str, Weights], Weights]:
-        learnt: Mapping[str, Tensor] = model.extra[ROUTER]
+        trained: Mapping[str, Tensor] = model.extra[ROUTER]
         router = {
-            path: learnt[_plain(path)].detach().cpu().clone() for path in received.extras[ROUTER]
+            path: trained[_plain(path)].detach().cpu().clone() for path in received.extras[ROUTER]
         }
         return {ROUTER: router}, memory
 

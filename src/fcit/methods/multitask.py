@@ -12,12 +12,12 @@ from fcit.types import Setting, Stage, Task
 
 @dataclass(frozen=True)
 class Multitask(Method):
-    """One client holds everything and trains once, for as many epochs as a client's data is expected to
-    be seen in a homogeneous stage (rounds x per_round / clients, the mean over stages, at least 1);
-    of 2.5 epochs the last is cut off in its middle."""
+    """One client holds all data and trains once. It makes as many epochs as a client is expected to make
+    in a homogeneous stage (rounds x per_round / clients, the mean over stages, at least 1); the last of
+    2.5 epochs stops half-way."""
 
-    once: ClassVar[bool] = True
-    centralised: ClassVar[bool] = True
+    single_row: ClassVar[bool] = True
+    federated: ClassVar[bool] = False
 
     def reshape(self, setting: Setting) -> Setting:
         passes = setting.epochs * fmean(

@@ -1,4 +1,4 @@
-"""zeroshot: the base model as it came, never trained (a reference point)."""
+"""zeroshot: the base model without any training (a reference point)."""
 
 from __future__ import annotations
 

@@ -23,9 +23,9 @@ from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import read_image
 from fcit.models.loading import load
 from fcit.models.processors import ImageReader, PreparedImage
-from fcit.models.subspace import Gate, Subspaces, adapted_layers
+from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
-from fcit.types import PROJECTOR, FcitError, Sample, State, Weights
+from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
 from fcit.weights import parted
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
@@ -39,7 +39,7 @@ class LMM:
 
     `extra` holds a method's own modules, whose parameters train with the adapters. `prompts`, when set,
     is called with `base_embeds` and returns embeddings [batch, n, width] to put before the image's.
-    `gate` is a `subspace.Gate`. quantize, device_map, clip: see `loading.load`; template: see
+    `gate` is a `types.Gate`. quantize, device_map, clip: see `loading.load`; template: see
     `chat.Chat`.
     """
 
@@ -77,12 +77,12 @@ class LMM:
         self.cache = FeatureCache(fingerprint(self.model, self.processor), cache)
 
     @property
-    def gate(self):
-        """The weight of each block (see `subspace.Gate`)."""
+    def gate(self) -> Gate:
+        """The weight of each block."""
         return self.subspaces.control.gate
 
     @gate.setter
-    def gate(self, value) -> None:
+    def gate(self, value: Gate) -> None:
         self.subspaces.control.gate = value
 
     @property
@@ -104,7 +104,7 @@ class LMM:
         self.subspaces.load(blocks, scale, train)
         per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
         self.isolated = bool(per_block)
-        chosen = per_block or [state.extras.get("projector", self.base_projector)]
+        chosen = per_block or [self.base_projector if state.projector is None else state.projector]
         dtype = torch.float32 if train_projector else self.model.dtype
         self.projectors = [
             {name: weights[name].to(self.device, dtype, copy=True) for name in sorted(weights)}

@@ -15,12 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcit.types import FcitError, Weights
+from fcit.types import FcitError, Gate, Weights
 from fcit.weights import PEFT_PREFIX
-
-Gate = Tensor | Mapping[str, Tensor] | Callable[[str, Tensor], Tensor] | None
-"""The weights of the K blocks: None (all 1), [batch, K] for every layer, a table of these by layer, or a
-function (layer, input [batch, seq, in]) -> [batch, K] or [batch, seq, K]."""
 
 
 @dataclass

@@ -86,23 +86,23 @@ def groups(trained: Sequence[str], shared: bool) -> tuple[str, str]:
     return f"adapters.{names}", "projector" if shared else f"projector.{names}"
 
 
-def conclude(
+def server_step(
     optimizer: Optimizer,
     before: State,
     after: State,
     turns: Sequence[Turn],
     updates: Sequence[Update],
-    learnt: Sequence[str],
+    trained_extras: Sequence[str],
 ) -> State:
     """The state after a round: `after` is `before` with the round's averages in place.
 
-    Every adapter that came back, and every extra of these that is named in `learnt`, makes the
+    Every adapter that came back, and every extra of these that is named in `trained_extras`, makes the
     optimizer's step; whatever nobody trained in this round keeps its values and its momenta.
     """
     kept = optimizer.collect(before.optimizer, turns, updates)
     came = {
         "adapters": {name for update in updates for name in update.adapters},
-        "extras": {name for update in updates for name in update.extras} & set(learnt),
+        "extras": {name for update in updates for name in update.extras} & set(trained_extras),
     }
     parts = {"adapters": dict(after.adapters), "extras": dict(after.extras)}
     for kind, stood in (("adapters", before.adapters), ("extras", before.extras)):
@@ -135,7 +135,7 @@ def _step(
     return result, slots
 
 
-def renew(before: State, after: State) -> State:
+def carry_memory(before: State, after: State) -> State:
     """`after` with the optimizer's memory of `before`, save for what a method opened anew or replaced:
     a fresh subspace starts with a fresh optimizer."""
     kept: Slots = {}

@@ -8,7 +8,7 @@ from statistics import fmean
 
 from fcit.planning import estimates
 from fcit.planning.counts import Counts
-from fcit.planning.rehearsal import Traffic, cap, rehearse
+from fcit.planning.rehearsal import Traffic, rehearse
 from fcit.recipe.config import Config
 from fcit.rounds.client import steps
 from fcit.runs.engine import workers
@@ -151,9 +151,10 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
 def _capped(experiment: Experiment, notes: list[str]) -> None:
     """Say so where a method may not open a subspace for every task."""
     tasks = {task for stage in experiment.training_setting.stages for task in stage.tasks}
-    if 0 < cap(experiment) < len(tasks):
+    limit = experiment.method.subspace_limit
+    if 0 < limit < len(tasks):
         notes.append(
-            f"which of the {len(tasks)} tasks are alike: method.max_subspaces is {cap(experiment)}, and "
+            f"which of the {len(tasks)} tasks are alike: method.max_subspaces is {limit}, and "
             "so many are planned with; a run ends with an error where tokens are like none of them"
         )
 
@@ -165,10 +166,10 @@ def _stage(experiment: Experiment, counts: Counts, at: int) -> StagePlan:
     held = [_of(counts, turn.task, turn.client) for turns in rounds for turn in turns]
     known = [count for count in held if count is not None]
     whole = len(known) == len(held)
-    asked = experiment.setting.datasets if method.once else experiment.setting.seen(at)
+    asked = experiment.setting.datasets if method.single_row else experiment.setting.seen(at)
     if at == len(experiment.plan) - 1:
-        tests = counts.tests(asked, general=method.answers_any)
-    elif method.once:
+        tests = counts.tests(asked, general=method.answers_general)
+    elif method.single_row:
         tests = 0
     else:
         ahead = experiment.config.evaluation.forward_transfer

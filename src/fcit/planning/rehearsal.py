@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation.packing import Wire, packed_bytes
-from fcit.optimizers.base import groups, renew
+from fcit.optimizers.base import carry_memory, groups
 from fcit.rounds.server import hand_out, take_round
-from fcit.types import Identity, Job, State, Turn, Update, Weights
+from fcit.types import SHARED_PROJECTOR, Identity, Job, State, Turn, Update, Weights
 from fcit.weights import nbytes
 from fcit.worker.experiment import Experiment
 
@@ -45,7 +45,7 @@ def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[Traffi
     state = method.start(blank, projector, experiment.config.seed)
     found: list[Traffic] = []
     for stage, rounds in zip(setting.stages, experiment.plan, strict=True):
-        state = renew(state, method.begin(state, stage))
+        state = carry_memory(state, method.begin(state, stage))
         state = replace(state, optimizer=optimizer.begin(state.optimizer))
         down: list[list[int]] = []
         up: list[list[int]] = []
@@ -55,7 +55,7 @@ def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[Traffi
                 state, report = take_round(turns, method, state, engine, setting.epochs, optimizer)
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
-                identities = list(engine.identify(method.unknown(state, turns)))
+                identities = list(engine.identify(method.to_identify(state, turns)))
                 state, jobs = hand_out(turns, method, state, identities, setting.epochs, optimizer)
                 updates = list(engine.run(jobs))
             told = {one.client: nbytes({"token": one.token}) for one in identities}
@@ -74,11 +74,6 @@ def weight(sent: State | Update, wire: Wire = "float32") -> int:
     return sum(packed_bytes(weights, wire) for parts in kinds for weights in parts.values())
 
 
-def cap(experiment: Experiment) -> int:
-    """How many subspaces a method may open at most; 0: any number."""
-    return getattr(experiment.method, "max_subspaces", 0)
-
-
 class _Blank:
     """An engine whose clients return what they were sent."""
 
@@ -92,7 +87,7 @@ class _Blank:
         for turn in turns:
             token = zeros(max(self.width, 64))
             number = self.tasks.setdefault(turn.task.name, len(self.tasks))
-            token[number % min(len(token), cap(self.experiment) or len(token))] = 1
+            token[number % min(len(token), self.experiment.method.subspace_limit or len(token))] = 1
             if self.experiment.method.identity == "both":
                 token = cat([token, token])
             yield Identity(turn.client, turn.task.name, token, 1)
@@ -104,9 +99,9 @@ class _Blank:
             model = _Model(received, size)
             method.equip(model, received)
             extras, _ = method.report(model, received, {}, [_Batch()])
-            projector = received.extras.get("projector", {})
+            projector = received.projector or {}
             if projector:
-                extras = extras | {"projector": projector}
+                extras = extras | {SHARED_PROJECTOR: projector}
             own = [value for name in trained for value in received.adapters[name].values()]
             more = [value for part in model.extra.values() for value in part.values()]
             names = groups(trained, bool(projector))

@@ -114,8 +114,8 @@ class PrivacySection(Section):
 
         kind = find(method)
         for wrong, why in (
-            (kind.centralised, f"{method} has no clients"),
-            (kind.statistics, f"{method}'s clients send more than what they trained"),
+            (not kind.federated, f"{method} has no clients"),
+            (kind.sends_statistics, f"{method}'s clients send more than what they trained"),
             (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
             (federation.robust != "mean", "federation.robust is no mean"),
             (federation.average == "product", "federation.average = product is no mean"),

@@ -10,7 +10,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fcit.report.groups import Entry
-from fcit.report.run_data import RunData, predictions
+from fcit.report.run_data import RunData, predictions, token_routed
 from fcit.report.style import PAPER, QUIET, new_figure, shorten, styled
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def token_similarity(run: RunData) -> Figure:
     import numpy as np
 
     values = np.array(run.tokens, dtype=np.float64)
-    both = run.setting_of("method", "token") == "both" and values.shape[1] % 2 == 0
-    halves = np.split(values, 2, axis=1) if both else [values]
+    method = token_routed(run.method, run.config)
+    halves = np.split(values, 2, axis=1) if method and method.identity == "both" else [values]
     cosines = np.mean([_cosines(half) for half in halves], axis=0)
     names = [subspace_label(run, str(number)) for number in range(len(values))]
     low = min(0.0, float(np.min(cosines, initial=0.0)))

@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from fcit.files import read_json, read_lines
+from fcit.methods import TokenRouted, find
 from fcit.recipe import config as configs
 from fcit.types import Fault, FcitError
 
@@ -144,16 +145,17 @@ def read_run(path: Path) -> RunData:
             f"{file}: must hold one JSON object; run `fcit evaluate {path}` to rewrite it"
         )
     log, split = path / "log.jsonl", path / "partition.json"
+    config = _config(path / "config.toml")
     partition = (
         _parse(_Partition, read_json(split), str(split)) if split.is_file() else _Partition()
     )
     parts = {
         "path": path,
-        "config": _config(path / "config.toml"),
+        "config": config,
         "rounds": tuple(_rows(RoundLog, log)) if log.is_file() else (),
         "partition": partition.datasets,
         "data": partition.data,
-        "tokens": _tokens(path / "state"),
+        "tokens": _tokens(path / "state", token_routed(str(table.get("method")), config)),
     }
     run = _parse(RunData, table | parts, str(file))
     for row in run.matrix:
@@ -216,18 +218,29 @@ def _config(file: Path) -> dict[str, Any]:
         return table
 
 
-def _tokens(state: Path) -> list[list[float]]:
+def token_routed(name: str, config: Mapping[str, Any]) -> TokenRouted | None:
+    """The run's method, if it routes by identity tokens; None for methods of another fcit."""
+    options = {key: value for key, value in config.get("method", {}).items() if key != "name"}
+    try:
+        method = find(name)(**options)
+    except (FcitError, TypeError):
+        return None
+    return method if isinstance(method, TokenRouted) else None
+
+
+def _tokens(state: Path, method: TokenRouted | None) -> list[list[float]]:
     index = state / "state.json"
     table = read_json(index) if index.is_file() else None
     extras = table.get("extras") if isinstance(table, dict) else None
-    if not isinstance(extras, dict) or "identity" not in extras:
+    if not method or not isinstance(extras, dict) or method.tokens_name not in extras:
         return []
+    name = method.tokens_name
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    file = state / str(extras["identity"])
+    file = state / str(extras[name])
     if not file.resolve().is_relative_to(state.resolve()):
-        raise FcitError(f"{index}: extras.identity: {extras['identity']} leaves the run's folder")
+        raise FcitError(f"{index}: extras.{name}: {extras[name]} leaves the run's folder")
     try:
         return load(file.read_bytes())["tokens"].astype(float).tolist()
     except OSError as error:

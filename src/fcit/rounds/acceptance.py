@@ -90,7 +90,7 @@ def _judged(
     size = sum(map(state_bytes, kinds(update)))
     update = unpack_update(update, job.received, wire)
     expected = method.expects(job.received)
-    shared = groups(method.trains(job.received), "projector" in job.received.extras)
+    shared = groups(method.trains(job.received), job.received.projector is not None)
     wrong = (
         _bad_count(update.samples)
         or _bad_metrics(update.metrics)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fcit.optimizers.base import Optimizer, groups, split
 from fcit.seeds import numpy_stream, torch_stream
-from fcit.types import FcitError, Identity, Job, Sample, Turn, Update, Weights
+from fcit.types import SHARED_PROJECTOR, FcitError, Identity, Job, Sample, Turn, Update, Weights
 
 if TYPE_CHECKING:
     from fcit.methods import Method
@@ -110,7 +110,7 @@ def take_turn(
     ]
     parameters = [value for part in parts for value in part]
     adamw = torch.optim.AdamW(learning, lr=0.0, weight_decay=training.weight_decay)
-    named = dict(zip(groups(trained, "projector" in received.extras), parts, strict=True))
+    named = dict(zip(groups(trained, received.projector is not None), parts, strict=True))
     local = (optimizer or Optimizer()).local(turn, named, received.optimizer, kept)
     order = numpy_stream(seed, "batches", *place)
     lengths = alike(data.samples, model.images.token_counts(data.images))
@@ -143,8 +143,8 @@ def take_turn(
     model.checkpoint(False)
     again = (_batch(model, data, chosen) for chosen in plan)
     extras, memory = method.report(model, received, memory, again)
-    if "projector" in received.extras:
-        extras = extras | {"projector": model.shared_projector()}
+    if received.projector is not None:
+        extras = extras | {SHARED_PROJECTOR: model.shared_projector()}
     adapters = {name: model.adapter(name) for name in trained}
     metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
     corrections, kept = local.report()

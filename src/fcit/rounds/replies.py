@@ -12,7 +12,7 @@ from fcit.aggregation.packing import Wire
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.rounds.acceptance import Reply, bad_token, forms, garbled, judge
-from fcit.types import Fault, Identity, Job, State, Turn, Update
+from fcit.types import Fault, Identity, Job, Turn, Update
 
 SPREADS = ("change", "statistics", "optimizer")
 """What of a reply has a size to compare (see `acceptance.Reply`)."""
@@ -72,9 +72,12 @@ class InMemory:
 
 
 def tokens(
-    came: Iterable[Identity | Fault], asked: Sequence[Turn], state: State
+    came: Iterable[Identity | Fault], asked: Sequence[Turn], width: int | None
 ) -> tuple[list[Identity], list[Fault]]:
-    """Identity tokens by client id, and what was wrong with the others."""
+    """Identity tokens by client id, and what was wrong with the others.
+
+    `width`: how many numbers a token must have; None where the method has none yet to compare with,
+    and then what most of these tokens have."""
     turns = {turn.client: turn for turn in asked}
     good: dict[int, Identity] = {}
     faults: list[Fault] = []
@@ -87,16 +90,12 @@ def tokens(
             faults.append(wrong)
         else:
             good[one.client] = one
-    known = [
-        weights["tokens"].shape[-1] for weights in state.extras.values() if "tokens" in weights
-    ]
-    widths = Counter(known or [len(one.token) for _, one in sorted(good.items())])
-    if good:
-        width = widths.most_common(1)[0][0]
-        for client in [client for client, one in good.items() if len(one.token) != width]:
-            length = len(good.pop(client).token)
-            detail = f"its token has {length} numbers, the others have {width}"
-            faults.append(Fault(client, "shape", detail))
+    widths = Counter(len(one.token) for _, one in sorted(good.items()))
+    width = width or max(widths, key=widths.__getitem__, default=0)
+    for client in [client for client, one in good.items() if len(one.token) != width]:
+        length = len(good.pop(client).token)
+        detail = f"its token has {length} numbers, the others have {width}"
+        faults.append(Fault(client, "shape", detail))
     answered = good.keys() | {fault.client for fault in faults}
     faults += [
         Fault(client, "silent", "sent no token") for client in turns if client not in answered
@@ -110,15 +109,6 @@ def _wrong(one: Identity, turns: Mapping[int, Turn]) -> Fault | None:
     except Exception as error:
         return garbled(one.client, error)
     return Fault(one.client, *wrong) if wrong else None
-
-
-def homeless(client: int) -> Fault:
-    """The fault of a client whose token the method took and has no adapter for."""
-    return Fault(
-        client,
-        "unmatched",
-        "its identity token is like no subspace's, and no more may be opened (method.max_subspaces)",
-    )
 
 
 def gather(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fcit.aggregation import privacy, robust
 from fcit.aggregation.averaging import Average, exact
@@ -12,11 +12,14 @@ from fcit.aggregation.packing import Wire, pack_state
 from fcit.aggregation.privacy import Privacy
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
-from fcit.optimizers.base import conclude, groups, renew
-from fcit.rounds.replies import InMemory, Journal, gather, homeless, named, tokens
+from fcit.optimizers.base import carry_memory, groups, server_step
+from fcit.rounds.replies import InMemory, Journal, gather, named, tokens
 from fcit.seeds import torch_stream
 from fcit.types import Fault, FcitError, Identity, Job, Setting, State, Turn, Update
 from fcit.weights import flatten, kinds, odd_number, state_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class Engine(Protocol):
@@ -100,7 +103,7 @@ def federate(
             continue
         resumed = number == done.stage
         if not (resumed and done.rounds):
-            state = renew(state, method.begin(state, stage))
+            state = carry_memory(state, method.begin(state, stage))
             state = replace(state, optimizer=optimizer.begin(state.optimizer))
         if not (resumed and done.ended):
             for index in range(done.rounds if resumed else 0, len(plan[number])):
@@ -134,14 +137,17 @@ def take_round(
     )
     place = turns[0].stage, turns[0].round
     journal.begin(*place)
-    asked = method.unknown(state, turns)
-    identities, lost = _identify(asked, state, engine, journal)
+    asked = method.to_identify(state, turns)
+    identities, lost = _identify(asked, method.tokens(state), engine, journal)
     absent = {turn.client for turn in asked} - {one.client for one in identities}
     here = [turn for turn in turns if turn.client not in absent]
     _require(here, len(turns), lost, terms, place)
     state, jobs = hand_out(here, method, state, identities, epochs, optimizer)
-    placed = {job.turn.client for job in jobs}
-    lost = lost + [homeless(turn.client) for turn in here if turn.client not in placed]
+    lost = lost + [
+        Fault(turn.client, "unmatched", reason)
+        for turn in here
+        if (reason := method.reason_to_skip(state, turn))
+    ]
     here = [job.turn for job in jobs]
     _require(here, len(turns), lost, terms, place)
     packed = _packed(jobs, terms, place)
@@ -163,7 +169,7 @@ def take_round(
         after = privacy.aggregate(state, after, updates, norms, terms.privacy, noise)
     took = {update.client for update in updates}
     took_part = [turn for turn in here if turn.client in took]
-    after = conclude(optimizer, state, after, took_part, updates, method.learnt)
+    after = server_step(optimizer, state, after, took_part, updates, method.trained_extras)
     _sound(after, state, _named(place))
     report = Round(
         Position(),
@@ -179,13 +185,14 @@ def take_round(
 
 
 def _identify(
-    asked: Sequence[Turn], state: State, engine: Engine, journal: Journal
+    asked: Sequence[Turn], stored: Tensor | None, engine: Engine, journal: Journal
 ) -> tuple[list[Identity], list[Fault]]:
     """The round's first-time tokens, from the clients or, where the journal has them, from there."""
     known = journal.identities()
     if known is not None:
         return known
-    identities, faults = tokens(engine.identify(asked), asked, state)
+    width = None if stored is None else stored.shape[-1]
+    identities, faults = tokens(engine.identify(asked), asked, width)
     journal.keep_identities(identities, faults)
     return identities, faults
 
@@ -215,11 +222,10 @@ def hand_out(
     epochs: float,
     optimizer: Optimizer,
 ) -> tuple[State, list[Job]]:
-    """Organise and send: what a round's clients are given. Whom the method still does not know, though
-    its token came, has no place in it and gets no job."""
-    state = renew(state, method.organise(state, identities))
-    strangers = {turn.client for turn in method.unknown(state, turns)}
-    placed = [turn for turn in turns if turn.client not in strangers]
+    """Organise and send: what a round's clients are given. A client that the method has a reason to
+    skip gets no job."""
+    state = carry_memory(state, method.organise(state, identities))
+    placed = [turn for turn in turns if not method.reason_to_skip(state, turn)]
     return state, [Job(turn, _sent(method, optimizer, state, turn), epochs) for turn in placed]
 
 
@@ -241,7 +247,7 @@ def _named(place: tuple[int, int]) -> str:
 def _sent(method: Method, optimizer: Optimizer, state: State, turn: Turn) -> State:
     """What a client gets: the method's part and the optimizer's."""
     sent = method.send(state, turn)
-    trained = groups(method.trains(sent), "projector" in sent.extras)
+    trained = groups(method.trains(sent), sent.projector is not None)
     return replace(sent, optimizer=optimizer.send(state.optimizer, trained))
 
 

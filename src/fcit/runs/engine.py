@@ -70,7 +70,7 @@ def deployment(
     from fcit.flower import shares
 
     secret_noise(config.privacy.build())
-    if build_method(config).centralised:
+    if not build_method(config).federated:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FcitError(f"{out}: already exists and is not empty; choose another --out")

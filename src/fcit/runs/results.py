@@ -52,8 +52,8 @@ class Results:
         Also asked, for `write_matrix`: the datasets that the next stage is the first to train on; after
         the last stage the general questions.
         """
-        last = self.method.once or stage == len(self.stages) - 1
-        further = self._general if last and self.method.answers_any else self._next(stage)
+        last = self.method.single_row or stage == len(self.stages) - 1
+        further = self._general if last and self.method.answers_general else self._next(stage)
         name, seen = self.stage_name(stage), self.seen(stage)
         self._ask(engine, state, name, [*seen, *further])
         return [
@@ -64,14 +64,14 @@ class Results:
     def seen(self, stage: int) -> list[str]:
         """The datasets that at least one client has trained on by the end of a stage (from 0)."""
         names = self.setting.datasets
-        if self.method.once or not self.stages:
+        if self.method.single_row or not self.stages:
             return list(names)
         trained = self._trained_adapters(stage + 1)
         return [name for name in names if name in trained]
 
     def stage_name(self, stage: int) -> str:
         """The folder name of a stage's predictions."""
-        return ZERO_SHOT if not self.stages else "1" if self.method.once else str(stage + 1)
+        return ZERO_SHOT if not self.stages else "1" if self.method.single_row else str(stage + 1)
 
     def forget(self, stage: str, dataset: str) -> None:
         """Delete a dataset's predictions (or its clients' scores) after a stage."""
@@ -84,7 +84,7 @@ class Results:
 
     def _next(self, stage: int) -> list[str]:
         """The datasets that the next stage is the first to train on, if the recipe wants them asked."""
-        last = self.method.once or stage + 1 >= len(self.stages)
+        last = self.method.single_row or stage + 1 >= len(self.stages)
         if last or not self.config.evaluation.forward_transfer:
             return []
         seen = self.seen(stage)
@@ -185,7 +185,7 @@ class Results:
             "beta": self.config.setting.beta,
             "seed": self.config.seed,
             "datasets": names,
-            "stages": ["all"] if stages and self.method.once else stages,
+            "stages": ["all"] if stages and self.method.single_row else stages,
             "matrix": list(rows),
             "last": last,
             "avg": avg,
@@ -242,7 +242,7 @@ class Results:
 
     def _retained(self) -> dict[str, float]:
         """Accuracy on the general questions before any training and after all of it (percent)."""
-        last = 0 if self.method.once else len(self.stages) - 1
+        last = 0 if self.method.single_row else len(self.stages) - 1
         stages = {"before": ZERO_SHOT} | ({"after": self.stage_name(last)} if self.stages else {})
         return self._measured(
             (when, stage, name) for when, stage in stages.items() for name in self._general

@@ -185,7 +185,7 @@ class Session:
         def after_stage(state: State, position: Position) -> None:
             nonlocal since
             folder.commit(state, position, engine.memory)
-            if self.method.once and position.stage < len(self.stages) - 1:
+            if self.method.single_row and position.stage < len(self.stages) - 1:
                 return
             row = self.results.row(engine, state, position.stage)
             index = self._row_index(position.stage)
@@ -245,7 +245,7 @@ class Session:
         return sum(map(len, self.experiment.plan[: position.stage])) + position.rounds
 
     def _row_index(self, stage: int) -> int:
-        return 0 if self.method.once else stage
+        return 0 if self.method.single_row else stage
 
     def _known_rows(self, position: Position | None) -> list[Row]:
         if position is None or not self.folder.matrix.is_file():

@@ -54,7 +54,7 @@ class Experiment:
         self.config, self.own = config, own is not None
         self.method = build_method(config)
         federation, part = config.federation, config.setting
-        self.optimizer = Optimizer() if self.method.centralised else federation.build_optimizer()
+        self.optimizer = federation.build_optimizer() if self.method.federated else Optimizer()
         self.privacy = config.privacy.build()
         sizes = (federation.clients, federation.per_round, federation.rounds)
         if part.stages:

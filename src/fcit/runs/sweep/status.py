@@ -74,7 +74,7 @@ def clock(run: Run) -> Clock:
 def _finished(session: Session) -> bool:
     """Whether the matrix has all its rows."""
     stages, matrix = len(session.stages), session.folder.matrix
-    rows = min(1, stages) if session.method.once else stages
+    rows = min(1, stages) if session.method.single_row else stages
     return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
 
 

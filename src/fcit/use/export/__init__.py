@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fcit.benchmark import datasets
 from fcit.files import folder_aside, read_lines, write_json, write_text
-from fcit.methods.base import Method, Query
+from fcit.methods import Method, Query, TokenRouted
 from fcit.recipe import config as configs
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
@@ -22,6 +22,9 @@ from fcit.use.export import cards
 from fcit.weights import parted, save
 
 DType = Literal["float32", "bfloat16", "float16"]
+
+ROUTES = ("route", "activate", "similarities", "likeness")
+"""The hooks that router.py does the work of: a method that changes them cannot be exported with it."""
 
 
 @dataclass(frozen=True)
@@ -64,24 +67,26 @@ def everything(run: Run, out: Path) -> None:
     """
     run = _exportable(run)
     method, parts = run.worker.method, _parts(run)
-    if method.opens not in ("all", "tokens", "dataset") or not _known(method, "route", "activate"):
+    hook, tokens = _overridden(method, ROUTES), method.tokens(run.state)
+    if hook or (tokens is not None and list(map(str, range(len(tokens)))) != list(parts)):
+        why = f"a `{hook}` of its own" if hook else "adapters without an identity token"
         raise FcitError(
-            f"--all: {run.config.method.name} opens its adapters layer by layer, or in a way of "
-            "its own, which router.py does not do; export --merged DATASET, or a --subspace"
+            f"--all: {run.config.method.name} has {why}, and router.py would choose other adapters than "
+            "the run does; export --merged DATASET, or a --subspace"
         )
     from fcit.models import router
     from fcit.models.saving import save_peft, save_processor
 
     with folder_aside(out) as folder:
         for name, part in parts.items():
-            place = folder / "adapters" / name
-            save_peft(place, part.block, _scale(run), cards.base_name(run))
+            path = folder / "adapters" / name
+            save_peft(path, part.block, _scale(run), cards.base_name(run))
             if part.own and part.projector:
-                save(place / "projector.safetensors", part.projector)
-        if "projector" in run.state.extras:
-            save(folder / "projector.safetensors", run.state.extras["projector"])
-        if "identity" in run.state.extras:
-            save(folder / "identity.safetensors", run.state.extras["identity"])
+                save(path / "projector.safetensors", part.projector)
+        if run.state.projector is not None:
+            save(folder / "projector.safetensors", run.state.projector)
+        if tokens is not None:
+            save(folder / "identity.safetensors", {"tokens": tokens})
         write_json(folder / "router.json", _router(run, list(parts)))
         save_processor(run.worker.model, folder)
         shutil.copyfile(router.__file__, folder / "router.py")
@@ -128,36 +133,27 @@ def _exportable(run: Run) -> Run:
         whole.config = run.config.model_copy(update={"model": part})
         run = whole
     name, method = run.config.method.name, configs.build_method(run.config)
-    if method.opens == "inside":
+    if _overridden(method, ["equip"]):
         raise FcitError(
-            f"{name} cannot be exported: inside the model experts are mixed anew for every token, or "
-            "prompts are chosen by each image, which neither PEFT nor merged weights express; use "
-            "fcit serve"
-        )
-    if not _known(method, "equip"):
-        raise FcitError(
-            f"{name} cannot be exported: it equips the model in a way of its own, which would be lost; "
-            "use fcit serve, or say in its class what it `opens`"
+            f"{name} cannot be exported: its `equip` adds prompts, gates or modules to the model, which "
+            "neither PEFT nor merged weights express; use fcit serve"
         )
     if not run.state.adapters:
         raise FcitError(f"{run.folder}: {name} trained nothing, so there is nothing to export")
     return run
 
 
-def _known(method: Method, *hooks: str) -> bool:
-    """Whether the class that says what it `opens` is the last to change these hooks."""
-    order = type(method).__mro__
-
-    def last(name: str) -> int:
-        return next(at for at, kind in enumerate(order) if name in vars(kind))
-
-    return all(last("opens") <= last(hook) for hook in hooks)
+def _overridden(method: Method, hooks: Sequence[str]) -> str:
+    """The first of these hooks that a method's own class has changed; "" where none."""
+    base = TokenRouted if isinstance(method, TokenRouted) else Method
+    changed = (name for name in hooks if hasattr(base, name))
+    return next((n for n in changed if getattr(type(method), n) is not getattr(base, n)), "")
 
 
 def _parts(run: Run) -> dict[str, Part]:
     """The run's adapters by name, in order of their names."""
     found: dict[str, Part] = {}
-    shared = run.state.extras.get("projector")
+    shared = run.state.projector
     for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
         weights = run.state.adapters[name]
         block, own = parted(weights)
@@ -172,13 +168,12 @@ def _scale(run: Run) -> float:
 def _router(run: Run, names: list[str]) -> dict[str, Any]:
     """What router.py has to know."""
     method = run.worker.method
-    token = method.identity if "identity" in run.state.extras else None
-    gate = "choose" if method.opens == "dataset" else getattr(method, "gate", "concat")
+    token = method.identity if method.tokens(run.state) is not None else None
     return {
         "adapters": names,
         "token": token,
-        "gate": gate,
-        "temperature": getattr(method, "temperature", 0.0),
+        "gate": method.router.gate,
+        "temperature": method.router.temperature,
         "projector": run.worker.model.vision.projector_paths,
         "base": cards.base_name(run),
         "clip": cards.clip_name(run) if token else "",
@@ -189,7 +184,7 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
     """How much each adapter gives for a dataset's instructions (their mean), or for one instruction."""
     worker = run.worker
     if target in (*worker.experiment.setting.datasets, *datasets.DATASETS):
-        if worker.method.opens == "dataset":
+        if worker.method.router.gate == "choose":
             return worker.method.route(run.state, Query(target, None))
         return _mean_shares(run, target)
     if worker.method.identity in ("image", "both"):
@@ -217,7 +212,7 @@ def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
     folder = RunFolder(run.folder)
     position = folder.position()
     assert position is not None
-    stage = "1" if run.worker.method.once else str(position.stage + 1)
+    stage = "1" if run.worker.method.single_row else str(position.stage + 1)
     file = folder.predictions(stage, dataset)
     if not file.is_file():
         raise FcitError(f"--merged: {file}: not here; finish the run, or give a prompt instead")

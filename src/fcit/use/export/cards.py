@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcit.runs.api import Run
+from fcit.weights import parted
 
 SQUARE = """\
 
@@ -63,9 +64,7 @@ def subspace(run: Run, name: str) -> str:
     """The card of one PEFT adapter."""
     trained = ", ".join(run.trained_by.get(name, ()))
     code = _code(run, load=BASE + 'model = PeftModel.from_pretrained(base, ".")\n', imports=PEFT)
-    whole = "projector" in run.state.extras or any(
-        key.startswith("projector.") for key in run.state.adapters[name]
-    )
+    whole = run.state.projector is not None or bool(parted(run.state.adapters[name])[1])
     also = ", and the projector the run trained" if whole else ""
     return (
         _head(run, f"Subspace {name}", "peft")
@@ -80,10 +79,10 @@ def subspace(run: Run, name: str) -> str:
 def everything(run: Run) -> str:
     """The card of a folder with all adapters and their router."""
     rows = "".join(f"| {one} | {', '.join(by)} |\n" for one, by in run.trained_by.items())
-    routed = "identity" in run.state.extras
+    routed = run.worker.method.tokens(run.state) is not None
     chooser = 'Router(".", CLIP).weights' if routed else 'Router(".").weights'
     chosen = f"weights = {chooser}(prompt)  # router.json says whether the image is wanted too\n"
-    if run.worker.method.opens == "dataset":
+    if run.worker.method.router.gate == "choose":
         names = list(run.state.adapters)
         chosen = f"weights = dict.fromkeys({names!r}, 0.0) | {{{names[0]!r}: 1.0}}\n"
     load = BASE + (f'CLIP = "{clip_name(run)}"\n' if routed else "")

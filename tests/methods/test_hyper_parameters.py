@@ -1,0 +1,40 @@
+"""A method's fields say which values they allow, and a recipe with another value is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from fcit.recipe.config import build_method, validate
+from fcit.types import FcitError
+
+WRONG = {
+    "finetune": [{"rank": 0}, {"scale": 0.0}, {"init_std": float("inf")}, {"projector": "none"}],
+    "disco": [{"tau": 2.0}, {"temperature": 0.0}, {"max_subspaces": -1}, {"gate": "none"}],
+    "ewc": [{"ewc_lambda": -1.0}, {"fisher_samples": 0}],
+    "hide": [{"temperature": 0.0}, {"projector": "isolated"}],
+    "l2p": [
+        {"pool": 0},
+        {"length": 0},
+        {"top_k": 11},
+        {"pull_weight": -1.0},
+        {"projector": "isolated"},
+    ],
+    "lwf": [{"distillation_weight": -1.0}, {"distillation_temperature": 0.0}],
+    "moelora": [{"experts": 0}, {"projector": "isolated"}],
+    "olora": [{"orthogonality": float("nan")}],
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "wrong"),
+    [(method, wrong) for method, cases in WRONG.items() for wrong in cases],
+    ids=str,
+)
+def test_impossible_hyper_parameters_are_refused(method: str, wrong: dict) -> None:
+    with pytest.raises(FcitError, match=f"method.{next(iter(wrong))}"):
+        validate({"method": {"name": method, **wrong}})
+
+
+def test_values_at_the_bounds_are_allowed() -> None:
+    table = {"name": "disco", "tau": -1, "max_subspaces": 0, "temperature": 1e-9}
+    assert build_method(validate({"method": table})).tau == -1.0
