@@ -32,6 +32,7 @@ ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
 RECIPE = DOCS / "recipe.md"
+METHODS = DOCS / "add-a-method.md"
 DOCUMENTS = [
     README,
     ROOT / "CONTRIBUTING.md",
@@ -140,7 +141,7 @@ def test_every_link_and_path_exists(path: Path) -> None:
     links = [one for one in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in one]
     lost = [one for one in links if not (path.parent / one).exists()]
     inside = r"`((?:src|tests|docs|recipes|examples|benchmarks)/[\w./-]+)`"
-    own = {"src/fcit/methods/lookback.py"}  # the example of add-a-method.md
+    own = {"src/fcit/methods/lookback.py", "src/fcit/methods/pertask.py"}  # of add-a-method.md
     lost += [
         one for one in re.findall(inside, text) if one not in own and not (ROOT / one).exists()
     ]
@@ -217,25 +218,49 @@ def test_the_plan_names_every_hook_of_an_optimizer() -> None:
     assert all(re.search(rf"^    {hook}\(", part, re.M) for hook in hooks if hook[0] != "_")
 
 
-def test_the_hook_table_names_every_hook() -> None:
-    table = rows(DOCS / "add-a-method.md", "| hook | where | default |")
-    hooks = {
-        key
-        for key, value in vars(methods.Method).items()
-        if not key.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
-    }
-    assert {hook.strip("`") for hook, *_ in table} == hooks
+def members(kind: type) -> dict[str, str]:
+    """A class's public methods with their parameters, and its properties, as a document writes them."""
+    found: dict[str, str] = {}
+    for key, value in vars(kind).items():
+        if isinstance(value, property) and not key.startswith("_"):
+            found[key] = key
+        elif inspect.isfunction(value) and not key.startswith("_"):
+            found[key] = f"{key}({', '.join(list(inspect.signature(value).parameters)[1:])})"
+    return found
+
+
+def first_cells(path: Path, header: str) -> list[str]:
+    return [cell.strip("`") for cell, *_ in rows(path, header)]
+
+
+def test_the_hook_table_names_every_hook_and_its_parameters() -> None:
+    hooks = members(methods.Method)
+    assert sorted(first_cells(METHODS, "| hook | where | default |")) == sorted(hooks.values())
     plan = (DOCS / "design.md").read_text("utf-8")
-    assert all(re.search(rf"\b{hook}\b", plan) for hook in hooks - {"identity", "open"})
+    assert all(re.search(rf"\b{hook}\b", plan) for hook in hooks.keys() - {"identity", "open"})
+
+
+def test_the_members_of_a_token_routed_method_are_named() -> None:
+    own = members(methods.TokenRouted)
+    own = {key: value for key, value in own.items() if key not in vars(methods.Method)}
+    told = first_cells(METHODS, "| member of `TokenRouted` | default |")
+    inherited = {"router", "tokens(state)"}
+    assert set(told) == {*own.values(), "tokens_name"} | inherited
 
 
 def test_the_class_variables_of_a_method_are_named() -> None:
-    text = (DOCS / "add-a-method.md").read_text("utf-8")
-    part = text.partition("class variables: ")[2].partition("\n\n")[0]
+    table = rows(METHODS, "| class variable | default | meaning |")
     kinds = {
         key for key, kind in vars(methods.Method)["__annotations__"].items() if "ClassVar" in kind
     }
-    assert set(re.findall(r"`(\w+)(?: = \w+)?`", part)) == kinds
+    told = {key.strip("`"): ast.literal_eval(value.strip("`")) for key, value, _ in table}
+    assert told == {key: getattr(methods.Method, key) for key in kinds}
+
+
+def test_the_table_of_the_model_names_all_that_a_method_may_touch() -> None:
+    attributes = {key: key for key in vars(methods.Model)["__annotations__"]}
+    known = members(methods.Model) | attributes
+    assert sorted(first_cells(METHODS, "| member | what it is |")) == sorted(known.values())
 
 
 def test_the_plan_has_the_floors_of_the_code() -> None:
@@ -267,18 +292,24 @@ def test_the_python_example_uses_what_there_is() -> None:
                 inspect.signature(getattr(owner, node.func.attr)).bind(*given, **keys)
 
 
-def test_the_example_method_is_found_and_goes_back(
+def example_method(
+    name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> methods.Method:
+    """An example of add-a-method.md, put where methods are found."""
+    (source,) = (one for one in blocks(METHODS, "python") if one.startswith(f'"""{name}:'))
+    (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    return config.build_method(config.validate({"method": {"name": name} | options}))
+
+
+def test_the_example_of_server_memory_goes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
 
     from fcit.types import Stage, State, Task
 
-    (source,) = blocks(DOCS / "add-a-method.md", "python")
-    (tmp_path / "lookback.py").write_text(source, encoding="utf-8")
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    table = {"method": {"name": "lookback", "share": 0.25}}
-    method = config.build_method(config.validate(table))
+    method = example_method("lookback", {"share": 0.25}, tmp_path, monkeypatch)
     with pytest.raises(fcit.FcitError, match=r"method\.share"):
         config.validate({"method": {"name": "lookback", "share": 2.0}})
     stage = Stage((Task("A", ("A",)),))
@@ -287,6 +318,33 @@ def test_the_example_method_is_found_and_goes_back(
     state = method.begin(state, stage)
     trained = State({"0": {"w": torch.tensor([8.0])}}, state.extras)
     assert method.end(trained, stage).adapters["0"]["w"].tolist() == [7.0]
+
+
+def test_the_example_of_identity_tokens_routes_by_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from fcit.methods import Query
+    from fcit.types import Identity, Stage, Task, Turn
+
+    method = example_method("pertask", {"temperature": 0.5}, tmp_path, monkeypatch)
+    tasks = [Task(name, (name,)) for name in ("A", "B")]
+    state = method.begin(method.start({"w": torch.ones(1)}, {}), Stage((tasks[0],)))
+    turns = [
+        Turn(client, task, 0, 0) for client, task in zip((3, 5, 7), (*tasks, tasks[0]), strict=True)
+    ]
+    assert method.to_identify(state, turns) == turns
+    tokens = torch.tensor([[1.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
+    given = [Identity(t.client, t.task.name, row, 1) for t, row in zip(turns, tokens, strict=True)]
+    state = method.organise(state, given[:2])
+    state = method.organise(state, given[2:])
+    assert [method.adapter(state, turn) for turn in turns] == ["0", "1", "0"]
+    assert not any(method.reason_to_skip(state, turn) for turn in turns)
+    tokens = method.tokens(state)
+    assert tokens is not None and tokens.tolist() == [[2.0, 0.0], [0.0, 1.0]]
+    shares = method.route(state, Query("", torch.tensor([5.0, 0.0])))
+    assert list(shares.values()) == (torch.tensor([1.0, 0.0]) / 0.5).softmax(0).tolist()
 
 
 def test_the_example_records_are_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 import handmade
 from fcit.files import write_lines
+from fcit.methods import Router
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
@@ -245,7 +246,11 @@ def test_half_precision_is_written_when_asked_for(table: dict, tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("method", "said"),
-    [("l2p", "prompts are chosen"), ("moelora", "every token"), ("zeroshot", "nothing to export")],
+    [
+        ("l2p", "its `equip` adds"),
+        ("moelora", "its `equip` adds"),
+        ("zeroshot", "nothing to export"),
+    ],
 )
 def test_what_no_adapter_expresses_is_refused(method: str, said: str, made, tmp_path: Path) -> None:
     run = made(method)
@@ -261,7 +266,7 @@ def test_mistakes_leave_nothing_behind(made, tmp_path: Path) -> None:
     run = made()
     with pytest.raises(FcitError, match=r"no '7'; it has 0 \(IconQA\); 1 \(FigureQA\)"):
         export.subspace(run, "7", tmp_path / "out")
-    with pytest.raises(FcitError, match="layer by layer"):
+    with pytest.raises(FcitError, match="hide has a `activate` of its own"):
         export.everything(made("hide"), tmp_path / "out")
     with pytest.raises(FcitError, match="projectors of their own"):
         export.merged(made(projector="isolated"), PROMPT, tmp_path / "out")
@@ -285,32 +290,67 @@ def test_a_quantised_run_is_exported_from_whole_weights(
 
 
 @dataclass(frozen=True)
-class Mine(Disco):
-    """Somebody's own method."""
+class RoutesItself(Disco):
+    """A method with a formula that no `Router` is."""
 
     def route(self, state, query):
         return {name: 0.5 for name in state.adapters}
 
 
 @dataclass(frozen=True)
+class Distances(Disco):
+    """A method with another similarity than the cosine."""
+
+    def likeness(self, rows, tokens):
+        return -(rows - tokens).norm(dim=-1)[None]
+
+
+@dataclass(frozen=True)
 class Equipped(Disco):
-    """Another."""
+    """A method that changes the model."""
 
     def equip(self, model, received) -> None:
         model.gate = None
+
+
+@dataclass(frozen=True)
+class SaysItsFormula(Disco):
+    """A method whose formula is a `Router`: the exported folder and the run both compute it."""
+
+    @property
+    def router(self) -> Router:
+        return Router("argmax")
 
 
 def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(
     table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = handmade.run(tmp_path / "run", table)
-    run.worker.method = Mine()
-    with pytest.raises(FcitError, match="of its own, which router.py does not do"):
-        export.everything(run, tmp_path / "out")
+    for method, hook in ((RoutesItself(), "route"), (Distances(), "likeness")):
+        monkeypatch.setattr(run.worker, "method", method)
+        with pytest.raises(FcitError, match=f"has a `{hook}` of its own, and router.py would"):
+            export.everything(run, tmp_path / "out")
     monkeypatch.setattr("fcit.recipe.config.build_method", lambda config: Equipped())
-    with pytest.raises(FcitError, match="equips the model in a way of its own"):
+    with pytest.raises(FcitError, match="cannot be exported: its `equip` adds"):
         export.subspace(run, "0", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_method_of_ones_own_is_exported_by_the_formula_that_it_routes_by(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table)
+    monkeypatch.setattr(run.worker, "method", SaysItsFormula())
+    export.everything(run, tmp_path / "out")
+    facts = json.loads((tmp_path / "out" / "router.json").read_text())
+    assert (facts["gate"], facts["token"]) == ("argmax", "text")
+
+
+def test_tokens_that_are_not_one_per_adapter_are_refused(table: dict, tmp_path: Path) -> None:
+    run = handmade.run(tmp_path / "run", table)
+    run.state.adapters["2"] = run.state.adapters["0"]
+    with pytest.raises(FcitError, match="adapters without an identity token"):
+        export.everything(run, tmp_path / "out")
 
 
 def test_why_a_dataset_has_no_shares_is_said(table: dict, tmp_path: Path) -> None:
