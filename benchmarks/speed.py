@@ -91,7 +91,9 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     experiment.prepare(Silent())
     turns = experiment.plan[0][0]
     state = method.begin(site.start(), experiment.training_setting.stages[0])
-    state = method.organise(state, [site.identify(turn) for turn in method.to_identify(state, turns)])
+    state = method.organise(
+        state, [site.identify(turn) for turn in method.to_identify(state, turns)]
+    )
     jobs = [Job(turn, method.send(state, turn)) for turn in turns]
     images = {path.read_bytes() for turn in turns for path in experiment.data(turn).images}
     cache = site.model.cache
