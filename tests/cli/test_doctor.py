@@ -72,3 +72,4 @@ def test_the_command_prints_them_all(
     doctor()
     shown = capsys.readouterr().out
     assert all(part in shown for part in PARTS if part != "memory")
+    assert "good" in shown and "[green]" not in shown

@@ -29,7 +29,8 @@ def table(*texts: str, numbers: Sequence[str] = (), title: str | None = None) ->
 
 
 def show(*parts: object) -> None:
-    """Print tables as tables, and each text as one line without markup."""
+    """Print tables, whose cells may have markup, and each text as one line without markup."""
     out = console()
     for part in parts:
-        out.print(part, markup=False, soft_wrap=isinstance(part, str))
+        text = isinstance(part, str)
+        out.print(part, markup=not text, soft_wrap=text)
