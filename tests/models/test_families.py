@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import families
@@ -31,10 +32,9 @@ NAMES = [
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LMM:
+def model(request: pytest.FixtureRequest, family, tmp_path_factory: pytest.TempPathFactory) -> LMM:
     torch.set_num_threads(1)
-    folder = families.write(request.param, tmp_path_factory.mktemp("family") / "model")
-    return LMM(folder, cache=tmp_path_factory.mktemp("cache"))
+    return LMM(family(request.param), cache=tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -223,9 +223,9 @@ def test_frozen_features_are_computed_once(model: LMM, images) -> None:
     assert all(one.plain or one.skip for one in model.features(images))
 
 
-def test_a_tower_that_cannot_be_passed_over_runs_whole(tmp_path: Path, images) -> None:
+def test_a_tower_that_cannot_be_passed_over_runs_whole(family, images) -> None:
     """Where its layers are not what they seem, the frozen tower runs again, to the same embeddings."""
-    model = LMM(families.write("LLaVA-OneVision", tmp_path))
+    model = LMM(family("LLaVA-OneVision"))
     seen = model.features(images)
     wanted = model.project(seen)
     model.vision.layers = [model.vision.base.vision_tower.embeddings]
@@ -237,8 +237,8 @@ def test_a_tower_that_cannot_be_passed_over_runs_whole(tmp_path: Path, images) -
         assert torch.equal(ours[0], theirs[0])
 
 
-def test_an_image_that_the_processor_refuses_has_no_size(tmp_path: Path) -> None:
-    folder = families.write("Qwen2.5-VL", tmp_path)
+def test_an_image_that_the_processor_refuses_has_no_size(family, tmp_path: Path) -> None:
+    folder = shutil.copytree(family("Qwen2.5-VL"), tmp_path / "model")
     with pytest.raises(FcitError, match="the model takes no image of 2000 x 4 pixels"):
         model_size(folder, picture=(2000, 4))
     (folder / "preprocessor_config.json").unlink(missing_ok=True)

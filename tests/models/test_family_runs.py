@@ -9,7 +9,6 @@ import re
 import sys
 from pathlib import Path
 
-import families
 import pytest
 
 import fcit
@@ -19,15 +18,15 @@ from fcit.use import export
 PROMPT = "How many icons are there?"
 
 
-@pytest.mark.parametrize("family", ["Gemma 3", "Qwen3-VL"])
+@pytest.mark.parametrize("name", ["Gemma 3", "Qwen3-VL"])
 def test_a_run_of_disco_answers_and_its_card_says_the_same(
-    family: str, table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, family, table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
-    folder = families.write(family, tmp_path / "model")
+    folder = family(name)
     recipe = copy.deepcopy(table) | {"model": {"path": str(folder), "dtype": "float32"}}
     recipe["federation"] |= {"rounds": 1}
     recipe["training"] |= {"lr": 3e-2}
@@ -45,7 +44,7 @@ def test_a_run_of_disco_answers_and_its_card_says_the_same(
     model = run.worker.model
     model.gate = torch.tensor([[float(name == "0") for name in model.subspaces.names]])
     want = model.generate([PROMPT], [image], 4)[0]
-    if family == "Gemma 3":  # transformers' Qwen processors need torchvision for their videos
+    if name == "Gemma 3":  # transformers' Qwen processors need torchvision for their videos
         (code,) = re.findall(
             r"```python\n(.*?)```", (tmp_path / "one" / "README.md").read_text(), re.S
         )

@@ -96,14 +96,18 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Original:
 
 
 @pytest.fixture(scope="module")
+def model(original: Original) -> LMM:
+    return LMM(original.folder, clip=original.clip)
+
+
+@pytest.fixture(scope="module")
 def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "a.png"
     Image.effect_noise((16, 16), 90).convert("RGB").save(path)
     return path
 
 
-def test_logits_are_the_originals(original: Original, picture: Path) -> None:
-    model = LMM(original.folder, clip=original.clip)
+def test_logits_are_the_originals(original: Original, model: LMM, picture: Path) -> None:
     batch = model.batch([SAMPLE], [picture])
     ids = batch.ids[0].tolist()
     at = ids.index(model.image_id)
@@ -141,8 +145,7 @@ def test_another_clip_than_the_one_in_the_config_is_refused(
         LMM(tmp_path / "llava", clip=original.clip)
 
 
-def test_its_size_is_planned_by_its_own_configuration(original: Original) -> None:
-    model = LMM(original.folder, clip=original.clip)
+def test_its_size_is_planned_by_its_own_configuration(original: Original, model: LMM) -> None:
     found = model_size(original.folder, original.clip)
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
     assert (found.image_tokens, found.hidden, found.depth) == (4, 32, 2)
@@ -151,10 +154,9 @@ def test_its_size_is_planned_by_its_own_configuration(original: Original) -> Non
 
 
 def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(
-    original: Original, picture: Path, tmp_path: Path
+    original: Original, model: LMM, picture: Path, tmp_path: Path
 ) -> None:
     """The reference's config.json calls the model otherwise and names another tower."""
-    own = LMM(original.folder, clip=original.clip)
     changed = original.config | {
         "model_type": "llava_llama",
         "mm_text_tower": "x",
@@ -171,14 +173,13 @@ def test_a_replaced_config_and_a_projector_of_its_own_file_load_too(
     torch.save(apart, tmp_path / "mm_projector.bin")
     other = LMM(tmp_path)
     with torch.no_grad():
-        logits = [model.logits(model.batch([SAMPLE], [picture]))[0] for model in (own, other)]
+        logits = [one.logits(one.batch([SAMPLE], [picture]))[0] for one in (model, other)]
     assert torch.equal(*logits)
 
 
 def test_a_model_saved_from_it_is_transformers_own(
-    original: Original, picture: Path, tmp_path: Path
+    original: Original, model: LMM, picture: Path, tmp_path: Path
 ) -> None:
-    model = LMM(original.folder, clip=original.clip)
     with torch.no_grad():
         before, _ = model.logits(model.batch([SAMPLE], [picture]))
     from fcit.models.loading import load

@@ -214,30 +214,27 @@ def test_a_folder_that_is_no_model_is_named(tmp_path) -> None:
 
 
 def test_a_checkpointed_model_has_the_same_loss_and_gradients(lmm, data) -> None:
-    from fcit.models import CHECKPOINTS
-    from fcit.models.lmm import LMM
-
     samples, images = data
-    other = LMM(CHECKPOINTS / "mini-lmm")
-    other.checkpoint(True)
-    runs, made = [], blocks(lmm, 2)
+    runs, adapters, answers = [], blocks(lmm, 2), []
     calls: list[int] = []
-    other.model.get_decoder().layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
-    for model in (lmm, other):
-        model.receive(State(made, {"projector": model.base_projector}), 2.0, ["1"], True)
-        control = model.subspaces.control
-        control.dropout, control.noise = 0.5, torch_stream(5, "dropout")
-        loss = model.loss(model.batch(samples, images))
-        loss.backward()
-        drawn = control.noise.get_state()
-        grads = [
-            value.grad for value in (*model.adapter_parameters(), *model.projector_parameters())
-        ]
-        runs.append([loss.detach(), drawn, *grads])
-        control.noise = None
-    assert len(calls) == 2  # once forwards, once again for the gradients
-    assert all(torch.equal(mine, again) for mine, again in zip(*runs, strict=True))
-    prompts = [sample.prompt for sample in samples[:2]]
-    lmm.receive(State(made), 2.0)
-    other.receive(State(made), 2.0)
-    assert other.generate(prompts, images[:2], 4) == lmm.generate(prompts, images[:2], 4)
+    mlp = lmm.model.get_decoder().layers[0].mlp
+    hook = mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    control = lmm.subspaces.control
+    try:
+        for lmm.checkpointing, passes in ((False, 1), (True, 2)):  # the second for the gradients
+            calls.clear()
+            lmm.receive(State(adapters, {"projector": lmm.base_projector}), 2.0, ["1"], True)
+            control.dropout, control.noise = 0.5, torch_stream(5, "dropout")
+            loss = lmm.loss(lmm.batch(samples, images))
+            loss.backward()
+            learning = (*lmm.adapter_parameters(), *lmm.projector_parameters())
+            runs.append([loss.detach(), control.noise.get_state(), *(x.grad for x in learning)])
+            assert len(calls) == passes
+            lmm.receive(State(adapters), 2.0)
+            prompts = [sample.prompt for sample in samples[:2]]
+            answers.append(lmm.generate(prompts, images[:2], 4))
+    finally:
+        lmm.checkpointing = False
+        hook.remove()
+    assert all(torch.equal(plain, again) for plain, again in zip(*runs, strict=True))
+    assert answers[0] == answers[1]

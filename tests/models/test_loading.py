@@ -37,14 +37,13 @@ def test_missing_packages_are_named_with_what_installs_them(monkeypatch) -> None
         loading.load(MINI, "cuda", torch.bfloat16, "4bit")
 
 
-def test_only_the_language_models_layers_are_quantised(tmp_path: Path) -> None:
+def test_only_the_language_models_layers_are_quantised(family) -> None:
     assert loading.whole_modules(MINI) == [
         "model.vision_tower",
         "model.multi_modal_projector",
         "lm_head",
     ]
-    folder = families.write("Qwen3-VL", tmp_path)
-    kept = loading.whole_modules(folder)
+    kept = loading.whole_modules(family("Qwen3-VL"))
     assert kept[:2] == ["model.visual", "model.visual.merger"]
     assert kept[-1] == "lm_head"
 
@@ -123,16 +122,16 @@ def test_a_model_that_the_gpus_do_not_hold_is_refused(
         loading.load(MINI, "cpu", torch.float32)
 
 
-def test_prompts_before_the_image_are_refused_where_a_grid_places_it(tmp_path, suite) -> None:
+def test_prompts_before_the_image_are_refused_where_a_grid_places_it(family, suite) -> None:
     from fcit.benchmark import datasets
 
     samples = datasets.read(suite, "IconQA", "train")[:2]
     images = [datasets.image_path(suite, sample) for sample in samples]
-    placed = LMM(families.write("Qwen2.5-VL", tmp_path / "qwen"))
+    placed = LMM(family("Qwen2.5-VL"))
     placed.prompts = lambda embeds: embeds[:, :1]
     with pytest.raises(FcitError, match="places image tokens by their grid"):
         placed.loss(placed.batch(samples, images))
-    tiled = LMM(families.write("Idefics3", tmp_path / "idefics"))
+    tiled = LMM(family("Idefics3"))
     plain = tiled.loss(tiled.batch(samples, images))
     tiled.prompts = lambda embeds: embeds[:, :1]
     assert not torch.equal(tiled.loss(tiled.batch(samples, images)), plain)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from fcit.models.batch import Batch, add_image_tokens, collate
 from fcit.models.chat import Chat, Completion
-from fcit.models.checkpointing import checkpointed, prepare
+from fcit.models.checkpointing import checkpointed
 from fcit.models.decoding import greedy
 from fcit.models.device import release_memory
 from fcit.models.features import FeatureCache, fingerprint
@@ -39,7 +39,8 @@ class LMM:
 
     `extra` holds a method's own modules, whose parameters train with the adapters. `prompts`, when set,
     is called with `base_embeds` and returns embeddings [batch, n, width] to put before the image's.
-    `gate` is a `types.Gate`. quantize, device_map, clip: see `loading.load`; template: see
+    `gate` is a `types.Gate`. `checkpointing` makes training take less memory and more time, with the same
+    numbers. quantize, device_map, clip: see `loading.load`; template: see
     `chat.Chat`.
     """
 
@@ -66,7 +67,7 @@ class LMM:
         self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
         self.images = ImageReader(self.processor, config.model_type == "llava")
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
-        self._checkpointed: list[nn.Module] = []
+        self.checkpointing = False
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors = base, [base]
@@ -168,11 +169,6 @@ class LMM:
         """What learns at the projector's learning rate."""
         return [x for weights in self.projectors for x in weights.values() if x.requires_grad]
 
-    def checkpoint(self, on: bool) -> None:
-        """Turn gradient checkpointing of the language model's layers on or off: the same numbers in less
-        memory and more time."""
-        self._checkpointed = prepare(self.model, self.subspaces.control) if on else []
-
     def features(self, images: Sequence[Path]) -> list[ImageFeatures]:
         """Frozen features of image files, each computed once.
 
@@ -200,7 +196,8 @@ class LMM:
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
         inputs, labels = self._inputs(batch)
-        with checkpointed(self._checkpointed):
+        again = checkpointed(self.model, self.subspaces.control)
+        with again if self.checkpointing else nullcontext():
             hidden = self.model.base_model(**inputs, use_cache=False).last_hidden_state
         labels = labels.to(hidden.device)  # a model spread over GPUs ends on another than it starts
         answered = labels[:, 1:] != -100

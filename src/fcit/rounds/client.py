@@ -97,7 +97,7 @@ def take_turn(
     own_projector = method.projector != "frozen"
     model.receive(received, method.scale, trained, own_projector)
     method.equip(model, received)
-    model.checkpoint(training.checkpointing)
+    model.checkpointing = training.checkpointing
     control = model.subspaces.control
     control.dropout = training.dropout
     # Drawn where the model is on CUDA: a CPU's draws would hold a GPU up at every layer.
@@ -140,7 +140,7 @@ def take_turn(
         release_memory(model.device.type, model.parameters)
         losses.append(value)
     control.noise = None
-    model.checkpoint(False)
+    model.checkpointing = False
     again = (_batch(model, data, chosen) for chosen in plan)
     extras, memory = method.report(model, received, memory, again)
     if received.projector is not None:
