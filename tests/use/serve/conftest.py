@@ -64,6 +64,8 @@ def stand_in(extra: None):
     """Makes servers whose model repeats the question in upper case, `delay` seconds a batch."""
     import uvicorn
 
+    from fcit.models.chat import Completion
+    from fcit.rounds.evaluate import Route
     from fcit.use.serve.answerer import Reply
     from fcit.use.serve.app import Served, build
     from fcit.use.serve.network import header_timeout
@@ -86,7 +88,10 @@ def stand_in(extra: None):
                 raise RuntimeError("broken")
             shares = {"0": 0.75, "1": 0.25}
             return [
-                Reply(one.prompt.upper()[: one.limit], 7, 3, one.limit is None, shares)
+                (
+                    Completion(one.prompt.upper()[: one.limit], 7, 3, one.limit is None),
+                    Route(shares),
+                )
                 for one in questions
             ]
 

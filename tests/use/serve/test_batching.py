@@ -82,12 +82,12 @@ def test_generation_stops_at_the_next_token(lmm, picture) -> None:
 
 def test_the_server_keeps_nothing_and_sets_the_longest_answer(made, picture) -> None:
     import handmade
-    from fcit.use.serve.answerer import Answerer, Reply
+    from fcit.use.serve.answerer import Answerer
     from fcit.use.serve.requests import Question
 
     answerer = Answerer(made, tokens=2)
     (got,) = answerer([Question(handmade.PROMPTS[0], picture.read_bytes(), 10**9)])
-    assert isinstance(got, Reply) and (got.tokens, got.ended) == (2, False)
+    assert isinstance(got, tuple) and (got[0].tokens, got[0].ended) == (2, False)
     assert not answerer.worker.model.cache.memory and not answerer.worker.model.cache.bytes_held
     assert not answerer.worker.encoder.cache
 

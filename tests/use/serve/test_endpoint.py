@@ -67,14 +67,15 @@ def test_questions_asked_at_once_get_the_answers_they_get_alone(real, made, pict
 def test_other_methods_answer_too(
     method: str, extra: None, table: dict, picture: Path, tmp_path: Path
 ) -> None:
-    from fcit.use.serve.answerer import Answerer, Reply
+    from fcit.use.serve.answerer import Answerer
     from fcit.use.serve.requests import Question
 
     run = handmade.run(tmp_path / "run", table, method)
     want = run.answer(picture, handmade.PROMPTS[0])
     (got,) = Answerer(run)([Question(handmade.PROMPTS[0], picture.read_bytes())])
-    assert isinstance(got, Reply)
-    assert (got.text, got.activation) == (want.text, want.activation)
+    assert isinstance(got, tuple)
+    completion, route = got
+    assert (completion.text, route.activation) == (want.text, want.activation)
 
 
 def test_an_answer_is_cut_at_its_own_limit_and_says_so(real, made, picture: Path) -> None:

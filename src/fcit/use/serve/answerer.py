@@ -4,33 +4,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from PIL import Image
 
+from fcit.models.chat import Completion
 from fcit.rounds.client import Data
-from fcit.rounds.evaluate import complete
+from fcit.rounds.evaluate import Route, complete
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
 from fcit.use.serve.requests import Question, Refusal
 from fcit.worker.model import ModelWorker
 
-
-@dataclass(frozen=True)
-class Reply:
-    """The answer to one question."""
-
-    text: str
-    question: int
-    """Tokens of the question."""
-    tokens: int
-    """Tokens of the answer."""
-    ended: bool
-    """Whether it ended by itself (not at its limit)."""
-    activation: dict[str, float]
-    """Adapter -> its activation factor; empty where the method does not route."""
+Reply = tuple[Completion, Route]
+"""The answer to one question, and how it was routed."""
 
 
 class Answerer:
@@ -80,21 +68,14 @@ class Answerer:
             min(questions[at].limit or self.default, self.tokens, self.context - lengths[at])
             for at in fitting
         ]
-        replies = iter(self._replies(data, limits, wanted) if fitting else [])
-        return [
-            next(replies) if length < self.context else self._too_long(length) for length in lengths
-        ]
-
-    def _replies(
-        self, data: Data, limits: Sequence[int], wanted: Callable[[], bool] | None
-    ) -> list[Reply]:
         worker = self.worker
         encoder = worker.encoder if worker.method.identity else None
+        model, method, state = worker.model, worker.method, worker.placed
+        replies = iter(
+            complete(model, encoder, method, state, data, limits, wanted) if fitting else ()
+        )
         return [
-            Reply(answer.text, answer.question, answer.tokens, answer.ended, route.activation)
-            for answer, route in complete(
-                worker.model, encoder, worker.method, worker.placed, data, limits, wanted
-            )
+            next(replies) if length < self.context else self._too_long(length) for length in lengths
         ]
 
     def _length(self, prompt: str, image: Path) -> int:

@@ -23,6 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from fcit.models.chat import Completion
 from fcit.types import FcitError
 from fcit.use.serve.answerer import Reply
 from fcit.use.serve.batching import Batcher
@@ -87,17 +88,18 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
             del body
             async with decoding:
                 await asyncio.to_thread(check_image, question.image, limits)
-            reply = await _unless_gone(request, batcher.ask(question, limits.timeout))
+            answer = batcher.ask(question, limits.timeout)
+            completion, route = await _unless_gone(request, answer)
         head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
             "model": served.name,
         }
-        about = {"activation": reply.activation, "trained_by": served.trained_by}
+        about = {"activation": route.activation, "trained_by": served.trained_by}
         if not chat.stream:
-            return JSONResponse(_completion(head, reply, about))
+            return JSONResponse(_completion(head, completion, about))
         counted = bool(chat.stream_options and chat.stream_options.include_usage)
-        events = _events(head, reply, about, counted)
+        events = _events(head, completion, about, counted)
         return StreamingResponse(events, media_type="text/event-stream")
 
     @asynccontextmanager
@@ -188,20 +190,22 @@ def _model(served: Served) -> dict[str, Any]:
     }
 
 
-def _completion(head: Mapping[str, Any], reply: Reply, about: Mapping[str, Any]) -> dict[str, Any]:
-    message = {"role": "assistant", "content": reply.text, "refusal": None}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(reply)}
+def _completion(
+    head: Mapping[str, Any], answer: Completion, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    message = {"role": "assistant", "content": answer.text, "refusal": None}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(answer)}
     return {
         **head,
         "object": "chat.completion",
         "choices": [choice],
-        "usage": _usage(reply),
+        "usage": _usage(answer),
         "fcit": about,
     }
 
 
 def _events(
-    head: Mapping[str, Any], reply: Reply, about: Mapping[str, Any], counted: bool
+    head: Mapping[str, Any], answer: Completion, about: Mapping[str, Any], counted: bool
 ) -> Iterator[str]:
     """The answer as server-sent events. Answers are made in batches, so the text is one piece."""
 
@@ -213,24 +217,24 @@ def _events(
         return [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}]
 
     yield event(choice({"role": "assistant", "content": ""}))
-    if reply.text:
-        yield event(choice({"content": reply.text}))
-    yield event(choice({}, _reason(reply)), fcit=about)
+    if answer.text:
+        yield event(choice({"content": answer.text}))
+    yield event(choice({}, _reason(answer)), fcit=about)
     if counted:
-        yield event([], usage=_usage(reply))
+        yield event([], usage=_usage(answer))
     yield "data: [DONE]\n\n"
 
 
-def _usage(reply: Reply) -> dict[str, int]:
+def _usage(answer: Completion) -> dict[str, int]:
     return {
-        "prompt_tokens": reply.question,
-        "completion_tokens": reply.tokens,
-        "total_tokens": reply.question + reply.tokens,
+        "prompt_tokens": answer.question,
+        "completion_tokens": answer.tokens,
+        "total_tokens": answer.question + answer.tokens,
     }
 
 
-def _reason(reply: Reply) -> str:
-    return "stop" if reply.ended else "length"
+def _reason(answer: Completion) -> str:
+    return "stop" if answer.ended else "length"
 
 
 # -- the page --------------------------------------------------------------------------------------
