@@ -50,7 +50,7 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
     config = configs.validate(table)
     folder.mkdir(parents=True)
     configs.write(folder / "config.toml", configs.to_table(config))
-    built = configs.build_method(config)
+    built = config.method
     state = built.start(
         model().subspaces.blank(4, 0.05, torch_stream(0, "blank")), model().base_projector
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import inspect
 import json
 import re
@@ -12,26 +11,22 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 import typer
 from PIL import Image
-from pydantic import BaseModel
 
 import fcit
 from fcit import methods, optimizers
 from fcit.benchmark import datasets, rules
 from fcit.cli import app
 from fcit.recipe import config
-from fcit.recipe.data import SIZES
 from fcit.runs.api import Run
 from test_floors import floors
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 DOCS = ROOT / "docs"
-RECIPE = DOCS / "recipe.md"
 METHODS = DOCS / "add-a-method.md"
 DOCUMENTS = [
     README,
@@ -75,21 +70,6 @@ def rows(path: Path, header: str) -> list[list[str]]:
     assert found, f"{name(path)} has no table {header}"
     lines = rest.split("\n\n")[0].splitlines()[1:]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-
-
-def recipe_keys() -> dict[str, Any]:
-    """Every key of a recipe with its default; a method's hyper-parameters too."""
-    found: dict[str, Any] = {}
-    for key, field in config.Config.model_fields.items():
-        part = field.default
-        if not isinstance(part, BaseModel):
-            found[key] = part
-            continue
-        found |= {f"{key}.{inner}": getattr(part, inner) for inner in type(part).model_fields}
-    for method in methods.names():
-        for one in dataclasses.fields(methods.find(method)):
-            found.setdefault(f"method.{one.name}", one.default)
-    return found
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -168,47 +148,6 @@ def test_the_readmes_tree_names_folders_that_exist_and_every_room() -> None:
 
 
 # -- tables ----------------------------------------------------------------------------------------
-
-
-def test_the_recipe_table_names_every_key_with_its_default() -> None:
-    table = rows(RECIPE, "| key | default | what it does |")
-    said = {key.strip("`"): tomllib.loads(f"v = {text.strip('`')}")["v"] for key, text, _ in table}
-    known = {key: list(v) if isinstance(v, tuple) else v for key, v in recipe_keys().items()}
-    assert said == known
-    assert len(table) == len(said)
-
-
-def test_the_recipe_table_names_the_sizes() -> None:
-    (said,) = (
-        text
-        for key, _, text in rows(RECIPE, "| key | default | what it does |")
-        if "data.size" in key
-    )
-    for size, counts in SIZES.items():
-        assert re.search(rf"`{size}` \({counts[0]}\b.*?\b{counts[1]}\b", said), size
-
-
-def test_the_optimizers_table_names_every_option_with_its_default() -> None:
-    table = rows(RECIPE, "| optimizer | option | default | what it does |")
-    said = {
-        (optimizer.strip("`"), option.strip("`")): tomllib.loads(f"v = {text.strip('`')}")["v"]
-        for optimizer, option, text, _ in table
-    }
-    known = {
-        (optimizer, one.name): one.default
-        for optimizer in optimizers.names()
-        for one in dataclasses.fields(optimizers.find(optimizer))
-    }
-    assert said == known
-    assert len(table) == len(said)
-    (choice,) = (
-        row[2]
-        for row in rows(RECIPE, "| key | default | what it does |")
-        if row[0] == "`federation.optimizer`"
-    )
-    assert {f"`{one}`" for one in optimizers.names()} - {"`fedavg`"} <= set(
-        re.findall(r"`\w+`", choice)
-    )
 
 
 def test_the_plan_names_every_hook_of_an_optimizer() -> None:
@@ -299,7 +238,7 @@ def example_method(
     (source,) = (one for one in blocks(METHODS, "python") if one.startswith(f'"""{name}:'))
     (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    return config.build_method(config.validate({"method": {"name": name} | options}))
+    return config.validate({"method": {"name": name} | options}).method
 
 
 def test_the_example_of_server_memory_goes_back(

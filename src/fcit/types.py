@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 if TYPE_CHECKING:
+    from pydantic import TypeAdapter
     from torch import Tensor
 
     Weights = dict[str, Tensor]
@@ -39,6 +41,40 @@ class FcitError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def check_fields(value: Any, section: str) -> None:
+    """Raise FcitError, naming `section.field`, where a frozen dataclass's field is not of its annotated
+    type and range, such as `Annotated[float, Field(gt=0)]` with pydantic's `Field`. A whole number in a
+    float's place becomes a float."""
+    from pydantic import ValidationError
+
+    for name, adapter in _adapters(value.__class__).items():
+        try:
+            object.__setattr__(value, name, adapter.validate_python(getattr(value, name)))
+        except ValidationError as error:
+            raise FcitError(f"{section}.{name}: {readable(error.errors()[0])}") from None
+
+
+@cache
+def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
+    from pydantic import ConfigDict, TypeAdapter
+
+    hints = get_type_hints(kind, include_extras=True)
+    strict = ConfigDict(strict=True, allow_inf_nan=False)
+    return {each.name: TypeAdapter(hints[each.name], config=strict) for each in fields(kind)}
+
+
+def readable(fault: Mapping[str, Any]) -> str:
+    """One of the errors of a pydantic ValidationError, in one line."""
+    if fault["type"] == "unexpected_keyword_argument":
+        return "unknown key"
+    if fault["type"] == "dataclass_type":
+        return "must be a section"
+    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    value = fault.get("input")
+    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
+    return message[0].lower() + message[1:] + shown
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,9 +165,9 @@ def test_a_killed_worker_is_a_fault_and_another_takes_its_place(config: Config, 
 
 def test_a_client_that_hangs_is_a_fault_at_the_deadline(config: Config, spoilt) -> None:
     """The worker is stopped, so that it takes no more time than the machine's load would explain."""
-    federation = config.federation.model_copy(update={"deadline": 60.0})
+    federation = replace(config.federation, deadline=60.0)
     turns = Experiment(config).plan[0][0]
-    with LocalEngine(config.model_copy(update={"federation": federation}), 1) as engine:
+    with LocalEngine(replace(config, federation=federation), 1) as engine:
         (process,) = processes(engine)
         work = jobs(engine, turns[:1])
         engine.deadline = 0.5
@@ -190,8 +191,8 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
 
     def given(device: str, device_map: str = "") -> list[str | None]:
         found.clear()
-        model = config.model.model_copy(update={"device": device, "device_map": device_map})
-        with LocalEngine(config.model_copy(update={"model": model}), 3) as engine:
+        model = replace(config.model, device=device, device_map=device_map)
+        with LocalEngine(replace(config, model=model), 3) as engine:
             engine._replaced(engine.all[1])
         return [*sorted(found[:3], key=str), found[3]]
 

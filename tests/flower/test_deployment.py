@@ -28,7 +28,7 @@ import fcit
 from fcit.cli import app
 from fcit.files import read_json, read_lines
 from fcit.flower.shares import split
-from fcit.recipe.config import Config, load, validate
+from fcit.recipe.config import Config, load, to_table, validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.engine import deployment
 from fcit.types import FcitError, Turn
@@ -49,7 +49,7 @@ WAIT = 240
 
 def federation(table: dict, method: str = "disco") -> Config:
     """Two stages of one round, two of four clients."""
-    config = short(table, "flower", method).model_dump(mode="json")
+    config = to_table(short(table, "flower", method))
     config["federation"] |= {"rounds": 1, "deadline": PATIENCE}
     return validate(config)
 
@@ -118,7 +118,7 @@ def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table:
 def test_where_clients_score_each_gets_its_own_test_samples_too(
     table: dict, tmp_path: Path
 ) -> None:
-    changed = federation(table).model_dump(mode="json")
+    changed = to_table(federation(table))
     changed["setting"]["order"] = ["Flickr30k", "Grounding"]
     changed["evaluation"] |= {"where": "clients", "limit": 6}
     config = validate(changed)
@@ -143,7 +143,7 @@ def test_the_command_leaves_data_to_the_clients_unless_told_to_split(
     table: dict, tmp_path: Path
 ) -> None:
     recipe = tmp_path / "short.toml"
-    recipe.write_text(tomli_w.dumps(federation(table).model_dump(mode="json")))
+    recipe.write_text(tomli_w.dumps(to_table(federation(table))))
     out = tmp_path / "federation"
     words = ["deploy", "init", str(recipe), "--out", str(out), "--host", "fcit.example.org"]
     done = CliRunner().invoke(app, [*words, "--set", "federation.clients=2", "--set", "seed=9"])
@@ -159,7 +159,7 @@ def test_what_cannot_be_deployed_is_refused(folders: Path, table: dict, tmp_path
         deployment(federation(table), folders, ["localhost"], False, "/srv", Silent())
     with pytest.raises(FcitError, match="multitask is not federated"):
         deployment(federation(table, "multitask"), tmp_path, ["x"], False, "/srv", Silent())
-    noised = federation(table).model_dump(mode="json")
+    noised = to_table(federation(table))
     noised["privacy"] |= {"clip_norm": 1.0, "noise_multiplier": 1.0}
     noised["federation"]["outlier_factor"] = 0
     with pytest.raises(FcitError, match="privacy.seeded_noise"):
@@ -344,7 +344,7 @@ def test_a_deployment_has_the_same_bits_as_one_process(
     method: str, optimizer: str, four: Running, table: dict, tmp_path: Path
 ) -> None:
     """In scaffold's run a client is restarted in the middle of its turn."""
-    table_here = federation(table, method).model_dump(mode="json")
+    table_here = to_table(federation(table, method))
     table_here["federation"] |= {"engine": "local", "optimizer": optimizer}
     local = fcit.run(validate(table_here), tmp_path / "local").folder
     out = tmp_path / "deployed"
@@ -371,7 +371,7 @@ def test_a_deployment_has_the_same_bits_as_one_process(
 def test_a_server_without_data_gets_its_clients_scores(
     four: Running, table: dict, tmp_path: Path
 ) -> None:
-    changed = federation(table, "zeroshot").model_dump(mode="json")
+    changed = to_table(federation(table, "zeroshot"))
     changed["federation"]["engine"] = "local"
     changed["evaluation"]["where"] = "clients"
     split(validate(changed), [four.root / f"client-{k}" / "data" for k in range(4)], Silent())
@@ -420,7 +420,7 @@ def test_a_killed_servers_run_goes_on_and_nobody_in_its_journal_trains_again(
     four: Running, table: dict, tmp_path: Path
 ) -> None:
     """One client is away, so that the round cannot end before the kill."""
-    table_here = federation(table, "finetune").model_dump(mode="json")
+    table_here = to_table(federation(table, "finetune"))
     table_here["federation"] |= {"engine": "local", "per_round": 4}
     local = fcit.run(validate(table_here), tmp_path / "local").folder
     out = tmp_path / "deployed"

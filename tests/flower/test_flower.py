@@ -7,6 +7,7 @@ import os
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -246,8 +247,8 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
     said = "a node says it is client 1, and its key is registered as client-3"
     with pytest.raises(FcitError, match=said):
         list(one.run(jobs()))
-    federation = one.config.federation.model_copy(update={"min_clients": 2})
-    one.config = one.config.model_copy(update={"federation": federation})
+    federation = replace(one.config.federation, min_clients=2)
+    one.config = replace(one.config, federation=federation)
     one.up, one.nodes = {}, {3: 103}  # it was taken for client 3 before
     found = {got.client: got for got in one.run(jobs())}
     assert found[1].kind == "timeout"
@@ -260,8 +261,8 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
 
 def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine) -> None:
     one = engine(lambda client, header: update(client))
-    federation = one.config.federation.model_copy(update={"min_clients": 2})
-    one.config = one.config.model_copy(update={"federation": federation})
+    federation = replace(one.config.federation, min_clients=2)
+    one.config = replace(one.config, federation=federation)
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
     one.grid.up[101] = "since 2"
     one.grid.hello[101] = parcels.pack({"client": 1, "fcit": "another"}, {})
@@ -364,8 +365,8 @@ def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other
     one.grid.hello[101] = hello
     with pytest.raises(FcitError, match="node|fcit another"):
         list(one.run(jobs()))
-    federation = one.config.federation.model_copy(update={"min_clients": 2})
-    one.config = one.config.model_copy(update={"federation": federation})
+    federation = replace(one.config.federation, min_clients=2)
+    one.config = replace(one.config, federation=federation)
     one.up, one.nodes = {}, {}
     found = {got.client: got for got in one.run(jobs())}
     assert isinstance(found[0], Update)
@@ -459,9 +460,7 @@ def test_without_flower_one_line_says_what_to_install(
 ) -> None:
     import sys
 
-    flower = config.model_copy(
-        update={"federation": config.federation.model_copy(update={"engine": "flower"})}
-    )
+    flower = replace(config, federation=replace(config.federation, engine="flower"))
     monkeypatch.setitem(sys.modules, "flwr.app", None)
     for name in [one for one in sys.modules if one.startswith("fcit.flower")]:
         monkeypatch.delitem(sys.modules, name)

@@ -17,6 +17,7 @@ from test_deployment import PATIENCE, free_port, until
 
 import fcit
 from fcit.flower import QUIET
+from fcit.recipe.config import to_table
 
 pytestmark = [
     pytest.mark.slow,
@@ -41,7 +42,7 @@ def test_flwr_run_of_a_clone_has_the_same_bits_as_one_process(table: dict, tmp_p
     fcit.run(short(table, "local", "finetune", "scaffold"), tmp_path / "local")
     recipe, out, port = tmp_path / "recipe.toml", tmp_path / "flower", str(free_port())
     simulated = short(table, "flower", "finetune", "scaffold")
-    recipe.write_text(tomli_w.dumps(simulated.model_dump(mode="json")))
+    recipe.write_text(tomli_w.dumps(to_table(simulated)))
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     own = {"FLWR_HOME": str(tmp_path / "home"), "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": port}
     environment = os.environ | ALONE | own | {"PATH": path}

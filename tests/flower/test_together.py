@@ -22,7 +22,7 @@ from fcit.engines import process as worker
 from fcit.engines.local import Worker
 from fcit.engines.node import Place
 from fcit.files import read_json, read_lines
-from fcit.recipe.config import Config, validate
+from fcit.recipe.config import Config, to_table, validate
 from fcit.types import FcitError, Job, Weights
 from fcit.weights import load
 from fcit.worker.experiment import Experiment
@@ -181,7 +181,7 @@ def test_a_simulation_killed_in_mid_round_asks_only_who_has_not_answered(
     fcit.run(recipe(table, "local", "finetune", {"federation": here}), tmp_path / "local")
     config = recipe(table, "flower", "finetune", {"federation": here})
     file, folder = tmp_path / "short.toml", tmp_path / "flower"
-    file.write_text(tomli_w.dumps(config.model_dump(mode="json")))
+    file.write_text(tomli_w.dumps(to_table(config)))
     process = subprocess.Popen(
         [sys.executable, "-m", "fcit.cli", "run", str(file), "--out", str(folder)],
         stdout=subprocess.DEVNULL,

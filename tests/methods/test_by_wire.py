@@ -12,7 +12,7 @@ from fcit.benchmark import datasets
 from fcit.engines import wire
 from fcit.methods import Method
 from fcit.rounds.client import Data, Training, take_turn
-from fcit.rounds.server import federate
+from fcit.rounds.server import FederatedRun, federate
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from fcit.weights import flatten, from_bytes, to_bytes, unflatten
@@ -67,24 +67,17 @@ def federated(lmm, suite, name: str, through: Callable[[Weights], Weights], save
     blank = lmm.subspaces.blank(2, 0.01, torch_stream(0, "init"))
     state = method.start(blank, lmm.base_projector, 7)
     clients = Clients(lmm, suite, method, through)
+    run = FederatedRun(SETTING, PLAN, method)
     if not saved:
-        return federate(SETTING, PLAN, method, state, clients, *[lambda *_: None] * 2)
-
-    class CutError(Exception):
-        pass
-
-    place = None
+        *_, (state, _, _) = federate(run, state, clients)
+        return state
+    done = None
     for _ in range(6):  # four rounds and two ends of stages
-
-        def cut(after: State, at) -> None:
-            nonlocal state, place
-            found = getattr(at, "position", at)
-            if found != place:
-                state, place = unflatten(by_bytes(flatten(after))), found
-                raise CutError
-
-        with pytest.raises(CutError):
-            federate(SETTING, PLAN, method, state, clients, cut, cut, place)
+        commits = (
+            (after, at) for after, at, _ in federate(run, state, clients, done) if at != done
+        )
+        after, done = next(commits)
+        state = unflatten(by_bytes(flatten(after)))
     return state
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fcit.recipe.config import build_method, validate
+from fcit.recipe.config import validate
 from fcit.types import FcitError
 
 WRONG = {
@@ -37,4 +37,4 @@ def test_impossible_hyper_parameters_are_refused(method: str, wrong: dict) -> No
 
 def test_values_at_the_bounds_are_allowed() -> None:
     table = {"name": "disco", "tau": -1, "max_subspaces": 0, "temperature": 1e-9}
-    assert build_method(validate({"method": table})).tau == -1.0
+    assert validate({"method": table}).method.tau == -1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,8 +26,9 @@ from fcit.optimizers.fedavgm import Fedavgm
 from fcit.optimizers.fedprox import Fedprox
 from fcit.optimizers.fedyogi import Fedyogi
 from fcit.optimizers.scaffold import SAMPLES, VARIATE, Scaffold
+from fcit.rounds.federation import Federation
 from fcit.rounds.runfolder import RunFolder
-from fcit.rounds.server import Position, Round, RoundRules, federate
+from fcit.rounds.server import FederatedRun, Position, federate
 from fcit.types import FcitError, Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from rounds.test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
@@ -83,16 +83,10 @@ def descend(
     setting = Setting("hills", (Stage((TASK,)),) * stages, len(hills.samples), per_round, rounds)
     seen: list[State] = []
     start = Method(projector="frozen").start({"a": torch.zeros(2)}, {})
-    last = federate(
-        setting,
-        plan(setting, seed=0),
-        Method(projector="frozen"),
-        start,
-        hills,
-        lambda state, _: seen.append(state),
-        lambda state, _: None,
-        optimizer=hills.optimizer,
-    )
+    run = FederatedRun(setting, plan(setting, seed=0), Method(projector="frozen"), hills.optimizer)
+    last = start
+    for last, _, report in federate(run, start, hills):
+        seen += [last] if report else []
     return last, seen
 
 
@@ -362,15 +356,10 @@ def test_what_it_keeps_crosses_wires_and_run_folders_unchanged(tmp_path: Path) -
     method, folder = Method(projector="frozen"), RunFolder(tmp_path)
     hills, state, done = Wired(Scaffold()), method.start({"a": torch.zeros(2)}, {}), None
     for _ in range(2 * 4):
-
-        def commit(state: State, report: Round, hills: Wired = hills) -> None:
-            folder.commit(state, report.position, hills.memory)
-            raise InterruptedError
-
-        with contextlib.suppress(InterruptedError):
-            turns = plan(setting, seed=0)
-            rule = hills.optimizer
-            federate(setting, turns, method, state, hills, commit, lambda *_: None, done, rule)
+        run = FederatedRun(setting, plan(setting, seed=0), method, hills.optimizer)
+        commits = federate(run, state, hills, done)
+        after, position = next((after, at) for after, at, report in commits if report)
+        folder.commit(after, position, hills.memory)
         hills = Wired(Scaffold())
         (state, hills.memory), done = folder.state(), folder.position()
     assert done == Position(1, 4)
@@ -420,19 +409,8 @@ def go(
     if place is not None:
         whole, _ = go(optimizer, average)
         done, state = whole.commits[place]
-    commits = ledger.after_round, ledger.after_stage
-    last = federate(
-        SETTING,
-        PLAN,
-        method,
-        state,
-        Scripted(place or 0),
-        *commits,
-        done,
-        optimizer,
-        RoundRules(average),
-    )
-    return ledger, last
+    run = FederatedRun(SETTING, PLAN, method, optimizer, Federation(average=average))
+    return ledger, ledger.follow(run, state, Scripted(place or 0), done)
 
 
 @pytest.mark.parametrize("optimizer", ALL, ids=names())
@@ -461,8 +439,7 @@ def test_methods_never_see_the_optimizers_memory_nor_do_clients() -> None:
     ledger, engine = Ledger(), Scripted()
     method = Forgetful()
     state = method.start(BLANK, {"w": torch.zeros(7)})
-    commits = ledger.after_round, ledger.after_stage
-    last = federate(SETTING, PLAN, method, state, engine, *commits, optimizer=Fedadam())
+    last = ledger.follow(FederatedRun(SETTING, PLAN, method, Fedadam()), state, engine)
     assert not any(job.received.optimizer for job in engine.jobs)
     assert {"adapters.0", "extras.projector"} <= last.optimizer.keys()
 

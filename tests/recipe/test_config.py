@@ -39,13 +39,13 @@ def test_set_reaches_any_key(tmp_path) -> None:
     changes = ["federation.rounds=2", "seed=7", "method.tau=0.5", "setting.name=cap-hom"]
     got = config.load(recipe(tmp_path, "[federation]\nrounds = 9\n"), changes)
     assert (got.federation.rounds, got.seed, got.setting.name) == (2, 7, "cap-hom")
-    assert config.build_method(got).tau == 0.5
+    assert got.method.tau == 0.5
 
 
 def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
     path = recipe(tmp_path, '[method]\nname = "disco"\nrank = 4\ntau = 0.8\n')
     got = config.load(path, method="finetune")
-    assert (got.method.name, config.build_method(got).rank) == ("finetune", 4)
+    assert (got.method.name, got.method.rank) == ("finetune", 4)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
         ),
         (
             '[setting]\nname = "a"\norder = ["DVQA"]\n[[setting.stages]]\nslots = ["DVQA"]',
-            "setting.order: is of the four",
+            "setting.order: only for the four",
         ),
         ('[method]\nname = "disko"', "disko"),
         ('[method]\nname = "disco"\ntao = 1', "tao"),
@@ -87,7 +87,7 @@ def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
         ('[federation]\noptimizer = "fedsgd"', "fedsgd"),
         ('[federation]\naverage = "mean"', "federation.average"),
         ("[federation]\noptimizer_options = {mu = 1}", "fedavg has no 'mu'"),
-        ('[federation]\noptimizer = "fedprox"\noptimizer_options = {nu = 1}', "it has mu"),
+        ('[federation]\noptimizer = "fedprox"\noptimizer_options = {nu = 1}', "its options are mu"),
         (
             '[federation]\noptimizer = "fedprox"\noptimizer_options = {mu = -1}',
             "optimizer_options.mu",
@@ -101,7 +101,7 @@ def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
         ("[federation\n", "not valid TOML"),
         ("data = 3", "data"),
         ('[data]\nsize = "huge"', "data.size"),
-        ('[data]\nroot = "mine"\nsize = "tiny"', "size = 'tiny' is of the mini suite"),
+        ('[data]\nroot = "mine"\nsize = "tiny"', "data.size = 'tiny' is a size of the mini suite"),
     ],
 )
 def test_mistakes_are_named_in_one_line(tmp_path, text: str, named: str) -> None:
@@ -208,7 +208,7 @@ def test_an_old_name_loads_with_one_line_that_says_the_new_one(tmp_path, capsys)
     assert (got.federation.min_samples, got.federation.outlier_factor) == (3, 7.0)
     assert (got.federation.byzantine_share, got.privacy.seeded_noise) == (0.1, False)
     assert (got.evaluation.forward_transfer, got.evaluation.general_questions) == (False, 5)
-    method = config.build_method(got)
+    method = got.method
     assert (method.distillation_temperature, method.distillation_weight) == (3.0, 0.5)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{path}: model.features is now model.cache_features, ")
@@ -229,7 +229,7 @@ def test_a_change_under_an_old_name_overrules_the_recipe(tmp_path, capsys) -> No
     assert config.to_table(got)["method"]["temperature"] == 0.2
     assert "federation.absurd is now federation.outlier_factor" in capsys.readouterr().err
     got = config.validate({"method": {"name": "ewc", "consolidation": 2.0}}, "a table")
-    assert config.build_method(got).ewc_lambda == 2.0
+    assert got.method.ewc_lambda == 2.0
     said = capsys.readouterr().err
     assert said == "a table: method.consolidation is now method.ewc_lambda\n"
 

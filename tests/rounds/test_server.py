@@ -12,7 +12,7 @@ import torch
 from fcit.benchmark import schedule
 from fcit.methods.base import Method
 from fcit.methods.disco import Disco
-from fcit.rounds.server import Position, Round, federate, take_round
+from fcit.rounds.server import Engine, FederatedRun, Position, Round, federate, take_round
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Job, Setting, Stage, State, Task, Turn, Update
 from fcit.weights import flatten
@@ -84,13 +84,17 @@ class Ledger:
     rounds: list[Round] = field(default_factory=list)
     stages: list[Position] = field(default_factory=list)
 
-    def after_round(self, state: State, report: Round) -> None:
-        self.rounds.append(report)
-        self.commits.append((report.position, state))
-
-    def after_stage(self, state: State, position: Position) -> None:
-        self.stages.append(position)
-        self.commits.append((position, state))
+    def follow(
+        self, run: FederatedRun, state: State, engine: Engine, done: Position | None = None
+    ) -> State:
+        """Do what is left of a run; its last state."""
+        for state, position, report in federate(run, state, engine, done):  # noqa: B020
+            self.commits.append((position, state))
+            if report:
+                self.rounds.append(report)
+            else:
+                self.stages.append(position)
+        return state
 
 
 def go(
@@ -102,9 +106,7 @@ def go(
 ) -> State:
     method = method or Stepping()
     begun = state or method.start(BLANK, {"w": torch.zeros(7)})
-    return federate(
-        SETTING, PLAN, method, begun, engine, ledger.after_round, ledger.after_stage, done
-    )
+    return ledger.follow(FederatedRun(SETTING, PLAN, method), begun, engine, done)
 
 
 def same(a: State, b: State) -> bool:
@@ -124,7 +126,7 @@ def test_every_turn_of_the_plan_trains_once_in_its_order(whole) -> None:
     assert [job.turn for job in engine.jobs] == planned
     assert {job.epochs for job in engine.jobs} == {4}
     assert [position for position, _ in ledger.commits] == EVERY
-    assert [report.position for report in ledger.rounds] == [one for one in EVERY if not one.ended]
+    assert len(ledger.rounds) == len([position for position in EVERY if not position.ended])
 
 
 def test_a_client_is_asked_for_a_token_only_where_it_meets_a_task_first(whole) -> None:
@@ -145,10 +147,11 @@ def test_a_client_is_asked_for_a_token_only_where_it_meets_a_task_first(whole) -
 def test_a_client_is_sent_its_own_subspace_and_that_alone_is_averaged(whole) -> None:
     _, ledger, _ = whole
     before = dict(zip(EVERY[1:], ledger.commits, strict=False))  # what stood before each commit
-    for report in ledger.rounds[1:]:
-        _, stood = before[report.position]
+    ends = [position for position in EVERY if not position.ended]
+    for position, report in zip(ends[1:], ledger.rounds[1:], strict=True):
+        _, stood = before[position]
         touched = {name for update in report.updates for name in update.adapters}
-        _, after = next(one for one in ledger.commits if one[0] == report.position)
+        _, after = next(commit for commit in ledger.commits if commit[0] == position)
         for job in report.jobs:
             (name,) = job.received.adapters
             home = after.extras["members"][f"{job.turn.client}/{job.turn.task.name}"]
@@ -161,7 +164,7 @@ def test_a_client_is_sent_its_own_subspace_and_that_alone_is_averaged(whole) -> 
 def test_the_average_is_weighed_by_samples() -> None:
     method = Method()
     state = method.begin(method.start(BLANK, {"w": torch.zeros(7)}), SETTING.stages[0])
-    after, report = take_round(PLAN[0][0], method, state, Scripted(), epochs=1)
+    after, report = take_round(FederatedRun(SETTING, PLAN, method), state, PLAN[0][0], Scripted())
     assert [update.client for update in report.updates] == sorted(u.client for u in report.updates)
     total = sum(update.samples for update in report.updates)
     want = sum(u.adapters["0"]["a"] * u.samples for u in report.updates) / total
@@ -205,7 +208,7 @@ def test_a_setting_without_stages_is_left_at_once() -> None:
     engine, ledger = Scripted(), Ledger()
     state = Stepping().start(BLANK, {"w": torch.zeros(7)})
     empty = replace(SETTING, stages=())
-    last = federate(empty, [], Stepping(), state, engine, ledger.after_round, ledger.after_stage)
+    last = ledger.follow(FederatedRun(empty, [], Stepping()), state, engine)
     assert same(last, state)
     assert not engine.calls
     assert not ledger.commits

@@ -58,7 +58,7 @@ def test_a_file_says_which_runs_there_are(short: dict, tmp_path: Path) -> None:
     assert sweep.read(file, tmp_path / "else")[0].folder.is_relative_to(tmp_path.resolve() / "else")
     last = sweep.survey(runs)[-1]
     assert (last.config.seed, last.config.data.test) == (0, 2)
-    assert (last.config.method.model_extra or {})["gate"] == "argmax"
+    assert last.config.method.gate == "argmax"
     assert not last.finished and last.position is None
     assert not (tmp_path / "runs").exists()
 

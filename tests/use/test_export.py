@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -283,8 +283,8 @@ def test_a_quantised_run_is_exported_from_whole_weights(
 ) -> None:
     run = handmade.run(tmp_path / "run", table, "finetune")
     want, _ = answered(handmade.run(tmp_path / "plain", table, "finetune"), image)
-    part = run.config.model.model_copy(update={"quantize": "4bit"})
-    run.config = run.config.model_copy(update={"model": part})
+    part = replace(run.config.model, quantize="4bit")
+    run.config = replace(run.config, model=part)
     export.merged(run, PROMPT, tmp_path / "merged")
     assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
 
@@ -330,7 +330,7 @@ def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(
         monkeypatch.setattr(run.worker, "method", method)
         with pytest.raises(FcitError, match=f"has a `{hook}` of its own, and router.py would"):
             export.everything(run, tmp_path / "out")
-    monkeypatch.setattr("fcit.recipe.config.build_method", lambda config: Equipped())
+    run.config = replace(run.config, method=Equipped())
     with pytest.raises(FcitError, match="cannot be exported: its `equip` adds"):
         export.subspace(run, "0", tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -357,8 +357,8 @@ def test_why_a_dataset_has_no_shares_is_said(table: dict, tmp_path: Path) -> Non
     run = handmade.run(tmp_path / "run", table)
     with pytest.raises(FcitError, match="Grounding is no dataset of this run; it has IconQA, Fig"):
         export.merged(run, "Grounding", tmp_path / "out")
-    part = run.config.evaluation.model_copy(update={"where": "clients"})
-    run.config = run.config.model_copy(update={"evaluation": part})
+    part = replace(run.config.evaluation, where="clients")
+    run.config = replace(run.config, evaluation=part)
     with pytest.raises(FcitError, match="clients scored their own"):
         export.merged(run, "IconQA", tmp_path / "out")
 

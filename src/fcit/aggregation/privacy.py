@@ -14,7 +14,9 @@ import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Parts, Setting, State, Turn, Update, Weights
@@ -25,17 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Privacy:
-    """clip_norm: the largest L2 norm of a client's change in one round (0: no privacy).
-    noise_multiplier: standard deviation of the noise on a cohort's sum, in clips. token_noise: of
-    that on a client's identity token, which is made one long. delta: of the guarantee.
-    seeded_noise: the noise comes from the run's seed; otherwise from the system, and no two runs
-    are alike."""
+    """The `[privacy]` section: client-level differential privacy."""
 
-    clip_norm: float = 0.0
-    noise_multiplier: float = 0.0
-    token_noise: float = 0.0
-    delta: float = 1e-5
+    clip_norm: Annotated[float, Field(ge=0)] = 0.0
+    """Maximum L2 norm of a client's change in a round (0 = no privacy; see [privacy.md](privacy.md))."""
+    noise_multiplier: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the noise on a cohort's sum, in units of `clip_norm`."""
+    token_noise: Annotated[float, Field(ge=0)] = 0.0
+    """Noise on identity tokens, which are first scaled to length 1."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """Delta of the (epsilon, delta) guarantee in `matrix.json`."""
     seeded_noise: bool = True
+    """Draw the noise from the run's seed. `false`: from the system, so that no run can be repeated;
+    a deployment requires it."""
+
+    def __post_init__(self) -> None:
+        if not self.on and (self.noise_multiplier or self.token_noise):
+            raise FcitError(
+                "privacy: noise protects only what is clipped; set privacy.clip_norm too"
+            )
 
     @property
     def on(self) -> bool:

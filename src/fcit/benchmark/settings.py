@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from fcit.benchmark.datasets import DATASETS, find
 from fcit.types import FcitError, Setting, Stage, Task
@@ -97,20 +100,31 @@ def setting(
     return Setting(name, stages, clients, per_round, rounds)
 
 
-@dataclass(frozen=True)
-class Spelled:
-    """A stage of one's own: the name of every slot's task (or one for all slots), its rounds (0: as
-    many as the federation's), and the clients that are there (none named: all)."""
+def _first_clients(value: Any) -> Any:
+    """N stands for the first N clients."""
+    if type(value) is int:
+        if value < 1:
+            raise ValueError("at least one client must take part")
+        return tuple(range(value))
+    return tuple(value) if isinstance(value, list) else value
 
-    slots: tuple[str, ...]
-    rounds: int = 0
-    clients: tuple[int, ...] = ()
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One `[[setting.stages]]` of a recipe."""
+
+    slots: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The task of each client of a round, by ascending client id; or one task for all of them."""
+    rounds: Annotated[int, Field(ge=0)] = 0
+    """Rounds of this stage (0 = `federation.rounds`)."""
+    clients: Annotated[tuple[int, ...], BeforeValidator(_first_clients)] = ()
+    """The clients that take part, by number from 0; or a number N, for the first N. Empty: all."""
 
 
 def own(
     name: str,
     tasks: Mapping[str, Sequence[str]],
-    stages: Sequence[Spelled],
+    stages: Sequence[StageSpec],
     clients: int = 50,
     per_round: int = 5,
     rounds: int = 10,

@@ -64,6 +64,18 @@ def _options(
     pass
 
 
+def _help_keys(asked: bool) -> None:
+    if asked:
+        from fcit.recipe.keys import sections
+
+        for title, keys in sections():
+            printed = table("key", "default", "what it does", title=title)
+            for key in keys:
+                printed.add_row(key.name, key.default, key.description)
+            show(printed)
+        raise typer.Exit
+
+
 @app.command()
 def run(
     recipe: Recipe,
@@ -79,6 +91,15 @@ def run(
         Path | None, typer.Option(help="The run's folder [runs/SETTING-METHOD-seedN].")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    help_keys: Annotated[
+        bool,
+        typer.Option(
+            "--help-keys",
+            callback=_help_keys,
+            is_eager=True,
+            help="Print every key of a recipe, with its default and description.",
+        ),
+    ] = False,
 ) -> None:
     """Run a recipe: train stage by stage, evaluate after every stage, and print the accuracies.
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fcit.engines import wire
-from fcit.recipe.config import Config
+from fcit.recipe.config import Config, to_table
 from fcit.rounds.evaluate import Answer
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten, unflatten
@@ -36,7 +36,7 @@ class Worker:
 
     def __init__(self, config: Config, gpu: str = ""):
         self.process = self._start(str(config.training.threads), gpu)
-        self.ask({"do": "config", "config": config.model_dump(mode="json")})
+        self.ask({"do": "config", "config": to_table(config)})
 
     def _start(self, threads: str, gpu: str) -> subprocess.Popen[bytes]:
         quiet = {

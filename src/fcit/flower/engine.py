@@ -19,7 +19,7 @@ from fcit.engines.node import Reply
 from fcit.files import write_text
 from fcit.flower import parcels
 from fcit.flower.answers import lost, opened, who
-from fcit.recipe.config import Config
+from fcit.recipe.config import Config, to_table
 from fcit.rounds.evaluate import Answer
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten
@@ -68,7 +68,7 @@ class FlowerEngine:
         self.tick: Callable[[], None] = lambda: None
         self.deadline = deadline or config.federation.deadline or HOUR
         self.placed = State()
-        self.recipe = config.model_dump(mode="json")
+        self.recipe = to_table(config)
         self.run_name = _name(folder)
         self.nodes: dict[int, int] = {}
         self.up: dict[int, str] = {}

@@ -25,6 +25,7 @@ from fcit.types import (
     Turn,
     Update,
     Weights,
+    check_fields,
 )
 from fcit.weights import mean
 
@@ -93,7 +94,7 @@ class Method:
     """Federated fine-tuning with one LoRA that goes on through all stages (FedAvg; McMahan 2017)."""
 
     rank: AtLeast1 = 8
-    """r of each LoRA block."""
+    """Rank r of each LoRA block."""
 
     scale: Above0 = 2.0
     """LoRA's alpha / r."""
@@ -102,9 +103,20 @@ class Method:
     """Standard deviation of LoRA's A at the start; B starts at zero."""
 
     projector: Literal["shared", "isolated", "frozen"] = "shared"
-    """"shared": trained and averaged over all clients; "isolated": one per adapter; or "frozen"."""
+    """`shared`: trained, and averaged over all clients. `isolated`: one per adapter. `frozen`: not
+    trained."""
+
+    def __post_init__(self) -> None:
+        """Raise FcitError on a field that is not of its annotated type and range. A method with a
+        `__post_init__` of its own calls this one first."""
+        check_fields(self, "method")
 
     # -- facts about the method, for other parts of fcit -------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name in a recipe: that of its file."""
+        return type(self).__module__.rpartition(".")[2]
 
     single_row: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""

@@ -23,20 +23,20 @@ class Disco(TokenRouted):
     """DKO and SSA."""
 
     tau: Annotated[float, Field(ge=-1, le=1)] = 0.9
-    """The cosine at or above which a token joins a subspace."""
+    """Cosine at or above which a token joins a subspace."""
 
     temperature: Above0 = 0.05
-    """Of SSA's softmax."""
+    """Temperature of the softmax over similarities (SSA)."""
 
     max_subspaces: Annotated[int, Field(ge=0)] = 0
-    """The most subspaces (0: no limit); clients whose tokens would open another are skipped."""
+    """Maximum number of subspaces (0 = no limit); clients whose tokens would open another are skipped."""
 
     gate: Literal["softmax", "argmax", "cosine", "concat"] = "softmax"
-    """"softmax" (SSA), or the paper's ablations "argmax", "cosine" (the cosines themselves) and
-    "concat" (all 1)."""
+    """How similarities become shares: `softmax` (SSA), or the paper's ablations `argmax`, `cosine` (the
+    cosines themselves) and `concat` (all 1)."""
 
     token: TokenKind = "text"
-    """What identity tokens are made of."""
+    """What identity tokens are made of: `text`, `image` or `both`."""
 
     @property
     def identity(self) -> TokenKind:

@@ -34,10 +34,10 @@ class Ewc(Method):
     """
 
     ewc_lambda: AtLeast0 = 5000.0
-    """lambda: the weight of the quadratic pull."""
+    """Weight lambda of the quadratic pull towards old weights."""
 
     fisher_samples: AtLeast1 = 128
-    """How many of a client's samples the Fisher information is measured on, at most."""
+    """Maximum samples per client for the Fisher information."""
 
     sends_statistics: ClassVar[bool] = True
 

@@ -29,7 +29,7 @@ class Hide(TokenRouted):
     """Not "isolated": the gates differ by layer, and a projector lies in none of the layers."""
 
     temperature: Above0 = 0.1
-    """Of the softmax over a sample's similarities to the anchors."""
+    """Temperature of the softmax over a sample's similarities to the anchors."""
 
     tokens_name: ClassVar[str] = "anchors"
 

@@ -35,20 +35,21 @@ class L2p(Method):
     """Not "isolated": there are no subspaces."""
 
     pool: AtLeast1 = 10
-    """M, the number of prompts."""
+    """Number M of prompts in the pool."""
 
     length: AtLeast1 = 5
-    """L_p, the tokens of each prompt."""
+    """Tokens L_p of each prompt."""
 
     top_k: AtLeast1 = 5
-    """N, the prompts that an input gets."""
+    """Number N of prompts that an input gets."""
 
     pull_weight: AtLeast0 = 0.5
-    """lambda: how strongly the chosen keys are drawn to the input's features."""
+    """Weight lambda of the loss that pulls the chosen keys to the input's features."""
 
     trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR, POOL)
 
     def __post_init__(self) -> None:
+        Method.__post_init__(self)
         if self.top_k > self.pool:
             raise FcitError(f"method.top_k: {self.top_k} exceeds method.pool ({self.pool})")
 

@@ -26,10 +26,10 @@ class Lwf(Method):
     the true tokens before it (teacher forcing); the paper's are those of a classifier's old heads."""
 
     distillation_weight: AtLeast0 = 1.0
-    """lambda_o, the weight of the old model's answers."""
+    """Weight lambda_o of the distillation loss, against the old model's answers."""
 
     distillation_temperature: Above0 = 2.0
-    """T of their softmax."""
+    """Temperature T of the two softmaxes that the distillation compares."""
 
     def begin(self, state: State, stage: Stage) -> State:
         """From the second stage on, the model as it now stands is the teacher."""

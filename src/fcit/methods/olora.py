@@ -26,7 +26,8 @@ class Olora(Method):
     """
 
     orthogonality: AtLeast0 = 0.5
-    """lambda_1: the weight of the sum over old stages i and layers of ||A_t A_i^T||_1."""
+    """Weight lambda_1 of the overlap with old stages: the L1 norm of A_t A_i^T, summed over stages i and
+    layers."""
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         from torch import tensor

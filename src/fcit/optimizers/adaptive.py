@@ -4,9 +4,11 @@ Federated Optimization, arXiv 2003.00295, Algorithm 2)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fcit.optimizers.base import Optimizer, require
+from pydantic import Field
+
+from fcit.optimizers.base import Optimizer
 from fcit.types import Weights
 
 if TYPE_CHECKING:
@@ -17,20 +19,16 @@ if TYPE_CHECKING:
 class Adaptive(Optimizer):
     """Delta = mean - x; m = beta1 m + (1 - beta1) Delta; x + eta m / (sqrt(v) + tau).
 
-    lr: eta, about the size of an entry's step. tau: the smaller, the more alike all entries move. The
-    defaults of beta1 and tau are the paper's. m starts at zero and v at tau^2; nothing is corrected
-    for the start, as in the paper.
+    The defaults of beta1 and tau are the paper's. m starts at zero and v at tau^2, without correction for
+    the start, as in the paper.
     """
 
-    lr: float = 1e-3
-    beta1: float = 0.9
-    tau: float = 1e-3
-
-    def __post_init__(self) -> None:
-        require("lr", self.lr, 0 < self.lr < float("inf"), "above 0")
-        require("tau", self.tau, 0 < self.tau < float("inf"), "above 0")
-        for name, value in vars(self).items():
-            require(name, value, not name.startswith("beta") or 0 <= value < 1, "from 0 to below 1")
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    """Server learning rate: about how far each entry moves in a round."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Decay of the mean change."""
+    tau: Annotated[float, Field(gt=0)] = 1e-3
+    """Adaptivity; the smaller it is, the more alike are the steps of all entries."""
 
     def second(self, v: Tensor, square: Tensor) -> Tensor:
         """The next v, from Delta^2: in what the three differ."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
-from fcit.types import FcitError, State, Turn, Update, Weights
+from fcit.types import State, Turn, Update, Weights, check_fields
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +50,10 @@ class Plain:
 @dataclass(frozen=True)
 class Optimizer:
     """FedAvg (McMahan et al. 2017, Algorithm 1): plain local training, and the average is the model."""
+
+    def __post_init__(self) -> None:
+        """Raise FcitError on a field that is not of its annotated type and range."""
+        check_fields(self, "federation.optimizer_options")
 
     def begin(self, kept: Slots) -> Slots:
         """What the server still remembers as a new stage arrives."""
@@ -157,9 +161,3 @@ def split(memory: Weights) -> tuple[Weights, Weights]:
     """A client's memory in two: the method's part, and the optimizer's."""
     own = {key: value for key, value in memory.items() if key.startswith(OWN)}
     return {key: value for key, value in memory.items() if key not in own}, own
-
-
-def require(name: str, value: float, rule: bool, need: str) -> None:
-    """Raise FcitError on a hyper-parameter that breaks its rule."""
-    if not rule:
-        raise FcitError(f"federation.optimizer_options.{name}: {value} must be {need}")

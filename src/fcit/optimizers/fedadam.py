@@ -4,7 +4,9 @@ Federated Optimization, arXiv 2003.00295, Algorithm 2)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from fcit.optimizers.adaptive import Adaptive
 
@@ -16,7 +18,8 @@ if TYPE_CHECKING:
 class Fedadam(Adaptive):
     """v = beta2 v + (1 - beta2) Delta^2; beta2 as in the paper."""
 
-    beta2: float = 0.99
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    """Decay of the mean squared change."""
 
     def second(self, v: Tensor, square: Tensor) -> Tensor:
         return self.beta2 * v + (1 - self.beta2) * square

@@ -4,9 +4,11 @@ Distribution for Federated Visual Classification, arXiv 1909.06335)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fcit.optimizers.base import Optimizer, require
+from pydantic import Field
+
+from fcit.optimizers.base import Optimizer
 from fcit.types import Weights
 
 if TYPE_CHECKING:
@@ -17,15 +19,13 @@ if TYPE_CHECKING:
 class Fedavgm(Optimizer):
     """v <- beta v + Delta and w <- w + eta v, where Delta is the round's average minus w.
 
-    momentum: beta. lr: eta. With momentum 0 and lr 1 it is FedAvg to the bit.
+    With momentum 0 and lr 1 it is FedAvg to the bit.
     """
 
-    momentum: float = 0.9
-    lr: float = 1.0
-
-    def __post_init__(self) -> None:
-        require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
-        require("lr", self.lr, 0 < self.lr < float("inf"), "above 0")
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    """Server momentum, beta."""
+    lr: Annotated[float, Field(gt=0)] = 1.0
+    """Server learning rate, eta."""
 
     def move(self, x: Tensor, mean: Tensor, kept: Weights) -> tuple[Tensor, Weights]:
         delta = mean - x

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fcit.optimizers.base import Local, Optimizer, Slots, require
+from pydantic import Field
+
+from fcit.optimizers.base import Local, Optimizer, Slots
 from fcit.types import Turn, Weights
 
 if TYPE_CHECKING:
@@ -18,13 +20,11 @@ if TYPE_CHECKING:
 class Fedprox(Optimizer):
     """A client minimises F_k(w) + mu/2 ||w - w^t||^2 over all it trains; w^t is what it was sent.
 
-    mu: 0 is FedAvg; the paper tries 0.001, 0.01, 0.1 and 1. Losses are logged without the term.
+    Losses are logged without the term.
     """
 
-    mu: float = 0.01
-
-    def __post_init__(self) -> None:
-        require("mu", self.mu, 0 <= self.mu < float("inf"), "0 or more")
+    mu: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of the proximal term; 0 is FedAvg. The paper tries 0.001, 0.01, 0.1 and 1."""
 
     def local(
         self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Slots, memory: Weights

@@ -16,9 +16,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from fcit.optimizers.base import OWN, Local, Optimizer, Slots, require
+from pydantic import Field
+
+from fcit.optimizers.base import OWN, Local, Optimizer, Slots
 from fcit.types import Turn, Update, Weights
 
 if TYPE_CHECKING:
@@ -30,12 +32,10 @@ VARIATE, SAMPLES = "variate.", "samples."
 
 @dataclass(frozen=True)
 class Scaffold(Optimizer):
-    """lr: eta_g, how far the server follows the round's average."""
+    """Control variates on clients and server."""
 
-    lr: float = 1.0
-
-    def __post_init__(self) -> None:
-        require("lr", self.lr, 0 < self.lr < float("inf"), "above 0")
+    lr: Annotated[float, Field(gt=0)] = 1.0
+    """Server learning rate, eta_g: how far the server follows the round's average."""
 
     def begin(self, kept: Slots) -> Slots:
         return {}

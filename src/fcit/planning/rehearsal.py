@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation.packing import Wire, packed_bytes
+from fcit.aggregation.privacy import Privacy
 from fcit.optimizers.base import carry_memory, groups
+from fcit.rounds.federation import Federation
 from fcit.rounds.server import hand_out, take_round
 from fcit.types import SHARED_PROJECTOR, Identity, Job, State, Turn, Update, Weights
 from fcit.weights import nbytes
@@ -39,12 +41,14 @@ def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[Traffi
     `method.max_subspaces` allows.
     """
     wire = experiment.config.federation.wire
-    method, setting = experiment.method, experiment.training_setting
-    optimizer, engine = experiment.optimizer, _Blank(experiment, size, width)
+    rules = Federation(outlier_factor=0)  # whatever the recipe's are: they change no size
+    run = replace(experiment.federated_run, federation=rules, privacy=Privacy())
+    method, optimizer, setting = run.method, run.optimizer, run.setting
+    engine = _Blank(experiment, size, width)
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)
     found: list[Traffic] = []
-    for stage, rounds in zip(setting.stages, experiment.plan, strict=True):
+    for stage, rounds in zip(setting.stages, run.plan, strict=True):
         state = carry_memory(state, method.begin(state, stage))
         state = replace(state, optimizer=optimizer.begin(state.optimizer))
         down: list[list[int]] = []
@@ -52,17 +56,17 @@ def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[Traffi
         jobs: Sequence[Job] = []
         for number, turns in enumerate(rounds):
             if number in (0, len(rounds) - 1):  # between them nothing changes its shape
-                state, report = take_round(turns, method, state, engine, setting.epochs, optimizer)
+                state, report = take_round(run, state, turns, engine)
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
                 identities = list(engine.identify(method.to_identify(state, turns)))
-                state, jobs = hand_out(turns, method, state, identities, setting.epochs, optimizer)
+                state, jobs = hand_out(run, state, turns, identities)
                 updates = list(engine.run(jobs))
             told = {one.client: nbytes({"token": one.token}) for one in identities}
             down.append([weight(job.received, wire) for job in jobs])
             up.append([weight(one, wire) + told.get(one.client, 0) for one in updates])
         turn = replace(jobs[0].turn, last=False)
-        _, (usual,) = hand_out([turn], method, state, [], setting.epochs, optimizer)
+        _, (usual,) = hand_out(run, state, [turn], [])
         state = replace(method.end(state, stage), optimizer=state.optimizer)
         found.append(Traffic(down, up, jobs[0], usual))
     return found

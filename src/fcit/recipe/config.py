@@ -2,135 +2,100 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
-from fcit.benchmark.general import COUNT
+from fcit.aggregation.privacy import Privacy
 from fcit.files import read_toml, write_text
-from fcit.methods import names
+from fcit.methods import Method, find, names
 from fcit.recipe.data import DataSection
-from fcit.recipe.federation import FederationSection, Positive, PrivacySection, Section
 from fcit.recipe.renamed import announce, rename
+from fcit.recipe.sections import EvaluationSection, ModelSection, TrackingSection
 from fcit.recipe.setting import SettingSection
-from fcit.recipe.tracking import TrackingSection
-from fcit.types import FcitError
+from fcit.rounds.client import Training
+from fcit.rounds.federation import Federation
+from fcit.types import FcitError, readable
 
-Model = TypeVar("Model", bound=BaseModel)
+T = TypeVar("T")
 
 PATHS = ("data.root", "data.images", "data.rules", "model.path", "model.identity")
 """The keys that hold paths."""
 
+METHOD = "disco"
+"""The method of a recipe that names none."""
 
-class ModelSection(Section):
-    """path: a Hugging Face LMM folder or hub id (absent: the mini model). identity: a CLIP (absent:
-    the mini CLIP). device, dtype: "auto" chooses CUDA, MPS or CPU, and bf16 where the hardware
-    computes in it. cache_features: keep frozen vision features in the user's cache folder.
-    template: a chat template in place of the model's own: "vicuna-v1" (LLaVA-1.5's) or "paligemma".
-    quantize: the language model's matrices in 8 or 4 bits (bitsandbytes, on CUDA). device_map: spread
-    a model over several GPUs: "auto", "balanced" or "sequential" (accelerate)."""
-
-    path: str = ""
-    identity: str = ""
-    device: str = "auto"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    cache_features: bool = True
-    template: Literal["", "vicuna-v1", "paligemma"] = ""
-    quantize: Literal["none", "8bit", "4bit"] = "none"
-    device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""Unknown keys and values of another type are errors, in nested dataclasses too."""
 
 
-class TrainingSection(Section):
-    """Local training (see `client.Training`): AdamW, cosine with warm-up, anew every turn."""
+def build_method(table: Any) -> Method:
+    """The method that a recipe's `[method]` table names, with its hyper-parameters.
 
-    lr: Annotated[float, Field(gt=0, strict=False)] = 2e-4
-    projector_lr: Annotated[float, Field(ge=0, strict=False)] = 2e-5
-    batch_size: Positive = 64
-    epochs: Positive = 1
-    warmup: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.03
-    weight_decay: Annotated[float, Field(ge=0, strict=False)] = 0.0
-    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.05
-    max_grad_norm: Annotated[float, Field(gt=0, strict=False)] = 1.0
-    max_length: Positive = 2048
-    micro_batch: Annotated[int, Field(ge=0)] = 0
-    checkpointing: bool = False
-    threads: Positive = 1
-
-
-def _fields(method: str) -> set[str]:
-    from fcit.methods import find
-
-    return {one.name for one in dataclasses.fields(find(method))}
+    Raises FcitError naming the key at fault.
+    """
+    if isinstance(table, Method):
+        return table
+    if not isinstance(table, Mapping):
+        raise FcitError("method: must be a section, [method]")
+    options = {key: value for key, value in table.items() if key != "name"}
+    name = str(table.get("name", METHOD))
+    known = _options(name)
+    if unknown := next((key for key in options if key not in known), None):
+        raise FcitError(f"method: {name} has no {unknown!r}; it has {', '.join(sorted(known))}")
+    return find(name)(**options)
 
 
-class MethodSection(BaseModel):
-    """name: a method; its hyper-parameters stand beside it (`fcit run --help` lists methods)."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    name: str = "disco"
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        from fcit.methods import find
-
-        try:
-            fields = _fields(self.name)
-            for key in self.model_extra or {}:
-                if key not in fields:
-                    raise ValueError(
-                        f"{self.name} has no {key!r}; it has {', '.join(sorted(fields))}"
-                    )
-            TypeAdapter(find(self.name)).validate_json(
-                json.dumps(self.model_extra or {}), strict=True
-            )
-        except FcitError as error:
-            raise ValueError(str(error)) from None
-        return self
+def _options(method: str) -> set[str]:
+    """The names of a method's hyper-parameters."""
+    return {option.name for option in fields(find(method))}
 
 
-class EvaluationSection(Section):
-    """scoring: "strict" (correct) or "reference" (comparable with published tables; captions need
-    Java). batch_size: answered at once (float sums, and so a rare answer, depend on it). limit:
-    test samples per dataset (0: all). forward_transfer: after a stage also ask the datasets that
-    the next one is the first to learn. general_questions: that many questions of the mini model's
-    pretraining mixture are asked before and after (another model's mixture is not known: none).
-    where: the server answers test samples of its own, or every client scores its own and sends
-    sums."""
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment: a recipe with its defaults filled in."""
 
-    scoring: Literal["strict", "reference"] = "strict"
-    batch_size: Positive = 50
-    max_new_tokens: Positive = 128
-    limit: Annotated[int, Field(ge=0)] = 0
-    where: Literal["server", "clients"] = "server"
-    forward_transfer: bool = True
-    general_questions: Annotated[int, Field(ge=0, le=COUNT)] = COUNT
-
-
-class Config(Section):
-    """A whole experiment. seed: of every random choice, and of the mini suite's data."""
+    __pydantic_config__: ClassVar = STRICT
 
     seed: Annotated[int, Field(ge=0)] = 0
-    data: DataSection = DataSection()
-    model: ModelSection = ModelSection()
-    setting: SettingSection = SettingSection()
-    federation: FederationSection = FederationSection()
-    privacy: PrivacySection = PrivacySection()
-    training: TrainingSection = TrainingSection()
-    method: MethodSection = MethodSection()
-    evaluation: EvaluationSection = EvaluationSection()
-    tracking: TrackingSection = TrackingSection()
+    """Seed of every random choice, and of the mini suite's data."""
+    data: DataSection = field(default_factory=DataSection)
+    model: ModelSection = field(default_factory=ModelSection)
+    setting: SettingSection = field(default_factory=SettingSection)
+    federation: Federation = field(default_factory=Federation)
+    privacy: Privacy = field(default_factory=Privacy)
+    training: Training = field(default_factory=Training)
+    method: Annotated[Method, PlainValidator(build_method)] = field(
+        default_factory=lambda: build_method({})
+    )
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    tracking: TrackingSection = field(default_factory=TrackingSection)
 
-    @model_validator(mode="after")
-    def _private(self) -> Self:
-        """What privacy does not go together with."""
-        self.privacy.covers(self.method.name, self.federation)
-        return self
+    def __post_init__(self) -> None:
+        """Raise FcitError on what clipping and noise would not cover."""
+        if not self.privacy.on:
+            return
+        method, federation = self.method, self.federation
+        for wrong, why in (
+            (not method.federated, f"{method.name} has no clients"),
+            (method.sends_statistics, f"{method.name}'s clients send more than what they trained"),
+            (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
+            (federation.robust != "mean", "federation.robust is not a mean"),
+            (federation.average == "product", "federation.average = product is not a mean"),
+        ):
+            if wrong:
+                raise FcitError(f"privacy: {why}, which clipping and noise would not cover")
+        if federation.outlier_factor:
+            raise FcitError(
+                "privacy: federation.outlier_factor compares clients' updates, so that one client's data "
+                "decides whose are dropped; set federation.outlier_factor = 0 (clip_norm bounds them)"
+            )
 
 
 def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
@@ -165,55 +130,55 @@ def validate(table: Mapping[str, Any], source: str = "config") -> Config:
     return checked(Config, own, source)
 
 
-def checked(model: type[Model], table: Mapping[str, Any], source: str) -> Model:
-    """A table as a model of ours. Raises FcitError naming the source and the key at fault."""
+@cache
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    return TypeAdapter(kind)
+
+
+def checked(kind: type[T], table: Mapping[str, Any], source: str) -> T:
+    """A table as a dataclass of ours. Raises FcitError naming the source and the key at fault."""
     try:
-        return model.model_validate(table)
+        return _adapter(kind).validate_json(json.dumps(table, default=str))
     except ValidationError as error:
-        first = error.errors()[0]
-        raise FcitError(f"{source}: {_place(first)}{_plain(first)}") from None
+        fault = error.errors()[0]
+        raise FcitError(f"{source}: {_key(fault['loc'])}: {readable(fault)}") from None
+    except FcitError as error:
+        raise FcitError(f"{source}: {error}") from None
+
+
+def _key(path: Sequence[str | int]) -> str:
+    """Where in a recipe: section.key, and the entry of a list, counted from 1."""
+    words = "".join(f", no. {part + 1}" if isinstance(part, int) else f".{part}" for part in path)
+    return words.removeprefix(".") or "recipe"
 
 
 def _rename(table: dict[str, Any], source: str, overrule: bool = False) -> list[str]:
     """Bring a table's keys up to date (see `renamed`)."""
     section = table.get("method")
-    name = section.get("name", "disco") if isinstance(section, dict) else ""
+    name = section.get("name", METHOD) if isinstance(section, dict) else ""
     try:
-        return rename(table, _fields(name) if name in names() else (), overrule)
+        return rename(table, _options(name) if name in names() else (), overrule)
     except FcitError as error:
         raise FcitError(f"{source}: {error}") from None
 
 
 def _switch(table: dict[str, Any], method: str, source: str) -> None:
-    """Name another method; what only the recipe's own method has is left out."""
-    part = table.get("method", {})
-    if not isinstance(part, dict):
+    """Name another method; hyper-parameters that only the recipe's own method has are left out."""
+    section = table.get("method", {})
+    if not isinstance(section, dict):
         raise FcitError(f"{source}: method: must be a section, [method]")
-    named = part.get("name", MethodSection.model_fields["name"].default)
-    mine, theirs = _fields(method), _fields(str(named))
-    kept = {key: value for key, value in part.items() if key in mine or key not in theirs}
-    table["method"] = kept | {"name": method}
+    old, new = _options(str(section.get("name", METHOD))), _options(method)
+    shared = {key: value for key, value in section.items() if key in new or key not in old}
+    table["method"] = shared | {"name": method}
 
 
 def to_table(config: Config) -> dict[str, Any]:
     """The resolved configuration as a plain table, the method's and the optimizer's defaults
     included."""
-    from fcit.methods import find
-
-    table = config.model_dump(mode="json")
-    extra = config.method.model_extra or {}
-    defaults = {one.name: one.default for one in dataclasses.fields(find(config.method.name))}
-    table["method"] = {"name": config.method.name} | defaults | extra
-    options = dataclasses.asdict(config.federation.build_optimizer())
-    table["federation"]["optimizer_options"] = options
+    table = json.loads(json.dumps(asdict(config)))  # tuples become lists
+    table["method"] = {"name": config.method.name} | table["method"]
+    table["federation"]["optimizer_options"] = asdict(config.federation.build_optimizer())
     return table
-
-
-def build_method(config: Config):
-    """The method object with its hyper-parameters."""
-    from fcit.methods import find
-
-    return TypeAdapter(find(config.method.name)).validate_python(config.method.model_extra or {})
 
 
 def write(path: Path, table: Mapping[str, Any]) -> None:
@@ -228,19 +193,19 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
 
     def start(value: Any, always: bool) -> Any:
         if isinstance(value, list | tuple):
-            return [start(one, always) for one in value]
+            return [start(entry, always) for entry in value]
         if isinstance(value, Mapping):
-            return {key: start(one, always) for key, one in value.items()}
+            return {key: start(entry, always) for key, entry in value.items()}
         if not isinstance(value, str) or not value:
             return value
-        found = (folder / Path(value).expanduser()).resolve()
-        return str(found) if always or found.exists() else value
+        path = (folder / Path(value).expanduser()).resolve()
+        return str(path) if always or path.exists() else value
 
-    for place in PATHS:
-        section, key = place.split(".")
-        part = table.get(section)
-        if isinstance(part, dict) and key in part:
-            part[key] = start(part[key], section == "data")
+    for path in PATHS:
+        section, key = path.split(".")
+        values = table.get(section)
+        if isinstance(values, dict) and key in values:
+            values[key] = start(values[key], section == "data")
 
 
 def anchored(change: str, folder: Path) -> str:
@@ -269,21 +234,3 @@ def _change(table: dict[str, Any], change: str) -> None:
         if not isinstance(table, dict):
             raise FcitError(f"--set {change}: {section} is not a section")
     table[leaf] = value
-
-
-def _place(error: Mapping[str, Any]) -> str:
-    """Where in a recipe: section.key, and the entry of a list, counted from 1."""
-    parts = error["loc"]
-    if parts == ("setting",) and error["type"] == "value_error":
-        return ""  # what concerns all of the section names the key itself
-    named = "".join(f", no. {one + 1}" if isinstance(one, int) else f".{one}" for one in parts)
-    return f"{named.removeprefix('.') or 'recipe'}: "
-
-
-def _plain(error: Mapping[str, Any]) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    message = str(error["msg"]).removeprefix("Value error, ")
-    value = error.get("input")
-    shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
-    return message[0].lower() + message[1:] + shown

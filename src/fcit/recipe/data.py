@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from fcit.recipe.federation import Section
+from fcit.types import FcitError
 
 Size = Literal["tiny", "small", "full"]
 
@@ -18,40 +19,35 @@ SIZES: dict[Size, tuple[int, int]] = {
 """Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
 
 
-class DataSection(Section):
-    """root: a data folder in the official layout; absent: the mini suite, made in the user's cache.
-
-    images: folders to find its images in, tried in order (absent: datasets/ of the root).
-    size: of the mini suite (see SIZES); a root of your own has none ("").
-    rules: Python files with scoring rules of your own, by dataset.
-    train, test: the mini suite's samples per dataset (0: as its size says); with a root of your own,
-    the first so many are read (0: all).
-    """
+@dataclass(frozen=True)
+class DataSection:
+    """The `[data]` section: a data folder, or the mini suite."""
 
     root: str = ""
-    images: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=(), strict=False)
-    size: Literal["tiny", "small", "full", ""] = "small"
-    rules: dict[str, str] = Field(default_factory=dict[str, str])
+    """Data folder in the official layout. Empty: the mini suite, made on first use in the cache folder
+    (`$FCIT_CACHE`, otherwise the user's)."""
+    images: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Folders that image paths start at, tried in order. Empty: `datasets/` in the root."""
+    size: Literal["tiny", "small", "full", ""] = ""
+    """Size of the mini suite: `tiny` (600 training and 300 test samples per dataset), `small` (1200 and
+    300, the default) or `full` (6000 and 1000). Not for a root of your own."""
+    rules: dict[str, str] = field(default_factory=dict[str, str])
+    """Python files with scoring rules of your own, by dataset ([add-a-dataset.md](add-a-dataset.md))."""
     train: Annotated[int, Field(ge=0)] = 0
+    """Training samples per dataset (0 = all, or as `size` says). A published split is used whole."""
     test: Annotated[int, Field(ge=0)] = 0
+    """Test samples per dataset (0 = all, or as `size` says)."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def _one_source(cls, table: Any) -> Any:
-        """A root has no size, and the mini suite always has one."""
-        if not isinstance(table, dict) or not isinstance(table.get("root", ""), str):
-            return table
-        given = table.get("size") or ""
-        if not table.get("root"):
-            if table.get("images"):
-                raise ValueError("images are of a data folder of your own; set root too")
-            return {key: value for key, value in table.items() if key != "size" or value != ""}
-        if given:
-            raise ValueError(
-                f"size = {given!r} is of the mini suite, but root names a data folder; leave one of "
-                "them out (train and test bound what is read of a folder)"
+    def __post_init__(self) -> None:
+        if self.images and not self.root:
+            raise FcitError("data.images belongs to a data folder of your own; set data.root too")
+        if self.size and self.root:
+            raise FcitError(
+                f"data.size = {self.size!r} is a size of the mini suite, but data.root names a data "
+                "folder; leave one of them out (train and test limit what is read of a folder)"
             )
-        return table | {"size": ""}
+        if not self.root:
+            object.__setattr__(self, "size", self.size or "small")
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -1,62 +1,45 @@
-"""A recipe's `[setting]` section: one of the four settings, or one of your own, spelled out."""
+"""A recipe's `[setting]` section: one of the four settings, or one of your own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field
 
-from fcit.benchmark.settings import SETTINGS
-from fcit.recipe.federation import Section
-
-
-class StageSection(Section):
-    """slots: the task of every client of a round, by ascending id; or one task for all of them.
-    rounds: of this stage (0: federation.rounds). clients: who is there, by number from 0, or how many
-    of the first (absent: all)."""
-
-    slots: Annotated[tuple[str, ...], Field(min_length=1, strict=False)]
-    rounds: Annotated[int, Field(ge=0)] = 0
-    clients: tuple[int, ...] = Field(default=(), strict=False)
-
-    @field_validator("clients", mode="before")
-    @classmethod
-    def _first(cls, value: Any) -> Any:
-        """So many clients are the first so many."""
-        if type(value) is int:
-            if value < 1:
-                raise ValueError("at least one client must be there")
-            return tuple(range(value))
-        return value
+from fcit.benchmark.settings import SETTINGS, StageSpec
+from fcit.types import FcitError
 
 
-class SettingSection(Section):
-    """name: one of the four settings, or any name for one of your own with tasks and stages. beta:
-    Dirichlet concentration of the clients' sample counts (smaller: more unequal). order: the stages'
-    datasets or capability groups (absent: the paper's). sampling: of each round's clients, from the
-    run's seed or as the reference implementation does. tasks: the datasets of each task of your own.
-    stages: see StageSection."""
+@dataclass(frozen=True)
+class SettingSection:
+    """The `[setting]` section: the stages, and how unequal the clients' shares are."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "task-hom"
-    beta: Annotated[float, Field(gt=0, strict=False)] = 1.0
-    order: tuple[str, ...] = Field(default=(), strict=False)
+    """`task-hom` or `task-het` (one dataset per stage), `cap-hom` or `cap-het` (one group of datasets per
+    stage); in the `het` settings each slot of a round has its own task. Any other name with
+    `setting.stages`."""
+    beta: Annotated[float, Field(gt=0)] = 1.0
+    """Dirichlet concentration of the clients' sample counts; smaller is more unequal."""
+    order: tuple[str, ...] = ()
+    """Order of the datasets or groups. Empty: the paper's."""
     sampling: Literal["derived", "reference"] = "derived"
-    tasks: dict[str, Annotated[tuple[str, ...], Field(strict=False)]] = Field(default={})
-    stages: tuple[StageSection, ...] = Field(default=(), strict=False)
+    """How a round's clients are sampled: `derived` from the run's seed, or as in the `reference`
+    implementation."""
+    tasks: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """For a setting of your own: the datasets of each task."""
+    stages: tuple[StageSpec, ...] = ()
+    """For a setting of your own: the stages, one `[[setting.stages]]` each (see below)."""
 
-    @model_validator(mode="after")
-    def _one_form(self) -> Self:
-        """One of the four, or one spelled out."""
-        four = ", ".join(SETTINGS)
+    def __post_init__(self) -> None:
         if self.name not in SETTINGS and not self.stages:
-            raise ValueError(
-                f"setting.name: {self.name!r} is none of {four}; a setting of your own needs "
-                "[[setting.stages]]"
+            raise FcitError(
+                f"setting.name: {self.name!r} is none of {', '.join(SETTINGS)}; a setting of your own "
+                "needs [[setting.stages]]"
             )
         if self.name in SETTINGS and (self.tasks or self.stages):
-            raise ValueError(
+            raise FcitError(
                 f"setting.name: {self.name} has its own tasks and stages; give yours another name"
             )
         if self.stages and self.order:
-            raise ValueError("setting.order: is of the four settings; the stages are the order")
-        return self
+            raise FcitError("setting.order: only for the four settings; order your stages instead")

@@ -6,7 +6,9 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
 
 from fcit.optimizers.base import Optimizer, groups, split
 from fcit.seeds import numpy_stream, torch_stream
@@ -39,25 +41,33 @@ class Data:
 
 @dataclass(frozen=True)
 class Training:
-    """Local training: rates for adapters and projector, batch in samples, warm-up as a share of steps.
+    """The `[training]` section: local training. AdamW and the schedule start anew every turn."""
 
-    AdamW and a cosine schedule start anew for every client and round. threads: per client; part of the
-    recipe because float sums depend on it. micro_batch: so many samples of a step go through the model
-    at once (0: all). checkpointing: layers are computed again for the gradient instead of kept.
-    """
-
-    lr: float = 2e-4
-    projector_lr: float = 2e-5
-    batch_size: int = 64
-    epochs: int = 1
-    warmup: float = 0.03
-    weight_decay: float = 0.0
-    dropout: float = 0.05
-    max_grad_norm: float = 1.0
-    max_length: int = 2048
-    micro_batch: int = 0
+    lr: Annotated[float, Field(gt=0)] = 2e-4
+    """Learning rate of the adapters (AdamW; warm-up, then cosine, in every turn)."""
+    projector_lr: Annotated[float, Field(ge=0)] = 2e-5
+    """Learning rate of the projector."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Samples per step."""
+    epochs: Annotated[int, Field(ge=1)] = 1
+    """Passes over a client's data per turn."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
+    """Share of a turn's steps with linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """AdamW's weight decay."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Dropout on the input of the adapters."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    max_length: Annotated[int, Field(ge=1)] = 2048
+    """Maximum tokens per sample."""
+    micro_batch: Annotated[int, Field(ge=0)] = 0
+    """Samples per forward pass within a step, to save memory (0 = the whole batch). It changes how l2p
+    weighs samples: by the tokens of their answers."""
     checkpointing: bool = False
-    threads: int = 1
+    """Gradient checkpointing: recompute activations in the backward pass. Less memory, more time."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """CPU threads per client. Float sums depend on it, so results do too."""
 
 
 def identify(method: Method, encoder: Encoder, turn: Turn, data: Data) -> Identity:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fcit.aggregation.privacy import secret_noise
 from fcit.flower import hush
-from fcit.recipe.config import Config, build_method
+from fcit.recipe.config import Config
 from fcit.types import FcitError, Weights
 from fcit.watch import Watch
 
@@ -69,8 +69,8 @@ def deployment(
         from fcit.flower import deploy
     from fcit.flower import shares
 
-    secret_noise(config.privacy.build())
-    if not build_method(config).federated:
+    secret_noise(config.privacy)
+    if not config.method.federated:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise FcitError(f"{out}: already exists and is not empty; choose another --out")

@@ -45,7 +45,7 @@ def run(given: Mapping[str, Any], build: Build) -> None:
         [*others, "federation.engine=flower"],
         methods[-1] if methods else None,
     )
-    secret_noise(config.privacy.build())
+    secret_noise(config.privacy)
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
     # No partition.json: only the clients know what they hold. Where they score, the server has no data.

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from fcit.rounds.server import Round
+from fcit.rounds.server import Position, Round
 from fcit.weights import nbytes
 
 
-def line(report: Round, seconds: float) -> dict[str, Any]:
+def line(position: Position, report: Round, seconds: float) -> dict[str, Any]:
     """A round's line; lists run over its accepted clients. seconds: what the round took."""
     tokens = {identity.client: nbytes({"token": identity.token}) for identity in report.identities}
     jobs, updates = report.jobs, report.updates
     row: dict[str, Any] = {
-        "stage": report.position.stage + 1,
-        "round": report.position.rounds,
+        "stage": position.stage + 1,
+        "round": position.rounds,
         "clients": [job.turn.client for job in jobs],
         "tasks": [job.turn.task.name for job in jobs],
         "samples": [update.samples for update in updates],

@@ -196,7 +196,7 @@ class Results:
             "ahead": self._ahead(rows),
             "general": self._retained(),
         }
-        if self.experiment.privacy.on:
+        if self.config.privacy.on:
             value["privacy"] = self._spent()
         write_json(self.folder.matrix, value)
         return value
@@ -207,7 +207,7 @@ class Results:
         Sampling amplifies privacy only where the seed is secret and the clients are drawn with it.
         """
         setting, plan = self.experiment.training_setting, self.experiment.plan
-        privacy = self.experiment.privacy
+        privacy = self.config.privacy
         position = self.folder.position() or Position()
         rounds = [turns for stage in plan[: position.stage] for turns in stage]
         rounds += plan[position.stage][: position.rounds] if plan else []

@@ -16,15 +16,15 @@ from fcit.engines.local import LocalEngine
 from fcit.files import ASIDE, read_json, write_json
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
-from fcit.recipe.tracking import Log, of_round, of_stage, require, tracking
 from fcit.rounds.journal import RunJournal
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
-from fcit.rounds.server import Position, Round, federate
+from fcit.rounds.server import Position, federate
 from fcit.runs import log
 from fcit.runs.engine import Build, build, check_memory, workers
 from fcit.runs.provenance import base, versions
 from fcit.runs.results import Results, Row
+from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 from fcit.worker.experiment import Experiment
@@ -106,7 +106,7 @@ class Session:
         deployment's server does not).
         """
         experiment, setting = self.experiment, self.experiment.training_setting
-        if experiment.privacy.on:
+        if self.config.privacy.on:
             privacy.require()
         experiment.prepare(self.watch, data)
         if data:
@@ -165,36 +165,9 @@ class Session:
         track: Log,
     ) -> None:
         """Train; after each round commit and log it, after each stage add a row to the matrix."""
-        folder, experiment = self.folder, self.experiment
+        folder, experiment, run = self.folder, self.experiment, self.experiment.federated_run
         journal = RunJournal(folder.path, partial(check_memory, self.config))
         since = time.monotonic()
-
-        def after_round(state: State, report: Round) -> None:
-            nonlocal since
-            now = time.monotonic()
-            row, since = log.line(report, now - since), now
-            for fault in report.faults:
-                self.watch.say(f"stage {row['stage']}, round {row['round']}: {named(fault)}")
-            folder.append_log(row)
-            engine.memory |= journal.memories()
-            check_memory(self.config, engine.memory)
-            folder.commit(state, report.position, engine.memory)
-            journal.clear()
-            track(of_round(row, len(state.adapters)), self._rounds(report.position))
-
-        def after_stage(state: State, position: Position) -> None:
-            nonlocal since
-            folder.commit(state, position, engine.memory)
-            if self.method.single_row and position.stage < len(self.stages) - 1:
-                return
-            row = self.results.row(engine, state, position.stage)
-            index = self._row_index(position.stage)
-            fresh = len(rows) == index
-            rows[index:] = [row]
-            matrix = self.results.write_matrix(zero, rows)
-            if fresh:
-                track(of_stage(matrix), self._rounds(position))
-            since = time.monotonic()
 
         per_round = experiment.training_setting.per_round
         total = per_round * sum(map(len, experiment.plan))
@@ -202,19 +175,30 @@ class Session:
         with self.watch.bar(f"{self.config.method.name}: clients' turns", total) as step:
             step(next(turns))
             engine.tick = lambda: step(next(turns))
-            federate(
-                experiment.training_setting,
-                experiment.plan,
-                self.method,
-                state,
-                engine,
-                after_round,
-                after_stage,
-                position,
-                experiment.optimizer,
-                self.config.federation.terms(experiment.privacy, self.config.seed),
-                journal,
-            )
+            for after, now, report in federate(run, state, engine, position, journal):
+                if report:
+                    seconds, since = time.monotonic() - since, time.monotonic()
+                    row = log.line(now, report, seconds)
+                    for fault in report.faults:
+                        self.watch.say(f"stage {now.stage + 1}, round {now.rounds}: {named(fault)}")
+                    folder.append_log(row)
+                    engine.memory |= journal.memories()
+                    check_memory(self.config, engine.memory)
+                    folder.commit(after, now, engine.memory)
+                    journal.clear()
+                    track(of_round(row, len(after.adapters)), self._rounds(now))
+                    continue
+                folder.commit(after, now, engine.memory)
+                if self.method.single_row and now.stage < len(self.stages) - 1:
+                    continue
+                row = self.results.row(engine, after, now.stage)
+                index = self._row_index(now.stage)
+                fresh = len(rows) == index
+                rows[index:] = [row]
+                matrix = self.results.write_matrix(zero, rows)
+                if fresh:
+                    track(of_stage(matrix), self._rounds(now))
+                since = time.monotonic()
 
     def evaluate(self) -> Row:
         """Answer the test sets again with the run's last state; return its row (percent).

@@ -15,9 +15,10 @@ from fcit.benchmark.published import PARTITIONS, published
 from fcit.benchmark.rules import Rule, load
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
-from fcit.recipe.config import Config, build_method
+from fcit.recipe.config import Config
 from fcit.recipe.data import DataSection
 from fcit.rounds.client import Data
+from fcit.rounds.server import FederatedRun
 from fcit.types import (
     FcitError,
     Sample,
@@ -49,26 +50,38 @@ class Experiment:
             rules = dict(rules or {})
             if config.evaluation.where == "clients":
                 self.rules_elsewhere = config.data.rules.keys() - rules.keys()
-            data = DataSection(root=str(own), images=tuple(images), size="", rules=rules)
-            config = config.model_copy(update={"data": data})
+            data = DataSection(root=str(own), images=tuple(images), rules=rules)
+            config = replace(config, data=data)
         self.config, self.own = config, own is not None
-        self.method = build_method(config)
-        federation, part = config.federation, config.setting
+        self.method = config.method
+        federation, section = config.federation, config.setting
         self.optimizer = federation.build_optimizer() if self.method.federated else Optimizer()
-        self.privacy = config.privacy.build()
         sizes = (federation.clients, federation.per_round, federation.rounds)
-        if part.stages:
-            spelled = [settings.Spelled(one.slots, one.rounds, one.clients) for one in part.stages]
-            setting = settings.own(part.name, part.tasks, spelled, *sizes)
+        if section.stages:
+            setting = settings.own(section.name, section.tasks, section.stages, *sizes)
         else:
-            setting = settings.setting(part.name, *sizes, part.order or None)
+            setting = settings.setting(section.name, *sizes, section.order or None)
         self.setting: Setting = replace(setting, epochs=config.training.epochs)
         self.training_setting = self.method.reshape(self.setting)
-        self.plan = schedule.plan(self.training_setting, config.seed, part.sampling)
+        self.plan = schedule.plan(self.training_setting, config.seed, section.sampling)
         self.published: set[str] = set()
         """The tasks whose shares were found to be the published ones, of those looked at so far."""
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
         self._shares: dict[tuple[object, ...], list[list[Sample]]] = {}
+
+    @property
+    def federated_run(self) -> FederatedRun:
+        """What the federated loop works with."""
+        config = self.config
+        return FederatedRun(
+            self.training_setting,
+            self.plan,
+            self.method,
+            self.optimizer,
+            config.federation,
+            config.privacy,
+            config.seed,
+        )
 
     @cached_property
     def root(self) -> Path:

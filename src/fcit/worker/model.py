@@ -10,7 +10,7 @@ from pathlib import Path
 from fcit.aggregation.packing import pack_update, unpack_state
 from fcit.aggregation.privacy import hide_token
 from fcit.recipe.config import Config
-from fcit.rounds.client import Data, Training, identify, take_turn
+from fcit.rounds.client import Data, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
 from fcit.seeds import torch_stream
 from fcit.types import (
@@ -41,7 +41,6 @@ class ModelWorker:
         torch.set_num_threads(config.training.threads)
         self.experiment = Experiment(config, own, images, rules)
         self.config, self.method = config, self.experiment.method
-        self.training = Training(**config.training.model_dump())
         self.placed: State = State()
 
     @cached_property
@@ -84,7 +83,7 @@ class ModelWorker:
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
         identity = identify(self.method, self.encoder, turn, self.experiment.data(turn))
-        privacy = self.experiment.privacy
+        privacy = self.config.privacy
         if not privacy.on:
             return identity
         noise = privacy.stream(self.config.seed, "token", turn.client, turn.task.name)
@@ -99,7 +98,7 @@ class ModelWorker:
             self.method,
             self.model,
             self.experiment.data(turn),
-            self.training,
+            self.config.training,
             seed,
             memory,
             self.experiment.optimizer,

@@ -6,38 +6,38 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from fcit.files import read_toml
 from fcit.recipe import config as configs
-from fcit.recipe.federation import Section
 from fcit.types import FcitError
 
-Words = Annotated[tuple[str, ...], Field(strict=False)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False, min_length=1)]
 
-
-class Part(Section):
+@dataclass(frozen=True, kw_only=True)
+class Part:
     """One `[[runs]]` of the file: a recipe with every method and seed."""
 
     name: str = ""
-    """The folder's name (default: the recipe's)."""
+    """Of its folder. Empty: the recipe's."""
     recipe: str
-    methods: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
-    seeds: Seeds
-    set: Words = ()
-    """Changes to the recipe, as --set takes them."""
+    methods: Annotated[tuple[str, ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+    set: tuple[str, ...] = ()
+    """Changes to the recipe, as `--set` takes them."""
 
 
-class File(Section):
-    """A sweep's file; relative paths start at its folder."""
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A sweep's file; relative paths, those in `set` too, start at its folder."""
+
+    __pydantic_config__: ClassVar = configs.STRICT
 
     out: str = ""
-    set: Words = ()
+    set: tuple[str, ...] = ()
     """Changes to every run's recipe."""
-    runs: Annotated[tuple[Part, ...], Field(strict=False, min_length=1)]
+    runs: Annotated[tuple[Part, ...], Field(min_length=1)]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -12,7 +12,6 @@ from typing import Any, Literal
 from fcit.benchmark import datasets
 from fcit.files import folder_aside, read_lines, write_json, write_text
 from fcit.methods import Method, Query, TokenRouted
-from fcit.recipe import config as configs
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
 from fcit.rounds.runfolder import RunFolder
@@ -129,10 +128,10 @@ def _exportable(run: Run) -> Run:
     """
     if run.config.model.quantize != "none":
         whole = Run(run.folder)
-        part = run.config.model.model_copy(update={"quantize": "none"})
-        whole.config = run.config.model_copy(update={"model": part})
+        model = replace(run.config.model, quantize="none")
+        whole.config = replace(run.config, model=model)
         run = whole
-    name, method = run.config.method.name, configs.build_method(run.config)
+    name, method = run.config.method.name, run.config.method
     if _overridden(method, ["equip"]):
         raise FcitError(
             f"{name} cannot be exported: its `equip` adds prompts, gates or modules to the model, which "

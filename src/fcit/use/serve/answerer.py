@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,8 +29,8 @@ class Answerer:
     """
 
     def __init__(self, run: Run, tokens: int = 512):
-        section = run.config.model.model_copy(update={"cache_features": False})
-        self.worker = ModelWorker(run.config.model_copy(update={"model": section}))
+        section = replace(run.config.model, cache_features=False)
+        self.worker = ModelWorker(replace(run.config, model=section))
         self.worker.place(run.state)
         sizes = self.worker.model.model.config.get_text_config()
         self.context = int(sizes.max_position_embeddings)

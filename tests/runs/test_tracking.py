@@ -12,10 +12,11 @@ import pytest
 
 import fcit
 from fcit.files import read_json
-from fcit.recipe import tracking
 from fcit.recipe.config import validate
-from fcit.recipe.tracking import TrackingSection, of_round, of_stage
+from fcit.recipe.sections import TrackingSection
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs import tracking
+from fcit.runs.tracking import of_round, of_stage
 from fcit.types import FcitError
 
 TABLE = {"seed": 1, "method": {"name": "disco", "tau": 0.9}, "setting": {"order": ["a", "b"]}}

@@ -1,4 +1,4 @@
-"""A recipe's `[tracking]` section: the trackers that a run reports to beside its own folder.
+"""The experiment trackers that a run reports to, beside its own folder.
 
 They are accelerate's, and they only watch: a run keeps all of its results in its folder, and a tracker
 that fails is let go. Nothing leaves the machine unless the user's environment says where to.
@@ -14,12 +14,10 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
-
-from pydantic import Field, model_validator
+from typing import TYPE_CHECKING, Any
 
 from fcit.files import read_json, write_json
-from fcit.recipe.federation import Section
+from fcit.recipe.sections import TrackingSection
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -34,19 +32,6 @@ QUIET = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
 }
 """Read by the packages as they are imported: no telemetry to their makers, no talk."""
-
-
-class TrackingSection(Section):
-    """to: the trackers (none: no tracking). project: wandb's project and MLflow's experiment."""
-
-    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = Field(default=(), strict=False)
-    project: Annotated[str, Field(min_length=1)] = "fcit"
-
-    @model_validator(mode="after")
-    def _once_each(self) -> Self:
-        if len(set(self.to)) < len(self.to):
-            raise ValueError("to names a tracker twice")
-        return self
 
 
 def require(section: TrackingSection) -> None:

@@ -1,0 +1,94 @@
+"""Every key of a recipe with its default and its description, which is the string below its field."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Iterable
+from dataclasses import MISSING, fields, is_dataclass
+from typing import Any, NamedTuple
+
+from fcit import methods, optimizers
+from fcit.benchmark.settings import StageSpec
+from fcit.recipe.config import Config
+
+
+class Key(NamedTuple):
+    """One key of a section."""
+
+    name: str
+    default: str
+    description: str
+
+
+def sections() -> Iterable[tuple[str, list[Key]]]:
+    """A recipe's keys in tables: their titles and keys."""
+    config = Config()
+    yield "Experiment", [Key("seed", "0", descriptions(Config)["seed"])]
+    for section in fields(Config):
+        value = getattr(config, section.name)
+        if section.name == "method":
+            yield "method", [Key("method.name", '"disco"', "Method to train with.")]
+            yield from _methods()
+        elif is_dataclass(value):
+            yield section.name, _keys(value, f"{section.name}.")
+            if section.name == "setting":
+                yield "setting.stages", _keys(StageSpec, "")
+            if section.name == "federation":
+                yield "federation.optimizer_options", list(_optimizers())
+
+
+def _methods() -> Iterable[tuple[str, list[Key]]]:
+    base = {field.name for field in fields(methods.Method)}
+    yield "method: finetune", _keys(methods.find("finetune")(), "method.")
+    for name in methods.names():
+        keys = [
+            key
+            for key in _keys(methods.find(name)(), "method.")
+            if key.name.removeprefix("method.") not in base
+        ]
+        if keys:
+            yield f"method: {name}", keys
+
+
+def _optimizers() -> Iterable[Key]:
+    for name in optimizers.names():
+        yield from _keys(optimizers.find(name)(), f"{name}: ")
+
+
+def _keys(value: Any, prefix: str) -> list[Key]:
+    """The fields of a dataclass; defaults are those of an instance, or of the class where it has none."""
+    kind = value if isinstance(value, type) else type(value)
+    told = descriptions(kind)
+    keys: list[Key] = []
+    for field in fields(kind):
+        default = field.default if value is kind else getattr(value, field.name)
+        shown = "" if default is MISSING else _toml(default)
+        keys.append(Key(prefix + field.name, shown, told.get(field.name, "")))
+    return keys
+
+
+def descriptions(kind: type) -> dict[str, str]:
+    """The strings below a class's fields, and below those it inherits, each as one line."""
+    told: dict[str, str] = {}
+    for base in reversed(kind.__mro__[:-1]):
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+        assert isinstance(definition, ast.ClassDef)
+        for field, below in zip(definition.body, definition.body[1:], strict=False):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    told[name] = " ".join(text.split())
+                case _:
+                    pass
+    return told
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}".replace("e-0", "e-") if value and value < 1e-3 else repr(value)
+    return json.dumps(value)

@@ -1,0 +1,74 @@
+"""The recipe's sections `[model]`, `[evaluation]` and `[tracking]`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fcit.benchmark.general import COUNT
+from fcit.types import FcitError
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """The `[model]` section: the base model and where it runs."""
+
+    path: str = ""
+    """Hugging Face folder or hub id of an image-text-to-text model, or a folder in LLaVA's original
+    format ([models.md](models.md)). Empty: the mini model."""
+    identity: str = ""
+    """Folder or hub id of the CLIP that encodes identity tokens. Empty: the mini CLIP."""
+    device: str = "auto"
+    """`cuda`, `mps` or `cpu`. `auto`: CUDA, then MPS, then CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """`float32`, `bfloat16` or `float16`. `auto`: bfloat16 where the hardware supports it, otherwise
+    float32."""
+    cache_features: bool = True
+    """Store the frozen vision features in the cache folder."""
+    template: Literal["", "vicuna-v1", "paligemma"] = ""
+    """Chat template: `vicuna-v1` (LLaVA-1.5's) or `paligemma`. Empty: the model's own."""
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+    """Quantize the language model: `8bit` or `4bit` (bitsandbytes, CUDA only)."""
+    device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
+    """Spread the model over several GPUs: `auto`, `balanced`, `balanced_low_0` or `sequential`
+    (accelerate)."""
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """The `[evaluation]` section: what is asked after each stage, and how answers are scored."""
+
+    scoring: Literal["strict", "reference"] = "strict"
+    """`strict`: correct. `reference`: as in the published code, bugs included, for comparison with
+    published tables (captions need Java)."""
+    batch_size: Annotated[int, Field(ge=1)] = 50
+    """Test samples per batch. Float sums depend on it, so a few answers may too."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    """Maximum length of an answer, in tokens."""
+    limit: Annotated[int, Field(ge=0)] = 0
+    """Maximum test samples per dataset (0 = all)."""
+    where: Literal["server", "clients"] = "server"
+    """Who scores. `server`: on the test sets. `clients`: each client on its own test samples; only sums
+    are sent, so there are no predictions, no chance and no routing accuracy, and captions are scored
+    one by one."""
+    forward_transfer: bool = True
+    """After each stage, also evaluate the datasets that the next stage introduces."""
+    general_questions: Annotated[int, Field(ge=0, le=COUNT)] = COUNT
+    """General questions asked before and after training, to measure forgetting of the base model (mini
+    model only; 0 = none)."""
+
+
+@dataclass(frozen=True)
+class TrackingSection:
+    """The `[tracking]` section: experiment trackers that follow a run (see `runs.tracking`)."""
+
+    to: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Trackers to report to: `tensorboard`, `wandb`, `mlflow`."""
+    project: Annotated[str, Field(min_length=1)] = "fcit"
+    """Project in wandb, experiment in MLflow."""
+
+    def __post_init__(self) -> None:
+        if len(set(self.to)) < len(self.to):
+            raise FcitError("tracking.to names a tracker twice")
