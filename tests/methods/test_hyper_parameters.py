@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fcit.methods import find
 from fcit.recipe.config import validate
 from fcit.types import FcitError
 
@@ -33,6 +34,8 @@ WRONG = {
 def test_impossible_hyper_parameters_are_refused(method: str, wrong: dict) -> None:
     with pytest.raises(FcitError, match=f"method.{next(iter(wrong))}"):
         validate({"method": {"name": method, **wrong}})
+    with pytest.raises(FcitError, match=f"^method.{next(iter(wrong))}: [^\n]*$"):
+        find(method)(**wrong)
 
 
 def test_values_at_the_bounds_are_allowed() -> None:

@@ -32,8 +32,8 @@ class Moelora(Method):
     """Not "isolated": the experts have one projector."""
 
     experts: AtLeast1 = 8
-    """Number K of experts per layer, each a LoRA of rank `rank`. Each A is drawn separately: equal experts
-    would stay equal."""
+    """Number K of experts per layer, each a LoRA of rank `rank`. Each A is drawn separately: equal
+    experts would stay equal."""
 
     trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR, ROUTER)
 
