@@ -1,4 +1,4 @@
-"""Files are written whole or not at all; and classes are found by the name of their file."""
+"""Files are written whole or not at all. Methods and optimizers are found by the name of their file."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
 def folder_aside(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it takes the place of `path` in one step.
 
-    Raises FcitError when `path` is there and is not an empty folder.
+    Raises FcitError when `path` exists and is not an empty folder.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FcitError(f"{path}: is there and not empty; choose another --out")
+        raise FcitError(f"{path}: exists and is not empty; choose another --out")
     path = path.absolute()
     aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
     aside.mkdir(parents=True)
@@ -73,14 +73,19 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file; an `FcitError` names the file (and the place) when it cannot be read."""
+def _read(path: Path, what: str = "file") -> str:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise FcitError(f"{path}: no such file") from None
+        raise FcitError(f"{path}: no such {what}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FcitError(f"{path}: cannot be read: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file. Raises FcitError naming the file, and the line where it is not valid."""
+    try:
+        return json.loads(_read(path))
     except RecursionError:
         raise FcitError(f"{path}: not valid JSON: too deeply nested") from None
     except json.JSONDecodeError as error:
@@ -88,44 +93,34 @@ def read_json(path: Path) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read JSON lines; an `FcitError` names the file and line at fault."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise FcitError(f"{path}: cannot be read: {error.strerror}") from None
+    """Read JSON lines. Raises FcitError naming the file and the line at fault."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        if not line:
-            continue
+    for number, line in enumerate(_read(path).split("\n"), 1):
         try:
-            rows.append(json.loads(line))
+            rows += [json.loads(line)] if line else []
         except json.JSONDecodeError as error:
             raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
     return rows
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """A TOML file's table; `what` it is goes into the FcitError when there is none."""
+    """Read a TOML file. Raises FcitError naming the file, and `what` it should be where it is missing."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FcitError(f"{path}: no such {what}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcitError(f"{path}: cannot be read: {error}") from None
+        return tomllib.loads(_read(path, what))
     except tomllib.TOMLDecodeError as error:
         raise FcitError(f"{path}: not valid TOML: {error}") from None
 
 
 def sweep_aside(folder: Path) -> None:
-    """Remove what an interrupted writer left behind in `folder` and below."""
-    for left in folder.rglob(f"{ASIDE}*.part"):
-        left.unlink(missing_ok=True)
+    """Remove the temporary files of interrupted writers in `folder` and below."""
+    for file in folder.rglob(f"{ASIDE}*.part"):
+        file.unlink(missing_ok=True)
 
 
 def modules(package: str, helpers: Collection[str]) -> list[str]:
     """The names of a package's files, without those of its helpers."""
-    found = (one.name for one in pkgutil.iter_modules(importlib.import_module(package).__path__))
-    return sorted(name for name in found if name not in helpers)
+    path = importlib.import_module(package).__path__
+    return sorted({module.name for module in pkgutil.iter_modules(path)} - set(helpers))
 
 
 def find_class(

@@ -12,33 +12,33 @@ if TYPE_CHECKING:
     import torch
 
 
-def derive(seed: int, purpose: str, *place: int | str) -> int:
-    """A 63-bit seed for one purpose at one place (stage, round, client, ...), the same everywhere."""
-    text = "/".join([str(seed), purpose, *map(str, place)])
+def derive(seed: int, purpose: str, *key: int | str) -> int:
+    """A 63-bit seed for one purpose and key (stage, round, client, ...), the same on every machine."""
+    text = "/".join([str(seed), purpose, *map(str, key)])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def numpy_stream(seed: int, purpose: str, *place: int | str) -> np.random.Generator:
-    """A NumPy generator of its own for one purpose at one place."""
+def numpy_stream(seed: int, purpose: str, *key: int | str) -> np.random.Generator:
+    """A NumPy generator for one purpose and key."""
     import numpy as np
 
-    return np.random.Generator(np.random.PCG64(derive(seed, purpose, *place)))
+    return np.random.Generator(np.random.PCG64(derive(seed, purpose, *key)))
 
 
 def torch_stream(
-    seed: int, purpose: str, *place: int | str, device: str | torch.device = "cpu"
+    seed: int, purpose: str, *key: int | str, device: str | torch.device = "cpu"
 ) -> torch.Generator:
-    """A torch generator of its own for one purpose at one place, on a CPU unless said otherwise."""
+    """A torch generator for one purpose and key."""
     import torch
 
-    return torch.Generator(device=device).manual_seed(derive(seed, purpose, *place))
+    return torch.Generator(device=device).manual_seed(derive(seed, purpose, *key))
 
 
 @contextmanager
-def lent(seed: int, purpose: str, *place: int | str) -> Iterator[None]:
-    """Fresh weights come from torch's global streams: lend them a seed of ours for a moment."""
+def lent(seed: int, purpose: str, *key: int | str) -> Iterator[None]:
+    """Seed torch's global generators meanwhile: new weights are drawn from them."""
     import torch
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        torch.manual_seed(derive(seed, purpose, *place))
+        torch.manual_seed(derive(seed, purpose, *key))
         yield

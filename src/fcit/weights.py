@@ -25,7 +25,7 @@ def factors(block: Weights) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 def redrawn(block: Weights, std: float, noise: Generator) -> Weights:
-    """A block whose factors A are drawn anew from N(0, std^2), layer by layer in order of path."""
+    """A block whose factors A are drawn again from N(0, std^2), layer by layer in order of path."""
     fresh = dict(block)
     for path, (a, _) in sorted(factors(block).items()):
         fresh[_key(path, ".lora_A.weight")] = a.new_empty(a.shape).normal_(0, std, generator=noise)
@@ -39,7 +39,7 @@ def _key(path: str, end: str) -> str:
 def mean(parts: Iterable[Mapping[str, Tensor]], counts: Sequence[int]) -> Weights:
     """The average of `parts` weighted by `counts`, summed in the order given.
 
-    One part is held at a time: where they come from files, memory does not grow with their number.
+    Only one part is in memory at a time if the parts are read from files.
     Raises FcitError when the parts do not hold the same tensors.
     """
     total = sum(counts)
@@ -49,8 +49,8 @@ def mean(parts: Iterable[Mapping[str, Tensor]], counts: Sequence[int]) -> Weight
             result = {name: value * (count / total) for name, value in part.items()}
             continue
         if part.keys() != result.keys():
-            odd = sorted(part.keys() ^ result.keys())[0]
-            raise FcitError(f"updates cannot be averaged: tensor {odd} is not in all of them")
+            lacking = min(part.keys() ^ result.keys())
+            raise FcitError(f"updates cannot be averaged: tensor {lacking} is not in all of them")
         for name in result:
             result[name] += part[name] * (count / total)
     return result
@@ -80,16 +80,16 @@ MEMORY = "memory/"
 """Prefix of a client's memory beside `flatten`'s names."""
 
 
-def kinds(held: State | Update) -> tuple[Parts, Parts, Parts]:
+def kinds(value: State | Update) -> tuple[Parts, Parts, Parts]:
     """A State's or an Update's named Weights, in the order of KINDS."""
-    return held.adapters, held.extras, held.optimizer
+    return value.adapters, value.extras, value.optimizer
 
 
-def odd_number(parts: Parts, but: Parts) -> str:
-    """The first of some named Weights that holds a number that is not finite, leaving out what stands in
-    `but` too; "" where there is none."""
+def find_nonfinite(parts: Parts, checked: Parts) -> str:
+    """The name of the first tensor with a number that is not finite; "" where there is none. Weights that
+    are also in `checked` are skipped."""
     for name, weights in parts.items():
-        if weights is but.get(name):
+        if weights is checked.get(name):
             continue
         for key, value in weights.items():
             if value.is_floating_point() and not value.isfinite().all():
@@ -97,54 +97,51 @@ def odd_number(parts: Parts, but: Parts) -> str:
     return ""
 
 
-def flatten(held: State | Update, memory: Weights | None = None) -> Weights:
+def flatten(value: State | Update, memory: Weights | None = None) -> Weights:
     """A State or an Update as one flat dict: `adapters/<name>/<tensor>`, `extras/...`,
-    `optimizer/...`; and a client's memory beside it, as `memory/<name>`."""
+    `optimizer/...`; with a client's memory as `memory/<name>`."""
     flat = {
         f"{kind}/{name}/{key}": tensor
-        for kind, parts in zip(KINDS, kinds(held), strict=True)
+        for kind, parts in zip(KINDS, kinds(value), strict=True)
         for name, weights in parts.items()
         for key, tensor in weights.items()
     }
-    return flat | {MEMORY + name: value for name, value in (memory or {}).items()}
+    return flat | {MEMORY + name: tensor for name, tensor in (memory or {}).items()}
 
 
-def apart(flat: Weights) -> tuple[Weights, Weights]:
-    """What `flatten` was given, still flat, and the client's memory that it was given beside it."""
-    memory = {k[len(MEMORY) :]: v for k, v in flat.items() if k.startswith(MEMORY)}
-    return {k: v for k, v in flat.items() if not k.startswith(MEMORY)}, memory
+def split_memory(flat: Weights) -> tuple[Weights, Weights]:
+    """What `flatten` returned in two: the State or Update, still flat, and the client's memory."""
+    return split_prefix(flat, MEMORY)
+
+
+def split_prefix(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
+    """The tensors whose names do not start with a prefix, and the others without it."""
+    rest = {name: value for name, value in weights.items() if not name.startswith(prefix)}
+    return rest, {name[len(prefix) :]: weights[name] for name in weights if name not in rest}
 
 
 def unflatten(flat: Weights) -> State:
     """The inverse of `flatten`."""
-    state = State()
-    groups: dict[str, dict[str, Weights]] = {
-        "adapters": state.adapters,
-        "extras": state.extras,
-        "optimizer": state.optimizer,
-    }
+    parts: dict[str, dict[str, Weights]] = {kind: {} for kind in KINDS}
     for path, tensor in flat.items():
         kind, name, key = path.split("/", 2)
-        groups[kind].setdefault(name, {})[key] = tensor
-    return state
+        parts[kind].setdefault(name, {})[key] = tensor
+    return State(*parts.values())
 
 
-def to_bytes(weights: Weights, note: Mapping[str, str] | None = None) -> bytes:
-    """Weights in the safetensors format: the same tensors give the same bytes. `note`: words to go
-    into the header.
-
-    A tensor that stands under two names (a teacher is a model of before) is written twice.
-    """
+def to_bytes(weights: Mapping[str, Tensor], note: Mapping[str, str] | None = None) -> bytes:
+    """Weights in the safetensors format: the same tensors give the same bytes. `note` goes into the
+    header. A tensor under two names is written twice."""
     from safetensors.torch import save
 
-    apart: Weights = {}
-    held: set[int] = set()
+    tensors: Weights = {}
+    pointers: set[int] = set()
     for name in sorted(weights):
         tensor = weights[name].contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        apart[name] = tensor.clone() if place in held else tensor
-        held.add(place)
-    return save(apart, dict(note) if note else None)
+        pointer = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if pointer in pointers else tensor
+        pointers.add(pointer)
+    return save(tensors, dict(note) if note else None)
 
 
 def from_bytes(data: bytes) -> Weights:
@@ -153,7 +150,7 @@ def from_bytes(data: bytes) -> Weights:
 
     try:
         return dict(sorted(load(data).items()))  # safetensors' own order differs from call to call
-    except Exception as error:  # safetensors raises nearly anything on a header that lies
+    except Exception as error:  # safetensors raises almost anything on a bad header
         raise FcitError(f"not a safetensors message: {error}") from None
 
 
@@ -166,7 +163,7 @@ def save(
 
 
 class Stored(Mapping[str, "Tensor"]):
-    """The tensors under a prefix in a safetensors file, each read when it is asked for."""
+    """The tensors under a prefix in a safetensors file, each read on use."""
 
     def __init__(self, path: Path, prefix: str, names: Sequence[str]):
         self.path, self.prefix, self.names = path, prefix, names
@@ -209,11 +206,9 @@ class StoredParts(Mapping[str, Stored]):
         return len(self.names)
 
 
-def parted(adapter: Weights) -> tuple[Weights, Weights]:
-    """An adapter's LoRA block, and the projector of its own (empty where it has none)."""
-    block = {key: value for key, value in adapter.items() if not key.startswith(PROJECTOR)}
-    own = {k[len(PROJECTOR) :]: v for k, v in adapter.items() if k.startswith(PROJECTOR)}
-    return block, own
+def split_projector(adapter: Weights) -> tuple[Weights, Weights]:
+    """An adapter's LoRA block, and its own projector (empty where it has none)."""
+    return split_prefix(adapter, PROJECTOR)
 
 
 def load(path: Path) -> Weights:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcit.aggregation.robust import Rule, aggregate, coordinates, krum, suffices
+from fcit.aggregation.robust import Rule, aggregate, krum, suffices, trimmed_mean
 from fcit.types import State, Update, Weights
 
 RULES: list[Rule] = ["median", "trimmed", "krum"]
@@ -21,8 +21,8 @@ def update(client: int, weights: Weights, samples: int = 1, name: str = "0") -> 
 
 def test_the_median_of_an_even_number_is_the_mean_of_the_middle_two() -> None:
     cohort = [block(value) for value in (1.0, 2.0, 4.0, 100.0)]
-    assert coordinates(cohort, 1)["a"].tolist() == [3.0]
-    assert coordinates(cohort[1:], 1)["a"].tolist() == [4.0]
+    assert trimmed_mean(cohort, 1)["a"].tolist() == [3.0]
+    assert trimmed_mean(cohort[1:], 1)["a"].tolist() == [4.0]
 
 
 def test_a_trimmed_mean_cuts_both_ends_of_every_coordinate() -> None:
@@ -33,12 +33,12 @@ def test_a_trimmed_mean_cuts_both_ends_of_every_coordinate() -> None:
         block(3.0, 4.0),
         block(9.0, 99.0),
     ]
-    assert coordinates(cohort, 1)["a"].tolist() == [2.0, 3.0]
+    assert trimmed_mean(cohort, 1)["a"].tolist() == [2.0, 3.0]
 
 
 def test_krum_chooses_the_update_with_the_nearest_neighbours() -> None:
     cohort = [block(0.0), block(1.1), block(1.0), block(0.9), block(50.0)]
-    assert krum(cohort, lying=1) == 2
+    assert krum(cohort, malicious=1) == 2
 
 
 @pytest.mark.parametrize("rule", RULES)

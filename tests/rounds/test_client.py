@@ -8,7 +8,16 @@ import pytest
 
 from fcit.methods import find
 from fcit.recipe.config import validate
-from fcit.rounds.client import Data, Training, alike, batches, grouped, schedule, steps, take_turn
+from fcit.rounds.client import (
+    Data,
+    Training,
+    batches,
+    grouped,
+    rough_lengths,
+    schedule,
+    steps,
+    take_turn,
+)
 from fcit.seeds import derive, numpy_stream, torch_stream
 from fcit.types import Job, Sample, Stage, Update
 from fcit.worker.experiment import Experiment
@@ -39,9 +48,9 @@ def test_half_a_pass_has_half_of_its_batches() -> None:
 def test_images_of_many_tokens_are_grouped_apart() -> None:
     sample = Sample("0", "d", "i.png", "what?", ("red",))
     tokens = [10, 1000] * 8
-    plan = batches(alike([sample] * 16, tokens), 4, 1, numpy_stream(0, "x"))
+    plan = batches(rough_lengths([sample] * 16, tokens), 4, 1, numpy_stream(0, "x"))
     assert all(len({tokens[i] for i in batch}) == 1 for batch in plan)
-    assert alike([sample], [0]) == [0]
+    assert rough_lengths([sample], [0]) == [0]
 
 
 def test_the_rate_warms_up_then_falls_to_zero() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcit.files import ASIDE, read_json, read_lines, write_json
+from fcit.files import ASIDE, read_json, read_lines, sweep_aside, write_json
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
@@ -153,7 +153,7 @@ def test_a_crash_anywhere_leaves_the_old_state_or_the_new_one(
         wanted, remembered = (OLD, OLD_MEMORY) if at == FIRST else (NEW, NEW_MEMORY)
         assert same(found, wanted)
         assert alike(memory, remembered)
-        folder.tidy()
+        sweep_aside(folder.path)
         folder.commit(NEW, SECOND, NEW_MEMORY)
         assert same(folder.state()[0], NEW)
         assert not [one for one in files(folder) if one.startswith(ASIDE)]

@@ -1,4 +1,4 @@
-"""The exact average of LoRA blocks: the mean of the products B_k A_k, brought back to rank r.
+"""The exact average of LoRA blocks: the mean of the products B_k A_k, truncated to rank r.
 
 Averaging the factors themselves is not that: mean(B) mean(A) is not mean(B A) (Sun et al. 2024, Improving
 LoRA in Privacy-preserving Federated Learning, arXiv 2403.12313, section 3). The mean product and its
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Average = Literal["factors", "product"]
-"""What is averaged of a LoRA block: A and B, or their product."""
+"""What is averaged: the factors A and B of a LoRA block, or their product."""
 
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 NOTHING = 1e-6
@@ -31,9 +31,10 @@ def exact(after: State, updates: Sequence[Update]) -> State:
     """`after` with the exact average of every adapter that came back, weighted by sample count."""
     adapters = dict(after.adapters)
     for name in sorted({name for update in updates for name in update.adapters}):
-        who = [update for update in updates if name in update.adapters]
-        blocks = product_mean([one.adapters[name] for one in who], [one.samples for one in who])
-        adapters[name] = adapters[name] | blocks
+        cohort = [update for update in updates if name in update.adapters]
+        blocks = [update.adapters[name] for update in cohort]
+        mean_block = product_mean(blocks, [update.samples for update in cohort])
+        adapters[name] = adapters[name] | mean_block
     return replace(after, adapters=adapters)
 
 
@@ -41,10 +42,10 @@ def product_mean(parts: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -
     """LoRA blocks averaged as products, layer by layer, `counts` being the weights.
 
     Gives the best approximation of rank r to sum_k w_k B_k A_k (Eckart and Young 1936), in balanced
-    factors (A A^T = B^T B), turned towards the mean factors, so that the change from one round to the
-    next is small where the product's is, and server optimizers can follow it. Directions that the
-    product lacks get a zero column in B and keep their row in A, or they could never learn again.
-    Tensors that are no LoRA factor are averaged. One part alone comes back as it is.
+    factors (A A^T = B^T B), rotated towards the mean factors. So the factors change little from round to
+    round where the product does, and server optimizers can follow them. Directions that the product lacks
+    get a zero column in B and keep their row in A, or they could never learn again. Tensors that are not
+    LoRA factors are averaged. A single part is returned unchanged.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -84,14 +85,14 @@ def _merge(
     new_b = u * root
     new_a = v * torch.where(there, root, a.norm() / rank**0.5)[:, None]
     # the rotation nearest to the mean factors (orthogonal Procrustes; Schoenemann 1966)
-    one, _, other = torch.linalg.svd(a @ new_a.T + b.T @ new_b)
-    turn = one @ other
-    return (turn @ new_a).to(kind).contiguous(), (new_b @ turn.T).to(kind).contiguous()
+    left, _, right = torch.linalg.svd(a @ new_a.T + b.T @ new_b)
+    rotation = left @ right
+    return (rotation @ new_a).to(kind).contiguous(), (new_b @ rotation.T).to(kind).contiguous()
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Matrix products whose last bits do not depend on how many cores there are."""
+    """Make the last bits of matrix products independent of the number of cores."""
     import torch
 
     before = torch.get_num_threads()

@@ -1,8 +1,8 @@
-"""Tensors as fewer bytes on their way: bfloat16, or int8 with a scale for every 64 values.
+"""Tensors in fewer bytes for transit: bfloat16, or int8 with a scale for every 64 values.
 
-A client sends what it changed, not what it has: a change is small where a weight is not, so that the same
-bits say more. Rounding to int8 is up or down by chance, in proportion to how near (Alistarh et al. 2017,
-QSGD, arXiv 1610.02132, section 3.1): the error of one message has mean zero, and averages shrink it.
+A client sends changes instead of weights: changes are smaller, so the same bits represent them more
+exactly. int8 uses stochastic rounding (Alistarh et al. 2017, QSGD, arXiv 1610.02132, section 3.1): the
+error has mean zero, and averaging shrinks it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, dtype
 
 Wire = Literal["float32", "bfloat16", "int8"]
-"""In what form tensors travel; float32: as they are."""
+"""The encoding of tensors in transit; float32: unchanged."""
 
 BLOCK = 64
-"""How many values, in the order of a tensor's rows, share a scale."""
+"""Number of values, in row order, that share a scale."""
 
 SCALE = "#scale"
-"""End of the name under which an int8 tensor's scales travel."""
+"""Suffix of the name of an int8 tensor's scales."""
 
 
 def pack(weights: Mapping[str, Tensor], wire: Wire, noise: Generator) -> Weights:
-    """Weights in their form on the wire; whole numbers, and tensors of less than a block in int8's
-    case, stay as they are."""
+    """Weights in their form on the wire. Integers stay as they are, and under int8 also tensors of fewer
+    values than a block."""
     from torch import bfloat16
 
     if wire == "float32":
@@ -64,7 +64,7 @@ def unpack(packed: Mapping[str, Tensor], wire: Wire) -> Weights:
 
 
 def packed_bytes(weights: Mapping[str, Tensor], wire: Wire) -> int:
-    """The bytes that weights take on the wire, whatever their values: each form is packed once."""
+    """The bytes that weights take on the wire; each shape and type is packed once to measure it."""
     return sum(_bytes_of(value.shape, value.dtype, wire) for value in weights.values())
 
 
@@ -90,31 +90,28 @@ def unpack_state(state: State, wire: Wire) -> State:
 
 
 def pack_update(update: Update, received: State, wire: Wire, noise: Generator) -> Update:
-    """An update in its form on the wire: changes of what was received, all else as it is."""
+    """An update in its form on the wire: weights as changes of those received, all else as it is."""
     if wire == "float32":
         return update
-    adapters, extras = (
-        _packed(_changes(mine, theirs), wire, noise)
-        for mine, theirs in (
-            (update.adapters, received.adapters),
-            (update.extras, received.extras),
-        )
+    return replace(
+        update,
+        adapters=_packed(_shifted(update.adapters, received.adapters, -1), wire, noise),
+        extras=_packed(_shifted(update.extras, received.extras, -1), wire, noise),
+        optimizer=_packed(update.optimizer, wire, noise),
     )
-    optimizer = _packed(update.optimizer, wire, noise)
-    return replace(update, adapters=adapters, extras=extras, optimizer=optimizer)
 
 
 def unpack_update(update: Update, sent: State, wire: Wire) -> Update:
-    """The inverse of `pack_update` on the server: the changes are added to what it holds itself, so
-    that the error of the way down does not stay. Raises FcitError on scales that fit no tensor."""
+    """The inverse of `pack_update` on the server. Changes are added to the server's own weights, so that
+    the error of the way down does not stay. Raises FcitError on scales that fit no tensor."""
     if wire == "float32":
         return update
-    adapters, extras = (
-        _changed(_unpacked(mine, wire), theirs)
-        for mine, theirs in ((update.adapters, sent.adapters), (update.extras, sent.extras))
+    return replace(
+        update,
+        adapters=_shifted(_unpacked(update.adapters, wire), sent.adapters, 1),
+        extras=_shifted(_unpacked(update.extras, wire), sent.extras, 1),
+        optimizer=_unpacked(update.optimizer, wire),
     )
-    optimizer = _unpacked(update.optimizer, wire)
-    return replace(update, adapters=adapters, extras=extras, optimizer=optimizer)
 
 
 def _packed(parts: Parts, wire: Wire, noise: Generator) -> dict[str, Weights]:
@@ -125,33 +122,22 @@ def _unpacked(parts: Parts, wire: Wire) -> dict[str, Weights]:
     return {name: unpack(weights, wire) for name, weights in parts.items()}
 
 
-def _changes(mine: Parts, theirs: Parts) -> dict[str, Weights]:
+def _shifted(parts: Parts, base: Parts, sign: int) -> dict[str, Weights]:
+    """Floating-point tensors plus (or minus) those of `base`. A tensor of another shape or type than its
+    base stays as it is, for the checks to find."""
+
+    def shift(name: str, key: str, value: Tensor) -> Tensor:
+        other = base.get(name, {}).get(key)
+        if other is None or other.shape != value.shape or not value.is_floating_point():
+            return value
+        if sign < 0:
+            return value - other
+        return other + value if value.dtype == other.dtype else value
+
     return {
-        name: {
-            key: value - theirs[name][key] if _alike(value, theirs, name, key) else value
-            for key, value in weights.items()
-        }
-        for name, weights in mine.items()
+        name: {key: shift(name, key, value) for key, value in weights.items()}
+        for name, weights in parts.items()
     }
-
-
-def _changed(changes: Parts, base: Parts) -> dict[str, Weights]:
-    """Changes added to what they are changes of; whatever is of another shape or type stays as it is, to
-    be found so."""
-    return {
-        name: {
-            key: base[name][key] + value
-            if _alike(value, base, name, key) and value.dtype == base[name][key].dtype
-            else value
-            for key, value in weights.items()
-        }
-        for name, weights in changes.items()
-    }
-
-
-def _alike(value: Tensor, parts: Parts, name: str, key: str) -> bool:
-    other = parts.get(name, {}).get(key)
-    return other is not None and other.shape == value.shape and value.is_floating_point()
 
 
 def _to_int8(value: Tensor, noise: Generator) -> tuple[Tensor, Tensor]:

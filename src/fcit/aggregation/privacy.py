@@ -1,9 +1,8 @@
-"""Client-level differential privacy: clipped and noised averages, noised identity tokens, and what they
-cost in epsilon.
+"""Client-level differential privacy: clipped and noised averages, noised identity tokens, and epsilon.
 
 DP-FedAvg (McMahan et al. 2018, Learning Differentially Private Recurrent Language Models, arXiv
-1710.06963, section 3) inside every cohort: clients count alike, whatever number of samples they have.
-Two federations are neighbours when one client's data is replaced. docs/privacy.md says who is
+1710.06963, section 3) inside every cohort: all clients have the same weight, whatever their sample
+counts. Two federations are neighbours when one client's data is replaced. docs/privacy.md says who is
 protected from whom.
 """
 
@@ -49,16 +48,16 @@ class Privacy:
 
     @property
     def on(self) -> bool:
-        """Whether anything is clipped."""
+        """Whether privacy is on: updates are clipped."""
         return self.clip_norm > 0
 
-    def stream(self, seed: int, *place: int | str) -> Generator:
-        """Where noise comes from."""
-        return torch_stream(seed if self.seeded_noise else secrets.randbits(63), "privacy", *place)
+    def stream(self, seed: int, *key: int | str) -> Generator:
+        """The random stream of the noise: from the run's seed, or from the system."""
+        return torch_stream(seed if self.seeded_noise else secrets.randbits(63), "privacy", *key)
 
 
 def hide_token(identity: Identity, privacy: Privacy, noise: Generator) -> Identity:
-    """A token of length one with noise on every number, whose client counts as one sample."""
+    """A token scaled to length 1, with noise on every number, whose client counts as one sample."""
     from torch import randn
 
     token = identity.token / identity.token.norm()
@@ -76,13 +75,13 @@ def aggregate(
 ) -> State:
     """`after` with clipped, noised means: x + (sum of clipped changes + noise) / n in every cohort.
 
-    `before` is what clients were sent. A client's norm is over all that it changed, so that its part of
-    its subspace and of the shared projector are within the clip together.
+    `before` is what clients were sent. A client's norm is that of all it changed, so its changes to its
+    subspace and to the shared projector are clipped together.
     """
     factors = [min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms]
     std = privacy.clip_norm * privacy.noise_multiplier
-    adapters = _means(before.adapters, [one.adapters for one in updates], factors, std, noise)
-    extras = _means(before.extras, [one.extras for one in updates], factors, std, noise)
+    adapters = _means(before.adapters, [update.adapters for update in updates], factors, std, noise)
+    extras = _means(before.extras, [update.extras for update in updates], factors, std, noise)
     return replace(after, adapters=after.adapters | adapters, extras=after.extras | extras)
 
 
@@ -99,9 +98,9 @@ def _means(
     for name in sorted({name for parts in sent for name in parts}):
         x = base[name]
         total = {key: value.new_zeros(value.shape) for key, value in sorted(x.items())}
-        cohort = [(parts, each) for parts, each in zip(sent, factors, strict=True) if name in parts]
-        for parts, factor in cohort:
-            weights = parts[name]
+        pairs = zip(sent, factors, strict=True)
+        cohort = [(parts[name], factor) for parts, factor in pairs if name in parts]
+        for weights, factor in cohort:
             for key in total:
                 total[key] += (weights[key] - x[key]) * factor
         result[name] = {
@@ -112,15 +111,15 @@ def _means(
 
 
 def require() -> None:
-    """Raise FcitError unless the accountant is there."""
+    """Raise FcitError unless the privacy accountant is installed."""
     if importlib.util.find_spec("dp_accounting") is None:
         raise FcitError("privacy: needs dp-accounting; pip install 'fcit[privacy]'")
 
 
 @dataclass(frozen=True)
 class Draws:
-    """`rounds` rounds in each of which `drawn` of `pool` clients took part, chosen in secret (drawn =
-    pool: a client took part in all of them, and everybody may know)."""
+    """`rounds` rounds, in each of which `drawn` of `pool` clients were sampled secretly. drawn = pool:
+    the client took part in all of them, which is no secret."""
 
     pool: int
     drawn: int
@@ -128,38 +127,39 @@ class Draws:
 
 
 def exposures(setting: Setting, turns: Sequence[Turn], secret: bool) -> set[tuple[Draws, ...]]:
-    """What those clients of a setting that were worst off have been through once these turns are over;
-    a client whose stages are some of another's is not among them. secret: nobody knows who was drawn, so
-    that a stage's rounds count for all of its pool alike, and less for it; otherwise each client has the
-    rounds that it took part in."""
+    """The rounds that the most exposed clients of a setting went through in these turns. A client whose
+    stages are a subset of another's is left out.
+
+    secret: nobody knows who was sampled, so a stage's rounds count for its whole pool, with amplification
+    by sampling. Otherwise each client has the rounds that it took part in.
+    """
     if not secret:
         met = Counter(turn.client for turn in turns)
         return {(Draws(1, 1, rounds),) for rounds in met.values()}
     done = Counter(stage for stage, _ in {(turn.stage, turn.round) for turn in turns})
     pools = {stage: set(setting.pool(setting.stages[stage])) for stage in done}
-    homes = {
+    memberships = {
         frozenset(stage for stage, pool in pools.items() if client in pool)
         for client in range(setting.clients)
     }
-    found: set[tuple[Draws, ...]] = set()
-    for home in homes:
-        if not any(home < other for other in homes):
+    exposed: set[tuple[Draws, ...]] = set()
+    for stages in memberships:
+        if not any(stages < others for others in memberships):
             rounds = Counter[int]()
-            for stage in home:
+            for stage in stages:
                 rounds[len(pools[stage])] += done[stage]
-            found.add(tuple(Draws(k, setting.per_round, n) for k, n in sorted(rounds.items())))
-    return found
+            exposed.add(tuple(Draws(k, setting.per_round, n) for k, n in sorted(rounds.items())))
+    return exposed
 
 
 def epsilon(
-    privacy: Privacy, lived: Iterable[Sequence[Draws]], tokens: int
+    privacy: Privacy, exposed: Iterable[Sequence[Draws]], tokens: int
 ) -> dict[str, float | None]:
-    """Epsilon at privacy.delta of the client worst off, of those who have `lived` through such rounds,
-    and after it has sent `tokens` tokens: of the updates, of the tokens and of both; None where there is
-    no noise and so no bound.
+    """Epsilon at `privacy.delta` of the most exposed client (`exposed`: see `exposures`) that sent
+    `tokens` tokens: for the updates, the tokens and both. None without noise: there is no bound.
 
     By Renyi accounting (Mironov 2017; sampling without replacement: Wang et al. 2019, theorem 27).
-    Replacing a client moves a sum by two clips at most, hence half the noise multiplier.
+    Replacing a client changes a sum by two clips at most, hence half the noise multiplier.
     Raises FcitError when dp-accounting is not installed.
     """
     require()
@@ -171,29 +171,30 @@ def epsilon(
             return None
         account = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
         noised = dp.GaussianDpEvent(privacy.noise_multiplier / 2)
-        for one in draws:
-            hidden = dp.SampledWithoutReplacementDpEvent(one.pool, one.drawn, noised)
-            account.compose(hidden if one.drawn < one.pool else noised, one.rounds)
+        for draw in draws:
+            sampled = dp.SampledWithoutReplacementDpEvent(draw.pool, draw.drawn, noised)
+            account.compose(sampled if draw.drawn < draw.pool else noised, draw.rounds)
         if tokens:
             account.compose(dp.GaussianDpEvent(privacy.token_noise / 2), tokens)
         return round(float(account.get_epsilon(privacy.delta)), 4) if draws or tokens else 0.0
 
-    def worst(everyone: Iterable[Sequence[Draws]], tokens: int) -> float | None:
-        found = [spent(draws, tokens) for draws in everyone]
-        bounded = [one for one in found if one is not None]
-        return max(bounded) if len(bounded) == len(found) else None
+    everyone = {(), *map(tuple, exposed)}
 
-    everyone = {(), *map(tuple, lived)}
+    def worst(tokens: int) -> float | None:
+        values = [spent(draws, tokens) for draws in everyone]
+        bounded = [value for value in values if value is not None]
+        return max(bounded) if len(bounded) == len(values) else None
+
     return {
-        "epsilon": worst(everyone, tokens),
-        "epsilon_updates": worst(everyone, 0),
+        "epsilon": worst(tokens),
+        "epsilon_updates": worst(0),
         "epsilon_tokens": spent((), tokens),
         "delta": privacy.delta,
     }
 
 
 def secret_noise(privacy: Privacy) -> None:
-    """Raise FcitError where clients on other machines, who get the recipe, could subtract the noise."""
+    """Raise FcitError where clients on other machines could subtract the noise: they get the recipe."""
     if privacy.on and privacy.seeded_noise:
         raise FcitError(
             "privacy.seeded_noise: every client of a deployment gets the recipe and its seed, and could "

@@ -1,7 +1,7 @@
-"""Averages that a few liars cannot steer, within the cohort of each subspace.
+"""Robust aggregation within the cohort of each subspace: a few malicious clients cannot steer it.
 
-All of them count heads: how many samples a client has is its own word. A cohort too small for a rule
-keeps the mean, and that is said.
+The robust rules ignore sample counts, which clients could forge. A cohort that is too small for a rule is
+averaged, with a note in the log.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rule = Literal["mean", "median", "trimmed", "krum"]
-"""How a cohort's updates become one: see `coordinates` and `krum`."""
+"""How a cohort's updates are aggregated: see `trimmed_mean` and `krum`."""
 
 
-def liars(count: int, share: float) -> int:
-    """How many of `count` clients are taken to lie: the share, rounded up."""
+def byzantine(count: int, share: float) -> int:
+    """How many of `count` clients are assumed malicious: the share, rounded up."""
     return math.ceil(count * share)
 
 
 def suffices(rule: Rule, count: int, share: float) -> bool:
-    """Whether a cohort is large enough for a rule: as many honest as liars on either side, for Krum
-    2 f + 3 in all (Blanchard et al. 2017, proposition 4.2)."""
-    least = {"mean": 1, "median": 3, "krum": 2 * liars(count, share) + 3}
-    return count >= least.get(rule, 2 * liars(count, share) + 1) and (
+    """Whether a cohort is large enough for a rule: an honest majority, and for Krum 2 f + 3 clients
+    (Blanchard et al. 2017, proposition 4.2)."""
+    least = {"mean": 1, "median": 3, "krum": 2 * byzantine(count, share) + 3}
+    return count >= least.get(rule, 2 * byzantine(count, share) + 1) and (
         rule != "trimmed" or count > 2
     )
 
@@ -37,10 +37,10 @@ def suffices(rule: Rule, count: int, share: float) -> bool:
 def aggregate(
     after: State, updates: Sequence[Update], rule: Rule, share: float
 ) -> tuple[State, list[str]]:
-    """`after` with the rule's aggregate of every adapter and extra that came back, and a line for each
-    that had to stay a mean. share: of a cohort's clients, how many may lie."""
-    adapters, notes = _each(after.adapters, [one.adapters for one in updates], rule, share)
-    extras, more = _each(after.extras, [one.extras for one in updates], rule, share)
+    """`after` with the rule's aggregate of every adapter and extra that came back, and a note for each
+    cohort that was too small. share: of a cohort's clients, how many may be malicious."""
+    adapters, notes = _each(after.adapters, [update.adapters for update in updates], rule, share)
+    extras, more = _each(after.extras, [update.extras for update in updates], rule, share)
     return replace(after, adapters=adapters, extras=extras), notes + more
 
 
@@ -51,20 +51,20 @@ def _each(
     for name in sorted({name for parts in sent for name in parts}):
         cohort = [parts[name] for parts in sent if name in parts]
         if not suffices(rule, len(cohort), share):
-            who = f"{len(cohort)} client{'s' if len(cohort) > 1 else ''}"
-            notes.append(f"{name}: {who} are too few for {rule}; mean")
+            clients = f"{len(cohort)} client{'s' if len(cohort) > 1 else ''}"
+            notes.append(f"{name}: {clients} are too few for {rule}; mean")
         elif rule == "krum":
-            result[name] = dict(cohort[krum(cohort, liars(len(cohort), share))])
+            result[name] = dict(cohort[krum(cohort, byzantine(len(cohort), share))])
         elif rule != "mean":
-            cut = liars(len(cohort), share) if rule == "trimmed" else (len(cohort) - 1) // 2
-            result[name] = coordinates(cohort, cut)
+            cut = byzantine(len(cohort), share) if rule == "trimmed" else (len(cohort) - 1) // 2
+            result[name] = trimmed_mean(cohort, cut)
     return result, notes
 
 
-def coordinates(cohort: Sequence[Mapping[str, Tensor]], cut: int) -> Weights:
-    """Coordinate by coordinate the mean of what is left when the `cut` smallest and largest values are
-    gone: the trimmed mean, and the median where one or two are left (Yin et al. 2018, Byzantine-Robust
-    Distributed Learning, arXiv 1803.01498, definitions 1 and 2)."""
+def trimmed_mean(cohort: Sequence[Mapping[str, Tensor]], cut: int) -> Weights:
+    """The coordinate-wise mean without the `cut` smallest and largest values; the median where one or two
+    values are left (Yin et al. 2018, Byzantine-Robust Distributed Learning, arXiv 1803.01498, definitions
+    1 and 2)."""
     from torch import stack
 
     result: Weights = {}
@@ -74,8 +74,8 @@ def coordinates(cohort: Sequence[Mapping[str, Tensor]], cut: int) -> Weights:
     return result
 
 
-def krum(cohort: Sequence[Mapping[str, Tensor]], lying: int) -> int:
-    """The client nearest to its n - f - 2 nearest neighbours, by squared distance; f are `lying`
+def krum(cohort: Sequence[Mapping[str, Tensor]], malicious: int) -> int:
+    """The client nearest to its n - f - 2 nearest neighbours, by squared distance; f is `malicious`
     (Blanchard et al. 2017, Machine Learning with Adversaries, section 4)."""
     from torch import cdist, float64, stack, zeros
 
@@ -83,5 +83,5 @@ def krum(cohort: Sequence[Mapping[str, Tensor]], lying: int) -> int:
     for key in cohort[0]:
         rows = stack([part[key].flatten() for part in cohort]).double()
         distances += cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist") ** 2
-    nearest = distances.sort(dim=1).values[:, 1 : len(cohort) - lying - 1]
+    nearest = distances.sort(dim=1).values[:, 1 : len(cohort) - malicious - 1]
     return int(nearest.sum(dim=1).argmin())

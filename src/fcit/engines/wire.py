@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import IO, Any, TypeVar
 
 from fcit.types import Fault, FcitError, Identity, Job, Score, Task, Turn, Update, Weights
-from fcit.weights import apart, flatten, from_bytes, to_bytes, unflatten
+from fcit.weights import flatten, from_bytes, split_memory, to_bytes, unflatten
 
 Header = dict[str, Any]
 Frame = tuple[Header, Weights]
@@ -91,7 +91,7 @@ def pack_job(job: Job, memory: Weights) -> Frame:
 
 def unpack_job(header: Header, weights: Weights) -> tuple[Job, Weights]:
     """The inverse of `pack_job`."""
-    state, memory = apart(weights)
+    state, memory = split_memory(weights)
     return Job(unpack_turn(header["turn"]), unflatten(state), header["epochs"]), memory
 
 
@@ -103,7 +103,7 @@ def pack_update(update: Update, memory: Weights) -> Frame:
 
 def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
     """The inverse of `pack_update`. Raises KeyError or ValueError on what it cannot have made."""
-    flat, memory = apart(weights)
+    flat, memory = split_memory(weights)
     state = unflatten(flat)
     client, samples = _field(header, "client", int), _field(header, "samples", int)
     metrics = _field(header, "metrics", dict)

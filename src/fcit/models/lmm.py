@@ -26,7 +26,7 @@ from fcit.models.processors import ImageReader, PreparedImage
 from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
-from fcit.weights import parted
+from fcit.weights import split_projector
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 
@@ -101,7 +101,7 @@ class LMM:
         """Replace adapters and projector by a state's; those in `train` can then learn."""
         blocks, isolated = {}, {}
         for name, weights in state.adapters.items():
-            blocks[name], isolated[name] = parted(weights)
+            blocks[name], isolated[name] = split_projector(weights)
         self.subspaces.load(blocks, scale, train)
         per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
         self.isolated = bool(per_block)

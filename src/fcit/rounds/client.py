@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from fcit.models.lmm import LMM
 
 MEGABATCH = 50
-"""Length grouping sorts within runs of this many batches of a shuffled order."""
+"""Samples are sorted by length within this many batches of a shuffled order."""
 
 ALIKE = 64
-"""Texts whose lengths differ by fewer characters count as alike: grouped to the letter, "yes" and "no"
-would never share a batch, and a batch of one answer teaches nothing."""
+"""Lengths are compared in steps of so many characters. With exact lengths "yes" and "no" would never
+share a batch, and a batch with one answer teaches nothing."""
 
 LETTERS = 4
-"""Characters that a token of an image counts for."""
+"""An image token counts as so many characters."""
 
 
 @dataclass(frozen=True)
 class Data:
-    """A client's samples for one task, and where their images are (both of one length)."""
+    """A client's samples for one task, and the paths of their images, one each."""
 
     samples: Sequence[Sample]
     images: Sequence[Path]
@@ -71,7 +71,7 @@ class Training:
 
 
 def identify(method: Method, encoder: Encoder, turn: Turn, data: Data) -> Identity:
-    """A client's identity token for a task: from its instructions and a frozen encoder alone."""
+    """A client's identity token for a task: the mean of a frozen encoder's embeddings of its samples."""
     kind = method.identity
     assert kind is not None
     rows = encoder.embed(kind, [sample.prompt for sample in data.samples], data.images)
@@ -98,48 +98,47 @@ def take_turn(
     from fcit.models.device import release_memory
 
     turn, received = job.turn, job.received
-    place = (turn.stage, turn.round, turn.client)
+    key = turn.stage, turn.round, turn.client
     where = f"client {turn.client}, stage {turn.stage + 1}, round {turn.round + 1}"
     if not data.samples:
         raise FcitError(f"{where}: the client has no samples of {turn.task.name}")
     trained = method.trains(received)
-    memory, kept = split(memory)
-    own_projector = method.projector != "frozen"
-    model.receive(received, method.scale, trained, own_projector)
+    memory, optimizer_memory = split(memory)
+    model.receive(received, method.scale, trained, method.projector != "frozen")
     method.equip(model, received)
     model.checkpointing = training.checkpointing
     control = model.subspaces.control
     control.dropout = training.dropout
-    # Drawn where the model is on CUDA: a CPU's draws would hold a GPU up at every layer.
-    where_drawn = model.device if model.device.type == "cuda" else "cpu"
-    control.noise = torch_stream(seed, "dropout", *place, device=where_drawn)
+    # Drawn on the GPU if the model is there: a GPU would wait for a CPU's draws at every layer.
+    drawn_on = model.device if model.device.type == "cuda" else "cpu"
+    control.noise = torch_stream(seed, "dropout", *key, device=drawn_on)
     parts = (model.adapter_parameters(), model.projector_parameters())
     rates = (training.lr, training.projector_lr)
-    learning = [
+    rated = [
         {"params": part, "base": rate} for part, rate in zip(parts, rates, strict=True) if part
     ]
     parameters = [value for part in parts for value in part]
-    adamw = torch.optim.AdamW(learning, lr=0.0, weight_decay=training.weight_decay)
+    adamw = torch.optim.AdamW(rated, lr=0.0, weight_decay=training.weight_decay)
     named = dict(zip(groups(trained, received.projector is not None), parts, strict=True))
-    local = (optimizer or Optimizer()).local(turn, named, received.optimizer, kept)
-    order = numpy_stream(seed, "batches", *place)
-    lengths = alike(data.samples, model.images.token_counts(data.images))
+    local = (optimizer or Optimizer()).local(turn, named, received.optimizer, optimizer_memory)
+    order = numpy_stream(seed, "batches", *key)
+    lengths = rough_lengths(data.samples, model.images.token_counts(data.images))
     plan = batches(lengths, training.batch_size, job.epochs, order)
     losses: list[float] = []
-    for step, chosen in enumerate(plan):
+    for step, indices in enumerate(plan):
         for group in adamw.param_groups:
             group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
         adamw.zero_grad(set_to_none=True)
         value = 0.0
-        for part, share in _parts(model, data, chosen, training.micro_batch):
-            loss = method.objective(model, received, memory, part)
+        for batch, share in _micro_batches(model, data, indices, training.micro_batch):
+            loss = method.objective(model, received, memory, batch)
             if share < 1:
                 loss = loss * share
             value += float(loss.detach())
             if not math.isfinite(value):
                 raise FcitError(
                     f"{where}: the loss is {value} at step {step + 1} of {len(plan)}; "
-                    f"lower training.lr (now {training.lr}) or look at the client's data"
+                    f"lower training.lr (now {training.lr}) or check the client's data"
                 )
             loss.backward()
         local.correct()
@@ -151,33 +150,36 @@ def take_turn(
         losses.append(value)
     control.noise = None
     model.checkpointing = False
-    again = (_batch(model, data, chosen) for chosen in plan)
+    again = (_batch(model, data, indices) for indices in plan)
     extras, memory = method.report(model, received, memory, again)
     if received.projector is not None:
         extras = extras | {SHARED_PROJECTOR: model.shared_projector()}
     adapters = {name: model.adapter(name) for name in trained}
     metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
-    corrections, kept = local.report()
+    corrections, optimizer_memory = local.report()
     update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
-    return update, memory | kept
+    return update, memory | optimizer_memory
 
 
-def _batch(model: LMM, data: Data, chosen: Sequence[int]) -> Batch:
-    return model.batch([data.samples[i] for i in chosen], [data.images[i] for i in chosen])
+def _batch(model: LMM, data: Data, indices: Sequence[int]) -> Batch:
+    return model.batch([data.samples[i] for i in indices], [data.images[i] for i in indices])
 
 
-def _parts(model: LMM, data: Data, chosen: Sequence[int], size: int) -> list[tuple[Batch, float]]:
-    """A step's samples in batches of at most `size` (0: one), each with its share of the answer tokens:
-    losses are means over these, so the parts' losses weighted so sum to the whole batch's."""
-    size = size or len(chosen)
-    pieces = [chosen[at : at + size] for at in range(0, len(chosen), size)]
-    parts = [_batch(model, data, piece) for piece in pieces]
-    tokens = [int((part.labels[:, 1:] != -100).sum()) for part in parts]
-    return [(part, count / sum(tokens)) for part, count in zip(parts, tokens, strict=True)]
+def _micro_batches(
+    model: LMM, data: Data, indices: Sequence[int], size: int
+) -> list[tuple[Batch, float]]:
+    """A step's samples in batches of at most `size` (0: one), each with its share of the answer tokens.
+
+    Losses are means over answer tokens: weighted by these shares they add up to the whole batch's loss.
+    """
+    size = size or len(indices)
+    batches = [_batch(model, data, indices[at : at + size]) for at in range(0, len(indices), size)]
+    tokens = [int((batch.labels[:, 1:] != -100).sum()) for batch in batches]
+    return [(batch, count / sum(tokens)) for batch, count in zip(batches, tokens, strict=True)]
 
 
-def alike(samples: Sequence[Sample], image_tokens: Sequence[int]) -> list[int]:
-    """About how long samples are with their images, in steps of ALIKE characters."""
+def rough_lengths(samples: Sequence[Sample], image_tokens: Sequence[int]) -> list[int]:
+    """The lengths of samples with their images, in steps of ALIKE characters."""
     texts = [len(sample.prompt) + len(sample.answers[0]) for sample in samples]
     return [
         (text + LETTERS * count) // ALIKE for text, count in zip(texts, image_tokens, strict=True)
@@ -185,19 +187,19 @@ def alike(samples: Sequence[Sample], image_tokens: Sequence[int]) -> list[int]:
 
 
 def batches(lengths: Sequence[int], size: int, epochs: float, rng) -> list[list[int]]:
-    """The batches of so many passes; of the last one so many as the number's fraction says."""
+    """The batches of a turn. `epochs` may be a fraction: the last pass is cut short."""
     passes = math.ceil(epochs)
     plan = [batch for _ in range(passes) for batch in grouped(lengths, size, rng)]
     return plan[: steps(len(lengths), size, epochs)]
 
 
 def steps(samples: int, size: int, epochs: float) -> int:
-    """How many batches those are."""
+    """The number of batches of a turn."""
     return math.ceil(round(epochs * math.ceil(samples / size), 6))  # 2.2 x 45 is 99 and a bit
 
 
 def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:
-    """Batches of alike lengths, in random order: every index exactly once."""
+    """Batches of similar lengths, in random order; every index once."""
     order = rng.permutation(len(lengths)).tolist()
     batches: list[list[int]] = []
     for start in range(0, len(order), size * MEGABATCH):
@@ -208,7 +210,7 @@ def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """The learning rate's factor at a step: linear warm-up, then cosine to zero."""
+    """The factor on the learning rate: linear warm-up, then cosine to zero."""
     first = math.ceil(warmup * steps)
     if step < first:
         return (step + 1) / first

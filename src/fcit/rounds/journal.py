@@ -1,8 +1,8 @@
-"""The journal of a run's folder: accepted replies on disk until their round is committed.
+"""The journal in a run's folder: accepted replies on disk until their round is committed.
 
-A server that is killed in mid-round takes them from here and asks only the other clients; and the round's
-updates need not be in memory together. One safetensors file a client, with the rest of the reply in its
-header; bad updates go to `quarantine/`, and stay there.
+A server that was killed in the middle of a round continues with these replies and asks only the other
+clients, and a round's updates need not fit in memory together. Each client's reply is one safetensors
+file with the rest of the reply in its header. Rejected updates go to `quarantine/` and stay there.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ from typing import Any
 
 from fcit.rounds.replies import Reply
 from fcit.types import Fault, Identity, Update, Weights
-from fcit.weights import KINDS, MEMORY, StoredParts, flatten, save
+from fcit.weights import KINDS, MEMORY, Stored, StoredParts, flatten, save
 
 TOKENS = "tokens"
 
 
 class RunJournal:
-    """Implements `replies.Journal`. What clients are to remember is in their replies' files too, and
-    theirs only when their round is over (`memories`): a reply put aside leaves them as they were.
-    `check` is given those of a round that is taken up again, before anybody is asked."""
+    """Implements `replies.Journal`.
+
+    Clients' new memories are in the same files. They take effect when the round is over (`memories`), so
+    a rejected reply does not change a memory. `check` is called with the memories of a round that is
+    continued, before any client is asked.
+    """
 
     def __init__(self, run: Path, check: Callable[[dict[int, Weights]], None] = lambda _: None):
         self.check = check
         self.folder, self.aside = run / "journal", run / "quarantine"
-        self.place = (0, 0)
+        self.round = (0, 0)
         self.known: tuple[list[Identity], list[Fault]] | None = None
         self.kept: dict[int, Reply] = {}
 
     def begin(self, stage: int, number: int) -> None:
-        """Take up what is there of this round (from 0); remove what is left of others."""
-        self.place, self.known, self.kept = (stage, number), None, {}
+        """Load what the journal has of this round (from 0); remove what is left of others."""
+        self.round, self.known, self.kept = (stage, number), None, {}
         for path in sorted(self.folder.glob("*.safetensors")):
             note, keys = _header(path)
-            if note is None or tuple(note["place"]) != self.place:
+            if note is None or tuple(note["place"]) != self.round:
                 path.unlink()
             elif path.stem == TOKENS:
-                self.known = _tokens(path, note)
-            elif "remembers" not in note:  # of a version before this one: trained again
+                self.known = _tokens(path, note, keys)
+            elif "remembers" not in note:  # written by an earlier version: the client trains again
                 path.unlink()
             else:
                 reply = _reply(path, note, keys)
@@ -51,48 +54,47 @@ class RunJournal:
         self.check(self.memories())
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
-        """The round's tokens and who gave none, once they are known."""
+        """The round's tokens, and the faults of clients that sent none; None before they are known."""
         return self.known
 
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
-        """Write them down, so that a resumed round has the same members."""
+        """Write them, so that a resumed round has the same members."""
         note = {
-            "place": self.place,
-            "identities": [[one.client, one.task, one.samples] for one in identities],
+            "place": self.round,
+            "identities": [[each.client, each.task, each.samples] for each in identities],
             "faults": [asdict(fault) for fault in faults],
         }
-        self._write(TOKENS, {str(one.client): one.token for one in identities}, note)
+        self._write(TOKENS, {str(each.client): each.token for each in identities}, note)
 
     def replies(self) -> dict[int, Reply]:
-        """The round's replies so far, by client; their tensors are read when they are asked for."""
+        """The round's replies so far, by client; their tensors are read on use."""
         return dict(self.kept)
 
     def keep(self, reply: Reply) -> Reply:
-        """Write a reply down, and give it back with its tensors in the file."""
+        """Write a reply; return it with its tensors in the file."""
         update = reply.update
-        client = update.client
         tensors = flatten(update, update.memory)
         note = {
-            "place": self.place,
-            "client": client,
+            "place": self.round,
+            "client": update.client,
             "samples": update.samples,
             "metrics": dict(update.metrics),
             "reply": [reply.size, reply.norm, dict(reply.spread)],
             "remembers": update.memory is not None,
         }
-        path = self._write(str(client), tensors, note)
-        self.kept[client] = _reply(path, note, list(tensors))
-        return self.kept[client]
+        path = self._write(str(update.client), tensors, note)
+        self.kept[update.client] = _reply(path, note, list(tensors))
+        return self.kept[update.client]
 
     def memories(self) -> dict[int, Weights]:
-        """What the clients of the round's accepted replies keep from here on."""
+        """The new memories of the clients whose replies were accepted."""
         paths = {client: self.folder / f"{client}.safetensors" for client in sorted(self.kept)}
-        found = {client: _memory(path) for client, path in paths.items()}
-        return {client: memory for client, memory in found.items() if memory is not None}
+        memories = {client: _memory(path) for client, path in paths.items()}
+        return {client: memory for client, memory in memories.items() if memory is not None}
 
     def quarantine(self, update: Update, fault: Fault) -> None:
-        """Put a bad update into `quarantine/`, named by stage, round (from 1), client and fault."""
-        stage, number = self.place
+        """Move an update to `quarantine/`, named by stage, round (from 1), client and fault."""
+        stage, number = self.round
         who = re.sub(r"[^A-Za-z0-9-]+", "_", f"client{update.client}-{fault.kind}")
         name = f"{stage + 1}-{number + 1}-{who}.safetensors"
         save(self.aside / name, flatten(update), False, {"fault": fault.detail})
@@ -101,18 +103,18 @@ class RunJournal:
             (self.folder / f"{update.client}.safetensors").unlink()
 
     def clear(self) -> None:
-        """The round is committed."""
+        """Remove all replies: their round is committed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, name: str, tensors: Weights, note: dict[str, Any]) -> Path:
-        # not synced: a file that a power cut spoils cannot be read, and its client trains again
+        # Not synced: a file that a power cut damages is unreadable, and its client trains again.
         path = self.folder / f"{name}.safetensors"
         save(path, tensors, durable=False, note={"fcit": json.dumps(note)})
         return path
 
 
 def _header(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """A file's note and tensor names; no note where the file is spoilt."""
+    """A file's note and tensor names; no note where the file is damaged."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -130,22 +132,19 @@ def _reply(path: Path, note: dict[str, Any], keys: Sequence[str]) -> Reply:
 
 
 def _memory(path: Path) -> Weights | None:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        names: list[str] = list(file.keys())
-        if not json.loads((file.metadata() or {})["fcit"])["remembers"]:
-            return None
-        kept = sorted(name for name in names if name.startswith(MEMORY))
-        return {name[len(MEMORY) :]: file.get_tensor(name) for name in kept}
+    note, keys = _header(path)
+    if note is None or not note["remembers"]:
+        return None
+    names = sorted(key.removeprefix(MEMORY) for key in keys if key.startswith(MEMORY))
+    return dict(Stored(path, MEMORY, names))
 
 
-def _tokens(path: Path, note: dict[str, Any]) -> tuple[list[Identity], list[Fault]]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as file:
-        identities = [
-            Identity(client, task, file.get_tensor(str(client)), samples)
-            for client, task, samples in note["identities"]
-        ]
+def _tokens(
+    path: Path, note: dict[str, Any], keys: Sequence[str]
+) -> tuple[list[Identity], list[Fault]]:
+    tensors = Stored(path, "", keys)
+    identities = [
+        Identity(client, task, tensors[str(client)], samples)
+        for client, task, samples in note["identities"]
+    ]
     return identities, [Fault(**fault) for fault in note["faults"]]

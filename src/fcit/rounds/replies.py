@@ -1,36 +1,37 @@
-"""A round's replies: taken one by one, judged, kept in a journal, and counted."""
+"""A round's replies: checked one by one, kept in a journal, and compared with each other."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from statistics import median_low
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from fcit.aggregation.packing import Wire
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
-from fcit.rounds.acceptance import Reply, bad_token, forms, garbled, judge
+from fcit.rounds.acceptance import Rejected, Reply, check_token, check_update, fault, forms
 from fcit.types import Fault, Identity, Job, Turn, Update
 
+T = TypeVar("T")
+
 SPREADS = ("change", "statistics", "optimizer")
-"""What of a reply has a size to compare (see `acceptance.Reply`)."""
+"""The sizes of a reply that are compared with the other clients' (see `acceptance.Reply`)."""
 
 
 class Journal(Protocol):
     """Where accepted replies wait for the end of their round."""
 
     def begin(self, stage: int, number: int) -> None:
-        """A round (from 0) of a stage begins, or goes on; what is left of others is forgotten."""
+        """Start or continue a round (from 0) of a stage; forget other rounds."""
         ...
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
-        """The round's tokens and who gave none, once they are known."""
+        """The round's tokens, and the faults of clients that sent none; None before they are known."""
         ...
 
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
-        """Remember them."""
+        """Keep the round's tokens and faults."""
         ...
 
     def replies(self) -> dict[int, Reply]:
@@ -38,28 +39,25 @@ class Journal(Protocol):
         ...
 
     def keep(self, reply: Reply) -> Reply:
-        """Remember a reply; what is given back need not be in memory."""
+        """Keep a reply. The tensors of the one returned may lie in a file."""
         ...
 
     def quarantine(self, update: Update, fault: Fault) -> None:
-        """Put a bad update aside, to be looked at; it is no reply any more."""
+        """Put a rejected update aside for inspection."""
         ...
 
 
-@dataclass
 class InMemory:
-    """A journal that ends with its process."""
-
-    bad: list[tuple[Update, Fault]] = field(default_factory=list[tuple[Update, Fault]])
+    """A journal that keeps nothing: a round that is cut off starts again."""
 
     def begin(self, stage: int, number: int) -> None:
-        """Nothing is left of other rounds."""
+        pass
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
         return None
 
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
-        """They are in the round's hands."""
+        pass
 
     def replies(self) -> dict[int, Reply]:
         return {}
@@ -68,125 +66,125 @@ class InMemory:
         return reply
 
     def quarantine(self, update: Update, fault: Fault) -> None:
-        self.bad.append((update, fault))
+        pass
 
 
 def tokens(
-    came: Iterable[Identity | Fault], asked: Sequence[Turn], width: int | None
+    incoming: Iterable[Identity | Fault], asked: Sequence[Turn], width: int | None
 ) -> tuple[list[Identity], list[Fault]]:
     """Identity tokens by client id, and what was wrong with the others.
 
-    `width`: how many numbers a token must have; None where the method has none yet to compare with,
-    and then what most of these tokens have."""
+    width: how many numbers a token must have; None where the method has none yet to compare with, and
+    then what most of these tokens have.
+    """
     turns = {turn.client: turn for turn in asked}
     good: dict[int, Identity] = {}
     faults: list[Fault] = []
-    for one in came:
-        if isinstance(one, Fault):
-            faults.append(one)
-        elif one.client in good:
-            faults.append(Fault(one.client, "duplicate", "sent its token twice; the first counts"))
-        elif wrong := _wrong(one, turns):
-            faults.append(wrong)
-        else:
-            good[one.client] = one
-    widths = Counter(len(one.token) for _, one in sorted(good.items()))
+    for reply in incoming:
+        if isinstance(reply, Fault):
+            faults.append(reply)
+            continue
+        try:
+            if reply.client in good:
+                raise Rejected("duplicate", "sent its token twice; the first counts")
+            check_token(reply, turns)
+            good[reply.client] = reply
+        except Exception as error:
+            faults.append(fault(reply.client, error))
+    widths = Counter(len(identity.token) for _, identity in sorted(good.items()))
     width = width or max(widths, key=widths.__getitem__, default=0)
-    for client in [client for client, one in good.items() if len(one.token) != width]:
-        length = len(good.pop(client).token)
-        detail = f"its token has {length} numbers, the others have {width}"
-        faults.append(Fault(client, "shape", detail))
-    answered = good.keys() | {fault.client for fault in faults}
-    faults += [
-        Fault(client, "silent", "sent no token") for client in turns if client not in answered
-    ]
-    return [good[client] for client in sorted(good)], _in_order(faults)
-
-
-def _wrong(one: Identity, turns: Mapping[int, Turn]) -> Fault | None:
-    try:
-        wrong = bad_token(one, turns)
-    except Exception as error:
-        return garbled(one.client, error)
-    return Fault(one.client, *wrong) if wrong else None
+    for client, identity in list(good.items()):
+        if len(identity.token) != width:
+            detail = f"its token has {len(identity.token)} numbers, the others have {width}"
+            faults.append(Fault(client, "shape", detail))
+            del good[client]
+    return _complete(good, faults, turns, "sent no token")
 
 
 def gather(
-    came: Iterable[Update | Fault],
+    incoming: Iterable[Update | Fault],
     jobs: Sequence[Job],
     method: Method,
     optimizer: Optimizer,
     journal: Journal,
     wire: Wire = "float32",
-    absurd: float = 0.0,
+    outlier_factor: float = 0.0,
 ) -> tuple[list[Reply], list[Fault]]:
-    """A round's accepted replies by client id, those in the journal included, and what was wrong.
+    """A round's accepted replies by client id, those in the journal included, and what was wrong with
+    the others.
 
-    Replies are judged as they come; what can only be judged beside the others' (absurd: a change, or
-    statistics, or an optimizer's tensors, more than so many times as large as the median ones; 0: no
-    bound) is judged at the end.
+    Updates are checked as they come; sizes and shapes that can only be compared with those of the other
+    clients (outlier_factor: see `Federation`) are checked at the end.
     """
     asked = {job.turn.client: job for job in jobs}
     replies = {client: reply for client, reply in journal.replies().items() if client in asked}
     faults: list[Fault] = []
-    for one in came:
-        if isinstance(one, Fault):
-            faults.append(one)
+
+    def reject(update: Update, reason: Fault) -> None:
+        faults.append(reason)
+        journal.quarantine(update, reason)
+
+    for update in incoming:
+        if isinstance(update, Fault):
+            faults.append(update)
             continue
-        reply = judge(one, asked, replies, method, optimizer, wire)
-        if isinstance(reply, Fault):
-            faults.append(reply)
-            journal.quarantine(one, reply)
+        try:
+            reply = check_update(update, asked, replies, method, optimizer, wire)
+        except Exception as error:
+            reject(update, fault(update.client, error))
         else:
-            replies[one.client] = journal.keep(reply)
-    for fault in [*_absurd(replies, absurd), *_odd_ones(replies, asked)]:
-        if fault.client in replies:
-            journal.quarantine(replies.pop(fault.client).update, fault)
-            faults.append(fault)
-    answered = replies.keys() | {fault.client for fault in faults}
-    faults += [
-        Fault(client, "silent", "sent no reply") for client in asked if client not in answered
-    ]
-    return [replies[client] for client in sorted(replies)], _in_order(faults)
+            replies[update.client] = journal.keep(reply)
+    for reason in [*_outliers(replies, outlier_factor), *_odd_shapes(replies, asked)]:
+        if reason.client in replies:
+            reject(replies.pop(reason.client).update, reason)
+    return _complete(replies, faults, asked, "sent no reply")
 
 
-def _absurd(replies: Mapping[int, Reply], bound: float) -> list[Fault]:
-    """What is out of all proportion to the round's median, per number (sizes may differ).
+def _complete(
+    good: Mapping[int, T], faults: Sequence[Fault], asked: Iterable[int], silence: str
+) -> tuple[list[T], list[Fault]]:
+    """What is good by client id, and the faults by client id with those of the silent clients."""
+    answered = good.keys() | {reason.client for reason in faults}
+    silent = [Fault(client, "silent", silence) for client in asked if client not in answered]
+    faults = sorted([*faults, *silent], key=lambda reason: (reason.client, reason.kind))
+    return [good[client] for client in sorted(good)], faults
 
-    Statistics are squares of gradients, and honest clients' differ by the square of what gradients do:
-    so does what they may."""
-    found: dict[int, Fault] = {}
-    for what in SPREADS if bound else ():
-        sizes = {k: one.spread[what] for k, one in sorted(replies.items()) if what in one.spread}
-        usual = median_low(sizes.values()) if sizes else 0.0
+
+def _outliers(replies: Mapping[int, Reply], factor: float) -> list[Fault]:
+    """Replies that are more than `factor` times as large as the round's median, per number.
+
+    Statistics are squares of gradients, so the square of the factor applies to them.
+    """
+    faults: dict[int, Fault] = {}
+    for what in SPREADS if factor else ():
+        sizes = {
+            k: reply.spread[what] for k, reply in sorted(replies.items()) if what in reply.spread
+        }
+        median = median_low(sizes.values()) if sizes else 0.0
         for client, size in sizes.items():
-            if usual and size > (bound**2 if what == "statistics" else bound) * usual:
-                times = f"{size / usual:.3g} times as large as the round's median"
-                found.setdefault(client, Fault(client, "norm", f"its {what}: {times}"))
-    return list(found.values())
+            if median and size > (factor**2 if what == "statistics" else factor) * median:
+                times = f"{size / median:.3g} times as large as the round's median"
+                faults.setdefault(client, Fault(client, "norm", f"its {what}: {times}"))
+    return list(faults.values())
 
 
-def _odd_ones(replies: Mapping[int, Reply], asked: Mapping[int, Job]) -> list[Fault]:
+def _odd_shapes(replies: Mapping[int, Reply], asked: Mapping[int, Job]) -> list[Fault]:
     """What optimizers send for the first time can only be compared with what the others send."""
-    found: dict[str, dict[int, object]] = {}
+    shapes: dict[str, dict[int, object]] = {}
     for client, reply in sorted(replies.items()):
         for group in reply.update.optimizer.keys() - asked[client].received.optimizer.keys():
-            found.setdefault(group, {})[client] = forms(reply.update.optimizer[group])
+            shapes.setdefault(group, {})[client] = forms(reply.update.optimizer[group])
     faults: list[Fault] = []
-    for group, shown in sorted(found.items()):
-        usual = Counter(shown.values()).most_common(1)[0][0]
+    for group, by_client in sorted(shapes.items()):
+        usual = Counter(by_client.values()).most_common(1)[0][0]
         faults += [
-            Fault(client, "shape", f"optimizer: {group} is not of the form of the others'")
-            for client, form in shown.items()
+            Fault(client, "shape", f"optimizer: {group} has other shapes than the other clients'")
+            for client, form in by_client.items()
             if form != usual
         ]
     return faults
 
 
-def _in_order(faults: Sequence[Fault]) -> list[Fault]:
-    return sorted(faults, key=lambda one: (one.client, one.kind))
-
-
-def named(fault: Fault) -> str:
+def named(reason: Fault) -> str:
     """A fault in a sentence."""
-    return f"client {fault.client} ({fault.kind}: {fault.detail})"
+    return f"client {reason.client} ({reason.kind}: {reason.detail})"

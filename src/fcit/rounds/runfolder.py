@@ -1,34 +1,38 @@
-"""A run's folder: everything it needs to go on after kill -9, and to explain itself without rerunning.
+"""A run's folder: all that a run needs to continue after kill -9, and that a report needs.
 
-The state is committed by one rename, of `state/state.json`, which names the safetensors files of the
-adapters, extras, optimizer and client memories by their content; files it no longer names are then
-removed.
+The state is committed by renaming one file, `state/state.json`. It names the safetensors files of the
+adapters, extras, optimizer and client memories by their content. Files it no longer names are removed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fcit.files import (
     read_json,
     read_lines,
-    sweep_aside,
     write_json,
     write_lines,
+    write_text,
     written_aside,
 )
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
-from fcit.weights import load, to_bytes
+from fcit.weights import KINDS, kinds, load, to_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ZERO_SHOT = "zero-shot"
+CLIENTS = "clients"
 
 
 class RunFolder:
@@ -41,7 +45,7 @@ class RunFolder:
         self.log, self.partition = path / "log.jsonl", path / "partition.json"
 
     def begun(self) -> bool:
-        """Whether there is anything of a run to lose: answers or a state."""
+        """Whether a run has begun here: there are answers or a state."""
         return self.config.is_file() and (
             self.position() is not None
             or any((self.path / name).is_dir() for name in ("predictions", "scores"))
@@ -50,24 +54,21 @@ class RunFolder:
     def commit(
         self, state: State, position: Position, memory: Mapping[int, Weights] | None = None
     ) -> None:
-        """Make this the state to resume from: all of it, or, if cut off, what stood before."""
-        groups = {
-            "adapters": state.adapters,
-            "extras": state.extras,
-            "optimizer": state.optimizer,
-            "clients": {str(client): kept for client, kept in sorted((memory or {}).items())},
-        }
+        """Make this the state to resume from. If it is cut off, the state before stays."""
+        clients = {str(client): weights for client, weights in sorted((memory or {}).items())}
+        groups = dict(zip(KINDS, kinds(state), strict=True)) | {CLIENTS: clients}
         manifest: dict[str, Any] = asdict(position)
         for kind, parts in groups.items():
-            names = {name: self._keep(kind, name, weights) for name, weights in parts.items()}
+            names = {name: self._write(kind, name, weights) for name, weights in parts.items()}
             manifest[kind] = {name: file for name, file in names.items() if file}
         write_json(self.states / "state.json", manifest)
-        kept = {file for kind in groups for file in manifest[kind].values()}
+        named = {file for kind in groups for file in manifest[kind].values()}
         for file in self.states.glob("*.safetensors"):
-            if file.name not in kept:
+            if file.name not in named:
                 file.unlink()
 
-    def _keep(self, kind: str, name: str, weights: Weights) -> str:
+    def _write(self, kind: str, name: str, weights: Mapping[str, Tensor]) -> str:
+        """Write weights, unless they are there already; the name of their file ("" for no tensors)."""
         if not weights:
             return ""
         data = to_bytes(weights)
@@ -89,12 +90,11 @@ class RunFolder:
     def state(self) -> tuple[State, dict[int, Weights]]:
         """The committed state and the clients' memories."""
         manifest = read_json(self.states / "state.json")
-        adapters, extras, optimizer, clients = (
+        *parts, clients = (
             {name: load(self.states / file) for name, file in manifest.get(kind, {}).items()}
-            for kind in ("adapters", "extras", "optimizer", "clients")
+            for kind in (*KINDS, CLIENTS)
         )
-        memory = {int(client): weights for client, weights in clients.items()}
-        return State(adapters, extras, optimizer), memory
+        return State(*parts), {int(client): weights for client, weights in clients.items()}
 
     def require_resumable(self) -> None:
         """Raise FcitError when an earlier version of fcit left an optimizer's memory here, which this
@@ -116,32 +116,28 @@ class RunFolder:
         done = (position.stage + 1, position.rounds) if position else (0, 0)
         text = self.log.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
-        with written_aside(self.log) as aside:
-            aside.write_text(whole, encoding="utf-8")
+        write_text(self.log, whole)
         rows = read_lines(self.log)
         write_lines(self.log, [row for row in rows if (row["stage"], row["round"]) <= done])
 
     def append_log(self, row: dict[str, Any]) -> None:
-        """Add one line; `keep_log` mends a line that a kill cut short."""
-        import json
-
+        """Add one line; `keep_log` removes a line that a kill cut short."""
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
     def trainers(self, until: int | None = None) -> dict[str, Counter[str]]:
-        """How often each task trained each adapter, by the log of the stages up to one (from 1; none: of
-        all)."""
-        found: dict[str, Counter[str]] = {}
+        """How often each task trained each adapter, by the log; `until`: up to this stage, from 1."""
+        trainers: dict[str, Counter[str]] = {}
         for row in read_lines(self.log) if self.log.is_file() else []:
             if until is None or row["stage"] <= until:
                 for task, names in zip(row["tasks"], row["subspaces"], strict=True):
                     for name in names.split(","):
-                        found.setdefault(name, Counter())[task] += 1
-        return found
+                        trainers.setdefault(name, Counter())[task] += 1
+        return trainers
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While it is open, no other process works on this folder (the system frees a dead one's)."""
+        """Keep other processes from working on this folder meanwhile. The lock ends with its process."""
         try:
             import fcntl
         except ImportError:  # no such locks on Windows
@@ -153,10 +149,6 @@ class RunFolder:
             except BlockingIOError:
                 raise FcitError(f"{self.path}: another fcit is working on this run") from None
             yield
-
-    def tidy(self) -> None:
-        """Remove what an interrupted run left half-written."""
-        sweep_aside(self.path)
 
     def require(self) -> None:
         """Raise FcitError unless this is a run folder."""

@@ -18,7 +18,7 @@ from fcit.rounds.federation import Federation
 from fcit.rounds.replies import InMemory, Journal, gather, named, tokens
 from fcit.seeds import torch_stream
 from fcit.types import Fault, FcitError, Identity, Job, Setting, State, Turn, Update
-from fcit.weights import flatten, kinds, odd_number, state_bytes
+from fcit.weights import find_nonfinite, flatten, kinds, state_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -208,7 +208,7 @@ def hand_out(
 def _require_finite(after: State, before: State, where: str, replies: Sequence[Reply] = ()) -> None:
     """Raise FcitError when numbers that are not finite would be committed."""
     for parts, old in zip(kinds(after), kinds(before), strict=True):
-        if tensor := odd_number(parts, old):
+        if tensor := find_nonfinite(parts, old):
             fix = "Start again with a lower federation.outlier_factor or another federation.robust"
             if replies:
                 client = max(replies, key=lambda reply: reply.norm).update.client

@@ -13,7 +13,7 @@ from fcit.aggregation import privacy
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.published import PARTITIONS
 from fcit.engines.local import LocalEngine
-from fcit.files import ASIDE, read_json, write_json
+from fcit.files import ASIDE, read_json, sweep_aside, write_json
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.rounds.journal import RunJournal
@@ -135,7 +135,7 @@ class Session:
             self.build(config, workers(config), folder.path) as engine,
         ):
             position = folder.position()
-            folder.tidy()
+            sweep_aside(folder.path)
             folder.keep_log(position)
             if position:
                 folder.require_resumable()

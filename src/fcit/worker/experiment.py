@@ -19,13 +19,7 @@ from fcit.recipe.config import Config
 from fcit.recipe.data import DataSection
 from fcit.rounds.client import Data
 from fcit.rounds.server import FederatedRun
-from fcit.types import (
-    FcitError,
-    Sample,
-    Setting,
-    Task,
-    Turn,
-)
+from fcit.types import FcitError, Sample, Setting, Task, Turn
 from fcit.watch import Watch
 from fcit.worker.cache import cache_folder, made_by
 
@@ -65,7 +59,7 @@ class Experiment:
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, section.sampling)
         self.published: set[str] = set()
-        """The tasks whose shares were found to be the published ones, of those looked at so far."""
+        """Tasks with a published split, of those looked at so far."""
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
         self._shares: dict[tuple[object, ...], list[list[Sample]]] = {}
 
@@ -96,35 +90,32 @@ class Experiment:
 
     @property
     def general(self) -> Path | None:
-        """The data folder of the mini model's general questions; None: not asked."""
-        return (
-            QUESTIONS
-            if self.config.evaluation.general_questions and not self.config.model.path
-            else None
-        )
+        """The data folder of the mini model's general questions; None where they are not asked."""
+        asked = self.config.evaluation.general_questions and not self.config.model.path
+        return QUESTIONS if asked else None
 
     @cached_property
     def images(self) -> tuple[Path, ...]:
-        """The recipe's folders of images; none: `datasets/` of the root."""
-        found = tuple(map(Path, self.config.data.images))
-        if lacking := [str(path) for path in found if not path.is_dir()]:
-            raise FcitError(f"data.images: no such folder: {', '.join(lacking)}")
-        return found
+        """The recipe's folders of images; empty: `datasets/` of the root."""
+        folders = tuple(map(Path, self.config.data.images))
+        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+            raise FcitError(f"data.images: no such folder: {', '.join(missing)}")
+        return folders
 
     @cached_property
     def rules(self) -> dict[str, Rule]:
-        """The recipe's own scoring rules by dataset, of which there must be one in the data folder."""
+        """The recipe's own scoring rules by dataset; the data folder must have these datasets."""
         files = self.config.data.rules
-        there = datasets.present(self.root) if files else []
-        if unknown := next((name for name in files if name not in there), None):
+        present = datasets.present(self.root) if files else []
+        if unknown := next((name for name in files if name not in present), None):
             raise FcitError(
-                f"data.rules: {self.root} has no dataset {unknown!r}; it has {', '.join(there)}"
+                f"data.rules: {self.root} has no dataset {unknown!r}; it has {', '.join(present)}"
             )
         return load(files)
 
     def dataset(self, name: str) -> Dataset:
-        """A dataset as the data folder has it, with its scoring rule. Raises FcitError on a client with
-        data of its own that must score by a rule of the recipe's own, and has none."""
+        """A dataset of the data folder, with its scoring rule. Raises FcitError on a client with data of
+        its own that lacks the file of a rule of the recipe's own."""
         if name == GENERAL and self.general:
             return datasets.find(name)
         if name in self.rules_elsewhere:
@@ -135,22 +126,22 @@ class Experiment:
         return datasets.find(name, self.root, self.rules)
 
     def prepare(self, watch: Watch, data: bool = True) -> None:
-        """Make the mini suite where it is needed; report what is missing (data, or Java where captions
-        are scored as the reference does) before anything starts. data: whether this process has any."""
-        if data and not self.config.data.root and not self.root.is_dir():
-            from fcit import suite as mini
+        """Make the mini suite if it is needed. Raise FcitError where data is missing, or Java for the
+        reference scores of captions. data: whether this process has data."""
+        if not data:
+            return
+        if not self.config.data.root and not self.root.is_dir():
+            from fcit import suite
 
             train, test = self.config.data.counts
             watch.say(f"making the mini suite in {self.root}")
             with watch.bar("mini suite", 12 * (train + test)) as step:
                 seed = self.config.seed
                 try:
-                    mini.write(self.root, seed, train, test, progress=lambda done, _: step(done))
+                    suite.write(self.root, seed, train, test, progress=lambda done, _: step(done))
                 except FcitError:
                     if not self.root.is_dir():  # else another run has just made it
                         raise
-        if not data:
-            return
         scored = [self.dataset(name) for name in self.setting.datasets]
         try:
             datasets.require(self.root, scored, self.images)
@@ -160,39 +151,44 @@ class Experiment:
             dataset.rule.require(self.config.evaluation.scoring)
 
     def check_ids(self) -> None:
-        """Raise FcitError where strict scoring would: test samples of a dataset that share an id."""
+        """Raise FcitError if test samples of a dataset share an id; strict scoring needs unique ones."""
         if self.config.evaluation.scoring == "strict":
             for name in self.setting.datasets:
                 self.dataset(name).check_ids(self.samples(name, "test"))
 
     def samples(self, dataset: str, part: Split) -> list[Sample]:
         """A dataset's training or test samples (as many as the recipe says)."""
-        key = (dataset, part)
-        if dataset == GENERAL and self.general and key not in self._samples:
-            count = self.config.evaluation.general_questions
-            self._samples[key] = datasets.read(self.general, dataset, part)[:count]
+        key = dataset, part
         if key not in self._samples:
-            data, limit = self.config.data, self.config.evaluation.limit
-            count = (
-                data.train if part == "train" else min(filter(None, (data.test, limit)), default=0)
-            )
-            found = self.dataset(dataset).read(self.root, part)
-            self._samples[key] = found[:count] if count else found
+            data, evaluation = self.config.data, self.config.evaluation
+            if dataset == GENERAL and self.general:
+                count = evaluation.general_questions
+            elif part == "train":
+                count = data.train
+            else:
+                count = min(filter(None, (data.test, evaluation.limit)), default=0)
+            samples = self.dataset(dataset).read(self._root_of(dataset), part)
+            self._samples[key] = samples[:count] if count else samples
         return self._samples[key]
+
+    def _root_of(self, dataset: str) -> Path:
+        return self.general if dataset == GENERAL and self.general else self.root
+
+    def _image(self, sample: Sample) -> Path:
+        if sample.dataset == GENERAL and self.general:
+            return datasets.image_path(self.general, sample)
+        return datasets.image_path(self.root, sample, self.images)
 
     def test(self, dataset: str, indices: Sequence[int]) -> Data:
         """Some test samples of a dataset."""
         samples = self.samples(dataset, "test")
-        chosen = [samples[i] for i in indices]
-        if dataset == GENERAL and self.general:
-            return Data(chosen, [datasets.image_path(self.general, one) for one in chosen])
-        return self.data_of(chosen)
+        return self.data_of([samples[i] for i in indices])
 
     def test_share(self, dataset: str, client: int) -> list[Sample]:
         """A client's own test samples: as unequal a share as its training samples are."""
         if self.own:
-            there = self.dataset(dataset).file(self.root, "test").is_file()
-            return self.samples(dataset, "test") if there else []
+            present = self.dataset(dataset).file(self.root, "test").is_file()
+            return self.samples(dataset, "test") if present else []
         samples = self.samples(dataset, "test")
         clients, beta = self.setting.clients, self.config.setting.beta
         name = f"{dataset}/test"
@@ -200,25 +196,27 @@ class Experiment:
         return [samples[i] for i in share]
 
     def shares(self, task: Task) -> list[list[Sample]]:
-        """Every client's training samples of a task: the published split where the data folder has
-        it, else a seeded one of each of the task's datasets among those who may ever learn it. Raises
-        FcitError where a published split would have to be cut (`data.train`), is malformed or for another
-        number of clients, and where the samples are too few for the clients."""
+        """Every client's training samples of a task: the published split if the data folder has it,
+        otherwise each dataset is split, from the seed, among the clients that may ever learn it.
+
+        Raises FcitError if `data.train` would cut a published split, if the split is malformed or for
+        another number of clients, and if there are too few samples for the clients.
+        """
         return self._shares_of(task, self.training_setting)
 
     def _shares_of(self, task: Task, setting: Setting) -> list[list[Sample]]:
         clients = setting.clients
         key = (task, clients, tuple(setting.holders(name) for name in task.datasets))
         if key not in self._shares:
-            found = published(self.root, task, self.config.setting.beta, clients)
-            if found and self.config.data.train:
+            shares = published(self.root, task, self.config.setting.beta, clients)
+            if shares and self.config.data.train:
                 raise FcitError(
                     f"data.train: {self.config.data.train}, but {self.root} has the published split of "
-                    f"{task.name}, which is taken whole; set it to 0, or move {PARTITIONS} away"
+                    f"{task.name}, which is used whole; set it to 0, or move {PARTITIONS} away"
                 )
-            if found:
+            if shares:
                 self.published.add(task.name)
-            self._shares[key] = found or self._split(task, setting)
+            self._shares[key] = shares or self._split(task, setting)
         return self._shares[key]
 
     def _split(self, task: Task, setting: Setting) -> list[list[Sample]]:
@@ -234,32 +232,32 @@ class Experiment:
     def counts(self, setting: Setting) -> dict[str, list[int]]:
         """How many training samples of each dataset every client of a setting holds."""
         tasks = [task for stage in setting.stages for task in stage.tasks]
-        found = {name: self._shares_of(task, setting) for task in tasks for name in task.datasets}
+        by_dataset = {
+            name: self._shares_of(task, setting) for task in tasks for name in task.datasets
+        }
         return {
             name: [sum(sample.dataset == name for sample in share) for share in shares]
-            for name, shares in found.items()
+            for name, shares in by_dataset.items()
         }
 
     def data(self, turn: Turn) -> Data:
         """A client's own training samples of its turn's task."""
-        if self.own:
-            return self.data_of(self._whole(turn.task))
-        return self.data_of(self.shares(turn.task)[turn.client])
-
-    def _whole(self, task: Task) -> list[Sample]:
-        """All training samples that this data folder has of a task's datasets."""
-        found: list[Sample] = []
-        for name in task.datasets:
-            if self.dataset(name).file(self.root, "train").is_file():
-                found += self.samples(name, "train")
-        if not found:
-            raise FcitError(f"{self.root}: has no training samples of {task.name}")
-        return found
+        if not self.own:
+            return self.data_of(self.shares(turn.task)[turn.client])
+        files = {name: self.dataset(name).file(self.root, "train") for name in turn.task.datasets}
+        samples = [
+            sample
+            for name, file in files.items()
+            if file.is_file()
+            for sample in self.samples(name, "train")
+        ]
+        if not samples:
+            raise FcitError(f"{self.root}: has no training samples of {turn.task.name}")
+        return self.data_of(samples)
 
     def data_of(self, samples: Sequence[Sample]) -> Data:
         """Samples with the paths of their images."""
-        paths = [datasets.image_path(self.root, sample, self.images) for sample in samples]
-        return Data(samples, paths)
+        return Data(samples, [self._image(sample) for sample in samples])
 
     def model_path(self) -> str:
         """The LMM's folder or hub id."""

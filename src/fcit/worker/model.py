@@ -1,4 +1,4 @@
-"""One process's work: a base model loaded once, that trains and answers for whoever asks."""
+"""The work of one process: a base model, loaded once, that trains clients and answers questions."""
 
 from __future__ import annotations
 
@@ -13,21 +13,13 @@ from fcit.recipe.config import Config
 from fcit.rounds.client import Data, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
 from fcit.seeds import torch_stream
-from fcit.types import (
-    Identity,
-    Job,
-    Score,
-    State,
-    Turn,
-    Update,
-    Weights,
-)
+from fcit.types import Identity, Job, Score, State, Turn, Update, Weights
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 
 
 class ModelWorker:
-    """One process with the base model loaded once, doing what the server or a client needs done."""
+    """Holds the base model of one process, and does what the server or a client needs done with it."""
 
     def __init__(
         self,
@@ -49,20 +41,18 @@ class ModelWorker:
         from fcit.models.device import choose
         from fcit.models.lmm import LMM
 
-        part = self.config.model
-        device, dtype = choose(part.device, part.dtype)
-        cache = cache_folder() / "features" if part.cache_features else None
-        path = self.experiment.model_path()
+        section = self.config.model
+        device, dtype = choose(section.device, section.dtype)
         return LMM(
-            path,
+            self.experiment.model_path(),
             device,
             dtype,
-            cache,
+            cache_folder() / "features" if section.cache_features else None,
             self.config.training.max_length,
-            quantize=part.quantize,
-            device_map=part.device_map,
-            template=part.template,
-            clip=self.config.model.identity,
+            quantize=section.quantize,
+            device_map=section.device_map,
+            template=section.template,
+            clip=section.identity,
         )
 
     @cached_property
@@ -90,7 +80,7 @@ class ModelWorker:
         return hide_token(identity, privacy, noise)
 
     def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
-        """One client's turn; what comes and goes has the form of the wire."""
+        """One client's turn; the job and the update are encoded for the wire."""
         turn, wire, seed = job.turn, self.config.federation.wire, self.config.seed
         job = replace(job, received=unpack_state(job.received, wire))
         update, memory = take_turn(
@@ -107,26 +97,26 @@ class ModelWorker:
         return pack_update(update, job.received, wire, noise), memory
 
     def place(self, state: State) -> None:
-        """Put a state in place, to answer with."""
+        """Load a state into the model, to answer with."""
         self.placed = state
         self.model.receive(state, self.method.scale)
         self.method.equip(self.model, state)
 
     def answer(self, data: Data) -> list[Answer]:
-        """Answers of the state in place."""
+        """Answers of the loaded state."""
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
         return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
     def score(self, client: int, dataset: str) -> Score:
-        """How the state in place does on a client's own test samples."""
-        samples, part = self.experiment.test_share(dataset, client), self.config.evaluation
-        texts: dict[int, str] = {}
-        for batch in chunks(samples, part.batch_size):
-            data = self.experiment.data_of([samples[i] for i in batch])
-            texts |= {i: one.text for i, one in zip(batch, self.answer(data), strict=True)}
+        """The score of the loaded state on a client's own test samples."""
+        samples, section = self.experiment.test_share(dataset, client), self.config.evaluation
         if not samples:
             return Score(client, dataset, 0.0, 0)
+        texts: dict[int, str] = {}
+        for batch in chunks(samples, section.batch_size):
+            answers = self.answer(self.experiment.data_of([samples[i] for i in batch]))
+            texts |= {i: answer.text for i, answer in zip(batch, answers, strict=True)}
         said = [texts[i] for i in range(len(samples))]
-        found = self.experiment.dataset(dataset).score(said, samples, part.scoring)
-        return Score(client, dataset, sum(found.each), len(samples))
+        score = self.experiment.dataset(dataset).score(said, samples, section.scoring)
+        return Score(client, dataset, sum(score.each), len(samples))

@@ -18,7 +18,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample, Weights
 from fcit.use.export import cards
-from fcit.weights import parted, save
+from fcit.weights import save, split_projector
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -155,7 +155,7 @@ def _parts(run: Run) -> dict[str, Part]:
     shared = run.state.projector
     for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
         weights = run.state.adapters[name]
-        block, own = parted(weights)
+        block, own = split_projector(weights)
         found[name] = Part(block, own or shared, bool(own))
     return found
 

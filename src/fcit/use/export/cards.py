@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fcit.runs.api import Run
-from fcit.weights import parted
+from fcit.weights import split_projector
 
 SQUARE = """\
 
@@ -64,7 +64,7 @@ def subspace(run: Run, name: str) -> str:
     """The card of one PEFT adapter."""
     trained = ", ".join(run.trained_by.get(name, ()))
     code = _code(run, load=BASE + 'model = PeftModel.from_pretrained(base, ".")\n', imports=PEFT)
-    whole = run.state.projector is not None or bool(parted(run.state.adapters[name])[1])
+    whole = run.state.projector is not None or bool(split_projector(run.state.adapters[name])[1])
     also = ", and the projector the run trained" if whole else ""
     return (
         _head(run, f"Subspace {name}", "peft")
