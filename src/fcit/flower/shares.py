@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from fcit.benchmark import datasets
+from fcit.benchmark.datasets import Split
 from fcit.recipe.config import Config
 from fcit.types import Sample
 from fcit.watch import Watch
@@ -26,26 +27,32 @@ def split(config: Config, folders: list[Path], watch: Watch) -> None:
     )
     with watch.bar("clients' data", len(folders)) as step:
         for client, folder in enumerate(folders):
-            held: dict[str, list[Sample]] = {}
+            samples_of: dict[str, list[Sample]] = {}
             for task in tasks:
                 share = experiment.shares(task)[client]
                 for name in task.datasets:
-                    held[name] = [sample for sample in share if sample.dataset == name]
-            for name, samples in held.items():
-                _images(folder, samples, experiment)
-                if samples:
-                    experiment.dataset(name).write(folder, "train", samples)
+                    samples_of[name] = [sample for sample in share if sample.dataset == name]
+            for name, samples in samples_of.items():
+                _write(folder, name, "train", samples, experiment)
             for name in experiment.setting.datasets if config.evaluation.where == "clients" else ():
                 samples = experiment.test_share(name, client)
-                _images(folder, samples, experiment)
-                if samples:
-                    experiment.dataset(name).write(folder, "test", samples)
+                _write(folder, name, "test", samples, experiment)
             step(client + 1)
 
 
-def _images(folder: Path, samples: list[Sample], experiment: Experiment) -> None:
+def _write(
+    folder: Path, name: str, split: Split, samples: list[Sample], experiment: Experiment
+) -> None:
+    """Write samples and their images into a data folder, and what `dataset.toml` says of the dataset."""
+    if not samples:
+        return
     for sample in samples:
         copy = folder / "datasets" / sample.image
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(datasets.image_path(experiment.root, sample, experiment.images), copy)
+    dataset = experiment.dataset(name)
+    dataset.write(folder, split, samples)
+    told = dataset.file(experiment.root, split).with_name("dataset.toml")
+    if told.is_file():
+        shutil.copyfile(told, dataset.file(folder, split).with_name(told.name))
