@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 from fcit.types import FcitError
@@ -73,42 +74,66 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _read(path: Path, what: str = "file") -> str:
+@contextmanager
+def reading(path: Path, what: str = "file") -> Iterator[None]:
+    """Raises FcitError naming the file where it cannot be read or is not valid JSON or TOML."""
     try:
-        return path.read_text(encoding="utf-8")
+        yield
     except FileNotFoundError:
         raise FcitError(f"{path}: no such {what}") from None
+    except RecursionError:
+        raise FcitError(f"{path}: not valid JSON: too deeply nested") from None
+    except json.JSONDecodeError as error:
+        raise FcitError(f"{path}: not valid JSON: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise FcitError(f"{path}: not valid TOML: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FcitError(f"{path}: cannot be read: {error}") from None
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises FcitError naming the file, and the line where it is not valid."""
-    try:
-        return json.loads(_read(path))
-    except RecursionError:
-        raise FcitError(f"{path}: not valid JSON: too deeply nested") from None
-    except json.JSONDecodeError as error:
-        raise FcitError(f"{path}: not valid JSON: {error}") from None
+    with reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, each with the number of its line; blank lines are skipped.
+
+    Raises FcitError naming the file and line at fault.
+    """
+    with reading(path), path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
+            except RecursionError:
+                raise FcitError(
+                    f"{path}, line {number}: not valid JSON: too deeply nested"
+                ) from None
+            if not isinstance(value, dict):
+                raise FcitError(f"{path}, line {number}: must be an object, not {kind(value)}")
+            yield number, value
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read JSON lines. Raises FcitError naming the file and the line at fault."""
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_read(path).split("\n"), 1):
-        try:
-            rows += [json.loads(line)] if line else []
-        except json.JSONDecodeError as error:
-            raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
-    return rows
+    return [row for _, row in json_lines(path)]
+
+
+def kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
+    return "nothing" if value is None else kinds.get(type(value), "a number")
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file. Raises FcitError naming the file, and `what` it should be where it is missing."""
-    try:
-        return tomllib.loads(_read(path, what))
-    except tomllib.TOMLDecodeError as error:
-        raise FcitError(f"{path}: not valid TOML: {error}") from None
+    with reading(path, what):
+        return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
 def sweep_aside(folder: Path) -> None:
@@ -134,12 +159,17 @@ def find_class(
     if name not in known:
         raise FcitError(f"{key}: there is no {name!r}; choose from {', '.join(known)}")
     module = importlib.import_module(f"{package}.{name}")
-    own = [
+    own = subclasses(module, base)
+    assert len(own) == 1, f"{module.__name__} must define exactly one {base.__name__}"
+    return own[0]
+
+
+def subclasses(module: ModuleType, base: type[T]) -> list[type[T]]:
+    """The subclasses of `base` that a module defines itself."""
+    return [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
         and issubclass(value, base)
         and value.__module__ == module.__name__
     ]
-    assert len(own) == 1, f"{module.__name__} must define exactly one {base.__name__}"
-    return own[0]

@@ -45,7 +45,7 @@ def test_folders_that_are_no_runs_are_named(build: Build, tmp_path: Path) -> Non
         ("matrix.json", '{"setting": "x"}', r"matrix\.json: the field 'method' is missing"),
         ("config.toml", "a = = 1", r"config\.toml: not valid TOML"),
         ("log.jsonl", '{"stage": 1}\n', r"log\.jsonl, line 1: the field 'round' is missing"),
-        ("log.jsonl", "[1]\n", r"log\.jsonl, line 1: must be a JSON object"),
+        ("log.jsonl", "[1]\n", r"log\.jsonl, line 1: must be an object, not a list"),
         ("partition.json", "[]", r"partition\.json: must be a JSON object"),
         ("state/state.json", "{", r"state\.json: not valid JSON"),
         ("state/identity.safetensors", "x", r"identity\.safetensors: not a file of identity"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from fcit.benchmark import datasets, records
 from fcit.benchmark.datasets import DATASETS, NO_RULES
 from fcit.benchmark.rules import Mode, Rule
+from fcit.files import json_lines
 from fcit.types import FcitError, Sample
 
 
@@ -68,7 +69,7 @@ def score(
 def _predictions(path: Path) -> list[tuple[str, str]]:
     """Question ids, as text, and answers, in file order."""
     predictions: list[tuple[str, str]] = []
-    for number, row in records.json_lines(path):
+    for number, row in json_lines(path):
         try:
             if "question_id" not in row:
                 raise records.RecordError("question_id: is missing")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TextIO, TypeVar
 
-from fcit.files import read_json
+from fcit.files import kind, read_json
 from fcit.types import FcitError, Sample
 
 T = TypeVar("T")
@@ -126,31 +126,6 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
         raise FcitError(f"{path}: holds no records")
 
 
-def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, each with the number of its line; blank lines are skipped.
-
-    Raises FcitError naming the file and line at fault.
-    """
-    number = 0
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                value = json.loads(line)
-                if not isinstance(value, dict):
-                    raise FcitError(f"{path}, line {number}: must be an object, not {kind(value)}")
-                yield number, value
-    except FileNotFoundError:
-        raise FcitError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcitError(f"{path}: cannot be read: {error}") from None
-    except RecursionError:
-        raise FcitError(f"{path}, line {number}: not valid JSON: too deeply nested") from None
-    except json.JSONDecodeError as error:
-        raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
-
-
 def _decoded(file: TextIO, chunk: int) -> Iterator[Any]:
     """The values of a JSON list; ValueError where the text is not one."""
     decoder = json.JSONDecoder()
@@ -191,12 +166,6 @@ def _gap(text: str, at: int) -> int:
 
 
 _WHITE = re.compile(r"[ \t\n\r]+")
-
-
-def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
-    return "nothing" if value is None else kinds.get(type(value), "a number")
 
 
 def text(record: dict[str, Any], key: str, where: str = "") -> str:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fcit.benchmark import datasets, records
 from fcit.benchmark.check import Progress, content
 from fcit.benchmark.datasets import DATASETS
-from fcit.files import folder_aside
+from fcit.files import folder_aside, json_lines, reading
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError, Sample
 
@@ -53,7 +53,7 @@ def read(table: Path, form: Form) -> list[TableRow]:
     text. Raises FcitError naming the row and column at fault.
     """
     rows: list[TableRow] = []
-    for number, fields in _csv(table) if form == "csv" else records.json_lines(table):
+    for number, fields in _csv(table) if form == "csv" else json_lines(table):
         where = f"{table}, {'row' if form == 'csv' else 'line'} {number}"
         try:
             image = records.image(fields.get("image"), "the folder of images")
@@ -174,7 +174,7 @@ def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     header: list[str] = []
     try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
+        with reading(table), table.open(encoding="utf-8-sig", newline="") as file:
             for number, cells in enumerate(csv.reader(file, strict=True), 1):
                 if header and cells:
                     if len(cells) != len(header):
@@ -185,10 +185,6 @@ def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     yield number, dict(zip(header, cells, strict=True))
                 elif cells:
                     header = _header(f"{table}, row {number}", cells)
-    except FileNotFoundError:
-        raise FcitError(f"{table}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcitError(f"{table}: cannot be read: {error}") from None
     except csv.Error as error:
         raise FcitError(f"{table}, row {number + 1}: not valid CSV: {error}") from None
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from fcit.files import read_json, read_lines
+from fcit.files import json_lines, read_json
 from fcit.methods import TokenRouted, find
 from fcit.recipe import config as configs
 from fcit.types import Fault, FcitError
@@ -253,7 +253,7 @@ def _tokens(state: Path, method: TokenRouted | None) -> list[list[float]]:
 
 
 def _rows(kind: type[T], file: Path) -> Iterator[T]:
-    for number, row in enumerate(read_lines(file), 1):
+    for number, row in json_lines(file):
         yield _parse(kind, row, f"{file}, line {number}")
 
 

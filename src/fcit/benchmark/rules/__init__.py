@@ -11,7 +11,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
-from fcit.files import find_class, modules
+from fcit.files import find_class, modules, subclasses
 from fcit.types import FcitError
 
 __all__ = ["Accuracy", "Mode", "Rule", "find", "load", "names"]
@@ -47,11 +47,7 @@ def _load(path: Path, place: str) -> Rule:
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        kinds = [
-            value
-            for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == name
-        ]
+        kinds = subclasses(module, Rule)
         if len(kinds) != 1:
             raise FcitError(f"must define one subclass of Rule, not {len(kinds)}")
         if kinds[0].right is Rule.right and kinds[0].score is Rule.score:
