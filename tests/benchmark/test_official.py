@@ -188,7 +188,7 @@ def test_all_that_is_missing_is_told_in_one_line_before_anything_starts(root: Pa
     table["data"]["images"] = [str(root / "gone")]
     with pytest.raises(FcitError, match=r"data\.images: no such folder: .*gone"):
         Experiment(validate(table)).prepare(Silent())
-    with pytest.raises(FcitError, match="set root too"):
+    with pytest.raises(FcitError, match="set data.root too"):
         validate({"data": {"images": ["x"]}})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fcit.benchmark.datasets import DATASETS
-from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, Spelled, own, setting
+from fcit.benchmark.settings import GROUPS, SETTINGS, TASK_ORDER, StageSpec, own, setting
 from fcit.types import FcitError
 
 
@@ -95,9 +95,9 @@ def test_what_does_not_fit_is_refused(arguments, said):
 def test_a_setting_of_ones_own_has_any_tasks_slots_arrivals_and_revisits():
     tasks = {"scans": ["My-Scans"], "lab": ["My-Sheets", "DVQA"]}
     stages = [
-        Spelled(("scans",), 3, (0, 1)),
-        Spelled(("lab", "Chart"), 0, (3, 2)),
-        Spelled(("scans", "DVQA")),
+        StageSpec(("scans",), 3, (0, 1)),
+        StageSpec(("lab", "Chart"), 0, (3, 2)),
+        StageSpec(("scans", "DVQA")),
     ]
     found = own("clinic", tasks, stages, clients=4, per_round=2, rounds=5)
     assert [[task.datasets for task in stage.tasks] for stage in found.stages] == [
@@ -117,17 +117,17 @@ def test_a_setting_of_ones_own_has_any_tasks_slots_arrivals_and_revisits():
 @pytest.mark.parametrize(
     ("tasks", "stage", "said"),
     [
-        ({}, Spelled(("Plants",)), "stage 2: no task 'Plants'; name it in"),
-        ({"a": ["A"]}, Spelled(("b",)), r"stage 2: no task 'b'; \[setting.tasks\] has a"),
-        ({"a": []}, Spelled(("a",)), "setting.tasks: a must name"),
-        ({"a": ["A", "A"]}, Spelled(("a",)), "setting.tasks: a must name"),
-        ({"a": ["a/b"]}, Spelled(("a",)), "must be that of a folder"),
-        ({}, Spelled(("DVQA", "DVQA")), "stage 2: 2 slots, but federation.per_round = 3"),
-        ({}, Spelled(("DVQA",), 0, (0, 1, 9)), "stage 2: client 9, but federation.clients = 5"),
-        ({}, Spelled(("DVQA",), 0, (0, 1)), "stage 2: 2 clients of 2 named"),
-        ({}, Spelled(("DVQA",), 0, (0, 1, 1)), "stage 2: 2 clients of 3 named"),
+        ({}, StageSpec(("Plants",)), "stage 2: no task 'Plants'; name it in"),
+        ({"a": ["A"]}, StageSpec(("b",)), r"stage 2: no task 'b'; \[setting.tasks\] has a"),
+        ({"a": []}, StageSpec(("a",)), "setting.tasks: a must name"),
+        ({"a": ["A", "A"]}, StageSpec(("a",)), "setting.tasks: a must name"),
+        ({"a": ["a/b"]}, StageSpec(("a",)), "must be that of a folder"),
+        ({}, StageSpec(("DVQA", "DVQA")), "stage 2: 2 slots, but federation.per_round = 3"),
+        ({}, StageSpec(("DVQA",), 0, (0, 1, 9)), "stage 2: client 9, but federation.clients = 5"),
+        ({}, StageSpec(("DVQA",), 0, (0, 1)), "stage 2: 2 clients of 2 named"),
+        ({}, StageSpec(("DVQA",), 0, (0, 1, 1)), "stage 2: 2 clients of 3 named"),
     ],
 )
 def test_what_does_not_fit_in_a_setting_of_ones_own_is_refused(tasks, stage, said):
     with pytest.raises(FcitError, match=said):
-        own("mine", tasks, [Spelled(("IconQA",)), stage], clients=5, per_round=3)
+        own("mine", tasks, [StageSpec(("IconQA",)), stage], clients=5, per_round=3)

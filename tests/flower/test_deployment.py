@@ -25,6 +25,7 @@ from test_agree import config as short
 from typer.testing import CliRunner
 
 import fcit
+from fcit.benchmark import datasets
 from fcit.cli import app
 from fcit.files import read_json, read_lines
 from fcit.flower.shares import split
@@ -113,6 +114,27 @@ def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table:
             if path.is_file()
         }
         assert images == held
+
+
+def test_a_clients_folder_has_what_the_data_folder_says_of_a_dataset(
+    suite: Path, table: dict, tmp_path: Path
+) -> None:
+    root, folder = tmp_path / "data", tmp_path / "client-0"
+    (root / "instructions" / "Mine").mkdir(parents=True)
+    (root / "datasets").symlink_to(suite / "datasets")
+    for split_name in ("train", "test"):
+        samples = datasets.read(suite, "DVQA", split_name)
+        datasets.find("Mine").write(root, split_name, samples[:4])
+    told = root / "instructions" / "Mine" / "dataset.toml"
+    (told.parent / "train.json").rename(told.parent / "taught.json")
+    told.write_text('train = "taught.json"\nrule = "containment"\n')
+    changed = to_table(federation(table))
+    changed["data"] = {"root": str(root)}
+    changed["setting"]["order"] = ["Mine"]
+    changed["federation"] |= {"clients": 1, "per_round": 1}
+    split(validate(changed), [folder], Silent())
+    assert datasets.find("Mine", folder) == datasets.find("Mine", root)
+    assert len(datasets.read(folder, "Mine", "train")) == 4
 
 
 def test_where_clients_score_each_gets_its_own_test_samples_too(
