@@ -1,4 +1,4 @@
-"""The few values that travel through fcit, and the one error a person can cause."""
+"""The values that rooms exchange, and FcitError, the error that users can cause."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ SHARED_PROJECTOR = "projector"
 
 
 Parts = Mapping[str, Mapping[str, "Tensor"]]
-"""Named Weights to be read, which may lie in a file until they are."""
+"""Named Weights to read; they may be in a file until they are used."""
 
 
 class FcitError(Exception):
-    """Something a person caused and can mend; the message names what and how."""
+    """An error that the user can fix; the message says what is wrong and what to do."""
 
 
 def first_line(error: BaseException) -> str:
@@ -79,19 +79,18 @@ def readable(fault: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, one instruction, and what a right answer looks like.
-
-    `image` is a path relative to the data folder's `datasets/`. `prompt` is the first human turn with
-    its format line, without the image placeholder. `answers` holds one answer (several references for
-    a caption). `more` holds later (human, assistant) turns of a multi-turn training record.
-    """
+    """One image, one instruction, and its answer."""
 
     id: str
     dataset: str
     image: str
+    """Path relative to the data folder's `datasets/`."""
     prompt: str
+    """The first human turn with its format line, without the image placeholder."""
     answers: tuple[str, ...]
+    """One answer, or several references for a caption."""
     more: tuple[tuple[str, str], ...] = ()
+    """Later (human, assistant) turns of a training record."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Stage:
-    """The tasks a stage's clients learn: one task (homogeneous), or one per slot of a round.
-
-    `rounds` 0: as many as the setting says. `clients`: who may be sampled; none named: all.
-    """
+    """What a stage's clients learn."""
 
     tasks: tuple[Task, ...]
+    """One task (homogeneous), or one per slot of a round."""
     rounds: int = 0
+    """0: as many as the setting says."""
     clients: tuple[int, ...] = ()
+    """The clients that may be sampled; empty: all."""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -121,7 +120,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Setting:
-    """Stages, and how many clients meet them for how long."""
+    """The stages of a run, and its numbers of clients, rounds and local epochs."""
 
     name: str
     stages: tuple[Stage, ...]
@@ -133,7 +132,7 @@ class Setting:
     @property
     def datasets(self) -> tuple[str, ...]:
         """All datasets of the setting, in order of first appearance."""
-        return tuple(dict.fromkeys(name for stage in self.stages for name in stage.datasets))
+        return self.seen(len(self.stages) - 1)
 
     def rounds_of(self, stage: Stage) -> int:
         """How many rounds a stage has."""
@@ -144,41 +143,39 @@ class Setting:
         return stage.clients or tuple(range(self.clients))
 
     def holders(self, dataset: str) -> tuple[int, ...]:
-        """The clients that may ever learn a dataset, ascending: its samples are dealt to them."""
+        """The clients that may ever learn a dataset, ascending: its samples are split among them."""
         pools = [self.pool(stage) for stage in self.stages if dataset in stage.datasets]
         return tuple(sorted({client for pool in pools for client in pool}))
 
     def seen(self, stage: int) -> tuple[str, ...]:
         """The datasets that any client has trained on once `stage` (from 0) has ended."""
-        return tuple(
-            dict.fromkeys(name for part in self.stages[: stage + 1] for name in part.datasets)
-        )
+        stages = self.stages[: stage + 1]
+        return tuple(dict.fromkeys(name for each in stages for name in each.datasets))
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Who trains on what, and when: one client's place in one round (all counted from 0); `last` in
-    the last round of a stage."""
+    """One client's work in one round; client, stage and round count from 0."""
 
     client: int
     task: Task
     stage: int
     round: int
     last: bool = False
+    """Whether it is the last round of its stage."""
 
 
 @dataclass(frozen=True)
 class State:
-    """All the server remembers between rounds; saved, it is the checkpoint.
-
-    `adapters` are LoRA blocks by subspace name; `extras` is everything else by name: the projector,
-    identity tokens, a method's own tensors. `optimizer` belongs to the federated optimizer alone
-    (momenta, control variates); what of it a client needs is sent in the same field.
-    """
+    """All the server remembers between rounds; saved, it is the checkpoint."""
 
     adapters: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    """LoRA blocks by subspace name."""
     extras: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    """Everything else by name: the projector, identity tokens, a method's own tensors."""
     optimizer: dict[str, Weights] = field(default_factory=dict[str, Weights])
+    """Only for the federated optimizer: momenta, control variates. Clients get their part of it in the
+    same field."""
 
     @property
     def projector(self) -> Weights | None:
@@ -197,27 +194,27 @@ class Job:
 
 @dataclass(frozen=True)
 class Update:
-    """What a client sends back; `samples` weighs it in the average; `optimizer` is for the federated
-    optimizer alone. `memory`: what the engine is to keep for the client from here on, once the update
-    is accepted (None: what it has)."""
+    """What a client sends back."""
 
     client: int
     samples: int
+    """Its weight in the average."""
     adapters: Parts
     extras: Parts
     metrics: Mapping[str, float]
     optimizer: Parts = field(default_factory=dict[str, Weights])
+    """Only for the federated optimizer."""
     memory: Weights | None = None
+    """The client's new memory, which the engine keeps once the update is accepted (None: unchanged)."""
 
 
 LINE = 200
-"""How many characters of others' words go to logs and screens."""
+"""Maximum length of a client's message in logs and on screens."""
 
 
-def one_line(said: str) -> str:
-    """Others' words as one line of printable characters, LINE at most, the middle of a longer one left
-    out."""
-    plain = "".join(one if one.isprintable() else " " for one in said)
+def one_line(text: str) -> str:
+    """A text as one line of printable characters; if it is longer than LINE, the middle is left out."""
+    plain = "".join(letter if letter.isprintable() else " " for letter in text)
     plain = " ".join(plain.split())
     if len(plain) <= LINE:
         return plain
@@ -227,16 +224,14 @@ def one_line(said: str) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """What went wrong with one client in one round, in one word and in one line.
-
-    Engines say "crash", "timeout" (past the deadline), "garbled" (cannot be decoded), "duplicate" or
-    "late"; the server adds what `acceptance` finds wrong with a reply. `detail` may be a client's own
-    words, and goes to logs and screens: it is made `one_line`.
-    """
+    """What went wrong with one client in one round."""
 
     client: int
     kind: str
+    """One word: "crash", "timeout" (past the deadline), "garbled" (cannot be decoded), "duplicate",
+    "late", or what `acceptance` says."""
     detail: str
+    """One line; it may be the client's own words."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "detail", one_line(self.detail))
@@ -244,8 +239,8 @@ class Fault:
 
 @dataclass(frozen=True)
 class Score:
-    """What a client says of its own test samples of a dataset: the sum of their scores (each 0 to 100),
-    and how many they are."""
+    """A client's result on its own test samples of a dataset: the sum of their scores (each 0 to 100),
+    and their number."""
 
     client: int
     dataset: str

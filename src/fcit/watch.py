@@ -1,4 +1,4 @@
-"""Whoever wants to know how long work goes on: nobody, or a person at a terminal."""
+"""Progress: messages and bars on a terminal, or nothing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Protocol
 
 
 class Watch(Protocol):
-    """Told one line of news at a time, and the steps of anything long."""
+    """Shows messages and progress."""
 
     def say(self, text: str) -> None:
-        """One line of news."""
+        """Show a message of one line."""
         ...
 
     def bar(self, label: str, total: int) -> AbstractContextManager[Callable[[float], None]]:
-        """While it is open: a function to call with the number of steps that are done."""
+        """A context that gives a function to call with the number of steps done so far."""
         ...
 
 
 class Silent:
-    """Watches nothing."""
+    """Shows nothing."""
 
     def say(self, text: str) -> None:
         """Say nothing."""
@@ -32,7 +32,7 @@ class Silent:
 
 
 class Terminal:
-    """Progress bars and news on standard error, so that standard output holds results alone."""
+    """Shows messages and progress bars on standard error; standard output is for results."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -56,17 +56,17 @@ class Terminal:
         )
 
     def say(self, text: str) -> None:
-        """Print one line of news."""
+        """Print a message."""
         self.progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
-        """Draw a bar; bars opened inside one another stand together and are drawn once they end."""
+        """Draw a bar. Bars opened inside one another are removed together when the last one ends."""
         task = self.progress.add_task(label, total=total)
         self.open += 1
 
         def step(done: float) -> None:
-            self.progress.start()  # at the first step: what fails before it fails in one line
+            self.progress.start()  # at the first step, so that earlier errors print one clean line
             self.progress.update(task, completed=done)
 
         try:

@@ -82,14 +82,14 @@ class Config:
         if not self.privacy.on:
             return
         method, federation = self.method, self.federation
-        for wrong, why in (
+        for excluded, why in (
             (not method.federated, f"{method.name} has no clients"),
             (method.sends_statistics, f"{method.name}'s clients send more than what they trained"),
             (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
             (federation.robust != "mean", "federation.robust is not a mean"),
             (federation.average == "product", "federation.average = product is not a mean"),
         ):
-            if wrong:
+            if excluded:
                 raise FcitError(f"privacy: {why}, which clipping and noise would not cover")
         if federation.outlier_factor:
             raise FcitError(

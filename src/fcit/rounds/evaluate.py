@@ -112,11 +112,11 @@ def adapters_by_dataset(
     A dataset that no client has trained on is not among the keys.
     """
     datasets = {task.name: task.datasets for task in tasks}
-    found: dict[str, set[str]] = {}
+    adapters: dict[str, set[str]] = {}
     for adapter, names in trainers.items():
         for dataset in (dataset for name in names for dataset in datasets[name]):
-            found.setdefault(dataset, set()).add(adapter)
-    return found
+            adapters.setdefault(dataset, set()).add(adapter)
+    return adapters
 
 
 def winner(activation: Mapping[str, float]) -> str:

@@ -1,4 +1,4 @@
-"""A recipe's `[federation]` section: who takes part, and how their updates become one."""
+"""A recipe's `[federation]` section: the clients, and how their updates are aggregated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where what can be made again is kept, and which version of the mini suite this is."""
+"""The cache folder, and the version of the mini suite."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fcit import suite
 
 
 def cache_folder() -> Path:
-    """Where fcit keeps what can be made again: $FCIT_CACHE, or `fcit` in the user's cache folder."""
+    """The cache folder: $FCIT_CACHE, or `fcit` in the user's cache folder."""
     if os.environ.get("FCIT_CACHE"):
         return Path(os.environ["FCIT_CACHE"]).expanduser()
     if sys.platform == "darwin":
@@ -20,8 +20,7 @@ def cache_folder() -> Path:
 
 
 def made_by() -> str:
-    """A digest of the mini suite's generators and of what they draw with: another version of them never
-    reads what an old one made."""
+    """A digest of the mini suite's generators and of `seeds`: no version reads another's suite."""
     digest = hashlib.sha256()
     room = Path(suite.__file__).parent
     for file in [*sorted(room.glob("*.py")), room.parent / "seeds.py"]:

@@ -25,9 +25,9 @@ from fcit.worker.cache import cache_folder, made_by
 
 
 class Experiment:
-    """What a configuration stands for, built on first use; no model is loaded here.
+    """The data, plan and method of a configuration, built on first use. No model is loaded here.
 
-    own: a client's own data folder, all of which it trains on, in place of its share of the recipe's.
+    own: a client's own data folder; it trains on all of it, instead of on its share of the recipe's data.
     images, rules: its folders of images, and its files of scoring rules by dataset.
     """
 
