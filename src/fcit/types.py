@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     table of these by layer path, or a function (layer path, input [batch, seq, in]) -> [batch, K] or
     [batch, seq, K]."""
 else:
+    Tensor = object
     Weights = dict
     Gate = object
 

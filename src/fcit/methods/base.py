@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,15 +22,13 @@ from fcit.types import (
     Setting,
     Stage,
     State,
+    Tensor,
     Turn,
     Update,
     Weights,
     check_fields,
 )
 from fcit.weights import mean
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeast1 = Annotated[int, Field(ge=1)]
@@ -199,10 +197,10 @@ class Method:
         return "0"
 
     def send(self, state: State, turn: Turn) -> State:
-        """What this client may see: the adapter it trains, and the shared projector."""
+        """What this client may see: the adapter it trains, and `trained_extras`."""
         name = self.adapter(state, turn)
-        shared = {SHARED_PROJECTOR} & state.extras.keys()
-        return State({name: state.adapters[name]}, {key: state.extras[key] for key in shared})
+        extras = {key: state.extras[key] for key in self.trained_extras if key in state.extras}
+        return State({name: state.adapters[name]}, extras)
 
     def trains(self, received: State) -> list[str]:
         """Which of the received adapters learn; the others stay frozen."""
@@ -239,8 +237,13 @@ class Method:
     def report(
         self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
     ) -> tuple[dict[str, Weights], Weights]:
-        """After training: named extras to send beside the weights, and the client's new memory."""
-        return {}, memory
+        """After training: named extras to send beside the weights, and the client's new memory. Here:
+        the extras that `equip` made parameters of (the shared projector is always sent)."""
+        return {
+            name: {key: model.extra[name][plain(key)].detach().cpu().clone() for key in weights}
+            for name, weights in received.extras.items()
+            if name in model.extra
+        }, memory
 
     # -- answers -----------------------------------------------------------------------------------
 
@@ -269,6 +272,24 @@ class Method:
 def with_projector(block: Weights, projector: Weights) -> Weights:
     """An adapter with a projector of its own."""
     return block | {PROJECTOR + name: value for name, value in projector.items()}
+
+
+def parameters(model: Model, received: State, name: str) -> dict[str, Tensor]:
+    """A received extra as parameters of the model, for `equip`: they train with the adapters, and
+    `report` sends them back."""
+    from torch.nn import Parameter, ParameterDict
+
+    weights = {
+        key: Parameter(value.to(model.device, copy=True))
+        for key, value in sorted(received.extras[name].items())
+    }
+    model.extra[name] = ParameterDict({plain(key): value for key, value in weights.items()})
+    return dict(weights)
+
+
+def plain(key: str) -> str:
+    """A tensor's name as the name of a parameter, which may contain no dots."""
+    return key.replace(".", "/")
 
 
 def newest(state: State) -> str:

@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fcit.methods.base import AtLeast0, AtLeast1, Method
 from fcit.methods.model import Model
-from fcit.types import Stage, State, Turn, Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.types import Stage, State, Tensor, Turn, Weights
 
 FISHER, CENTRE = "fisher", "fisher-centre"
 MEASURE, MEASURED = "fisher-wanted", "fisher-measured"

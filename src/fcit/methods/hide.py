@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from fcit.methods.base import Above0, Router, TokenKind, newest
 from fcit.methods.model import Model
 from fcit.methods.tokens import TokenRouted
-from fcit.types import Identity, Stage, State
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.types import Identity, Stage, State, Tensor
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,14 @@ prompts whose keys are most like them, and these stand before the image.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from fcit.methods.base import AtLeast0, AtLeast1, Method
+from fcit.methods.base import AtLeast0, AtLeast1, Method, parameters
 from fcit.methods.model import Model
 from fcit.seeds import torch_stream
-from fcit.types import SHARED_PROJECTOR, FcitError, Stage, State, Turn, Weights
+from fcit.types import SHARED_PROJECTOR, FcitError, Stage, State, Tensor, Turn, Weights
 from fcit.weights import cosine, factors
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 POOL = "pool"
 START = 0.02
@@ -76,31 +72,19 @@ class L2p(Method):
 
     def equip(self, model: Model, received: State) -> None:
         """The pool becomes parameters of the model, and its chosen prompts the model's prompts."""
-        from torch.nn import Parameter, ParameterDict
-
         if POOL not in received.extras:  # the base model, before any training
             return
-        pool = {
-            name: Parameter(value.to(model.device, copy=True))
-            for name, value in sorted(received.extras[POOL].items())
-        }
+        pool = parameters(model, received, POOL)
 
         def prompts(embeds: Tensor) -> Tensor:
             return pick(pool["prompt"], choice(query(embeds), pool["key"], self.top_k))
 
-        model.extra[POOL], model.prompts = ParameterDict(pool), prompts
+        model.prompts = prompts
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """lambda sum over the chosen keys of (1 - cos(query, key)), the mean over samples."""
         keys = model.extra[POOL]["key"]
         return self.pull_weight * distance(query(model.base_embeds(batch)), keys, self.top_k)
-
-    def report(
-        self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
-    ) -> tuple[dict[str, Weights], Weights]:
-        trained = model.extra[POOL]
-        pool = {name: trained[name].detach().cpu().clone() for name in received.extras[POOL]}
-        return {POOL: pool}, memory
 
 
 def query(embeds: Tensor) -> Tensor:

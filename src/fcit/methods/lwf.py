@@ -7,14 +7,11 @@ data is kept, only the old adapter.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fcit.methods.base import Above0, AtLeast0, Method
 from fcit.methods.model import Model
-from fcit.types import Stage, State, Turn, Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.types import Stage, State, Tensor, Turn, Weights
 
 TEACHER = "teacher"
 OLD_PROJECTOR = "teacher-projector"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from fcit.types import Gate, Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.types import Gate, Tensor, Weights
 
 
 class Model(Protocol):

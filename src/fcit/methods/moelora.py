@@ -7,18 +7,15 @@ sum weighted by the router's softmax), and one set of experts and routers goes o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-from fcit.methods.base import AtLeast1, Method, Query
+from fcit.methods.base import AtLeast1, Method, Query, parameters
 from fcit.methods.model import Model
 from fcit.seeds import torch_stream
-from fcit.types import SHARED_PROJECTOR, Stage, State, Turn, Weights
+from fcit.types import SHARED_PROJECTOR, Stage, State, Tensor, Turn, Weights
 from fcit.weights import factors, redrawn
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ROUTER = "router"
 
@@ -54,39 +51,22 @@ class Moelora(Method):
 
     def send(self, state: State, turn: Turn) -> State:
         """All experts, the routers, and the shared projector."""
-        extras = {
-            key: state.extras[key] for key in (ROUTER, SHARED_PROJECTOR) if key in state.extras
-        }
-        return State(dict(state.adapters), extras)
+        return replace(super().send(state, turn), adapters=dict(state.adapters))
 
     def equip(self, model: Model, received: State) -> None:
         """The routers become parameters of the model, and their softmax its gate."""
-        from torch.nn import Parameter, ParameterDict
-
         if ROUTER not in received.extras:  # the base model, before any training
             return
-        router = {
-            _plain(path): Parameter(weight.to(model.device, copy=True))
-            for path, weight in sorted(received.extras[ROUTER].items())
-        }
+        router = parameters(model, received, ROUTER)
 
         def gate(layer: str, x: Tensor) -> Tensor:
-            return shares(x, router[_plain(layer)])
+            return shares(x, router[layer])
 
-        model.extra[ROUTER], model.gate = ParameterDict(router), gate
+        model.gate = gate
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
         """Nothing: the routers decide in the model, token by token."""
         return {}
-
-    def report(
-        self, model: Model, received: State, memory: Weights, batches: Iterable[Any]
-    ) -> tuple[dict[str, Weights], Weights]:
-        trained: Mapping[str, Tensor] = model.extra[ROUTER]
-        router = {
-            path: trained[_plain(path)].detach().cpu().clone() for path in received.extras[ROUTER]
-        }
-        return {ROUTER: router}, memory
 
 
 def shares(x: Tensor, router: Tensor) -> Tensor:
@@ -95,8 +75,3 @@ def shares(x: Tensor, router: Tensor) -> Tensor:
     from torch.nn.functional import linear
 
     return linear(x.to(router.dtype), router).softmax(dim=-1)
-
-
-def _plain(path: str) -> str:
-    """A layer's path as the name of a parameter, which may hold no dots."""
-    return path.replace(".", "/")

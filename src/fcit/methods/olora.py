@@ -7,16 +7,13 @@ frozen; all of them are summed, in training and in answering.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fcit.methods.base import AtLeast0, Method, newest
 from fcit.methods.model import Model
 from fcit.seeds import torch_stream
-from fcit.types import Stage, State, Turn, Weights
+from fcit.types import Stage, State, Tensor, Turn, Weights
 from fcit.weights import factors, redrawn
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from fcit.methods.base import Method, Query, TokenKind
-from fcit.types import Identity, Stage, State, Turn, Weights
+from fcit.types import Identity, Stage, State, Tensor, Turn, Weights
 from fcit.weights import cosine
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MEMBERS = "members"
 
