@@ -1,4 +1,4 @@
-"""The README.md of every exported folder: what it is, what made it, and how to load it."""
+"""The README.md of every exported folder: what it contains, which run made it, how to load it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcit.weights import split_projector
 
 SQUARE = """\
 
-def square(image):  # the run's pictures were padded so
+def square(image):  # as the run padded its images
     side = max(image.size)
     whole = Image.new("RGB", (side, side), (122, 116, 104))
     whole.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
@@ -51,12 +51,12 @@ TESTED = (
 
 
 def base_name(run: Run) -> str:
-    """What the base model is called outside of this machine: a hub id, or a folder's name."""
+    """The base model's name for other machines: a hub id, or the name of a folder."""
     return _outside(run.config.model.path, "mini-lmm")
 
 
 def clip_name(run: Run) -> str:
-    """The same of the model that makes identity tokens."""
+    """The same for the model that computes identity tokens."""
     return _outside(run.config.model.identity, "mini-clip")
 
 
@@ -78,10 +78,10 @@ def subspace(run: Run, name: str) -> str:
 
 def everything(run: Run) -> str:
     """The card of a folder with all adapters and their router."""
-    rows = "".join(f"| {one} | {', '.join(by)} |\n" for one, by in run.trained_by.items())
+    rows = "".join(f"| {name} | {', '.join(by)} |\n" for name, by in run.trained_by.items())
     routed = run.worker.method.tokens(run.state) is not None
     chooser = 'Router(".", CLIP).weights' if routed else 'Router(".").weights'
-    chosen = f"weights = {chooser}(prompt)  # router.json says whether the image is wanted too\n"
+    chosen = f"weights = {chooser}(prompt)  # router.json says whether it needs the image too\n"
     if run.worker.method.router.gate == "choose":
         names = list(run.state.adapters)
         chosen = f"weights = dict.fromkeys({names!r}, 0.0) | {{{names[0]!r}: 1.0}}\n"
@@ -93,9 +93,9 @@ def everything(run: Run) -> str:
     return (
         _head(run, "All subspaces and their router", "peft")
         + "`adapters/` holds PEFT adapters, `identity.safetensors` the identity tokens that choose\n"
-        "among them, `projector.safetensors` the trained projector (beside an adapter: its own).\n"
-        "An adapter here comes without the shared projector; `fcit export --subspace` writes one that\n"
-        "stands alone. `router.py` puts all in place and chooses, one instruction at a time.\n"
+        "among them, and `projector.safetensors` the trained projector (in an adapter's folder: its\n"
+        "own). `router.py` loads them and chooses adapters, one instruction at a time. An adapter used\n"
+        "alone also needs the shared projector: `fcit export --subspace` writes both.\n"
         + f"\n| adapter | trained by clients who learnt |\n|---|---|\n{rows}\n"
         + TESTED
         + code
@@ -105,8 +105,8 @@ def everything(run: Run) -> str:
 
 def merged(run: Run, target: str, shares: Mapping[str, float], dtype: str) -> str:
     """The card of a model whose adapters were merged for one task."""
-    rows = "".join(f"| {one} | {share:.6f} |\n" for one, share in shares.items())
-    whose = (
+    rows = "".join(f"| {name} | {share:.6f} |\n" for name, share in shares.items())
+    merged_for = (
         f"the test instructions of {target} (the mean of their activation factors)"
         if target in run.worker.experiment.setting.datasets
         else "this instruction:\n\n    " + target.replace("\n", "\n    ") + "\n"
@@ -114,9 +114,9 @@ def merged(run: Run, target: str, shares: Mapping[str, float], dtype: str) -> st
     code = _code(run, load='model = AutoModelForImageTextToText.from_pretrained(".")\n')
     return (
         _head(run, "A model merged for one task", "transformers")
-        + f"The base model with the run's adapters and projector in its weights ({dtype}), opened as\n"
-        f"for {whose}\n\n| adapter | gives |\n|---|---|\n{rows}\n"
-        + "It answers other instructions with the same weights, which is not what the run would do.\n"
+        + f"The base model with the run's adapters and projector merged into its weights ({dtype}), as\n"
+        f"the run activates them for {merged_for}\n\n| adapter | activation |\n|---|---|\n{rows}\n"
+        + "For other instructions the run would activate other adapters; this model does not.\n"
         + TESTED
         + code
         + _facts(run)
@@ -130,9 +130,9 @@ def _outside(path: str, mini: str) -> str:
 
 
 def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str = PROMPT) -> str:
-    """The code of a card, for the run's own family of models."""
+    """A card's Python code, for the run's model family."""
     model = run.worker.model
-    opened, text, more = 'Image.open("photo.png").convert("RGB")', CHAT.format(prompt=prompt), ""
+    image, text, more = 'Image.open("photo.png").convert("RGB")', CHAT.format(prompt=prompt), ""
     if model.model.config.model_type == "paligemma":  # its processor writes the rest of the prompt
         text = f'text = "<image>" + {prompt}\n'
     elif model.chat.writes_bos:
@@ -143,7 +143,7 @@ def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str =
         load=load.replace("BASE_NAME", repr(base_name(run)).replace("'", '"')),
         square=SQUARE if model.images.square else "",
         text=text,
-        image=f"square({opened})" if model.images.square else opened,
+        image=f"square({image})" if model.images.square else image,
         more=more,
         tokens=run.config.evaluation.max_new_tokens,
     )
@@ -159,7 +159,7 @@ def _head(run: Run, title: str, library: str) -> str:
 
 
 def _facts(run: Run) -> str:
-    """The table of what made the weights."""
+    """A table of facts about the run."""
     config = run.config
     text = (run.folder / "config.toml").read_text(encoding="utf-8")
     made: Mapping[str, Any] = tomllib.loads(text).get("versions", {})
