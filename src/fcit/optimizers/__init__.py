@@ -1,4 +1,5 @@
-"""The federated optimizers: one file each; the file's name is the optimizer's name in a recipe."""
+"""The federated optimizers, a file each: how clients correct their gradients, and how far the server
+follows the average. They work with any method. The file's name is the optimizer's name in a recipe."""
 
 from __future__ import annotations
 

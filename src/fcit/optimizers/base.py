@@ -1,8 +1,8 @@
-"""What a federated optimizer is: FedAvg, and the places on server and client where others differ.
+"""What a federated optimizer is: FedAvg, and the hooks on server and client in which others differ.
 
 An optimizer combines with any method: the method says what is sent, trained and averaged; the optimizer
 may correct the clients' gradients and decide how far the server follows the average. Like a method it
-is a frozen dataclass whose fields are its hyper-parameters and holds no state of its own: the server's
+is a frozen dataclass whose fields are its hyper-parameters, and holds no state of its own: the server's
 is `State.optimizer`, a client's is part of that client's memory, and no method sees either.
 """
 
@@ -10,40 +10,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import Annotated
 
-from fcit.types import State, Turn, Update, Weights, check_fields
+from pydantic import Field
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.types import State, Tensor, Turn, Update, Weights, check_fields
 
-Slots = dict[str, Weights]
-"""What an optimizer keeps or sends: tensors by slot, in named groups."""
+AtLeast0 = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+Groups = dict[str, Weights]
+"""What an optimizer stores or sends: tensors of named groups."""
 
 OWN = "optimizer/"
-"""Prefix of what an optimizer keeps in a client's memory, beside what the method keeps there."""
+"""Prefix of the optimizer's part of a client's memory; the rest is the method's."""
 
 
-class Local(Protocol):
-    """The optimizer's side of one client's turn."""
-
-    def correct(self) -> None:
-        """Change the parameters' gradients in place, before they are clipped, at every step."""
-        ...
-
-    def report(self) -> tuple[Slots, Weights]:
-        """After training: what to send beside the update, and what to keep (names start with OWN)."""
-        ...
-
-
-class Plain:
-    """A turn in which gradients stay as they are."""
+class Local:
+    """The optimizer's side of one client's turn: here gradients stay as they are."""
 
     def correct(self) -> None:
-        """Nothing to correct."""
+        """Change the parameters' gradients in place; called at every step, before they are clipped."""
 
-    def report(self) -> tuple[Slots, Weights]:
-        """Nothing to send or to keep."""
+    def report(self) -> tuple[Groups, Weights]:
+        """After training: what to send beside the update, and the new memory (names start with OWN)."""
         return {}, {}
 
 
@@ -55,11 +46,11 @@ class Optimizer:
         """Raise FcitError on a field that is not of its annotated type and range."""
         check_fields(self, "federation.optimizer_options")
 
-    def begin(self, kept: Slots) -> Slots:
-        """What the server still remembers as a new stage arrives."""
-        return kept
+    def begin(self, stored: Groups) -> Groups:
+        """The server's memory at the start of a stage."""
+        return stored
 
-    def send(self, kept: Slots, groups: Sequence[str]) -> Slots:
+    def send(self, stored: Groups, groups: Sequence[str]) -> Groups:
         """What a client gets that trains these groups (see `groups`)."""
         return {}
 
@@ -68,19 +59,19 @@ class Optimizer:
         return ()
 
     def local(
-        self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Slots, memory: Weights
+        self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Groups, memory: Weights
     ) -> Local:
-        """The optimizer's side of a client's turn. `trained`: parameters by group, in place;
-        `memory`: what the client kept of earlier turns under OWN."""
-        return Plain()
+        """The optimizer's side of a client's turn. `trained`: parameters by group, in place; `memory`:
+        what the client stored of earlier turns under OWN."""
+        return Local()
 
-    def collect(self, kept: Slots, turns: Sequence[Turn], updates: Sequence[Update]) -> Slots:
-        """Take in what the clients' optimizers sent; both sequences by client id."""
-        return kept
+    def collect(self, stored: Groups, turns: Sequence[Turn], updates: Sequence[Update]) -> Groups:
+        """The server's memory after the clients' optimizers reported; both sequences by client id."""
+        return stored
 
-    def move(self, x: Tensor, mean: Tensor, kept: Weights) -> tuple[Tensor, Weights]:
-        """One tensor's server step: from `x` and the round's average `mean`, the next value, and what
-        to keep for it. `kept` is empty in a tensor's first round."""
+    def move(self, x: Tensor, mean: Tensor, slots: Weights) -> tuple[Tensor, Weights]:
+        """One tensor's server step: from `x` and the round's average `mean`, the next value and the
+        slots to store for it. `slots` is empty in a tensor's first round."""
         return mean, {}
 
 
@@ -103,25 +94,30 @@ def server_step(
     Every adapter that came back, and every extra of these that is named in `trained_extras`, makes the
     optimizer's step; whatever nobody trained in this round keeps its values and its momenta.
     """
-    kept = optimizer.collect(before.optimizer, turns, updates)
-    came = {
-        "adapters": {name for update in updates for name in update.adapters},
-        "extras": {name for update in updates for name in update.extras} & set(trained_extras),
-    }
-    parts = {"adapters": dict(after.adapters), "extras": dict(after.extras)}
-    for kind, stood in (("adapters", before.adapters), ("extras", before.extras)):
-        for name in sorted(came[kind] & stood.keys() & parts[kind].keys()):
-            own = kept.get(f"{kind}.{name}", {})
-            parts[kind][name], own = _step(optimizer, stood[name], parts[kind][name], own)
-            if own:
-                kept = kept | {f"{kind}.{name}": own}
-    return State(parts["adapters"], parts["extras"], kept)
+    stored = dict(optimizer.collect(before.optimizer, turns, updates))
+    adapters = {name for update in updates for name in update.adapters}
+    extras = {name for update in updates for name in update.extras} & set(trained_extras)
+
+    def stepped(kind: str, names: set[str], old: Groups, new: Groups) -> Groups:
+        result = dict(new)
+        for name in sorted(names & old.keys() & new.keys()):
+            group = f"{kind}.{name}"
+            result[name], slots = _step(optimizer, old[name], new[name], stored.get(group, {}))
+            if slots:
+                stored[group] = slots
+        return result
+
+    return State(
+        stepped("adapters", adapters, before.adapters, after.adapters),
+        stepped("extras", extras, before.extras, after.extras),
+        stored,
+    )
 
 
 def _step(
-    optimizer: Optimizer, before: Weights, after: Weights, kept: Weights
+    optimizer: Optimizer, before: Weights, after: Weights, stored: Weights
 ) -> tuple[Weights, Weights]:
-    """The optimizer's step on every tensor of one group; its slots are kept as `slot/tensor`."""
+    """The step of every tensor of one group; their slots are stored as `slot/tensor`."""
     result: Weights = {}
     slots: Weights = {}
     for key, mean in after.items():
@@ -129,28 +125,30 @@ def _step(
         if x is None or x.shape != mean.shape or not mean.is_floating_point():
             result[key] = mean
             continue
-        own = {
-            path.partition("/")[0]: value
-            for path, value in kept.items()
-            if path.partition("/")[2] == key
-        }
+        split_names = ((name.partition("/"), value) for name, value in stored.items())
+        own = {slot: value for (slot, _, tensor), value in split_names if tensor == key}
         result[key], own = optimizer.move(x, mean, own)
         slots |= {f"{slot}/{key}": value for slot, value in own.items()}
     return result, slots
 
 
 def carry_memory(before: State, after: State) -> State:
-    """`after` with the optimizer's memory of `before`, save for what a method opened anew or replaced:
-    a fresh subspace starts with a fresh optimizer."""
-    kept: Slots = {}
-    for group, slots in before.optimizer.items():
+    """`after` with the optimizer's memory of `before`, except for what the method opened or replaced: a
+    fresh subspace starts with a fresh optimizer."""
+
+    def replaced(group: str) -> bool:
         kind, _, name = group.partition(".")
-        if kind in ("adapters", "extras"):
-            old, new = (getattr(state, kind).get(name, {}) for state in (before, after))
-            if not _same(old, new):
-                continue
-        kept[group] = slots
-    return replace(after, optimizer=kept)
+        if kind not in ("adapters", "extras"):
+            return False
+        old, new = (_group(state, kind, name) for state in (before, after))
+        return not _same(old, new)
+
+    stored = {group: slots for group, slots in before.optimizer.items() if not replaced(group)}
+    return replace(after, optimizer=stored)
+
+
+def _group(state: State, kind: str, name: str) -> Weights:
+    return (state.adapters if kind == "adapters" else state.extras).get(name, {})
 
 
 def _same(a: Weights, b: Weights) -> bool:

@@ -4,15 +4,9 @@ Distribution for Federated Visual Classification, arXiv 1909.06335)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
-
-from fcit.optimizers.base import Optimizer
-from fcit.types import Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.optimizers.base import Above0, Fraction, Optimizer
+from fcit.types import Tensor, Weights
 
 
 @dataclass(frozen=True)
@@ -22,13 +16,14 @@ class Fedavgm(Optimizer):
     With momentum 0 and lr 1 it is FedAvg to the bit.
     """
 
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    momentum: Fraction = 0.9
     """Server momentum, beta."""
-    lr: Annotated[float, Field(gt=0)] = 1.0
+
+    lr: Above0 = 1.0
     """Server learning rate, eta."""
 
-    def move(self, x: Tensor, mean: Tensor, kept: Weights) -> tuple[Tensor, Weights]:
+    def move(self, x: Tensor, mean: Tensor, slots: Weights) -> tuple[Tensor, Weights]:
         delta = mean - x
-        v = self.momentum * kept["v"] + delta if "v" in kept else delta
-        # w + eta v, written from the average on, so that eta v = Delta leaves exactly the average
+        v = self.momentum * slots["v"] + delta if "v" in slots else delta
+        # w + eta v, written as average + difference: eta v = Delta gives exactly the average
         return mean + (self.lr * v - delta), {"v": v}

@@ -5,15 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
 
-from pydantic import Field
-
-from fcit.optimizers.base import Local, Optimizer, Slots
-from fcit.types import Turn, Weights
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.optimizers.base import AtLeast0, Groups, Local, Optimizer
+from fcit.types import Tensor, Turn, Weights
 
 
 @dataclass(frozen=True)
@@ -23,28 +17,23 @@ class Fedprox(Optimizer):
     Losses are logged without the term.
     """
 
-    mu: Annotated[float, Field(ge=0)] = 0.01
+    mu: AtLeast0 = 0.01
     """Weight of the proximal term; 0 is FedAvg. The paper tries 0.001, 0.01, 0.1 and 1."""
 
     def local(
-        self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Slots, memory: Weights
+        self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Groups, memory: Weights
     ) -> Local:
-        return Proximal(self.mu, [one for part in trained.values() for one in part])
+        return Proximal(self.mu, [value for group in trained.values() for value in group])
 
 
-class Proximal:
+class Proximal(Local):
     """Adds the proximal term's gradient, mu (w - w^t)."""
 
     def __init__(self, mu: float, parameters: Sequence[Tensor]):
         self.mu = mu
-        self.pairs = [(one, one.detach().clone()) for one in parameters]
+        self.pairs = [(value, value.detach().clone()) for value in parameters]
 
     def correct(self) -> None:
-        """Called after every backward pass."""
         for parameter, start in self.pairs:
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach() - start, alpha=self.mu)
-
-    def report(self) -> tuple[Slots, Weights]:
-        """Nothing to send or to keep."""
-        return {}, {}

@@ -4,21 +4,17 @@ Federated Optimization, arXiv 2003.00295, Algorithm 2)."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
-
-from pydantic import Field
 
 from fcit.optimizers.adaptive import Adaptive
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcit.optimizers.base import Fraction
+from fcit.types import Tensor
 
 
 @dataclass(frozen=True)
 class Fedyogi(Adaptive):
     """v = v - (1 - beta2) Delta^2 sign(v - Delta^2): v grows as in Adam but falls slowly."""
 
-    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    beta2: Fraction = 0.99
     """Decay of the mean squared change."""
 
     def second(self, v: Tensor, square: Tensor) -> Tensor:
