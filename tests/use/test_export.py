@@ -206,7 +206,7 @@ def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(
     import torch
 
     run = handmade.run(tmp_path / "run", table, "hide")
-    with pytest.raises(FcitError, match="IconQA.jsonl: not here"):
+    with pytest.raises(FcitError, match="IconQA.jsonl: does not exist"):
         export.merged(run, "IconQA", tmp_path / "merged")
     rows = [{"activation": {"0": 0.9, "1": 0.1}}, {"activation": {"0": 0.5, "1": 0.5}}]
     write_lines(RunFolder(run.folder).predictions("2", "IconQA"), rows)

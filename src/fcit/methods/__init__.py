@@ -5,11 +5,24 @@ docs/add-a-method.md tells how to write one."""
 from __future__ import annotations
 
 from fcit.files import find_class, modules
-from fcit.methods.base import Method, Query, Router
-from fcit.methods.model import Model
+from fcit.methods.base import Above0, AtLeast0, AtLeast1, Method, Query, Router, newest
+from fcit.methods.model import Model, parameters
 from fcit.methods.tokens import TokenRouted
 
-__all__ = ["Method", "Model", "Query", "Router", "TokenRouted", "find", "names"]
+__all__ = [
+    "Above0",
+    "AtLeast0",
+    "AtLeast1",
+    "Method",
+    "Model",
+    "Query",
+    "Router",
+    "TokenRouted",
+    "find",
+    "names",
+    "newest",
+    "parameters",
+]
 
 HELPERS = ("base", "model", "tokens")
 

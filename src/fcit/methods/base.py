@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from fcit.methods.model import Model
+from fcit.methods.model import Model, plain
 from fcit.types import (
     PROJECTOR,
     SHARED_PROJECTOR,
@@ -272,24 +272,6 @@ class Method:
 def with_projector(block: Weights, projector: Weights) -> Weights:
     """An adapter with a projector of its own."""
     return block | {PROJECTOR + name: value for name, value in projector.items()}
-
-
-def parameters(model: Model, received: State, name: str) -> dict[str, Tensor]:
-    """A received extra as parameters of the model, for `equip`: they train with the adapters, and
-    `report` sends them back."""
-    from torch.nn import Parameter, ParameterDict
-
-    weights = {
-        key: Parameter(value.to(model.device, copy=True))
-        for key, value in sorted(received.extras[name].items())
-    }
-    model.extra[name] = ParameterDict({plain(key): value for key, value in weights.items()})
-    return dict(weights)
-
-
-def plain(key: str) -> str:
-    """A tensor's name as the name of a parameter, which may contain no dots."""
-    return key.replace(".", "/")
 
 
 def newest(state: State) -> str:

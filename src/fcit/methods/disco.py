@@ -54,24 +54,21 @@ class Disco(TokenRouted):
         The round's other tokens are grouped by the connected components of cos >= tau, in the order of
         their smallest client id, and each group opens a subspace: the order of arrival has no effect.
         """
-        tokens = self.tokens(state)
+        tokens, count = self.tokens(state), len(state.adapters)
         joined: list[tuple[Identity, int]] = []
         unmatched: list[Identity] = []
         for identity in identities:
-            best = -1
             if tokens is not None:
                 cosines = self.likeness(identity.token[None], tokens)[0]
                 best = int(cosines.argmax())
-                best = best if float(cosines[best]) >= self.tau else -1
-            if best >= 0:
-                joined.append((identity, best))
-            else:
-                unmatched.append(identity)
-        first = 0 if tokens is None else len(tokens)
+                if float(cosines[best]) >= self.tau:
+                    joined.append((identity, best))
+                    continue
+            unmatched.append(identity)
         groups = self._components(unmatched)
         if self.max_subspaces:
-            groups = groups[: max(0, self.max_subspaces - first)]
-        return joined + [(one, first + k) for k, group in enumerate(groups) for one in group]
+            groups = groups[: max(0, self.max_subspaces - count)]
+        return joined + [(one, count + k) for k, group in enumerate(groups) for one in group]
 
     def reason_to_skip(self, state: State, turn: Turn) -> str:
         limit = f"method.max_subspaces = {self.max_subspaces} allows no more"

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fcit.methods.base import AtLeast0, AtLeast1, Method, parameters
-from fcit.methods.model import Model
+from fcit.methods.base import AtLeast0, AtLeast1, Method
+from fcit.methods.model import Model, parameters
 from fcit.seeds import torch_stream
 from fcit.types import SHARED_PROJECTOR, FcitError, Stage, State, Tensor, Turn, Weights
 from fcit.weights import cosine, factors

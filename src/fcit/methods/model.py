@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from fcit.types import Gate, Tensor, Weights
+from fcit.types import Gate, State, Tensor, Weights
 
 
 class Model(Protocol):
@@ -61,3 +61,21 @@ class Model(Protocol):
     def instead(self, gate: Gate, projector: Weights | None = None) -> AbstractContextManager[None]:
         """Use another gate and, if given, projector inside `with`, without dropout and gradients."""
         ...
+
+
+def parameters(model: Model, received: State, name: str) -> dict[str, Tensor]:
+    """A received extra as parameters of the model, for `equip`: they train with the adapters, and
+    `report` sends them back."""
+    from torch.nn import Parameter, ParameterDict
+
+    weights = {
+        key: Parameter(value.to(model.device, copy=True))
+        for key, value in sorted(received.extras[name].items())
+    }
+    model.extra[name] = ParameterDict({plain(key): value for key, value in weights.items()})
+    return dict(weights)
+
+
+def plain(key: str) -> str:
+    """A tensor's name as the name of a parameter, which may contain no dots."""
+    return key.replace(".", "/")

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
-from fcit.methods.base import AtLeast1, Method, Query, parameters
-from fcit.methods.model import Model
+from fcit.methods.base import AtLeast1, Method, Query
+from fcit.methods.model import Model, parameters
 from fcit.seeds import torch_stream
 from fcit.types import SHARED_PROJECTOR, Stage, State, Tensor, Turn, Weights
 from fcit.weights import factors, redrawn

@@ -27,47 +27,47 @@ ROUTES = ("route", "activate", "similarities", "likeness")
 
 
 @dataclass(frozen=True)
-class Part:
-    """One adapter: its LoRA block, and the projector that goes with it (None: the base model's)."""
+class Adapter:
+    """One adapter of a run."""
 
     block: Weights
+    """Its LoRA tensors."""
     projector: Weights | None
+    """The projector it was trained with; None: the base model's."""
     own: bool
+    """Whether no other adapter has this projector."""
 
 
 def subspace(run: Run, name: str, out: Path) -> None:
-    """Write one adapter, with the projector that goes with it, as a PEFT adapter folder.
+    """Write one adapter and its projector as a PEFT adapter folder.
 
-    Raises FcitError when the run has no such adapter, or none that stands alone.
+    Raises FcitError when the run has no such adapter, or its adapters mean nothing alone.
     """
     run = _exportable(run)
-    parts = _parts(run)
-    if name not in parts:
-        trained = run.trained_by
-        known = "; ".join(f"{one} ({', '.join(trained[one])})" for one in parts)
+    adapters = _adapters(run)
+    if name not in adapters:
+        known = "; ".join(f"{key} ({', '.join(run.trained_by[key])})" for key in adapters)
         raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
     from fcit.models.saving import save_peft, save_processor
 
-    part = parts[name]
+    adapter, model = adapters[name], run.worker.model
+    scale, base, paths = run.config.method.scale, cards.base_name(run), model.vision.projector_paths
     with folder_aside(out) as folder:
-        model, base = run.worker.model, cards.base_name(run)
-        save_peft(
-            folder, part.block, _scale(run), base, part.projector, model.vision.projector_paths
-        )
+        save_peft(folder, adapter.block, scale, base, adapter.projector, paths)
         save_processor(model, folder)
         write_text(folder / "README.md", cards.subspace(run, name))
 
 
 def everything(run: Run, out: Path) -> None:
-    """Write every adapter, the identity tokens, the projectors, and router.py, which chooses among
-    the adapters for an instruction without fcit.
+    """Write all adapters, identity tokens and projectors, and router.py, which activates adapters for an
+    instruction without fcit.
 
-    Raises FcitError for a method whose choice one set of weights per instruction cannot express.
+    Raises FcitError for a method whose routes router.py cannot compute.
     """
     run = _exportable(run)
-    method, parts = run.worker.method, _parts(run)
+    method, adapters = run.worker.method, _adapters(run)
     hook, tokens = _overridden(method, ROUTES), method.tokens(run.state)
-    if hook or (tokens is not None and list(map(str, range(len(tokens)))) != list(parts)):
+    if hook or (tokens is not None and list(map(str, range(len(tokens)))) != list(adapters)):
         why = f"a `{hook}` of its own" if hook else "adapters without an identity token"
         raise FcitError(
             f"--all: {run.config.method.name} has {why}, and router.py would choose other adapters than "
@@ -77,28 +77,28 @@ def everything(run: Run, out: Path) -> None:
     from fcit.models.saving import save_peft, save_processor
 
     with folder_aside(out) as folder:
-        for name, part in parts.items():
+        for name, adapter in adapters.items():
             path = folder / "adapters" / name
-            save_peft(path, part.block, _scale(run), cards.base_name(run))
-            if part.own and part.projector:
-                save(path / "projector.safetensors", part.projector)
+            save_peft(path, adapter.block, method.scale, cards.base_name(run))
+            if adapter.own and adapter.projector:
+                save(path / "projector.safetensors", adapter.projector)
         if run.state.projector is not None:
             save(folder / "projector.safetensors", run.state.projector)
         if tokens is not None:
             save(folder / "identity.safetensors", {"tokens": tokens})
-        write_json(folder / "router.json", _router(run, list(parts)))
+        write_json(folder / "router.json", _router(run, list(adapters)))
         save_processor(run.worker.model, folder)
         shutil.copyfile(router.__file__, folder / "router.py")
         write_text(folder / "README.md", cards.everything(run))
 
 
 def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
-    """Write the whole model with its adapters merged as they are opened for one task, and its
-    processor: a folder that transformers loads by itself.
+    """Write the whole model, with the adapters merged as they are activated for one task, and its
+    processor: a folder that transformers loads.
 
-    target: a dataset of the run (the mean activation factors of its test instructions), or any other
-    text, which is routed as an instruction. The run's model cannot be used afterwards.
-    Raises FcitError when no one set of weights is the model.
+    target: a dataset of the run (its test instructions' mean activation factors), or any other text,
+    which is routed as an instruction. The run's model cannot be used afterwards.
+    Raises FcitError when no single set of weights answers as the run does.
     """
     run = _exportable(run)
     import torch
@@ -122,15 +122,14 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
 
 
 def _exportable(run: Run) -> Run:
-    """The run, on its base model's whole weights: quantised ones cannot be written merged.
+    """The run on its base model's unquantised weights (quantised ones cannot be merged).
 
-    Raises FcitError where the run's method has no adapters that mean something by themselves.
+    Raises FcitError when the method's adapters mean nothing without its own changes to the model.
     """
     if run.config.model.quantize != "none":
-        whole = Run(run.folder)
-        model = replace(run.config.model, quantize="none")
-        whole.config = replace(run.config, model=model)
-        run = whole
+        unquantised = replace(run.config.model, quantize="none")
+        config, run = run.config, Run(run.folder)
+        run.config = replace(config, model=unquantised)
     name, method = run.config.method.name, run.config.method
     if _overridden(method, ["equip"]):
         raise FcitError(
@@ -149,23 +148,17 @@ def _overridden(method: Method, hooks: Sequence[str]) -> str:
     return next((n for n in changed if getattr(type(method), n) is not getattr(base, n)), "")
 
 
-def _parts(run: Run) -> dict[str, Part]:
-    """The run's adapters by name, in order of their names."""
-    found: dict[str, Part] = {}
-    shared = run.state.projector
+def _adapters(run: Run) -> dict[str, Adapter]:
+    """The run's adapters in order of their names, those with numbers by number."""
+    adapters: dict[str, Adapter] = {}
     for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
-        weights = run.state.adapters[name]
-        block, own = split_projector(weights)
-        found[name] = Part(block, own or shared, bool(own))
-    return found
-
-
-def _scale(run: Run) -> float:
-    return float(run.worker.method.scale)
+        block, own = split_projector(run.state.adapters[name])
+        adapters[name] = Adapter(block, own or run.state.projector, bool(own))
+    return adapters
 
 
 def _router(run: Run, names: list[str]) -> dict[str, Any]:
-    """What router.py has to know."""
+    """The content of router.json."""
     method = run.worker.method
     token = method.identity if method.tokens(run.state) is not None else None
     return {
@@ -180,7 +173,7 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
 
 
 def _shares(run: Run, target: str) -> Mapping[str, float]:
-    """How much each adapter gives for a dataset's instructions (their mean), or for one instruction."""
+    """Activation factors: the mean over a dataset's test instructions, or those of one instruction."""
     worker = run.worker
     if target in (*worker.experiment.setting.datasets, *datasets.DATASETS):
         if worker.method.router.gate == "choose":
@@ -197,7 +190,7 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
 
 
 def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
-    """The mean over what the run's last stage wrote down for the dataset's test instructions."""
+    """The mean of the activation factors in the last stage's predictions."""
     known = run.worker.experiment.setting.datasets
     if dataset not in known:
         raise FcitError(
@@ -205,8 +198,8 @@ def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
         )
     if run.config.evaluation.where == "clients":
         raise FcitError(
-            f"--merged: {dataset}: this run's clients scored their own test samples, and no activation "
-            "factors came to the server; give a prompt instead"
+            f"--merged: {dataset}: this run's clients scored their own test samples, and so "
+            "there are no activation factors; give a prompt instead"
         )
     folder = RunFolder(run.folder)
     position = folder.position()
@@ -214,6 +207,8 @@ def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
     stage = "1" if run.worker.method.single_row else str(position.stage + 1)
     file = folder.predictions(stage, dataset)
     if not file.is_file():
-        raise FcitError(f"--merged: {file}: not here; finish the run, or give a prompt instead")
+        raise FcitError(
+            f"--merged: {file}: does not exist; finish the run, or give a prompt instead"
+        )
     rows = [row["activation"] for row in read_lines(file)]
     return {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}
