@@ -49,3 +49,4 @@ def test_help_keys_prints_every_key() -> None:
     done = CliRunner().invoke(app, ["run", "--help-keys"])
     assert done.exit_code == 0, done.output
     assert all(key.name in done.output for key in ALL)
+    assert "`[[setting.stages]]`" in done.output and "see docs/privacy.md)" in done.output

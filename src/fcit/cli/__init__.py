@@ -6,6 +6,7 @@ several commands share.
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -66,12 +67,15 @@ def _options(
 
 def _help_keys(asked: bool) -> None:
     if asked:
+        from rich.text import Text
+
         from fcit.recipe.keys import sections
 
         for title, keys in sections():
             printed = table("key", "default", "what it does", title=title)
             for key in keys:
-                printed.add_row(key.name, key.default, key.description)
+                description = re.sub(r"\[([^]]+)\]\([^)]+\)", r"docs/\1", key.description)
+                printed.add_row(*map(Text, (key.name, key.default, description)))
             show(printed)
         raise typer.Exit
 
