@@ -54,7 +54,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
     import torch
 
     from fcit.models.size import model_size
-    from fcit.planning.estimates import rate
+    from fcit.planning.estimates import products_per_second
     from fcit_bench import Options, ratios
     from fcit_bench.pair import Pair
     from fcit_bench.random import Shape, write
@@ -88,7 +88,7 @@ def measure(given: argparse.Namespace) -> dict[str, float | str]:
         answering = torch.cuda.max_memory_allocated()
         seconds |= interleaved({"alone": pair.answers()["alone"]}, given.rounds)
         tokens = pair.ours.batch(pair.asked.samples, pair.asked.images).mask.sum().item()
-    speed = rate("cuda", kind, torch.get_num_threads())
+    speed = products_per_second("cuda", kind, torch.get_num_threads())
     trained = options.steps * tokens / median(seconds["train"])
     written = options.batch * options.tokens
     found: dict[str, float | str] = {

@@ -40,14 +40,19 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+def check_new_folder(path: Path) -> None:
+    """Raise FcitError when `path` exists and is not an empty folder."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FcitError(f"{path}: already exists and is not empty; choose another folder")
+
+
 @contextmanager
 def folder_aside(path: Path) -> Iterator[Path]:
     """Yield a new folder beside `path`; on success it takes the place of `path` in one step.
 
     Raises FcitError when `path` exists and is not an empty folder.
     """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FcitError(f"{path}: exists and is not empty; choose another --out")
+    check_new_folder(path)
     path = path.absolute()
     aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
     aside.mkdir(parents=True)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from fcit.engines import local
-from fcit.engines.local import LocalEngine, Worker
+from fcit.engines.local import LocalEngine, WorkerProcess
 from fcit.methods.finetune import Finetune
 from fcit.recipe.config import Config, validate
 from fcit.types import Fault, FcitError, Job, State, Turn
@@ -76,7 +76,7 @@ def same(a: State, b: State) -> bool:
 
 
 def processes(engine: LocalEngine) -> list:
-    return [worker.process for worker in engine.all if isinstance(worker, Worker)]
+    return [worker.process for worker in engine.workers if isinstance(worker, WorkerProcess)]
 
 
 def test_one_worker_is_this_process_and_two_are_two_others(
@@ -193,11 +193,11 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
         found.clear()
         model = replace(config.model, device=device, device_map=device_map)
         with LocalEngine(replace(config, model=model), 3) as engine:
-            engine._replaced(engine.all[1])
+            engine._replace(engine.workers[1])
         return [*sorted(found[:3], key=str), found[3]]
 
     monkeypatch.setattr(local.subprocess, "Popen", start)
-    monkeypatch.setattr(Worker, "ask", lambda *_: ({}, {}))
+    monkeypatch.setattr(WorkerProcess, "ask", lambda *_: ({}, {}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

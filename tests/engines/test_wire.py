@@ -42,8 +42,8 @@ def test_an_update() -> None:
     update = Update(
         3, 17, {"1": {"a": torch.ones(2)}}, {"projector": {"w": torch.ones(1)}}, {"loss": 0.5}
     )
-    again, memory = wire.unpack_update(*there_and_back(*wire.pack_update(update, {})))
-    assert (again.client, again.samples, again.metrics, memory) == (3, 17, {"loss": 0.5}, {})
+    again = wire.unpack_update(*there_and_back(*wire.pack_update(update, {})))
+    assert (again.client, again.samples, again.metrics, again.memory) == (3, 17, {"loss": 0.5}, {})
     assert list(again.adapters) == ["1"]
     assert list(again.extras) == ["projector"]
 
@@ -104,23 +104,20 @@ TENSORS = {"adapters/1/a": torch.ones(2)}
     ],
 )
 def test_an_update_that_cannot_be_is_garbled(change: dict) -> None:
-    def unpack(header: wire.Header, weights: dict) -> Update:
-        return wire.unpack_update(header, weights)[0]
-
-    assert isinstance(wire.understood(3, (GOOD, TENSORS), unpack), Update)
+    assert isinstance(wire.unpack_reply(3, (GOOD, TENSORS), wire.unpack_update), Update)
     tensors = change.get("tensors", TENSORS)
     header = GOOD | {key: value for key, value in change.items() if key != "tensors"}
-    found = wire.understood(3, (header, tensors), unpack)
+    found = wire.unpack_reply(3, (header, tensors), wire.unpack_update)
     assert isinstance(found, Fault)
     assert (found.client, found.kind) == (3, "garbled")
     for missing in GOOD:
         less = {key: value for key, value in GOOD.items() if key != missing}
-        assert isinstance(wire.understood(3, (less, TENSORS), unpack), Fault)
+        assert isinstance(wire.unpack_reply(3, (less, TENSORS), wire.unpack_update), Fault)
 
 
 def test_numbers_past_all_floats_are_left_to_the_judge() -> None:
     header = json.loads('{"client": 3, "samples": 17, "metrics": {"loss": 1' + "0" * 400 + "}}")
-    update, _ = wire.unpack_update(header, {})
+    update = wire.unpack_update(header, {})
     assert update.metrics["loss"] == 10**400
 
 
@@ -133,11 +130,11 @@ def test_numbers_past_all_floats_are_left_to_the_judge() -> None:
     ],
 )
 def test_a_token_or_a_score_that_cannot_be_is_garbled(header: wire.Header) -> None:
-    found = wire.understood(1, (header, {"token": torch.ones(2)}), wire.unpack_identity)
+    found = wire.unpack_reply(1, (header, {"token": torch.ones(2)}), wire.unpack_identity)
     assert isinstance(found, Fault) and found.kind == "garbled"
     score = {"client": 1, "dataset": "red", "total": 1.0, "count": 1}
     for wrong in ({"total": "1"}, {"count": 1.0}, {"count": "x"}, {"dataset": 3}):
-        found = wire.understood(1, (score | wrong, {}), wire.unpack_score)
+        found = wire.unpack_reply(1, (score | wrong, {}), wire.unpack_score)
         assert isinstance(found, Fault) and found.kind == "garbled"
 
 

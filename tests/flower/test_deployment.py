@@ -189,15 +189,15 @@ def test_what_cannot_be_deployed_is_refused(folders: Path, table: dict, tmp_path
 
 
 def test_other_machines_may_call_what_nodes_need_and_nothing_else() -> None:
-    from fcit.flower.superlink import may_enter
+    from fcit.flower.superlink import is_allowed
 
     for path in ("/v1/fleet/pull-messages", "/health"):
-        assert may_enter({"path": path, "client": ("10.1.2.3", 5)})
+        assert is_allowed({"path": path, "client": ("10.1.2.3", 5)})
     for path in ("/v1/control/start-run", "/v1/control/register-node", "/v1/runtime/x", "/"):
-        assert not may_enter({"path": path, "client": ("10.1.2.3", 5)})
-        assert not may_enter({"path": path, "client": None})
-        assert may_enter({"path": path, "client": ("127.0.0.1", 5)})
-        assert may_enter({"path": path, "client": ("::1", 5)})
+        assert not is_allowed({"path": path, "client": ("10.1.2.3", 5)})
+        assert not is_allowed({"path": path, "client": None})
+        assert is_allowed({"path": path, "client": ("127.0.0.1", 5)})
+        assert is_allowed({"path": path, "client": ("::1", 5)})
 
 
 # -- a federation that runs ------------------------------------------------------------------------------

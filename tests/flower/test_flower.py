@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from fcit.engines.node import Place, keep, recall, respond
+from fcit.engines.node import LocalClient, load_memory, respond, save_memory
 from fcit.flower import hush
 from fcit.recipe.config import Config, validate
 from fcit.runs.engine import build, check_memory
@@ -27,9 +27,9 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import wire
-from fcit.flower import parcels
-from fcit.flower.apps import _suffice, place
-from fcit.flower.engine import AFTER, FlowerEngine
+from fcit.flower.apps import local_client, wait_for_nodes
+from fcit.flower.engine import LIFETIME, FlowerEngine
+from fcit.flower.messages import pack, unpack
 
 TASK = Task("IconQA", ("IconQA",))
 TURNS = [Turn(client, TASK, 0, 1) for client in (0, 1, 2)]
@@ -61,10 +61,10 @@ class FakeGrid:
             message.metadata.__dict__["_message_id"] = key
             self.lives.add(message.metadata.ttl)
             client = message.metadata.dst_node_id - 100
-            header, _ = parcels.unpack(message.content)
+            header, _ = unpack(message.content)
             self.sent.append((client, header))
             if header["do"] == "hello":
-                honest = parcels.pack({"client": client, "fcit": version()}, {})
+                honest = pack({"client": client, "fcit": version()}, {})
                 found = self.hello.get(message.metadata.dst_node_id, honest)
             else:
                 found = self.behave(client, header)
@@ -89,7 +89,7 @@ def version() -> str:
 def update(client: int, kept: bool = False) -> RecordDict:
     weights = {"0": {"a": torch.full((2,), float(client), dtype=torch.bfloat16)}}
     header, tensors = wire.pack_update(Update(client, 5, weights, {}, {"loss": 1.0}), {})
-    return parcels.pack(header | {"kept": kept}, tensors)
+    return pack(header | {"kept": kept}, tensors)
 
 
 @pytest.fixture
@@ -142,9 +142,7 @@ def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> 
 
 def test_tokens_come_back_by_client(engine) -> None:
     def behave(client: int, header: dict) -> RecordDict:
-        return parcels.pack(
-            *wire.pack_identity(Identity(client, "IconQA", torch.ones(3) * client, 7))
-        )
+        return pack(*wire.pack_identity(Identity(client, "IconQA", torch.ones(3) * client, 7)))
 
     found = sorted(engine(behave).identify(TURNS), key=lambda one: one.client)
     assert [float(one.token[0]) for one in found] == [0, 1, 2]
@@ -163,8 +161,8 @@ def lying() -> RecordDict:
     ("answer", "kind", "detail"),
     [
         (Error(2, "boom"), "crash", "boom"),
-        (parcels.pack({"error": "no samples"}, {}), "crash", "no samples"),
-        (parcels.pack({"client": 1}, {}), "garbled", "samples"),
+        (pack({"error": "no samples"}, {}), "crash", "no samples"),
+        (pack({"client": 1}, {}), "garbled", "samples"),
         (RecordDict(), "garbled", "not a message of fcit"),
         (update(2), "garbled", "as client 2"),
         (lying(), "garbled", "not a safetensors message"),
@@ -191,7 +189,7 @@ def test_every_message_lives_by_the_rounds_deadline(engine) -> None:
     list(one.identify(TURNS))
     list(one.score("IconQA", [1]))
     assert {header["do"] for _, header in one.grid.sent} == {"hello", "train", "identify", "score"}
-    assert one.grid.lives == {AFTER * 4.5}
+    assert one.grid.lives == {LIFETIME * 4.5}
 
 
 def test_a_client_that_never_connects_times_out(engine) -> None:
@@ -234,7 +232,7 @@ def test_two_nodes_of_one_client_are_refused(engine) -> None:
     one = engine(lambda client, header: update(client))
     list(one.run(jobs()))
     one.nodes = {0: 100, 1: 102}
-    one.up = {100: "since 1", 102: "since 1"}
+    one.active_since = {100: "since 1", 102: "since 1"}
     with pytest.raises(FcitError, match="two nodes say they are client 1"):
         list(one.run(jobs()))
 
@@ -243,13 +241,13 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
     one = engine(lambda client, header: update(client), clients=4)
     one.grid.names = {100 + client: f"client-{client}" for client in range(4)}
     del one.grid.up[101]  # client 1 is away, and client 3 says it is that
-    one.grid.hello[103] = parcels.pack({"client": 1, "fcit": version()}, {})
+    one.grid.hello[103] = pack({"client": 1, "fcit": version()}, {})
     said = "a node says it is client 1, and its key is registered as client-3"
     with pytest.raises(FcitError, match=said):
         list(one.run(jobs()))
     federation = replace(one.config.federation, min_clients=2)
     one.config = replace(one.config, federation=federation)
-    one.up, one.nodes = {}, {3: 103}  # it was taken for client 3 before
+    one.active_since, one.nodes = {}, {3: 103}  # it was taken for client 3 before
     found = {got.client: got for got in one.run(jobs())}
     assert found[1].kind == "timeout"
     assert f"the client is not connected; {said}; start it with its own number" in found[1].detail
@@ -265,7 +263,7 @@ def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine
     one.config = replace(one.config, federation=federation)
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
     one.grid.up[101] = "since 2"
-    one.grid.hello[101] = parcels.pack({"client": 1, "fcit": "another"}, {})
+    one.grid.hello[101] = pack({"client": 1, "fcit": "another"}, {})
     found = {got.client: got for got in one.run(jobs())}
     assert one.grid.asked("train").count(1) == 1
     assert 1 not in one.nodes
@@ -298,10 +296,10 @@ def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(eng
     one = engine(lambda client, header: update(client))
     one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
     one.grid.pull_messages = lambda ids: []  # it has not answered yet
-    one._look()
+    one._update_nodes()
     one.grid.up, one.grid.pull_messages = {}, pull
     with pytest.raises(FcitError, match="its key is registered as client-7"):
-        one._look()
+        one._update_nodes()
 
 
 def test_of_an_overdue_answer_that_will_never_come_nothing_is_said(engine) -> None:
@@ -327,7 +325,7 @@ def test_a_turn_that_leaves_no_memory_takes_the_earlier_one_away(engine) -> None
 
 
 def test_a_clients_words_are_kept_to_one_short_line(engine) -> None:
-    said = parcels.pack({"error": "line\n" * 10**5}, {})
+    said = pack({"error": "line\n" * 10**5}, {})
     one = engine(lambda client, header: said if client == 1 else update(client))
     (fault,) = [got for got in one.run(jobs()) if isinstance(got, Fault)]
     assert fault.detail.startswith("line line")
@@ -345,7 +343,7 @@ def test_a_clients_words_are_kept_to_one_short_line(engine) -> None:
 )
 def test_scores_come_back_and_what_is_none_is_garbled(header: dict, kind: str, engine) -> None:
     about = {"client": 1, "dataset": "IconQA"}
-    (found,) = engine(lambda *_: parcels.pack(about | header, {})).score("IconQA", [1])
+    (found,) = engine(lambda *_: pack(about | header, {})).score("IconQA", [1])
     assert found == Score(1, "IconQA", 150.0, 2) if not kind else found.kind == kind
 
 
@@ -354,8 +352,8 @@ def test_scores_come_back_and_what_is_none_is_garbled(header: dict, kind: str, e
     [
         Error(2, "no module named fcit"),
         RecordDict(),
-        parcels.pack({"client": "two", "fcit": "0"}, {}),
-        parcels.pack({"client": 1, "fcit": "another"}, {}),
+        pack({"client": "two", "fcit": "0"}, {}),
+        pack({"client": 1, "fcit": "another"}, {}),
     ],
 )
 def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other(
@@ -367,7 +365,7 @@ def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other
         list(one.run(jobs()))
     federation = replace(one.config.federation, min_clients=2)
     one.config = replace(one.config, federation=federation)
-    one.up, one.nodes = {}, {}
+    one.active_since, one.nodes = {}, {}
     found = {got.client: got for got in one.run(jobs())}
     assert isinstance(found[0], Update)
     assert isinstance(found[2], Update)
@@ -378,7 +376,7 @@ def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other
 def test_a_node_that_goes_while_it_is_asked_who_it_is_is_asked_again(engine) -> None:
     one = engine(lambda client, header: update(client))
     one.grid.hello[101] = Error(5, "node unavailable")
-    one._look()
+    one._update_nodes()
     del one.grid.hello[101]
     one.grid.up[101] = "since 2"
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
@@ -389,18 +387,18 @@ def test_a_node_that_goes_while_it_is_asked_who_it_is_is_asked_again(engine) -> 
 
 def test_a_client_keeps_the_memory_it_began_from_and_the_one_it_made(tmp_path: Path) -> None:
     ones, twos = {"a": torch.ones(1)}, {"a": torch.ones(1) * 2}
-    assert recall(tmp_path, None) == {}
-    assert keep(tmp_path, None, (0, 0), ones)
-    assert keep(tmp_path, (0, 0), (0, 3), twos)
-    assert float(recall(tmp_path, (0, 0))["a"]) == 1
-    assert keep(tmp_path, (0, 0), (0, 4), twos)  # the server never committed round 3
+    assert load_memory(tmp_path, None) == {}
+    assert save_memory(tmp_path, None, (0, 0), ones)
+    assert save_memory(tmp_path, (0, 0), (0, 3), twos)
+    assert float(load_memory(tmp_path, (0, 0))["a"]) == 1
+    assert save_memory(tmp_path, (0, 0), (0, 4), twos)  # the server never committed round 3
     assert {file.name for file in tmp_path.iterdir()} == {
         "stage0-round0.safetensors",
         "stage0-round4.safetensors",
     }
-    assert not keep(tmp_path, None, (1, 0), {})
+    assert not save_memory(tmp_path, None, (1, 0), {})
     with pytest.raises(FcitError, match="memory is missing"):
-        recall(tmp_path, (0, 4))
+        load_memory(tmp_path, (0, 4))
 
 
 def test_a_client_with_its_own_data_says_nothing_of_its_files(
@@ -408,8 +406,8 @@ def test_a_client_with_its_own_data_says_nothing_of_its_files(
 ) -> None:
     turn = wire.pack_turn(Turn(3, TASK, 0, 0))
     ask = {"do": "identify", "turn": turn, "config": table}
-    header, tensors = respond(ask, {}, Place(3, tmp_path / "memory", tmp_path))
-    assert header == {"error": "FcitError; the client's own log says more"}
+    header, tensors = respond(ask, {}, LocalClient(3, tmp_path / "memory", tmp_path))
+    assert header == {"error": "FcitError; see the client's own log"}
     assert not tensors
     assert "has no training samples of IconQA" in capfd.readouterr().err
 
@@ -418,18 +416,20 @@ def test_a_node_says_where_its_client_is() -> None:
     def context(**config: Any) -> Any:
         return SimpleNamespace(node_config=config, run_config={})
 
-    found = place(context(client=3, data="/srv/data", images="/a:/b"))
-    assert found == Place(3, Path("/srv/memory"), Path("/srv/data"), ("/a", "/b"))
-    assert place(context(**{"partition-id": 2}), Path("run")) == Place(2, Path("run/clients"))
+    found = local_client(context(client=3, data="/srv/data", images="/a:/b"))
+    assert found == LocalClient(3, Path("/srv/memory"), Path("/srv/data"), ("/a", "/b"))
+    assert local_client(context(**{"partition-id": 2}), Path("run")) == LocalClient(
+        2, Path("run/clients")
+    )
     with pytest.raises(FcitError, match="data is missing"):
-        place(context(client=3))
+        local_client(context(client=3))
 
 
 def test_a_simulations_clients_keep_their_memories_in_the_runs_folder() -> None:
     given: Any = SimpleNamespace(node_config={"partition-id": 2}, run_config={"out": "~/run"})
-    assert place(given) == Place(2, Path.home() / "run" / "clients")
+    assert local_client(given) == LocalClient(2, Path.home() / "run" / "clients")
     with pytest.raises(FcitError, match="must name the run's folder"):
-        place(SimpleNamespace(node_config={"partition-id": 2}, run_config={}))  # type: ignore
+        local_client(SimpleNamespace(node_config={"partition-id": 2}, run_config={}))  # type: ignore
 
 
 def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -> None:
@@ -438,8 +438,8 @@ def test_a_simulation_with_fewer_nodes_than_clients_is_refused(config: Config) -
         return SimpleNamespace(get_node_ids=lambda: range(next(seen)))
 
     with pytest.raises(FcitError, match="simulation 2 nodes.*config 'num-supernodes=4'"):
-        _suffice(grid(*[2] * 9), config, patience=0.0)
-    _suffice(grid(0, 2, 4), config)  # Flower starts the server's side before its nodes
+        wait_for_nodes(grid(*[2] * 9), config, patience=0.0)
+    wait_for_nodes(grid(0, 2, 4), config)  # Flower starts the server's side before its nodes
 
 
 # -- choosing an engine --------------------------------------------------------------------------------

@@ -17,10 +17,9 @@ import tomli_w
 from test_agree import agree
 
 import fcit
-from fcit.engines import node
 from fcit.engines import process as worker
-from fcit.engines.local import Worker
-from fcit.engines.node import Place
+from fcit.engines.local import WorkerProcess
+from fcit.engines.node import LocalClient
 from fcit.files import read_json, read_lines
 from fcit.recipe.config import Config, to_table, validate
 from fcit.types import FcitError, Job, Weights
@@ -101,19 +100,19 @@ def test_clients_that_fail_are_named_and_put_aside_and_the_round_goes_on(
     respond = worker.respond
 
     def spoilt(
-        header: wire.Header, weights: Weights, place: Place, site: ModelWorker
-    ) -> node.Reply:
+        header: wire.Header, weights: Weights, client: LocalClient, model_worker: ModelWorker
+    ) -> wire.Frame:
         train = header["do"] == "train" and header["turn"]["stage"] == 0
-        if train and place.client == 0:
+        if train and client.number == 0:
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(site, "train", failing)
-                return respond(header, weights, place, site)
-        header, tensors = respond(header, weights, place, site)
-        if train and place.client == 1:
+                patch.setattr(model_worker, "train", failing)
+                return respond(header, weights, client, model_worker)
+        header, tensors = respond(header, weights, client, model_worker)
+        if train and client.number == 1:
             tensors = {name: value * float("nan") for name, value in tensors.items()}
-        if train and place.client == 2:
+        if train and client.number == 2:
             tensors = {name.replace("/0/", "/9/"): value for name, value in tensors.items()}
-        if train and place.client == 3:
+        if train and client.number == 3:
             header = {"client": 3, "what": "is this"}
         return header, tensors
 
@@ -158,7 +157,7 @@ def test_a_worker_that_dies_or_hangs_in_a_simulated_turn_is_its_clients_fault(
         state = experiment.method.open(engine.start(), "0")
         jobs = [Job(turn, experiment.method.send(state, turn)) for turn in turns]
         assert len(list(engine.run(jobs))) == 2
-        (process,) = [one.process for one in engine.home.all if isinstance(one, Worker)]
+        (process,) = [one.process for one in engine.home.workers if isinstance(one, WorkerProcess)]
         if how == "timeout":
             engine.home.deadline = 5.0
         os.kill(process.pid, signal.SIGKILL if how == "crash" else signal.SIGSTOP)

@@ -58,7 +58,7 @@ class Clients:
             training = Training(lr=1e-2, batch_size=1)
             update, memory = take_turn(again, self.method, self.lmm, data, training, 0, memory)
             header, weights = wire.pack_update(update, memory)
-            yield wire.unpack_update(header, self.through(weights))[0]
+            yield wire.unpack_update(header, self.through(weights))
 
 
 def federated(lmm, suite, name: str, through: Callable[[Weights], Weights], saved: bool) -> State:

@@ -380,7 +380,8 @@ class Wired(Hills):
             self.memory[client] = memory
             (update,) = super().run([job])
             reply = wire.pack_update(update, self.memory[client])
-            update, self.memory[client] = wire.unpack_update(*through(*reply))
+            update = wire.unpack_update(*through(*reply))
+            self.memory[client] = update.memory or {}
             yield update
 
 

@@ -244,7 +244,7 @@ def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:
 def test_a_last_rounds_extra_is_added_once_a_stage(
     table: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimates, "measured", lambda *_: estimates.Timed(1.0, 0.0, 100.0))
+    monkeypatch.setattr(estimates, "measured_times", lambda *_: estimates.Times(1.0, 0.0, 100.0))
     found = plan(validate(table | {"method": {"name": "ewc"}}), measure=True)
     steps = sum(stage.steps or 0 for stage in found.stages)
     assert found.seconds["training"] == steps + 2 * 2 * 100
@@ -253,7 +253,7 @@ def test_a_last_rounds_extra_is_added_once_a_stage(
 def test_one_client_a_round_keeps_one_worker_busy(
     table: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(estimates, "rate", lambda *_: 1e9)
+    monkeypatch.setattr(estimates, "products_per_second", lambda *_: 1e9)
     times = []
     for workers in (1, 2):
         federation = table["federation"] | {"workers": workers}
@@ -266,7 +266,7 @@ def test_one_client_a_round_keeps_one_worker_busy(
 def test_fewer_subspaces_than_tasks_are_planned_with_and_said(table: dict) -> None:
     found = plan(validate(table | {"method": {"name": "disco", "max_subspaces": 1}}))
     assert found.stages[-1].down
-    assert any("which of the 2 tasks are alike" in note for note in found.notes)
+    assert any("which of the 2 tasks share a subspace" in note for note in found.notes)
 
 
 @pytest.mark.parametrize("recipe", sorted((RECIPES / "real").glob("*.toml")), ids=lambda p: p.stem)

@@ -1,3 +1,5 @@
-"""Engines bring jobs to clients and replies back. Here: worker processes of this machine, the frames
-that travel between processes, and what a node of a federation answers. Flower's engine is in `flower`.
+"""Engines bring jobs to clients and bring their replies back.
+
+This room holds the worker processes of this machine (`local`, `process`), the frames that travel between
+processes (`wire`), and how a client's node answers a message (`node`). Flower's engine is in `flower`.
 """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fcit.worker.model import ModelWorker
 
 
-class GoneError(Exception):
+class WorkerDiedError(Exception):
     """A worker process ended in the middle of a request; `kind` is that of a Fault."""
 
     def __init__(self, kind: str, detail: str):
@@ -31,15 +31,15 @@ class GoneError(Exception):
         self.kind = kind
 
 
-class Worker:
-    """One worker process, spoken to through its pipes. gpu: the one it sees ("": all)."""
+class WorkerProcess:
+    """A process that answers requests on its pipes. gpu: the one that it sees ("": all)."""
 
     def __init__(self, config: Config, gpu: str = ""):
         self.process = self._start(str(config.training.threads), gpu)
         self.ask({"do": "config", "config": to_table(config)})
 
     def _start(self, threads: str, gpu: str) -> subprocess.Popen[bytes]:
-        quiet = {
+        variables = {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "TOKENIZERS_PARALLELISM": "false",
@@ -47,28 +47,29 @@ class Worker:
             "TRANSFORMERS_VERBOSITY": "error",
             "FCIT_SERVER": str(os.getpid()),
         }
-        own = {"CUDA_VISIBLE_DEVICES": gpu} if gpu else {}
+        if gpu:
+            variables["CUDA_VISIBLE_DEVICES"] = gpu
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "fcit.engines.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | quiet | own,
+            env=os.environ | variables,
             process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
     ) -> wire.Frame:
-        """Send a request and wait for its reply, for `deadline` seconds at most (0: for ever)."""
+        """Send a request and wait for its reply, at most `deadline` seconds (0: no limit)."""
         assert self.process.stdin and self.process.stdout
         late = threading.Event()
 
-        def end() -> None:
+        def kill() -> None:
             late.set()
             self.process.kill()
 
-        timer = threading.Timer(deadline, end) if deadline else None
-        if timer:
+        timer = threading.Timer(deadline, kill)
+        if deadline:
             timer.start()
         try:
             wire.write_frame(self.process.stdin, header, weights)
@@ -77,21 +78,24 @@ class Worker:
             reply = None
         except (ValueError, FcitError) as error:
             self.process.kill()
-            raise GoneError("garbled", f"its worker's reply cannot be read: {error}") from None
+            raise WorkerDiedError(
+                "garbled", f"the reply of its worker process cannot be read: {error}"
+            ) from None
         finally:
-            if timer:
-                timer.cancel()
+            timer.cancel()
         if reply is None and late.is_set():
-            raise GoneError("timeout", f"no reply within federation.deadline ({deadline:g} s)")
+            raise WorkerDiedError(
+                "timeout", f"no reply within federation.deadline ({deadline:g} s)"
+            )
         if reply is None:
             status = self.process.wait()
-            raise GoneError(
-                "crash", f"its worker process ended with status {status} (out of memory?)"
+            raise WorkerDiedError(
+                "crash", f"its worker process exited with status {status} (out of memory?)"
             )
         if "error" in reply[0]:
             raise FcitError(reply[0]["error"])
         if "crash" in reply[0]:
-            raise RuntimeError(f"in a worker:\n{reply[0]['crash']}")
+            raise RuntimeError(f"in a worker process:\n{reply[0]['crash']}")
         return reply
 
     def close(self) -> None:
@@ -104,34 +108,37 @@ class Worker:
                     pipe.close()
 
 
-class InProcess:
-    """The same requests answered by a site in this process (`workers = 1`)."""
+class InProcessWorker:
+    """Answers the same requests in this process (`workers = 1`)."""
 
     def __init__(self, config: Config):
         from fcit.worker.model import ModelWorker
 
-        self.site: ModelWorker = ModelWorker(config)
+        self.model_worker: ModelWorker = ModelWorker(config)
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
     ) -> wire.Frame:
-        """Answer at once; nobody could end a request that takes too long."""
+        """Answer a request; no deadline applies, as nothing could interrupt it."""
         from fcit.engines.process import handle
 
-        return handle(self.site, header, weights or {})
+        return handle(self.model_worker, header, weights or {})
 
     def close(self) -> None:
-        """Nothing to end."""
+        """There is no process to end."""
+
+
+Worker = WorkerProcess | InProcessWorker
 
 
 def cores() -> int:
-    """How many this process may use."""
-    own = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if own else os.cpu_count() or 1
+    """The number of CPU cores that this process may use."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def gpus() -> list[str]:
-    """CUDA's GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
     import torch
 
     if not torch.cuda.is_available():
@@ -140,42 +147,43 @@ def gpus() -> list[str]:
     return [named[at] if any(named) else str(at) for at in range(torch.cuda.device_count())]
 
 
-def shared(config: Config) -> list[str]:
-    """The GPUs that workers share out among them: none where the recipe names one, or spreads a model
-    over all of them."""
+def gpus_to_share(config: Config) -> list[str]:
+    """The GPUs of which each worker gets one; none where the recipe names a GPU or a `device_map`."""
     model = config.model
     return gpus() if model.device in ("auto", "cuda") and not model.device_map else []
 
 
 class LocalEngine:
-    """Clients on this machine. `memory` is what each client keeps between its turns: it goes to them with
-    their jobs, comes back in their updates, and whoever accepts these puts it here.
+    """Trains the clients of a run on this machine.
 
-    A worker that dies in a client's turn, or is ended at the deadline, is that client's fault and is
-    replaced; what a client says is wrong (an image that cannot be read) ends the round, because whoever
-    runs this engine can mend it.
+    A worker that dies in a client's turn, or is killed at the deadline, counts as that client's fault and
+    is replaced. An error that a client reports (an image that cannot be read) ends the round: the user
+    of this machine can repair it.
 
-    The bits of every reply are the same for any number of workers: a client trains alone, with its
-    own number of threads and its own random streams.
+    Replies have the same bits with any number of workers: every client trains alone, with a fixed number
+    of threads and random streams of its own.
     """
 
     def __init__(self, config: Config, workers: int):
-        self.config, self.memory = config, dict[int, Weights]()
+        self.config = config
+        self.memory = dict[int, Weights]()
+        """By client: sent with its jobs, returned in its updates, put here by whoever accepts those."""
         self.placed: Weights | None = None
         self.tick: Callable[[], None] = lambda: None
         self.pool = ThreadPoolExecutor(workers)
         self.map = map if workers == 1 else self.pool.map  # one worker answers in this very thread
-        self.deadline, self.closed, self.crew = config.federation.deadline, False, threading.Lock()
-        self.all: list[Worker | InProcess] = []
-        self.free: queue.Queue[Worker | InProcess] = queue.Queue()
+        self.deadline = config.federation.deadline
+        self.workers: list[Worker] = []
+        self.workers_lock, self.closed = threading.Lock(), False
+        self.free: queue.Queue[Worker] = queue.Queue()
         try:
-            alone = workers == 1 and not self.deadline
-            own = [] if alone else shared(config)
-            self.gpus = own if len(own) > 1 else [""]
-            make = (lambda _: InProcess(config)) if alone else self._worker
-            for one in self.map(make, range(workers)):
-                self.all.append(one)
-                self.free.put(one)
+            in_process = workers == 1 and not self.deadline
+            gpus = [] if in_process else gpus_to_share(config)
+            self.gpus = gpus if len(gpus) > 1 else [""]
+            make = (lambda _: InProcessWorker(config)) if in_process else self._start_worker
+            for worker in self.map(make, range(workers)):
+                self.workers.append(worker)
+                self.free.put(worker)
         except BaseException:
             self.close()
             raise
@@ -188,10 +196,10 @@ class LocalEngine:
 
     def close(self) -> None:
         """End the workers."""
-        with self.crew:
+        with self.workers_lock:
             self.closed = True
-            for one in self.all:
-                one.close()
+            for worker in self.workers:
+                worker.close()
         self.pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self) -> State:
@@ -200,98 +208,95 @@ class LocalEngine:
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         """Clients' identity tokens, as they come."""
-        asks = [
+        requests = [
             (turn.client, {"do": "identify", "turn": wire.pack_turn(turn)}, Weights())
             for turn in turns
         ]
-        for client, reply in self._as_completed(asks):
-            yield wire.understood(client, reply, wire.unpack_identity)
+        for client, reply in self._as_completed(requests):
+            yield wire.unpack_reply(client, reply, wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, as they come."""
-        asks = []
+        requests = []
         for job in jobs:
             header, weights = wire.pack_job(job, self.memory.get(job.turn.client, {}))
-            asks.append((job.turn.client, header | {"do": "train"}, weights))
-        for client, reply in self._as_completed(asks):
-            found = wire.understood(client, reply, _with_memory)
+            requests.append((job.turn.client, header | {"do": "train"}, weights))
+        for client, reply in self._as_completed(requests):
+            update = wire.unpack_reply(client, reply, wire.unpack_update)
             self.tick()
-            yield found
+            yield update
 
     def place(self, state: State) -> None:
-        """Put a state in place at every worker, to answer with."""
+        """Give every worker the state to answer with."""
         self.placed = flatten(replace(state, optimizer={}))
-        list(self.map(lambda one: one.ask({"do": "place"}, self.placed), self.all))
+        list(self.map(lambda worker: worker.ask({"do": "place"}, self.placed), self.workers))
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
-        asks = [{"do": "answer", "dataset": dataset, "indices": list(part)} for part in chunks]
-        for header, _ in self.map(self.ask, asks):
+        requests = [
+            {"do": "answer", "dataset": dataset, "indices": list(chunk)} for chunk in chunks
+        ]
+        for header, _ in self.map(self.ask, requests):
             yield [Answer(**row) for row in header["answers"]]
 
     def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
-        """Clients' scores of the state in place on their own test samples, as they come."""
-        asks = [
+        """Clients' scores of the placed state on their own test samples, as they come."""
+        requests = [
             (client, {"do": "score", "client": client, "dataset": dataset}, Weights())
             for client in clients
         ]
-        for client, reply in self._as_completed(asks):
-            yield wire.understood(client, reply, wire.unpack_score)
+        for client, reply in self._as_completed(requests):
+            yield wire.unpack_reply(client, reply, wire.unpack_score)
 
     def ask(self, header: wire.Header, weights: Weights | None = None) -> wire.Frame:
-        """Send a request to a worker that is free, or once one is, and wait for its reply."""
-        one = self.free.get()
+        """Send a request to the next free worker and wait for its reply."""
+        worker = self.free.get()
         try:
-            return one.ask(header, weights)
-        except GoneError as gone:
-            raise FcitError(f"{gone}; try federation.workers=1, then go on with --resume") from None
+            return worker.ask(header, weights)
+        except WorkerDiedError as died:
+            raise FcitError(f"{died}; continue with --resume and federation.workers=1") from None
         finally:
-            self.free.put(one)
+            self.free.put(worker)
 
     def turn(self, client: int, header: wire.Header, weights: Weights) -> wire.Frame | Fault:
-        """What a worker answers for a client; a worker that dies or exceeds the deadline is its fault."""
-        one = self.free.get()
+        """A worker's reply for a client; a worker that dies or exceeds the deadline is its fault."""
+        worker = self.free.get()
         try:
-            return one.ask(header, weights, self.deadline)
-        except GoneError as gone:
-            one = self._replaced(one)
-            return Fault(client, gone.kind, str(gone))
+            return worker.ask(header, weights, self.deadline)
+        except WorkerDiedError as died:
+            worker = self._replace(worker)
+            return Fault(client, died.kind, str(died))
         finally:
-            self.free.put(one)
+            self.free.put(worker)
 
-    def _worker(self, place: int) -> Worker:
-        return Worker(self.config, self.gpus[place % len(self.gpus)])
+    def _start_worker(self, number: int) -> Worker:
+        return WorkerProcess(self.config, self.gpus[number % len(self.gpus)])
 
-    def _replaced(self, gone: Worker | InProcess) -> Worker | InProcess:
-        """Another worker in the place of one that is gone, unless the engine is closing."""
-        with self.crew:
+    def _replace(self, dead: Worker) -> Worker:
+        """Start another worker in the place of a dead one, unless the engine is closing."""
+        with self.workers_lock:
             if self.closed:
-                return gone
-            gone.close()
-            place = self.all.index(gone)
+                return dead
+            dead.close()
+            number = self.workers.index(dead)
             try:
-                self.all[place] = self._worker(place)
+                worker = self.workers[number] = self._start_worker(number)
                 if self.placed is not None:
-                    self.all[place].ask({"do": "place"}, self.placed)
-            except GoneError as again:
-                raise FcitError(f"no new worker can be started: {again}") from None
-            return self.all[place]
+                    worker.ask({"do": "place"}, self.placed)
+            except WorkerDiedError as error:
+                raise FcitError(f"no new worker process can be started: {error}") from None
+            return worker
 
     def _as_completed(
-        self, asks: Sequence[tuple[int, wire.Header, Weights]]
+        self, requests: Sequence[tuple[int, wire.Header, Weights]]
     ) -> Iterator[tuple[int, wire.Frame | Fault]]:
         if self.map is map:
-            yield from ((ask[0], self.turn(*ask)) for ask in asks)
+            yield from ((request[0], self.turn(*request)) for request in requests)
             return
-        futures = {self.pool.submit(self.turn, *ask): ask[0] for ask in asks}
+        futures = {self.pool.submit(self.turn, *request): request[0] for request in requests}
         try:
             for future in as_completed(list(futures)):
-                yield futures.pop(future), future.result()  # or all replies would stay in memory
+                yield futures.pop(future), future.result()  # popped, as it holds a reply
         finally:
             for future in futures:
                 future.cancel()
-
-
-def _with_memory(header: wire.Header, weights: Weights) -> Update:
-    update, memory = wire.unpack_update(header, weights)
-    return replace(update, memory=memory)

@@ -1,7 +1,7 @@
-"""Jobs and replies as bytes: a JSON header and one safetensors body; nothing else crosses a wire.
+"""Jobs and replies as bytes: a JSON header and a safetensors body; nothing else crosses a wire.
 
-What unpacks a reply checks the header's types, since a client writes it: `understood` makes a fault of
-whatever is wrong.
+Clients write the headers of replies, so their types are checked; `unpack_reply` turns any error in one
+into a Fault.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Header = dict[str, Any]
 Frame = tuple[Header, Weights]
 """One message: its header, and its tensors."""
 
-Answered = TypeVar("Answered", Identity, Update, Score)
+Answer = TypeVar("Answer", Identity, Update, Score)
 
 
 def write_frame(stream: IO[bytes], header: Header, weights: Weights | None = None) -> None:
@@ -32,8 +32,8 @@ def write_frame(stream: IO[bytes], header: Header, weights: Weights | None = Non
 
 
 def read_frame(stream: IO[bytes]) -> Frame | None:
-    """Receive one message; None when the other side is gone. Raises ValueError on a header that is none,
-    and FcitError on a body that is not safetensors."""
+    """Receive one message; None when the other side is gone. Raises ValueError for an invalid header,
+    and FcitError for a body that is not safetensors."""
     lengths = stream.read(16)
     if len(lengths) < 16:
         return None
@@ -45,31 +45,31 @@ def read_frame(stream: IO[bytes]) -> Frame | None:
 
 
 def read_header(text: str | bytes) -> Header:
-    """A message's header. Raises ValueError on what is no JSON object, or nested too deeply."""
+    """A message's header. Raises ValueError for anything but a JSON object of usual depth."""
     try:
         header = json.loads(text)
     except RecursionError:
         raise ValueError("its header is nested too deeply") from None
     if not isinstance(header, dict):
-        raise ValueError("its header is no object")
+        raise ValueError("its header is not a JSON object")
     return header
 
 
-def understood(
-    client: int, reply: Frame | Fault, unpack: Callable[[Header, Weights], Answered]
-) -> Answered | Fault:
-    """What a client's answer says, or the Fault ("garbled") of one that cannot be unpacked or is signed
-    by another client; a Fault stays one."""
+def unpack_reply(
+    client: int, reply: Frame | Fault, unpack: Callable[[Header, Weights], Answer]
+) -> Answer | Fault:
+    """What a client answered, or a Fault ("garbled") where that cannot be unpacked or names another
+    client; a Fault stays one."""
     if isinstance(reply, Fault):
         return reply
     try:
-        found = unpack(*reply)
-    except Exception as error:  # whatever it is, one client's bytes end no run
-        said = str(error) if isinstance(error, FcitError | ValueError) else repr(error)
-        return Fault(client, "garbled", f"not what was asked for: {said}")
-    if found.client != client:
-        return Fault(client, "garbled", f"answered as client {found.client}")
-    return found
+        answer = unpack(*reply)
+    except Exception as error:  # no bytes of one client may end the run
+        message = str(error) if isinstance(error, FcitError | ValueError) else repr(error)
+        return Fault(client, "garbled", f"not what was asked for: {message}")
+    if answer.client != client:
+        return Fault(client, "garbled", f"answered as client {answer.client}")
+    return answer
 
 
 def pack_turn(turn: Turn) -> Header:
@@ -101,16 +101,16 @@ def pack_update(update: Update, memory: Weights) -> Frame:
     return header, flatten(update, memory)
 
 
-def unpack_update(header: Header, weights: Weights) -> tuple[Update, Weights]:
-    """The inverse of `pack_update`. Raises KeyError or ValueError on what it cannot have made."""
+def unpack_update(header: Header, weights: Weights) -> Update:
+    """The inverse of `pack_update`, with the memory in the update. Raises KeyError or ValueError for
+    anything else."""
     flat, memory = split_memory(weights)
     state = unflatten(flat)
     client, samples = _field(header, "client", int), _field(header, "samples", int)
     metrics = _field(header, "metrics", dict)
     for name in metrics:
         _field(metrics, name, int, float)
-    update = Update(client, samples, state.adapters, state.extras, metrics, state.optimizer)
-    return update, memory
+    return Update(client, samples, state.adapters, state.extras, metrics, state.optimizer, memory)
 
 
 def pack_identity(identity: Identity) -> Frame:
@@ -120,7 +120,7 @@ def pack_identity(identity: Identity) -> Frame:
 
 
 def unpack_identity(header: Header, weights: Weights) -> Identity:
-    """The inverse of `pack_identity`. Raises KeyError or ValueError on what it cannot have made."""
+    """The inverse of `pack_identity`. Raises KeyError or ValueError for anything else."""
     client, samples = _field(header, "client", int), _field(header, "samples", int)
     return Identity(client, _field(header, "task", str), weights["token"], samples)
 
@@ -131,7 +131,7 @@ def pack_score(score: Score) -> Frame:
 
 
 def unpack_score(header: Header, weights: Weights) -> Score:
-    """The inverse of `pack_score`. Raises KeyError or ValueError on what it cannot have made."""
+    """The inverse of `pack_score`. Raises KeyError or ValueError for anything else."""
     client, count = _field(header, "client", int), _field(header, "count", int)
     return Score(client, _field(header, "dataset", str), _field(header, "total", int, float), count)
 

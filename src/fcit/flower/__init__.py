@@ -1,5 +1,5 @@
-"""All that knows Flower: its engine, the nodes' side, a simulation on one machine, and the folders of a
-deployment.
+"""Everything that knows Flower: its engine, the nodes' side, a simulation on one machine, and the folders
+of a deployment.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
-"""Flower reports every run to its makers, and asks for newer versions, unless told otherwise."""
+"""By default Flower reports every run to its makers and asks for newer versions."""
 
 
 def hush() -> None:

@@ -1,4 +1,4 @@
-"""The two sides of a run as Flower's apps: what `flwr run` starts on the server and on every node."""
+"""The two sides of a run as Flower apps, which `flwr run` starts on the server and on every node."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
 from fcit.engines.local import LocalEngine
-from fcit.engines.node import Place, respond
-from fcit.flower import parcels
+from fcit.engines.node import LocalClient, respond
 from fcit.flower.engine import FlowerEngine
+from fcit.flower.messages import pack, unpack
 from fcit.recipe.config import Config
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
 Build = Callable[[Config, int, Path], FlowerEngine]
-"""What makes an engine from a configuration, a number of workers and a run's folder."""
+"""Makes an engine from a configuration, a number of workers and a run's folder."""
 
 MEMORIES = "clients"
-"""The folder of a run's folder in which simulated clients keep their memories."""
+"""The folder, below a run's own, in which simulated clients keep their memories."""
 
-REGISTERING = 10.0
-"""Seconds that a simulation has to register its nodes: a moment's work, begun after the ServerApp."""
+PATIENCE = 10.0
+"""Seconds that a simulation has to register its nodes, which it begins after the ServerApp."""
 
 
 def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
-    """The app that a SuperLink runs: `main` gets Flower's run config, and what builds an engine whose
-    clients are the SuperLink's nodes."""
+    """The app that a SuperLink runs: `main` gets Flower's run config, and a function that builds an
+    engine whose clients are the SuperLink's nodes."""
     app = ServerApp()
 
     def serve(grid: Grid, context: Context) -> None:
         def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
-            if isinstance(grid, InMemoryGrid):  # a simulation's
-                _suffice(grid, config)
+            if isinstance(grid, InMemoryGrid):  # of a simulation
+                wait_for_nodes(grid, config)
             return FlowerEngine(config, grid, LocalEngine(config, workers), folder)
 
         main(context.run_config, build)
@@ -47,9 +47,12 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
     return app
 
 
-def _suffice(grid: Grid, config: Config, patience: float = REGISTERING) -> None:
-    """Raise FcitError where a simulation has fewer nodes (2, unless told) than the recipe has clients:
-    the run would wait for the others. patience: seconds that they have to come up."""
+def wait_for_nodes(grid: Grid, config: Config, patience: float = PATIENCE) -> None:
+    """Wait until a simulation has a node for every client of the recipe.
+
+    Raises FcitError where some are missing after `patience` seconds (Flower's default is 2 nodes): the
+    run would wait for them.
+    """
     clients, end = Experiment(config).training_setting.clients, time.monotonic() + patience
     while (nodes := len(list(grid.get_node_ids()))) < clients:
         if time.monotonic() > end:
@@ -61,13 +64,13 @@ def _suffice(grid: Grid, config: Config, patience: float = REGISTERING) -> None:
 
 
 def client_app(run: Path | None = None) -> ClientApp:
-    """The app that nodes run. `run` is the run's folder where all clients are on this machine; nodes
-    of a deployment say in their own configuration where their data and memories are."""
+    """The app that nodes run. run: the run's folder, where all clients are on this machine; nodes of a
+    deployment name the folders of their data and memories in their own configuration."""
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
-        found = respond(*parcels.unpack(message.content), place(context, run))
-        return Message(parcels.pack(*found), reply_to=message)
+        reply = respond(*unpack(message.content), local_client(context, run))
+        return Message(pack(*reply), reply_to=message)
 
     app.query()(answer)
     app.train()(answer)
@@ -75,27 +78,24 @@ def client_app(run: Path | None = None) -> ClientApp:
     return app
 
 
-def place(context: Context, run: Path | None = None) -> Place:
-    """Where a node's client is, from the node's configuration: client, data, memory,
-    images, and scoring rules.
+def local_client(context: Context, run: Path | None = None) -> LocalClient:
+    """The client that a node's configuration names: client, data, memory, images, and scoring rules.
 
     Raises FcitError naming the entry that is missing.
     """
-    given = context.node_config
-    if "client" not in given and "partition-id" in given:
+    node = context.node_config
+    if "client" not in node and "partition-id" in node:
         folder = run or Path(str(context.run_config.get("out") or "")).expanduser()
         if not folder.name:
-            raise FcitError("a simulation's run config must name the run's folder: out")
-        return Place(int(given["partition-id"]), folder / MEMORIES)
-    for key in ("client", "data"):
-        if key not in given:
-            raise FcitError(f"--node-config: {key} is missing, such as {key}={_EXAMPLES[key]}")
-    data = Path(str(given["data"])).expanduser()
-    memory = Path(str(given.get("memory") or data.parent / "memory")).expanduser()
-    images = str(given.get("images", ""))
-    rules = filter(None, str(given.get("rules", "")).split(":"))
-    pairs = tuple((name, file) for name, _, file in (one.partition("=") for one in rules))
-    return Place(int(given["client"]), memory, data, tuple(filter(None, images.split(":"))), pairs)
-
-
-_EXAMPLES = {"client": "3", "data": '"/srv/fcit/data"'}
+            raise FcitError("the run config of a simulation must name the run's folder: out")
+        return LocalClient(int(node["partition-id"]), folder / MEMORIES)
+    for key, example in (("client", "3"), ("data", '"/srv/fcit/data"')):
+        if key not in node:
+            raise FcitError(f"--node-config: {key} is missing, such as {key}={example}")
+    data = Path(str(node["data"])).expanduser()
+    memory = Path(str(node.get("memory") or data.parent / "memory")).expanduser()
+    images, rules = (
+        [text for text in str(node.get(key, "")).split(":") if text] for key in ("images", "rules")
+    )
+    pairs = tuple((name, file) for name, _, file in (rule.partition("=") for rule in rules))
+    return LocalClient(int(node["client"]), memory, data, tuple(images), pairs)

@@ -53,6 +53,6 @@ def _write(
             shutil.copyfile(datasets.image_path(experiment.root, sample, experiment.images), copy)
     dataset = experiment.dataset(name)
     dataset.write(folder, split, samples)
-    told = dataset.file(experiment.root, split).with_name("dataset.toml")
-    if told.is_file():
-        shutil.copyfile(told, dataset.file(folder, split).with_name(told.name))
+    table = dataset.file(experiment.root, split).with_name("dataset.toml")
+    if table.is_file():
+        shutil.copyfile(table, dataset.file(folder, split).with_name(table.name))

@@ -1,15 +1,14 @@
-"""Flower's simulation on this machine: every client is a node, and the local engine's workers answer
-for all of them, so that a base model is loaded once a worker.
+"""Flower's simulation on this machine: every client is a node, and the local engine's workers answer for
+all of them, so that each worker loads the base model once.
 
-It is put together from the parts below Flower's `run_simulation`, whose own workers are Ray's
-(decisions/0010). They move from version to version of Flower: hence the narrow pin.
+It uses the internals of Flower's `run_simulation`, but not its Ray workers (decisions/0010). They change
+between versions of Flower, hence the narrow version range.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -31,25 +30,25 @@ from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid import InMemoryGrid
 
 from fcit.engines.local import LocalEngine
-from fcit.flower import parcels
-from fcit.flower.apps import place
+from fcit.flower.apps import local_client
 from fcit.flower.engine import FlowerEngine
+from fcit.flower.messages import pack, unpack
 from fcit.recipe.config import Config
-from fcit.types import Fault, Weights
+from fcit.types import Fault
 from fcit.worker.experiment import Experiment
 
 YEAR = 365 * 86400.0
-"""Seconds that a simulated round has: `federation.deadline` is each turn's, and workers keep to it."""
+"""Seconds that a simulated round has; workers apply `federation.deadline` to each turn."""
 
 
 def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
-    """An engine whose clients are the nodes of a simulation that begins and ends with it."""
+    """An engine whose clients are the nodes of a simulation, which ends with it."""
     home = LocalEngine(config, workers)
-    over, failures = threading.Event(), list[BaseException]()
+    stop, failures = threading.Event(), list[BaseException]()
     try:
         clients = Experiment(config).training_setting.clients
-        crew = Crew(home, workers, folder.resolve(), failures.append)
-        grid, runtime = _nodes(max(clients, 1), crew, over)
+        backend = WorkersBackend(home, workers, folder.resolve(), failures.append)
+        grid, runtime = _start_nodes(max(clients, 1), backend, stop)
         runtime.start()
     except BaseException:
         home.close()
@@ -60,7 +59,7 @@ def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
             raise failures[0]
 
     def end() -> None:
-        over.set()
+        stop.set()
         runtime.join()
 
     engine = FlowerEngine(config, grid, home, folder, check, YEAR)
@@ -68,11 +67,11 @@ def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
     return engine
 
 
-class Crew(Backend):
-    """The local engine's workers as Flower's.
+class WorkersBackend(Backend):
+    """Lets Flower use the local engine's workers.
 
-    What goes wrong with a client is an answer, and so is a worker's end in its turn, as under the local
-    engine; what else goes wrong is told to `fail`, since the machine is at fault and no client.
+    An error of a client is an answer, and so is the death of a worker in its turn, as under the local
+    engine. Any other error is no client's fault and goes to `fail`.
     """
 
     def __init__(
@@ -86,37 +85,36 @@ class Crew(Backend):
         return self.workers
 
     def build(self, app_fn: Callable[[], ClientApp]) -> None:
-        """The workers are there already."""
+        """The workers run already."""
 
     def is_worker_idle(self) -> bool:
-        """Whether a worker has nothing to do."""
+        """Whether a worker is free."""
         return not self.home.free.empty()
 
     def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
         """Let a free worker answer a node's message."""
-        header, weights = parcels.unpack(message.content)
-        here = place(context, self.run)
-        where = {key: str(value) for key, value in asdict(here).items()}
-        ask = {"do": "client", "ask": header, "place": where}
+        header, weights = unpack(message.content)
+        client = local_client(context, self.run)
+        about = {"do": "client", "client": client.number, "memory": str(client.memory)}
         try:
-            found = self.home.turn(here.client, ask, weights)
+            reply = self.home.turn(client.number, about | {"ask": header}, weights)
         except BaseException as error:
             self.fail(error)
             raise
-        if isinstance(found, Fault):
-            answer, tensors = {"error": found.detail, "kind": found.kind}, Weights()
+        if isinstance(reply, Fault):
+            content = pack({"error": reply.detail, "kind": reply.kind}, {})
         else:
-            answer, tensors = found[0]["answer"], found[1]
-        return Message(parcels.pack(answer, tensors), reply_to=message), context
+            content = pack(reply[0]["answer"], reply[1])
+        return Message(content, reply_to=message), context
 
     def terminate(self) -> None:
-        """The workers end with their engine."""
+        """The workers end with the local engine."""
 
 
-def _nodes(
-    clients: int, crew: Crew, over: threading.Event
+def _start_nodes(
+    clients: int, backend: WorkersBackend, stop: threading.Event
 ) -> tuple[InMemoryGrid, threading.Thread]:
-    """A grid of as many nodes as there are clients, and the thread that brings them their messages."""
+    """A grid with a node for every client, and the thread that delivers their messages."""
     factory = LinkStateFactory(
         FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory()
     )
@@ -132,5 +130,5 @@ def _nodes(
     grid.set_run(run)
     nodes = vce_api._register_nodes(clients, factory)
     contexts = vce_api._register_node_info_stores(nodes, run)
-    arguments = (ClientApp, lambda: crew, nodes, factory, contexts, over, VceMetrics())
+    arguments = (ClientApp, lambda: backend, nodes, factory, contexts, stop, VceMetrics())
     return grid, threading.Thread(target=vce_api.run_api, args=arguments, daemon=True)

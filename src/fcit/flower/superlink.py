@@ -1,8 +1,8 @@
-"""Flower's SuperLink with a doorkeeper: only nodes may call from other machines.
+"""Flower's SuperLink behind a filter: other machines may only call what nodes need.
 
-Flower 1.41 answers nodes, operators and its own apps on one port, and knows keys of nodes only: whoever
-reaches the port could register a key of his own, or start a run on all nodes. So what is not for nodes
-is for this machine alone. Started by the `start` that `fcit deploy init` writes.
+Flower 1.41 serves nodes, operators and its own apps on one port, and checks the keys of nodes only. So
+anyone who reaches the port could register a key or start a run on all nodes. Here all other paths are
+open to this machine alone. The script `start` that `fcit deploy init` writes runs this module.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-FOR_NODES = ("/v1/fleet/", "/health")
+NODE_PATHS = ("/v1/fleet/", "/health")
 
 
-class Doorkeeper:
-    """Refuses calls from other machines to anything but what nodes need."""
+class NodesOnly:
+    """Refuses calls from other machines to any path that nodes do not need."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan" or may_enter(scope):
+        if scope["type"] == "lifespan" or is_allowed(scope):
             await self.app(scope, receive, send)
         elif scope["type"] == "http":
-            answer = PlainTextResponse("only for the server's own machine\n", 403)
-            await answer(scope, receive, send)
+            refusal = PlainTextResponse("only allowed from the server's own machine\n", 403)
+            await refusal(scope, receive, send)
         else:
             await send({"type": "websocket.close", "code": 1008})
 
 
-def may_enter(scope: Mapping[str, Any]) -> bool:
-    """Whether a call is one of a node's, or comes from this machine."""
-    if any(scope["path"].startswith(path) for path in FOR_NODES):
+def is_allowed(scope: Mapping[str, Any]) -> bool:
+    """Whether a call is for nodes or comes from this machine."""
+    if any(scope["path"].startswith(path) for path in NODE_PATHS):
         return True
     try:
         return ipaddress.ip_address((scope.get("client") or ("",))[0]).is_loopback
@@ -49,7 +49,7 @@ def may_enter(scope: Mapping[str, Any]) -> bool:
 def main() -> None:
     """Run the SuperLink; arguments are those of `flower-superlink`."""
     before = extensions.get_middleware
-    extensions.get_middleware = lambda: (Middleware(Doorkeeper), *before())
+    extensions.get_middleware = lambda: (Middleware(NodesOnly), *before())
     flower_superlink()
 
 

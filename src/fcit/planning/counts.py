@@ -1,4 +1,4 @@
-"""How many samples a run will meet, read where they are and reckoned where that is enough."""
+"""Counts the samples of a run: read from the data, or computed where the mini suite is not made yet."""
 
 from __future__ import annotations
 
@@ -6,88 +6,81 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from fcit import suite
 from fcit.benchmark import datasets
 from fcit.benchmark.partition import split
 from fcit.models.images import image_size
 from fcit.types import Sample, Task
 from fcit.worker.experiment import Experiment
 
-Picture = tuple[int, int]
-"""Width and height of an image."""
+ImageSize = tuple[int, int]
+"""Width and height in pixels."""
 
-LOOKED_AT = 64
-"""Training samples of each dataset whose lengths are looked at."""
+SAMPLES_READ = 64
+"""Training samples of each dataset that give the lengths."""
 
 
-class Counts:
+class SampleCounts:
     """How many samples there are and who holds them; None where the data is not here."""
 
     def __init__(self, experiment: Experiment, notes: list[str]):
         self.experiment, self.config = experiment, experiment.config
-        self.own = bool(self.config.data.root)
-        self.absent: dict[str, list[str]] = {}
-        self.sizes: dict[Task, list[int]] = {}
-        if self.own:
+        self.own_data = bool(self.config.data.root)
+        self.missing: set[str] = set()
+        self.by_task: dict[Task, list[int]] = {}
+        if self.own_data:
             root, names = Path(self.config.data.root), experiment.setting.datasets
-            there = root.is_dir()
-            self.absent = (
-                datasets.missing(root, list(map(experiment.dataset, names)), experiment.images)
-                if there
-                else {name: [] for name in names}
-            )
-            if self.absent:
-                which = f"lacks {', '.join(self.absent)}" if there else "no such folder"
-                notes.append(f"data.root: {root}: {which}; their samples are not counted")
+            if root.is_dir():
+                rows = list(map(experiment.dataset, names))
+                self.missing = set(datasets.missing(root, rows, experiment.images))
+                problem = f"lacks {', '.join(n for n in names if n in self.missing)}"
+            else:
+                self.missing, problem = set(names), "no such folder"
+            if self.missing:
+                notes.append(f"data.root: {root}: {problem}; their samples are not counted")
 
-    def held(self, task: Task) -> list[int] | None:
-        """Every client's training samples of a task."""
-        if any(name in self.absent for name in task.datasets):
+    def of_client(self, task: Task, client: int) -> int | None:
+        """A client's training samples of a task."""
+        if any(name in self.missing for name in task.datasets):
             return None
-        if task not in self.sizes:
-            experiment, setting = self.experiment, self.experiment.training_setting
-            if self.own:
-                self.sizes[task] = [len(share) for share in experiment.shares(task)]
-                return self.sizes[task]
-            sizes, federation = [0] * setting.clients, self.config.federation
-            for name in task.datasets:
-                holders = setting.holders(name)
-                parts = split(
-                    self.config.data.counts[0],
-                    len(holders),
-                    self.config.setting.beta,
-                    self.config.seed,
-                    name,
-                    minimum=federation.min_samples,
-                )
-                for client, part in zip(holders, parts, strict=True):
-                    sizes[client] += len(part)
-            self.sizes[task] = sizes
-        return self.sizes[task]
+        if task not in self.by_task:
+            self.by_task[task] = self._of_clients(task)
+        return self.by_task[task][client]
 
-    def tests(self, names: Sequence[str], general: bool = False) -> int | None:
-        """The questions of these datasets, and the general ones where they are asked."""
-        if any(name in self.absent for name in names):
+    def _of_clients(self, task: Task) -> list[int]:
+        if self.own_data:
+            return [len(share) for share in self.experiment.shares(task)]
+        config, setting = self.config, self.experiment.training_setting
+        sizes, count = [0] * setting.clients, config.data.counts[0]
+        least = config.federation.min_samples
+        for name in task.datasets:
+            holders = setting.holders(name)
+            beta, seed = config.setting.beta, config.seed
+            parts = split(count, len(holders), beta, seed, name, minimum=least)
+            for client, part in zip(holders, parts, strict=True):
+                sizes[client] += len(part)
+        return sizes
+
+    def questions(self, names: Sequence[str], general: bool = False) -> int | None:
+        """Test questions of these datasets; `general`: with the general ones, where they are asked."""
+        if any(name in self.missing for name in names):
             return None
-        more = (
-            self.config.evaluation.general_questions if general and self.experiment.general else 0
-        )
-        if self.own:
+        evaluation = self.config.evaluation
+        more = evaluation.general_questions if general and self.experiment.general else 0
+        if self.own_data:
             return more + sum(len(self.experiment.samples(name, "test")) for name in names)
-        limit, count = self.config.evaluation.limit, self.config.data.counts[1]
+        limit, count = evaluation.limit, self.config.data.counts[1]
         return more + len(names) * (min(limit, count) if limit else count)
 
-    def some(self) -> tuple[list[Sample], list[Picture]]:
+    def some_samples(self) -> tuple[list[Sample], list[ImageSize]]:
         """A few training samples of every dataset that is here, and the sizes of their images."""
-        names = [name for name in self.experiment.setting.datasets if name not in self.absent]
-        if self.own or self.experiment.root.is_dir():
-            found = [
-                one for name in names for one in self.experiment.samples(name, "train")[:LOOKED_AT]
-            ]
-            return found, list(map(image_size, self.experiment.data_of(found).images))
-        from fcit import suite as mini
-
+        names = [name for name in self.experiment.setting.datasets if name not in self.missing]
+        if self.own_data or self.experiment.root.is_dir():
+            rows = [self.experiment.samples(name, "train")[:SAMPLES_READ] for name in names]
+            samples = [sample for row in rows for sample in row]
+            return samples, list(map(image_size, self.experiment.data_of(samples).images))
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "mini"
-            mini.write(root, self.config.seed, 8, 1, names)
-            found = [one for name in names for one in datasets.read(root, name, "train")]
-            return found, [image_size(datasets.image_path(root, one)) for one in found]
+            suite.write(root, self.config.seed, 8, 1, names)
+            samples = [row for name in names for row in datasets.read(root, name, "train")]
+            return samples, [image_size(datasets.image_path(root, row)) for row in samples]

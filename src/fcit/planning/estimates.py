@@ -1,14 +1,15 @@
-"""What training takes in memory and time: from shapes and lengths, or from a few real steps."""
+"""Memory and time of training: estimated from shapes and lengths, or timed on a few real steps."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fcit.planning.counts import Picture
+from fcit.planning.counts import ImageSize
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data
 from fcit.types import FcitError, Job, Sample
@@ -18,181 +19,182 @@ from fcit.worker.model import ModelWorker
 if TYPE_CHECKING:
     import torch
 
-    from fcit.models.memory import TrainingStep
     from fcit.models.size import ModelSize
 
-LETTERS = 3.5
-"""Characters of a token where there is no tokenizer to ask."""
+CHARACTERS = 3.5
+"""Of a token, where there is no tokenizer to ask."""
 
-AROUND = 16
-"""Tokens of a chat template around one question and answer, then."""
+TEMPLATE = 16
+"""Tokens of a chat template around one question and answer, where there is no tokenizer."""
 
-
-MEASURED_ON = 128
-"""Samples with which a last round's turn is timed: as many as EWC measures the Fisher information on."""
+LAST_ROUND_SAMPLES = 128
+"""Samples that time a last round's turn: as many as EWC measures the Fisher information on."""
 
 
 @dataclass(frozen=True)
-class Spans:
-    """Tokens of a training sample, its image's included, and of its answer: the mean, and the most."""
+class SampleLengths:
+    """Tokens of training samples."""
 
-    length: float
-    answer: float
+    mean: float
+    """The image's tokens included."""
+    answer_mean: float
     longest: int
-    most: int
+    longest_answer: int
 
 
-def spans(
+def sample_lengths(
     experiment: Experiment,
     size: ModelSize,
     samples: Sequence[Sample],
-    pictures: Sequence[Picture],
+    images: Sequence[ImageSize],
     notes: list[str],
-) -> Spans:
-    """How long training samples are; guessed from their characters where the model's tokenizer is not
-    on this disk, and without samples as the longest there may be. `pictures`: their images' sizes, of
-    which `size` knows the largest; the mean goes by the one in the middle. Raises FcitError where
-    training would: samples that are too long, images that the processor refuses."""
+) -> SampleLengths:
+    """Lengths of some samples with images of these sizes, of which `size` knows the largest.
+
+    All samples count with the image of median size. Lengths are guessed from characters where the
+    model's tokenizer is not on this disk. Raises FcitError for samples that training would refuse.
+    """
     from fcit.models.size import TokenCounter
 
     config = experiment.config
     limit, largest = config.training.max_length, size.image_tokens
     if not samples:
-        notes.append("no data here: every sample is taken to be of 100 tokens beside its image")
-        whole = min(limit, largest + 100)
-        return Spans(whole, 10, whole, 10)
-    middle = sorted(pictures, key=area)[len(pictures) // 2]
+        notes.append("lengths: no data here; each sample is taken to have 100 tokens and its image")
+        length = min(limit, largest + 100)
+        return SampleLengths(length, 10, length, 10)
+    median = sorted(images, key=prod)[len(images) // 2]
+    model = config.model
     try:
-        counter = TokenCounter(
-            experiment.model_path(), config.model.identity, config.model.template
-        )
+        counter = TokenCounter(experiment.model_path(), model.identity, model.template)
     except FcitError as error:
-        notes.append(f"{error}; {LETTERS} characters are taken to be a token")
+        notes.append(f"{error}; a token is taken to be {CHARACTERS} characters")
         tokens = largest
-        rows = [_guess(one, tokens, limit) for one in samples]
+        lengths = [_guess(sample, tokens, limit) for sample in samples]
     else:
-        image, tokens, _ = counter.image(middle)
-        rows = counter.lengths(samples, image, limit)
-    whole, said = [row[0] for row in rows], [row[1] for row in rows]
+        placeholder, tokens, _ = counter.image(median)
+        lengths = counter.lengths(samples, placeholder, limit)
+    whole, answers = zip(*lengths, strict=True)
     longest = min(limit, max(whole) + largest - tokens)
-    return Spans(fmean(whole), fmean(said), longest, max(said))
+    return SampleLengths(fmean(whole), fmean(answers), longest, max(answers))
 
 
-def area(picture: Picture) -> int:
-    """Pixels of an image."""
-    return picture[0] * picture[1]
-
-
-def _guess(sample: Sample, image: int, limit: int) -> tuple[int, int]:
+def _guess(sample: Sample, image_tokens: int, limit: int) -> tuple[int, int]:
     turns = [(sample.prompt, sample.answers[0]), *sample.more]
-    said = sum(round(len(answer) / LETTERS) + 1 for _, answer in turns)
-    asked = sum(round(len(prompt) / LETTERS) + AROUND for prompt, _ in turns)
-    return min(limit, image + asked + said), said
+    answered = sum(round(len(answer) / CHARACTERS) + 1 for _, answer in turns)
+    asked = sum(round(len(prompt) / CHARACTERS) + TEMPLATE for prompt, _ in turns)
+    return min(limit, image_tokens + asked + answered), answered
 
 
-def load(
-    experiment: Experiment, job: Job, spans: Spans, images: int, number: int, device: str
-) -> TrainingStep:
-    """The heaviest pass of a run: `job` is a message of its last stage, `images` how many are seen in
-    all, `number` the bytes of one."""
-    from fcit.models.memory import QUANTIZED_BYTES, TrainingStep
+def memory(
+    experiment: Experiment,
+    size: ModelSize,
+    lengths: SampleLengths,
+    last: Job,
+    samples: int,
+    number: int,
+    device: str,
+) -> dict[str, int]:
+    """Bytes of the run's heaviest training step, by what takes them.
+
+    last: a job of the last stage. samples: of the whole run (0: unknown). number: bytes of one number.
+    """
+    from fcit.models.features import MEMORY_BYTES
+    from fcit.models.memory import QUANTIZED_BYTES, TrainingStep, training_memory
 
     training, method = experiment.config.training, experiment.method
-    received = job.received
-    trained = len(method.trains(received))
     batch = min(training.micro_batch or training.batch_size, training.batch_size)
-    return TrainingStep(
+    step = TrainingStep(
         batch=batch,
-        length=spans.longest,
-        answered=batch * spans.most,
-        blocks=len(received.adapters),
-        trained=trained,
+        length=lengths.longest,
+        answered=batch * lengths.longest_answer,
+        blocks=len(last.received.adapters),
+        trained=len(method.trains(last.received)),
         rank=method.rank,
         projector=method.projector != "frozen",
         step=training.batch_size,
-        images=images,
+        images=samples or MEMORY_BYTES,  # where unknown: more than the feature cache holds
         number=number,
         weight=QUANTIZED_BYTES.get(experiment.config.model.quantize, number),
         cpu=device == "cpu",
         dropout=training.dropout > 0,
         checkpointing=training.checkpointing,
     )
+    return training_memory(size, step)
 
 
 # -- time --------------------------------------------------------------------------------------------
 
 
-def rate(device: str, dtype: torch.dtype, threads: int) -> float:
-    """Multiplications and additions a second in matrix products, measured in a moment."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        side = 1024 if device == "cpu" else 8192
-        a = torch.randn(side, side, device=device).to(dtype)
-        (a @ a).sum().item()
-        begun, times = time.perf_counter(), 0
-        while times < 3 or time.perf_counter() - begun < 0.3:
-            (a @ a).sum().item()
-            times += 1
-        return 2 * side**3 * times / (time.perf_counter() - begun)
-    finally:
-        torch.set_num_threads(before)
-
-
-def seconds(size: ModelSize, spans: Spans, rate: float, config: Config) -> tuple[float, float]:
-    """Of one training sample, and of one answer, in matrix products alone: a lower bound.
-
-    A frozen layer costs as much backward as forward; recomputing costs one more. A new image is seen
-    by the vision tower once, where features are kept.
-    """
-    attention = 4 * size.hidden * size.depth
-    forward = 2 * size.decoder * spans.length + attention * spans.length**2
-    seen = 2 * size.vision * size.patches
-    passes = 3 if config.training.checkpointing else 2
-    head = 2 * size.hidden * size.vocabulary
-    train = passes * (forward + head * spans.answer) + seen
-    words = min(spans.answer, config.evaluation.max_new_tokens)
-    answer = forward + words * (2 * size.decoder + head + attention * spans.length) + seen
-    return train / rate, answer / rate
-
-
 @dataclass(frozen=True)
-class Timed:
-    """Seconds of one training step, of one answer, and of what a client of a stage's last round does
-    besides."""
+class Times:
+    """Seconds of the parts of a run."""
 
     step: float
+    """One training step."""
     answer: float
-    extra: float = 0.0
+    """One answer."""
+    last_round: float = 0.0
+    """What a client does additionally in a stage's last round."""
 
 
-def measured(config: Config, usual: Job, last: Job) -> Timed:
-    """The seconds of a few real steps and answers in this process. `usual` is a message of any round but
-    a stage's last, `last` one of that; a method that wants more of its clients then says so in it."""
-    site = ModelWorker(config)
-    experiment, batch = site.experiment, config.training.batch_size
+def products_per_second(device: str, dtype: torch.dtype, threads: int) -> float:
+    """Multiplications and additions per second in matrix products, measured in under a second."""
+    import torch
+    from torch.utils.benchmark import Timer
+
+    side = 1024 if device == "cpu" else 8192
+    a = torch.randn(side, side, device=device).to(dtype)
+    timer = Timer("a @ a", globals={"a": a}, num_threads=threads)
+    return 2 * side**3 / timer.blocked_autorange(min_run_time=0.3).mean
+
+
+def estimated_times(
+    size: ModelSize, lengths: SampleLengths, rate: float, trained: tuple[int, int], config: Config
+) -> Times:
+    """A lower bound: matrix products alone, at `rate` per second. trained: the run's samples and steps.
+
+    A frozen layer costs as much backward as forward; checkpointing costs one more forward. The vision
+    tower sees a new image once.
+    """
+    attention = 4 * size.hidden * size.depth
+    forward = 2 * size.decoder * lengths.mean + attention * lengths.mean**2
+    vision = 2 * size.vision * size.patches
+    passes = 3 if config.training.checkpointing else 2
+    head = 2 * size.hidden * size.vocabulary
+    train = passes * (forward + head * lengths.answer_mean) + vision
+    words = min(lengths.answer_mean, config.evaluation.max_new_tokens)
+    answer = forward + words * (2 * size.decoder + head + attention * lengths.mean) + vision
+    return Times(train / rate * trained[0] / trained[1], answer / rate)
+
+
+def measured_times(config: Config, usual: Job, last: Job) -> Times:
+    """Seconds of a few real steps and answers in this process.
+
+    usual: a job of any round but a stage's last; last: one of the last, whose message tells where a
+    method wants more of its clients then.
+    """
+    worker = ModelWorker(config)
+    experiment, batch = worker.experiment, config.training.batch_size
     data = experiment.data(usual.turn)
 
-    def timed(job: Job, count: int) -> tuple[float, float]:
+    def train(job: Job, count: int) -> tuple[float, float]:
         few = Data(data.samples[:count], data.images[:count])
-        site.experiment.data = lambda turn: few  # type: ignore[method-assign]
+        worker.experiment.data = lambda turn: few  # type: ignore[method-assign]
         begun = time.perf_counter()
-        update, _ = site.train(job, {})
+        update, _ = worker.train(job, {})
         return time.perf_counter() - begun, update.metrics["steps"]
 
-    timed(usual, 4 * batch)  # features, and whatever else is only made once
-    whole, steps = timed(usual, 4 * batch)
-    step, extra = whole / steps, 0.0
+    train(usual, 4 * batch)  # fills the feature cache, among other things that happen once
+    seconds, steps = train(usual, 4 * batch)
+    step, last_round = seconds / steps, 0.0
     if last.received.extras.keys() != usual.received.extras.keys():
-        timed(usual, MEASURED_ON)
-        whole, steps = timed(last, MEASURED_ON)
-        extra = max(0.0, whole - steps * step)
-    site.place(usual.received)
+        train(usual, LAST_ROUND_SAMPLES)
+        seconds, steps = train(last, LAST_ROUND_SAMPLES)
+        last_round = max(0.0, seconds - steps * step)
+    worker.place(usual.received)
     name = usual.turn.task.datasets[0]
     count = min(config.evaluation.batch_size, len(experiment.samples(name, "test")))
-    asked = experiment.test(name, range(count))
+    questions = experiment.test(name, range(count))
     begun = time.perf_counter()
-    site.answer(asked)
-    return Timed(step, (time.perf_counter() - begun) / count, extra)
+    worker.answer(questions)
+    return Times(step, (time.perf_counter() - begun) / count, last_round)

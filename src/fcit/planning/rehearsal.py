@@ -1,4 +1,4 @@
-"""A run without training: the server's own loop over blank tensors, to weigh what travels."""
+"""Rehearses a run without training: the server's own loop over blank tensors gives the bytes sent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fcit.optimizers.base import carry_memory, groups
 from fcit.rounds.federation import Federation
 from fcit.rounds.server import hand_out, take_round
 from fcit.types import SHARED_PROJECTOR, Identity, Job, State, Turn, Update, Weights
-from fcit.weights import nbytes
+from fcit.weights import kinds, nbytes
 from fcit.worker.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -23,63 +23,62 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """One stage's bytes on the wire: to and from each client of every round, [round][slot]. For what
-    training it takes, the stage's last message, and what that would be in any other round."""
+class StageTraffic:
+    """One stage's bytes on the wire, and the jobs from which memory and time are estimated."""
 
     down: list[list[int]]
     up: list[list[int]]
+    """To and from each client of every round: [round][client]."""
     last: Job
+    """Of the stage's last round."""
     usual: Job
+    """What `last` would be in any other round."""
 
 
-def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[Traffic]:
-    """What every client of every round is sent and sends, by stage.
+def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[StageTraffic]:
+    """What every client of every round receives and sends, by stage.
 
-    Methods, federated optimizer and server are the real ones; clients return what they got. Every
-    task's identity token, [width], is unlike all others, so each opens a subspace of its own, as far as
-    `method.max_subspaces` allows.
+    Methods, federated optimizer and server are the real ones; clients return what they received. The
+    identity tokens, [width], of different tasks are orthogonal, so that each task opens a subspace of
+    its own as long as the method may open more.
     """
     wire = experiment.config.federation.wire
     rules = Federation(outlier_factor=0)  # whatever the recipe's are: they change no size
     run = replace(experiment.federated_run, federation=rules, privacy=Privacy())
     method, optimizer, setting = run.method, run.optimizer, run.setting
-    engine = _Blank(experiment, size, width)
+    engine = _EchoEngine(experiment, size, width)
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)
-    found: list[Traffic] = []
+    stages: list[StageTraffic] = []
     for stage, rounds in zip(setting.stages, run.plan, strict=True):
         state = carry_memory(state, method.begin(state, stage))
         state = replace(state, optimizer=optimizer.begin(state.optimizer))
-        down: list[list[int]] = []
-        up: list[list[int]] = []
+        down, up = list[list[int]](), list[list[int]]()
         jobs: Sequence[Job] = []
         for number, turns in enumerate(rounds):
-            if number in (0, len(rounds) - 1):  # between them nothing changes its shape
+            if number in (0, len(rounds) - 1):  # shapes do not change in the rounds between
                 state, report = take_round(run, state, turns, engine)
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
                 identities = list(engine.identify(method.to_identify(state, turns)))
                 state, jobs = hand_out(run, state, turns, identities)
                 updates = list(engine.run(jobs))
-            told = {one.client: nbytes({"token": one.token}) for one in identities}
-            down.append([weight(job.received, wire) for job in jobs])
-            up.append([weight(one, wire) + told.get(one.client, 0) for one in updates])
+            tokens = {identity.client: nbytes({"": identity.token}) for identity in identities}
+            down.append([_wire_bytes(job.received, wire) for job in jobs])
+            up.append([_wire_bytes(one, wire) + tokens.get(one.client, 0) for one in updates])
         turn = replace(jobs[0].turn, last=False)
         _, (usual,) = hand_out(run, state, [turn], [])
         state = replace(method.end(state, stage), optimizer=state.optimizer)
-        found.append(Traffic(down, up, jobs[0], usual))
-    return found
+        stages.append(StageTraffic(down, up, jobs[0], usual))
+    return stages
 
 
-def weight(sent: State | Update, wire: Wire = "float32") -> int:
-    """The bytes of a message's tensors on the wire."""
-    kinds = (sent.adapters, sent.extras, sent.optimizer)
-    return sum(packed_bytes(weights, wire) for parts in kinds for weights in parts.values())
+def _wire_bytes(message: State | Update, wire: Wire) -> int:
+    return sum(packed_bytes(part, wire) for parts in kinds(message) for part in parts.values())
 
 
-class _Blank:
-    """An engine whose clients return what they were sent."""
+class _EchoEngine:
+    """An engine whose clients return what they received."""
 
     def __init__(self, experiment: Experiment, size: ModelSize, width: int):
         self.experiment, self.size, self.width = experiment, size, width
@@ -88,42 +87,43 @@ class _Blank:
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
         from torch import cat, zeros
 
+        limit = self.experiment.method.subspace_limit
         for turn in turns:
             token = zeros(max(self.width, 64))
             number = self.tasks.setdefault(turn.task.name, len(self.tasks))
-            token[number % min(len(token), self.experiment.method.subspace_limit or len(token))] = 1
+            token[number % min(len(token), limit or len(token))] = 1
             if self.experiment.method.identity == "both":
                 token = cat([token, token])
             yield Identity(turn.client, turn.task.name, token, 1)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
-        method, size = self.experiment.method, self.size
+        method = self.experiment.method
         for job in jobs:
             received, trained = job.received, method.trains(job.received)
-            model = _Model(received, size)
+            model = _BlankModel(received, self.size)
             method.equip(model, received)
-            extras, _ = method.report(model, received, {}, [_Batch()])
+            extras, _ = method.report(model, received, {}, [_BlankBatch()])
             projector = received.projector or {}
             if projector:
                 extras = extras | {SHARED_PROJECTOR: projector}
-            own = [value for name in trained for value in received.adapters[name].values()]
-            more = [value for part in model.extra.values() for value in part.values()]
-            names = groups(trained, bool(projector))
-            named = dict(zip(names, ([*own, *more], [*projector.values()]), strict=True))
-            named = {name: values for name, values in named.items() if values}
-            local = self.experiment.optimizer.local(job.turn, named, received.optimizer, {})
             adapters = {name: received.adapters[name] for name in trained}
+            modules = (*adapters.values(), *model.extra.values())
+            tensors = [value for module in modules for value in module.values()]
+            names = groups(trained, bool(projector))
+            by_group = dict(zip(names, (tensors, [*projector.values()]), strict=True))
+            by_group = {name: values for name, values in by_group.items() if values}
+            local = self.experiment.optimizer.local(job.turn, by_group, received.optimizer, {})
             yield Update(job.turn.client, 1, adapters, extras, {"loss": 0.0}, local.report()[0])
 
 
-class _Batch:
+class _BlankBatch:
     """One sample of nothing."""
 
-    def each(self) -> Iterator[_Batch]:
+    def each(self) -> Iterator[_BlankBatch]:
         yield self
 
 
-class _Model:
+class _BlankModel:
     """What methods may touch of a model, with nothing behind it."""
 
     device = "cpu"

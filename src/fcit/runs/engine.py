@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcit.aggregation.privacy import secret_noise
+from fcit.files import check_new_folder
 from fcit.flower import hush
 from fcit.recipe.config import Config
 from fcit.types import FcitError, Weights
@@ -26,13 +27,13 @@ Build = Callable[[Config, int, Path], "AnyEngine"]
 
 def workers(config: Config) -> int:
     """How many worker processes a run uses: the recipe's number, else one per GPU or per core."""
-    from fcit.engines.local import cores, shared
+    from fcit.engines.local import cores, gpus_to_share
     from fcit.models.device import choose
 
     if config.federation.workers:
         return config.federation.workers
     useful = max(config.federation.per_round, 4)
-    if gpus := shared(config):
+    if gpus := gpus_to_share(config):
         return min(useful, len(gpus))
     device = config.model.device
     if (choose("auto", "auto")[0] if device == "auto" else device) != "cpu":
@@ -72,8 +73,7 @@ def deployment(
     secret_noise(config.privacy)
     if not config.method.federated:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FcitError(f"{out}: already exists and is not empty; choose another --out")
+    check_new_folder(out)
     clients = config.federation.clients
     deploy.write(out, hosts, config, install)
     if split:

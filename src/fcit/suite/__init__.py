@@ -8,8 +8,6 @@ of the test prompts is worded as no training prompt is.
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from fcit.benchmark.datasets import DATASETS, Split
-from fcit.files import modules
+from fcit.files import folder_aside, modules
 from fcit.seeds import numpy_stream
 from fcit.suite.draw import SIZE
 from fcit.suite.drawn import Drawn
@@ -76,33 +74,31 @@ def write(
     `FcitError` for a root that holds anything, an unknown dataset name or a count below 1.
     """
     wanted = tuple(GENERATORS) if names is None else tuple(dict.fromkeys(names))
-    _validate(root, train, test, wanted)
+    _validate(train, test, wanted)
     total, done = len(wanted) * (train + test), 0
-    aside = root.with_name(f".{root.name}-{os.getpid()}.unfinished")
+    parts: list[tuple[str, Split, int]] = [
+        (name, split, count)
+        for name in wanted
+        for split, count in zip(("train", "test"), (train, test), strict=True)
+    ]
     try:
-        for name in wanted:
-            counts: dict[Split, int] = {"train": train, "test": test}
-            for split, count in counts.items():
+        with folder_aside(root) as folder:
+            for name, split, count in parts:
                 samples: list[Sample] = []
                 pattern = IMAGES[name][split == "test"]
-                (aside / "datasets" / pattern).parent.mkdir(parents=True, exist_ok=True)
+                (folder / "datasets" / pattern).parent.mkdir(parents=True, exist_ok=True)
                 for number, drawn in enumerate(draws(seed, name, split, count), 1):
                     path = pattern.format(number)
-                    drawn.image.save(aside / "datasets" / path, format="PNG")
+                    drawn.image.save(folder / "datasets" / path, format="PNG")
                     identifier = f"{name}-{split}-{number}"
                     texts = (drawn.prompt, drawn.answers, drawn.more)
                     samples.append(Sample(identifier, name, path, *texts))
                     done += 1
                     if progress:
                         progress(done, total)
-                DATASETS[name].write(aside, split, samples, FURTHER.get(name, {}))
-        if root.exists():
-            root.rmdir()  # empty: checked above; a race with another writer fails here
-        aside.rename(root)
+                DATASETS[name].write(folder, split, samples, FURTHER.get(name, {}))
     except OSError as error:
         raise FcitError(f"{root}: the mini suite cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def draws(seed: int, name: str, split: Split, count: int) -> Iterator[Drawn]:
@@ -128,12 +124,10 @@ def draws(seed: int, name: str, split: Split, count: int) -> Iterator[Drawn]:
             )
 
 
-def _validate(root: Path, train: int, test: int, names: Sequence[str]) -> None:
+def _validate(train: int, test: int, names: Sequence[str]) -> None:
     for option, value in (("train", train), ("test", test)):
         if value < 1:
             raise FcitError(f"mini suite: {option} = {value}; it must be at least 1")
     for name in names:
         if name not in GENERATORS:
             raise FcitError(f"mini suite: no dataset {name!r}; there are {', '.join(GENERATORS)}")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise FcitError(f"{root}: exists and is not empty; give a new folder for the mini suite")
