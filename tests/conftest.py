@@ -34,7 +34,7 @@ def warm_workers(_warm_processes: None) -> Iterator[None]:
     from warm import WarmWorker
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "Worker", WarmWorker)
+        patch.setattr(local, "WorkerProcess", WarmWorker)
         yield
 
 

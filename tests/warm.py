@@ -7,7 +7,7 @@ import subprocess
 import threading
 
 from fcit.engines import wire
-from fcit.engines.local import GoneError, Worker
+from fcit.engines.workers import WorkerDiedError, WorkerProcess
 from fcit.types import FcitError, Weights
 
 Kind = tuple[str, str, frozenset[tuple[str, str]]]
@@ -16,10 +16,11 @@ Kind = tuple[str, str, frozenset[tuple[str, str]]]
 IDLE: list[tuple[Kind, subprocess.Popen[bytes]]] = []
 
 
-class WarmWorker(Worker):
+class WarmWorker(WorkerProcess):
     """A worker whose process is taken over by a later engine, which sends it its own recipe.
 
-    A process that is dead, or in the middle of a request, ends with its engine, as `Worker`'s does.
+    A process that is dead, or in the middle of a request, ends with its engine, as that of a
+    `WorkerProcess` does.
     """
 
     def _start(self, threads: str, gpu: str) -> subprocess.Popen[bytes]:
@@ -39,7 +40,7 @@ class WarmWorker(Worker):
     ) -> wire.Frame:
         with self.lock:
             if self.closed:
-                raise GoneError("crash", "its engine is closed")
+                raise WorkerDiedError("crash", "its engine is closed")
             self.asking = True
         try:
             reply = super().ask(header, weights, deadline)

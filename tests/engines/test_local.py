@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fcit.engines import local
-from fcit.engines.local import LocalEngine, WorkerProcess
+from fcit.engines import workers
+from fcit.engines.local import LocalEngine
+from fcit.engines.workers import WorkerProcess
 from fcit.methods.finetune import Finetune
 from fcit.recipe.config import Config, validate
 from fcit.types import Fault, FcitError, Job, State, Turn
@@ -196,7 +197,7 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
             engine._replace(engine.workers[1])
         return [*sorted(found[:3], key=str), found[3]]
 
-    monkeypatch.setattr(local.subprocess, "Popen", start)
+    monkeypatch.setattr(workers.subprocess, "Popen", start)
     monkeypatch.setattr(WorkerProcess, "ask", lambda *_: ({}, {}))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)

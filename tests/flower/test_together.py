@@ -18,8 +18,8 @@ from test_agree import agree
 
 import fcit
 from fcit.engines import process as worker
-from fcit.engines.local import WorkerProcess
 from fcit.engines.node import LocalClient
+from fcit.engines.workers import WorkerProcess
 from fcit.files import read_json, read_lines
 from fcit.recipe.config import Config, to_table, validate
 from fcit.types import FcitError, Job, Weights

@@ -58,7 +58,7 @@ def findings() -> list[Finding]:
 
 
 def _machine() -> list[Finding]:
-    from fcit.engines.local import cores
+    from fcit.engines.workers import cores
 
     findings = [Finding("cores", str(cores()), "" if cores() > 1 else "clients train one by one")]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:

@@ -27,7 +27,7 @@ Build = Callable[[Config, int, Path], "AnyEngine"]
 
 def workers(config: Config) -> int:
     """How many worker processes a run uses: the recipe's number, else one per GPU or per core."""
-    from fcit.engines.local import cores, gpus_to_share
+    from fcit.engines.workers import cores, gpus_to_share
     from fcit.models.device import choose
 
     if config.federation.workers:

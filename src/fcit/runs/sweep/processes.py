@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from fcit.engines.local import cores, gpus
+from fcit.engines.workers import cores, gpus
 from fcit.files import write_json
 from fcit.recipe.config import Config
 from fcit.rounds.runfolder import RunFolder
