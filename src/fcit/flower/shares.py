@@ -1,4 +1,4 @@
-"""A recipe's split as one data folder a client, to try a deployment with data that is in one place."""
+"""Writes the clients' shares of a recipe's data as data folders, to try a deployment on one machine."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def split(config: Config, folders: list[Path], watch: Watch) -> None:
     """Write every client's training samples and their images into its folder, in order; where clients
     score themselves, its test samples too.
 
-    A client that trains on the whole of its folder thus trains on what it would in one process.
-    Raises FcitError where the recipe's data are not whole.
+    A client that trains on its whole folder trains on what it would in one process. Raises FcitError
+    where the recipe's data is incomplete.
     """
     experiment = Experiment(config)
     experiment.prepare(watch)
