@@ -142,42 +142,62 @@ def test_a_clients_spoilt_image_is_named_and_the_engine_goes_on(
     assert len(list(two.run(jobs(two, good)))) == len(good)
 
 
-def test_a_killed_worker_is_a_fault_and_another_takes_its_place(config: Config, spoilt) -> None:
+def test_a_killed_worker_is_a_fault_and_another_takes_its_place(
+    two: LocalEngine, config: Config
+) -> None:
     turns = Experiment(config).plan[0][0]
-    with LocalEngine(config, 2) as engine:
-        crew = processes(engine)
-        work = jobs(engine, [*turns] * 3)
-        replies = engine.run(work)
-        killed = False
-        faults, updates = [], []
-        for reply in replies:
-            if not killed:
-                os.kill(crew[0].pid, signal.SIGKILL)
-                killed = True
-            (faults if isinstance(reply, Fault) else updates).append(reply)
-        assert len(faults) + len(updates) == len(work)
-        assert [fault.kind for fault in faults] == ["crash"]
-        assert "status -9" in faults[0].detail
-        assert crew[0].poll() is not None and crew[1].poll() is None
-        now = processes(engine)
-        assert now[1] is crew[1] and now[0].poll() is None
-    assert all(process.poll() is not None for process in [*crew, *now])
+    before = processes(two)
+    work = jobs(two, [*turns] * 3)
+    killed = False
+    faults, updates = [], []
+    for reply in two.run(work):
+        if not killed:
+            os.kill(before[0].pid, signal.SIGKILL)
+            killed = True
+        (faults if isinstance(reply, Fault) else updates).append(reply)
+    assert len(faults) + len(updates) == len(work)
+    assert [fault.kind for fault in faults] == ["crash"]
+    assert "status -9" in faults[0].detail
+    assert before[0].poll() is not None and before[1].poll() is None
+    now = processes(two)
+    assert now[1] is before[1] and now[0].poll() is None
 
 
-def test_a_client_that_hangs_is_a_fault_at_the_deadline(config: Config, spoilt) -> None:
-    """The worker is stopped, so that it takes no more time than the machine's load would explain."""
-    federation = replace(config.federation, deadline=60.0)
+def test_a_client_that_hangs_is_a_fault_at_the_deadline(two: LocalEngine, config: Config) -> None:
+    """Both workers are stopped, so that they take no more time than the machine's load explains."""
     turns = Experiment(config).plan[0][0]
-    with LocalEngine(replace(config, federation=federation), 1) as engine:
-        (process,) = processes(engine)
-        work = jobs(engine, turns[:1])
-        engine.deadline = 0.5
+    before = processes(two)
+    work = jobs(two, turns[:1])
+    for process in before:
         os.kill(process.pid, signal.SIGSTOP)
-        (fault,) = engine.run(work)
-        engine.deadline = 0.0
-        assert (fault.client, fault.kind) == (turns[0].client, "timeout")
-        assert process.poll() == -signal.SIGKILL
-        assert len(list(engine.run(work))) == 1
+    two.deadline = 0.5
+    (fault,) = two.run(work)
+    two.deadline = 0.0
+    assert (fault.client, fault.kind) == (turns[0].client, "timeout")
+    (ended,) = [process for process in before if process.poll() is not None]
+    assert ended.returncode == -signal.SIGKILL
+    (other,) = [process for process in before if process is not ended]
+    os.kill(other.pid, signal.SIGCONT)
+    assert len(list(two.run(work * 2))) == 2
+
+
+def test_closing_an_engine_ends_its_workers(two: LocalEngine) -> None:
+    """The last test of this engine."""
+    before = processes(two)
+    assert [process.poll() for process in before] == [None, None]
+    two.close()
+    assert all(process.poll() is not None for process in before)
+    two.close()
+
+
+def test_one_worker_with_a_deadline_is_another_process(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "__init__", lambda *_: None)
+    monkeypatch.setattr(Worker, "close", lambda *_: None)
+    federation = replace(config.federation, deadline=60.0)
+    with LocalEngine(replace(config, federation=federation), 1) as engine:
+        assert isinstance(engine.all[0], Worker)
 
 
 def test_workers_and_those_in_their_places_take_gpus_in_turn(
@@ -209,12 +229,3 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     assert given("auto") == ["4"] * 4  # as this process has it
-
-
-def test_closing_an_engine_ends_its_workers(config: Config) -> None:
-    engine = LocalEngine(config, 2)
-    crew = processes(engine)
-    engine.close()
-    assert len(crew) == 2
-    assert all(process.poll() is not None for process in crew)
-    engine.close()

@@ -14,6 +14,8 @@ from fcit.runs.client_scores import usable
 from fcit.types import Fault, Score
 from fcit.worker.experiment import Experiment
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
+
 
 def test_only_possible_scores_are_counted() -> None:
     came = [

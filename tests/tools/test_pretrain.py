@@ -107,9 +107,9 @@ def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_pa
     def hear(model: str, step: int, steps: int, _loss: float) -> None:
         heard.append((model, step, steps))
 
-    scores = pretrain.pretrain(tmp_path, 3, 2, 2, 2, progress=hear, test=8)
+    scores = pretrain.pretrain(tmp_path, 0, 1, 1, 1, progress=hear, test=8)
     names = ("mini-lmm's sight", "mini-lmm", "mini-clip")
-    assert heard == [(name, step, 2) for name in names for step in (1, 2)]
+    assert heard == [(name, 1, 1) for name in names]
     assert 0 <= scores["mini-lmm"]["all"] <= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mini-clip", "mini-lmm"]
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "mini-lmm")
