@@ -193,11 +193,11 @@ def test_closing_an_engine_ends_its_workers(two: LocalEngine) -> None:
 def test_one_worker_with_a_deadline_is_another_process(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Worker, "__init__", lambda *_: None)
-    monkeypatch.setattr(Worker, "close", lambda *_: None)
+    monkeypatch.setattr(WorkerProcess, "__init__", lambda *_: None)
+    monkeypatch.setattr(WorkerProcess, "close", lambda *_: None)
     federation = replace(config.federation, deadline=60.0)
     with LocalEngine(replace(config, federation=federation), 1) as engine:
-        assert isinstance(engine.all[0], Worker)
+        assert isinstance(engine.workers[0], WorkerProcess)
 
 
 def test_workers_and_those_in_their_places_take_gpus_in_turn(
