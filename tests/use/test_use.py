@@ -134,7 +134,7 @@ def test_serve_refuses_what_cannot_be(made: Run, table: dict, tmp_path: Path) ->
     ):
         refused(call("serve", made.folder, "--port", "0", *words), said)
     alone = handmade.run(tmp_path / "alone", table, "individual")
-    refused(call("serve", alone.folder, "--port", "0"), "individual", "cannot be asked")
+    refused(call("serve", alone.folder, "--port", "0"), "of its own datasets only")
 
 
 def test_serve_without_its_extra_says_how_to_get_it() -> None:
