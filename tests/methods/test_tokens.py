@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from fcit.methods import Method, Query, Router, TokenRouted
+from fcit.methods import Gating, Method, Query, TokenRouted
 from fcit.types import FcitError, Identity, Stage, State, Task, Turn
 
 TASK = Task("t", ("t",))
@@ -23,8 +23,8 @@ class ByParity(TokenRouted):
         return [(one, one.client % 2) for one in identities if one.client != 5]
 
     @property
-    def router(self) -> Router:
-        return Router("argmax")
+    def gating(self) -> Gating:
+        return Gating("argmax")
 
 
 def begun(method: Method) -> State:
@@ -83,28 +83,28 @@ def test_a_method_that_keeps_no_tokens_asks_everybody_and_skips_nobody() -> None
 
 
 @pytest.mark.parametrize(
-    ("router", "want"),
+    ("gating", "want"),
     [
-        (Router(), [1.0, 1.0, 1.0]),
-        (Router("cosine"), [0.9, 0.1, 0.5]),
-        (Router("argmax"), [1.0, 0.0, 0.0]),
-        (Router("softmax", 0.5), torch.tensor([1.8, 0.2, 1.0]).softmax(0).tolist()),
+        (Gating(), [1.0, 1.0, 1.0]),
+        (Gating("cosine"), [0.9, 0.1, 0.5]),
+        (Gating("argmax"), [1.0, 0.0, 0.0]),
+        (Gating("softmax", 0.5), torch.tensor([1.8, 0.2, 1.0]).softmax(0).tolist()),
     ],
 )
-def test_formulas_of_similarities(router: Router, want: list[float]) -> None:
-    shares = router.shares(COSINES, COSINES, "t")
+def test_formulas_of_similarities(gating: Gating, want: list[float]) -> None:
+    shares = gating.shares(COSINES, COSINES, "t")
     assert list(shares) == list(COSINES)
     assert list(shares.values()) == pytest.approx(want)
 
 
 def test_the_most_similar_share_equally_and_nothing_similar_opens_nothing() -> None:
-    assert Router("argmax").shares((), {"0": 0.5, "1": 0.5}, "t") == {"0": 0.5, "1": 0.5}
+    assert Gating("argmax").shares((), {"0": 0.5, "1": 0.5}, "t") == {"0": 0.5, "1": 0.5}
     for gate in ("softmax", "argmax", "cosine"):
-        assert Router(gate, 1.0).shares(["0"], {}, "t") == {}
+        assert Gating(gate, 1.0).shares(["0"], {}, "t") == {}
 
 
 def test_a_datasets_adapter_is_chosen_and_other_datasets_are_refused() -> None:
-    router = Router("choose")
-    assert router.shares(["A", "B"], {}, "B") == {"A": 0.0, "B": 1.0}
+    gating = Gating("choose")
+    assert gating.shares(["A", "B"], {}, "B") == {"A": 0.0, "B": 1.0}
     with pytest.raises(FcitError, match="its own datasets only: A, B"):
-        router.shares(["A", "B"], {}, "")
+        gating.shares(["A", "B"], {}, "")

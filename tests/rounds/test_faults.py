@@ -438,7 +438,7 @@ def test_an_average_that_is_not_finite_is_not_committed() -> None:
     method = find("finetune")(rank=2)
 
     class Exploding(Optimizer):
-        def move(self, x, mean, kept):
+        def move(self, x, mean, slots):
             return mean / 0, {}
 
     told = (

@@ -12,6 +12,7 @@ import torch
 from fcit.benchmark import schedule
 from fcit.methods.base import Method
 from fcit.methods.disco import Disco
+from fcit.rounds.federation import Federation
 from fcit.rounds.server import Engine, FederatedRun, Position, Round, federate, take_round
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Job, Setting, Stage, State, Task, Turn, Update
@@ -127,6 +128,31 @@ def test_every_turn_of_the_plan_trains_once_in_its_order(whole) -> None:
     assert {job.epochs for job in engine.jobs} == {4}
     assert [position for position, _ in ledger.commits] == EVERY
     assert len(ledger.rounds) == len([position for position in EVERY if not position.ended])
+
+
+def test_a_method_may_ask_every_client_in_every_round_and_give_its_own_reason_to_skip_one() -> None:
+    @dataclass(frozen=True)
+    class Curious(Method):
+        @property
+        def identity(self):
+            return "text"
+
+        def reason_to_skip(self, state: State, turn: Turn) -> str:
+            return "four is late" if turn.client == 4 else ""
+
+    engine, ledger = Scripted(), Ledger()
+    begun = Curious().start(BLANK, {"w": torch.zeros(7)})
+    run = FederatedRun(SETTING, PLAN, Curious(), federation=Federation(min_clients=1))
+    ledger.follow(run, begun, engine)
+    turns = [turn for stage in PLAN for turns in stage for turn in turns]
+    assert [who for kind, asked in engine.calls if kind == "identify" for who in asked] == [
+        (turn.client, turn.task.name) for turn in turns
+    ]
+    assert [job.turn for job in engine.jobs] == [turn for turn in turns if turn.client != 4]
+    faults = [fault for report in ledger.rounds for fault in report.faults]
+    assert {(fault.client, fault.kind, fault.detail) for fault in faults} == {
+        (4, "unmatched", "four is late")
+    }
 
 
 def test_a_client_is_asked_for_a_token_only_where_it_meets_a_task_first(whole) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 import handmade
 from fcit.files import write_lines
-from fcit.methods import Router
+from fcit.methods import Gating
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
@@ -291,7 +291,7 @@ def test_a_quantised_run_is_exported_from_whole_weights(
 
 @dataclass(frozen=True)
 class RoutesItself(Disco):
-    """A method with a formula that no `Router` is."""
+    """A method with a formula that no `Gating` is."""
 
     def route(self, state, query):
         return {name: 0.5 for name in state.adapters}
@@ -315,11 +315,11 @@ class Equipped(Disco):
 
 @dataclass(frozen=True)
 class SaysItsFormula(Disco):
-    """A method whose formula is a `Router`: the exported folder and the run both compute it."""
+    """A method whose formula is a `Gating`: the exported folder and the run both compute it."""
 
     @property
-    def router(self) -> Router:
-        return Router("argmax")
+    def gating(self) -> Gating:
+        return Gating("argmax")
 
 
 def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(

@@ -5,7 +5,7 @@ docs/add-a-method.md tells how to write one."""
 from __future__ import annotations
 
 from fcit.files import find_class, modules
-from fcit.methods.base import Above0, AtLeast0, AtLeast1, Method, Query, Router, newest
+from fcit.methods.base import Above0, AtLeast0, AtLeast1, Gating, Method, Query, newest
 from fcit.methods.model import Model, parameters
 from fcit.methods.tokens import TokenRouted
 
@@ -13,10 +13,10 @@ __all__ = [
     "Above0",
     "AtLeast0",
     "AtLeast1",
+    "Gating",
     "Method",
     "Model",
     "Query",
-    "Router",
     "TokenRouted",
     "find",
     "names",

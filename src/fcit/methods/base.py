@@ -50,9 +50,9 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Router:
-    """The formula by which adapters are activated. `Method.route` computes it and `fcit export --all`
-    writes it to router.json, so that the two cannot differ."""
+class Gating:
+    """The gating function: how similarities become activation factors. `Method.route` computes it and
+    `fcit export --all` writes it to router.json, so that the two cannot differ."""
 
     gate: Literal["concat", "softmax", "argmax", "cosine", "choose"] = "concat"
     """"concat": every adapter gives 1. "softmax": the softmax of cosines over the temperature. "argmax":
@@ -138,7 +138,7 @@ class Method:
     @property
     def answers_general(self) -> bool:
         """Whether it can be asked questions of none of its datasets, such as the general questions."""
-        return self.router.gate != "choose"
+        return self.gating.gate != "choose"
 
     # -- server: the setting, the state, stages ----------------------------------------------------
 
@@ -248,9 +248,9 @@ class Method:
     # -- answers -----------------------------------------------------------------------------------
 
     @property
-    def router(self) -> Router:
-        """The formula of `route`; here every adapter gives 1."""
-        return Router()
+    def gating(self) -> Gating:
+        """The gating function of `route`; here every adapter gives 1."""
+        return Gating()
 
     def similarities(self, state: State, query: Query) -> Mapping[str, float]:
         """Cosine of a test instruction's identity feature to each subspace's token, by subspace name.
@@ -259,9 +259,9 @@ class Method:
 
     def route(self, state: State, query: Query) -> Mapping[str, float]:
         """How much each adapter gives for a test instruction, by name; {} where the gates that `equip`
-        set decide. Override `router` where it can say so: another route cannot be exported."""
+        set decide. Override `gating` where it can say so: another route cannot be exported."""
         similarities = self.similarities(state, query)
-        return self.router.shares(state.adapters, similarities, query.dataset)
+        return self.gating.shares(state.adapters, similarities, query.dataset)
 
     def activate(self, model: Model, shares: Tensor) -> None:
         """Open the model's adapters for a batch of questions: `shares` [batch, K] are their routes. A

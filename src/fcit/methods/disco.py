@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from fcit.methods.base import Above0, Router, TokenKind
+from fcit.methods.base import Above0, Gating, TokenKind
 from fcit.methods.tokens import TokenRouted
 from fcit.types import Identity, State, Turn
 
@@ -96,6 +96,6 @@ class Disco(TokenRouted):
     # -- SSA: subspace selective activation (section 4.2) ---------------------------------------
 
     @property
-    def router(self) -> Router:
+    def gating(self) -> Gating:
         """alpha = softmax(cos(f, token_i) / temperature) over the opened subspaces."""
-        return Router(self.gate, self.temperature)
+        return Gating(self.gate, self.temperature)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from fcit.methods.base import Above0, Router, TokenKind, newest
+from fcit.methods.base import Above0, Gating, TokenKind, newest
 from fcit.methods.model import Model
 from fcit.methods.tokens import TokenRouted
 from fcit.types import Identity, Stage, State, Tensor
@@ -47,9 +47,9 @@ class Hide(TokenRouted):
         return [(identity, int(newest(state))) for identity in identities]
 
     @property
-    def router(self) -> Router:
+    def gating(self) -> Gating:
         """softmax((cos(text, anchor) + cos(image, anchor)) / 2 / temperature) over the stages."""
-        return Router("softmax", self.temperature)
+        return Gating("softmax", self.temperature)
 
     def activate(self, model: Model, shares: Tensor) -> None:
         """The shares gate the last layer's adapters; in the layers below every adapter gives 1."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from fcit.methods.base import Method, Router, with_projector
+from fcit.methods.base import Gating, Method, with_projector
 from fcit.types import Setting, Stage, State, Task, Turn, Weights
 
 
@@ -35,6 +35,6 @@ class Individual(Method):
         return turn.task.name
 
     @property
-    def router(self) -> Router:
+    def gating(self) -> Gating:
         """A question's dataset must be known."""
-        return Router("choose")
+        return Gating("choose")

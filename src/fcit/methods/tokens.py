@@ -19,7 +19,7 @@ class TokenRouted(Method):
 
     The server's state keeps the tokens, and as members which client belongs where: it is asked for a
     token once per task. Subspace k (0, 1, ...) is the adapter named "k". A method below says which
-    subspace a new token joins (`assign`) and how cosines become activation factors (`router`).
+    subspace a new token joins (`assign`) and how cosines become activation factors (`gating`).
     """
 
     tokens_name: ClassVar[str] = "identity"

@@ -164,8 +164,8 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
     return {
         "adapters": names,
         "token": token,
-        "gate": method.router.gate,
-        "temperature": method.router.temperature,
+        "gate": method.gating.gate,
+        "temperature": method.gating.temperature,
         "projector": run.worker.model.vision.projector_paths,
         "base": cards.base_name(run),
         "clip": cards.clip_name(run) if token else "",
@@ -176,7 +176,7 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
     """Activation factors: the mean over a dataset's test instructions, or those of one instruction."""
     worker = run.worker
     if target in (*worker.experiment.setting.datasets, *datasets.DATASETS):
-        if worker.method.router.gate == "choose":
+        if worker.method.gating.gate == "choose":
             return worker.method.route(run.state, Query(target, None))
         return _mean_shares(run, target)
     if worker.method.identity in ("image", "both"):

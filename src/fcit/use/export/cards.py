@@ -82,7 +82,7 @@ def everything(run: Run) -> str:
     routed = run.worker.method.tokens(run.state) is not None
     chooser = 'Router(".", CLIP).weights' if routed else 'Router(".").weights'
     chosen = f"weights = {chooser}(prompt)  # router.json says whether it needs the image too\n"
-    if run.worker.method.router.gate == "choose":
+    if run.worker.method.gating.gate == "choose":
         names = list(run.state.adapters)
         chosen = f"weights = dict.fromkeys({names!r}, 0.0) | {{{names[0]!r}: 1.0}}\n"
     load = BASE + (f'CLIP = "{clip_name(run)}"\n' if routed else "")
