@@ -228,7 +228,7 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     from fcit.models.processors import ImageReader
     from fcit.models.size import PHOTO, TokenCounter
     from fcit.recipe.config import load
-    from fcit.rounds.client import alike, grouped
+    from fcit.rounds.client import grouped, rough_lengths
     from fcit.seeds import numpy_stream
     from fcit.watch import Silent
     from fcit.worker.experiment import Experiment
@@ -243,7 +243,7 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     for turn in turns.values():
         data = experiment.data(turn)
         spans = [length for length, _ in counter.lengths(data.samples, text, 2048)]
-        steps = alike(data.samples, reader.token_counts(data.images))
+        steps = rough_lengths(data.samples, reader.token_counts(data.images))
         rng = numpy_stream(0, "batches", turn.client)
         shuffled = rng.permutation(len(spans)).tolist()
         tokens += sum(spans)
