@@ -1,7 +1,5 @@
 """Files are written whole or not at all. Methods and optimizers are found by the name of their file."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Progress: messages and bars on a terminal, or nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol

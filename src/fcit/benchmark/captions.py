@@ -1,7 +1,5 @@
 """Score captions: BLEU, ROUGE-L and CIDEr, and METEOR where the reference's numbers are wanted."""
 
-from __future__ import annotations
-
 import math
 import re
 import shutil

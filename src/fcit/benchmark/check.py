@@ -1,7 +1,5 @@
 """Validate a data folder: every record and every image, everything that is wrong at once."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import re

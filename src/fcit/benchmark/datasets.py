@@ -1,7 +1,5 @@
 """A dataset and its scoring rule are one object; the benchmark's twelve; what a `dataset.toml` says."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

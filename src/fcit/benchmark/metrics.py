@@ -5,8 +5,6 @@ yet seen. Definitions: Guo et al. 2025, section 5; forgetting as in Chaudhry et 
 the best is taken over all stages, so that it is never negative.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 Matrix = Sequence[Sequence[float | None]]

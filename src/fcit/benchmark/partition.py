@@ -3,8 +3,6 @@
 The published split, where a data folder has one, is read by `benchmark.published.published`.
 """
 
-from __future__ import annotations
-
 import math
 from heapq import heapify, heappop, heappush
 

@@ -1,7 +1,5 @@
 """Score a file of predictions, in the reference's answer form, against a dataset's test file."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

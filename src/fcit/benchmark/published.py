@@ -1,7 +1,5 @@
 """The published split: one JSON of training records per client, where a data folder has it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One record of the official layout into a sample, refusing what does not have its form."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator

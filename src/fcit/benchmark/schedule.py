@@ -1,7 +1,5 @@
 """Who trains on what, and when: the clients of every round and the task of each."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, overload

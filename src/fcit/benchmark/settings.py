@@ -1,8 +1,6 @@
 """The benchmark's four settings as data (task order, capability groups, heterogeneous tables), and
 settings of one's own, spelled out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any

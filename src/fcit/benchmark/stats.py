@@ -1,7 +1,5 @@
 """Facts about a data folder: sizes, wordings, format lines, majorities, and which datasets look alike."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

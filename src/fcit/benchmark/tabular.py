@@ -1,7 +1,5 @@
 """A table of images, questions and answers (CSV or JSON lines) into a dataset of the official layout."""
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

@@ -4,8 +4,6 @@ A group of commands or a long command has a file of its own; `screen` prints tab
 several commands share.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from importlib import metadata

@@ -1,7 +1,5 @@
 """`fcit deploy ...`: prepare a federation across machines."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """`fcit doctor`: what this machine has, and what each missing part disables."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import os

@@ -1,7 +1,5 @@
 """What several commands share: arguments, and what Ctrl-C does."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -3,8 +3,6 @@
 Nothing here knows Flower; `flower.messages` turns Flower's messages into what `respond` takes.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import json

@@ -3,8 +3,6 @@
 It exits when its input ends, also in the middle of a turn, so that no worker outlives its server.
 """
 
-from __future__ import annotations
-
 import os
 import queue
 import sys

@@ -4,8 +4,6 @@ Clients write the headers of replies, so their types are checked; `unpack_reply`
 into a Fault.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Workers answer requests on a model: one in a process of its own, or one in this process."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import subprocess
@@ -14,7 +12,7 @@ from fcit.recipe.config import Config, to_table
 from fcit.types import FcitError, Weights
 
 if TYPE_CHECKING:
-    from fcit.worker.model import ModelWorker
+    pass
 
 
 class WorkerDiedError(Exception):

@@ -2,8 +2,6 @@
 of a deployment.
 """
 
-from __future__ import annotations
-
 import os
 
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}

@@ -1,7 +1,5 @@
 """The two sides of a run as Flower apps, which `flwr run` starts on the server and on every node."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ One folder is for the server and one for every client; each is to be copied to i
 scripts and units are in `templates`.
 """
 
-from __future__ import annotations
-
 import datetime
 import ipaddress
 from collections.abc import Sequence

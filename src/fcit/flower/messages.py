@@ -1,7 +1,5 @@
 """fcit's frames as Flower's messages, and what a message that comes back says: a reply or a fault."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import json
 

@@ -1,7 +1,5 @@
 """Writes the clients' shares of a recipe's data as data folders, to try a deployment on one machine."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -5,8 +5,6 @@ It uses the internals of Flower's `run_simulation`, but not its Ray workers (dec
 between versions of Flower, hence the narrow version range.
 """
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 from pathlib import Path

@@ -5,8 +5,6 @@ anyone who reaches the port could register a key or start a run on all nodes. He
 open to this machine alone. The script `start` that `fcit deploy init` writes runs this module.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Mapping
 from typing import Any

@@ -2,8 +2,6 @@
 adapters answer a question. The file's name is the method's name in a recipe and on the command line;
 docs/add-a-method.md tells how to write one."""
 
-from __future__ import annotations
-
 from fcit.files import find_class, modules
 from fcit.methods.base import Above0, AtLeast0, AtLeast1, Gating, Method, Query, newest
 from fcit.methods.model import Model, parameters

@@ -4,8 +4,6 @@ A method is a frozen dataclass whose fields are its hyper-parameters. It holds n
 server's memory is a State, a client's memory is passed in and returned, so resuming is loading files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal

@@ -5,8 +5,6 @@ who learn the same; subspace selective activation (SSA) activates, per test inst
 whose identity tokens are like it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -5,8 +5,6 @@ Fisher information says they matter. The pulls of several stages sum to one quad
 not grow with their number.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice

@@ -1,7 +1,5 @@
 """finetune: federated fine-tuning, the base method under its own name (FedAvg; McMahan et al. 2017)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fcit.methods.base import Method

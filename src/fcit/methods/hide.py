@@ -5,8 +5,6 @@ LoRAs of the stages whose image and text anchors are like it. In all layers belo
 stages are summed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal

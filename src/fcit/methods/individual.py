@@ -1,7 +1,5 @@
 """individual: one federated model per dataset, each evaluated with its own (a reference point)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 

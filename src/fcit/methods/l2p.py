@@ -4,8 +4,6 @@ The model stays as it is. A pool of prompts with keys is learnt; an input's froz
 prompts whose keys are most like them, and these stand before the image.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 

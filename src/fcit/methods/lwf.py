@@ -4,8 +4,6 @@ What the model said before a stage, to the stage's own inputs, is a second targe
 data is kept, only the old adapter.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The model as methods see it: the one description of what they may read, set and call."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol

@@ -5,8 +5,6 @@ In every adapted layer a linear router shares each token among K experts; all of
 sum weighted by the router's softmax), and one set of experts and routers goes on through all stages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal

@@ -1,7 +1,5 @@
 """multitask: centralised training on all data at once, the upper reference point."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import ClassVar

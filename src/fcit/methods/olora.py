@@ -4,8 +4,6 @@ Every stage learns a LoRA of its own in a subspace orthogonal to those of the st
 frozen; all of them are summed, in training and in answering.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """TokenRouted: the base of methods that choose subspaces by identity tokens (DISCO, HiDe)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """zeroshot: the base model without any training (a reference point)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from fcit.methods.base import Method

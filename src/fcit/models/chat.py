@@ -1,7 +1,5 @@
 """Conversations as token ids, in the model's own chat template; only the assistant's words carry loss."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

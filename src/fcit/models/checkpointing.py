@@ -1,7 +1,5 @@
 """Gradient checkpointing: a layer's activations are recomputed instead of kept."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial

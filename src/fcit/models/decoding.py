@@ -1,7 +1,5 @@
 """Greedy decoding of a batch, which stops early once nobody waits for it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The device and number format that a model runs in."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 

@@ -1,7 +1,5 @@
 """A cache of frozen vision features: bounded in memory, bounded on disk, a safetensors file per image."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 from collections import OrderedDict

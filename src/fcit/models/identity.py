@@ -1,7 +1,5 @@
 """The frozen encoder behind identity tokens: CLIP features of instructions, of images, or of both."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """The one place that opens image files: decoded to RGB, measured, padded, and read ahead by a thread."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

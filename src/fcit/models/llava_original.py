@@ -4,8 +4,6 @@ Such a folder holds a LLaMA with a projector, and names a CLIP as its vision tow
 renamed, in memory and one file at a time (Liu et al. 2023, arXiv 2310.03744).
 """
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A large multimodal model with subspaces: answers instructions about images, and learns from them."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext

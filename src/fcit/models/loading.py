@@ -1,7 +1,5 @@
 """Base models from folders and hub ids: whole or quantized, on one device or spread over several."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An estimate of the memory that training takes, from shapes alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from math import prod
 

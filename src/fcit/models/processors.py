@@ -1,7 +1,5 @@
 """A model's processor: loaded as it ships, and what it makes of images."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path

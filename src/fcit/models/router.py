@@ -7,8 +7,6 @@
 It belongs to a folder written by `fcit export --all`, and imports nothing of fcit.
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Mapping

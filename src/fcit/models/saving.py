@@ -1,7 +1,5 @@
 """A trained model written for use without fcit: a PEFT adapter, or merged weights."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

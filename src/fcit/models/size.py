@@ -1,7 +1,5 @@
 """How large a model is and how long its prompts are, from its configuration and processor alone."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod

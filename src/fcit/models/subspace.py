@@ -5,8 +5,6 @@ and B [out, K*r], so K blocks cost two matrix products whatever K is. The gate s
 each block: B diag(gate) A, which is also the paper's inference rule (SSA).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,8 +1,6 @@
 """The server step that FedAdam, FedYogi and FedAdagrad share (Reddi et al. 2021, Adaptive Federated
 Optimization, arXiv 2003.00295, Algorithm 2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fcit.optimizers.base import Above0, Fraction, Optimizer

@@ -6,8 +6,6 @@ is a frozen dataclass whose fields are its hyper-parameters, and holds no state 
 is `State.optimizer`, a client's is part of that client's memory, and no method sees either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated

@@ -1,8 +1,6 @@
 """fedadam: Adam on the server, with the round's change as its gradient (Reddi et al. 2021, Adaptive
 Federated Optimization, arXiv 2003.00295, Algorithm 2)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fcit.optimizers.adaptive import Adaptive

@@ -1,8 +1,6 @@
 """fedavgm: momentum on the server (Hsu et al. 2019, Measuring the Effects of Non-Identical Data
 Distribution for Federated Visual Classification, arXiv 1909.06335)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from fcit.optimizers.base import Above0, Fraction, Optimizer

@@ -1,8 +1,6 @@
 """fedprox: clients are held near the model they were sent (Li et al. 2020, Federated Optimization in
 Heterogeneous Networks, arXiv 1812.06127, Algorithm 2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

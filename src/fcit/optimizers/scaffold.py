@@ -11,8 +11,6 @@ A client adds c - c_i to every gradient: c_i estimates its own gradient, c every
   sum to zero. A client that trains a group for the first time starts at c_i = c.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@
 memory and time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod

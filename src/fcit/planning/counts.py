@@ -1,7 +1,5 @@
 """Counts the samples of a run: read from the data, or computed where the mini suite is not made yet."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One validated, frozen configuration <-> TOML: every key a recipe may hold, and its default."""
 
-from __future__ import annotations
-
 import json
 import tomllib
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A recipe's `[data]` section: which samples there are, and how many of them are used."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """Every key of a recipe with its default and its description, which is the string below its field."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import json

@@ -1,7 +1,5 @@
 """Recipe keys that were renamed: the old names still load, with a line that says the new ones."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Collection
 from functools import cache

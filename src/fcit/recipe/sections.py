@@ -1,7 +1,5 @@
 """The recipe's sections `[model]`, `[evaluation]` and `[tracking]`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """A recipe's `[setting]` section: one of the four settings, or one of your own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 

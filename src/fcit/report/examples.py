@@ -1,7 +1,5 @@
 """A few test samples with their images, and what every method answered."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

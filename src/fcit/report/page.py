@@ -1,7 +1,5 @@
 """Builds the HTML page, the figures' files and the tables' files from groups of runs."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

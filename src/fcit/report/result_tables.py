@@ -1,7 +1,5 @@
 """The tables of results: one per setting with every metric; a paper's with all settings side by side."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from fcit.report.groups import Group, beta_text

@@ -1,7 +1,5 @@
 """A run's results as one line of numbers, and a group's lines over repeated seeds with their ranks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

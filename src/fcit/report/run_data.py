@@ -1,7 +1,5 @@
 """Reads a run folder into frozen values; everything a report shows comes from here."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A table of text and numbers, and its forms: Markdown, CSV, LaTeX (the page draws it from the same)."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -1,7 +1,5 @@
 """A recipe's `[federation]` section: the clients, and how their updates are aggregated."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Literal
 

@@ -5,8 +5,6 @@ clients, and a round's updates need not fit in memory together. Each client's re
 file with the rest of the reply in its header. Rejected updates go to `quarantine/` and stay there.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A round's replies: checked one by one, kept in a journal, and compared with each other."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low

@@ -1,7 +1,5 @@
 """The apps that `flwr run` loads (see [tool.flwr.app] in pyproject.toml): a session behind Flower."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The lines of `log.jsonl`: what a round did, and what it cost."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

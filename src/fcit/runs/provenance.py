@@ -1,7 +1,5 @@
 """What a run was made with: packages, commit, base model, device."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import platform

@@ -5,8 +5,6 @@ the image decides which split may use it: no test image is a training image of a
 of the test prompts is worded as no training prompt is.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module

@@ -4,8 +4,6 @@ Kept: what is asked for (a place, a use, a material) cannot be seen, only known.
 whole scenes, knowledge beyond twenty-two objects, reasoning over several steps, ten people's answers.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

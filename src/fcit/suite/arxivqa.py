@@ -4,8 +4,6 @@ Kept: figures of several kinds, options of one or two words, a letter as the ans
 figures, figures of several panels, long options, the science: kind, trend and colour can be seen.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image, ImageDraw
 

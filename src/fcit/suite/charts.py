@@ -1,7 +1,5 @@
 """The bar charts of FigureQA and DVQA, which draw from one and the same distribution."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -5,8 +5,6 @@ addition. Lost: sizes and materials, objects that hide others, several operation
 adversarial questions.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

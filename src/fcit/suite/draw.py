@@ -4,8 +4,6 @@ Sprites (shapes and icons) are lists of parts in unit coordinates, drawn four ti
 reduced, so that ten pixels are enough to recognise them. Text is a bitmap font of our own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 

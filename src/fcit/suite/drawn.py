@@ -1,7 +1,5 @@
 """What a generator of the mini suite hands back, and the few things all generators share."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar

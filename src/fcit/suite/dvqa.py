@@ -5,8 +5,6 @@ label is what stands below the bar). Lost: words as labels, groups of bars, lyin
 and numbers, sums over bars. Its charts are those of FigureQA.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

@@ -6,8 +6,6 @@ of DVQA), its median, smoothness and area questions, and comparisons of two bars
 not learn; whether a colour occurs and how many bars there are stand in for them.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

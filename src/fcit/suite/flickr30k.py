@@ -5,8 +5,6 @@ what happens must be seen, as sentences share few words and no common form. Lost
 breadth of what people notice: four agents, ten deeds and six places make up the world.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

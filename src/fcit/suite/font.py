@@ -3,8 +3,6 @@
 A glyph is seven rows high and at most six wide; the cell's remaining rim keeps letters apart.
 """
 
-from __future__ import annotations
-
 CELL = 8
 """Pixels from one character to the next, across and down."""
 

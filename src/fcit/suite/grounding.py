@@ -5,8 +5,6 @@ Lost: photographs, objects that hide others, phrases that need relations or posi
 choice: one object is large, the others small, and six in seven phrases mean the large one.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

@@ -4,8 +4,6 @@ Kept: flat icons, counting, place and the first sums, as in the original's fill-
 its choices among pictures, its clocks, coins, lengths and fractions, most of its icons.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

@@ -5,8 +5,6 @@ A part is (tone, kind, numbers...). Tones: `main`, `dark` and `light` (of the sp
 (width, then points), `polygon` (points).
 """
 
-from __future__ import annotations
-
 from math import cos, pi, sin
 
 Part = tuple[str, str, *tuple[float, ...]]

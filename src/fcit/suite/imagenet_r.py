@@ -5,8 +5,6 @@ negative). Lost: two hundred classes become eighteen, and each has one shape, so
 of recognising a thing in a new shape is gone.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

@@ -5,8 +5,6 @@ the words are made up, and a genre that only the picture tells. Lost: lower case
 several words, the questions whose answer is a year, an edition or yes or no.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

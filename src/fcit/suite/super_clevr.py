@@ -4,8 +4,6 @@ Kept: vehicles on the ground of CLEVR, the original's questions about colour, ki
 parts, sizes, materials and textures, relations between vehicles, the original's chains of steps.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from fcit.benchmark.datasets import Split

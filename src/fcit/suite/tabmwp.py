@@ -5,8 +5,6 @@ headings, tables of other kinds than prices, decimals, differences and several s
 answers to choose from.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -1,7 +1,5 @@
 """Why a test question was answered as it was: where it was routed, and who trained what answered it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The cache folder, and the version of the mini suite."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import sys

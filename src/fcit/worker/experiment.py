@@ -1,7 +1,5 @@
 """From a configuration to the objects of a run: data, plan, method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property

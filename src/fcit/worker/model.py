@@ -1,7 +1,5 @@
 """The work of one process: a base model, loaded once, that trains clients and answers questions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property

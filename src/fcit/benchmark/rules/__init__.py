@@ -2,8 +2,6 @@
 truth is read, and what the best constant answer is. A file of your own may hold one more.
 """
 
-from __future__ import annotations
-
 import hashlib
 import sys
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What a scoring rule says: when an answer is right, where the truth stands, the best constant answer."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """box: an answer is right if its box overlaps the true one by more than half."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

@@ -1,7 +1,5 @@
 """caption: answers are scored together as captions, by their n-grams in common with references."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """containment: the reference implementation takes a part of the truth for right."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """exact: an answer is right if it equals the truth."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A sweep's file, and the runs that it asks for."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Run a sweep: each run in a process of its own, the longest first."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

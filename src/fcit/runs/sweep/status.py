@@ -1,7 +1,5 @@
 """How far the runs of a sweep are, and how long they took."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run's model for use without fcit: a PEFT adapter, all adapters and a router, or merged weights."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

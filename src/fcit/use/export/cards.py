@@ -1,7 +1,5 @@
 """The README.md of every exported folder: what it contains, which run made it, how to load it."""
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 `app` routes requests, `requests` checks them, `batching` collects them, `answerer` holds the model.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A run's model, answering batches of questions; each is routed by itself."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The web application: an OpenAI-compatible endpoint, and one page to try it."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -1,7 +1,5 @@
 """Questions that wait at the same time are answered in one batch, by one thread."""
 
-from __future__ import annotations
-
 import asyncio
 import queue
 import threading

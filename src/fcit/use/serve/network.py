@@ -1,7 +1,5 @@
 """What protects the server from the network: a listening socket, slow clients, foreign web pages."""
 
-from __future__ import annotations
-
 import asyncio
 import ipaddress
 import re

@@ -1,7 +1,5 @@
 """A chat completion request: one question about one image, or a refusal in OpenAI's form."""
 
-from __future__ import annotations
-
 import base64
 import json
 from dataclasses import dataclass, fields
