@@ -110,7 +110,7 @@ def test_traffic_shows_a_clients_share_in_megabytes(build: Build) -> None:
     lines = {line.get_label(): list(line.get_ydata()) for line in up.get_lines()}
     assert lines["disco"] == [0.3] * 6 and lines["finetune"] == [0.9] * 6
     assert list(time.get_lines()[0].get_ydata()) == [4.0, 5.0] * 3
-    assert down.get_ylabel() == "MB" and time.get_ylabel() == "seconds a round"
+    assert down.get_ylabel() == "MB" and time.get_ylabel() == "seconds per round"
 
 
 def test_figures_leave_global_state_alone(build: Build) -> None:

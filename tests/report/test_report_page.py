@@ -13,11 +13,12 @@ from statistics import stdev
 import pytest
 
 from fcit.files import read_json, write_json, write_text
-from fcit.report import summary, write
+from fcit.report import write
 from fcit.report.examples import embedded_image
 from fcit.report.groups import COLOURS, group_runs
 from fcit.report.result_tables import setting_table, settings_csv
-from fcit.report.run_data import read_runs
+from fcit.report.results import run_results
+from fcit.report.run_data import read_run, read_runs
 from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
@@ -83,7 +84,7 @@ def test_repeated_seeds_become_one_row_with_their_spread(build: Build, tmp_path:
 def test_sections_have_figures_of_their_own(build: Build, tmp_path: Path) -> None:
     runs = [build("one"), build("two", beta=0.5)]
     page = write(runs, tmp_path / "out").read_text(encoding="utf-8")
-    assert page.count("<h3>The methods</h3>") == 2
+    assert page.count("<h3>Methods</h3>") == 2
     assert {f"task-hom-{beta}-strict-curves.svg" for beta in ("0.5", "1.0")} <= {
         file.name for file in (tmp_path / "out/figures").iterdir()
     }
@@ -100,7 +101,7 @@ def test_an_unfinished_run_is_said_and_does_not_compete(build: Build, tmp_path: 
     assert "unfinished: 1 of 3 stages" in page
     assert [row["unfinished"] for row in rows_of(runs)] == ["yes", "no"]
     assert "**99.00**" not in markdown(runs) and "unfinished: 1 of 3" in markdown(runs)
-    assert summary(runs[:1])[0].unfinished
+    assert read_run(runs[0]).unfinished
 
 
 @pytest.mark.parametrize("method", ["zeroshot", "individual", "multitask"])
@@ -108,8 +109,9 @@ def test_a_reference_point_alone_makes_a_report(build: Build, tmp_path: Path, me
     page = write([build("r", method)], tmp_path / "out")
     text = page.read_text(encoding="utf-8")
     assert "unfinished" not in text and 'id="final"' in text and 'id="curves"' not in text
-    (line,) = summary([tmp_path / "r"])
-    assert line.method == method and line.forgetting is None and not line.unfinished
+    run = read_run(tmp_path / "r")
+    assert run.method == method and not run.unfinished
+    assert run_results(run)["forgetting"] is None
 
 
 @pytest.mark.usefixtures("undrawn")

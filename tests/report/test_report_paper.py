@@ -12,10 +12,11 @@ import pytest
 import tomli_w
 
 from fcit.files import write_text
-from fcit.report import summary, write
+from fcit.report import write
 from fcit.report.groups import group_runs
 from fcit.report.result_tables import paper_tables
-from fcit.report.run_data import read_runs
+from fcit.report.results import run_results
+from fcit.report.run_data import read_run, read_runs
 from fcit.report.significance import significance
 from fcit.report.tables import Table, to_csv, to_latex, to_markdown
 from fcit.types import FcitError
@@ -114,14 +115,14 @@ def test_a_folder_of_run_folders_stands_for_all_of_them(
         (sweep / f"part{at}").mkdir(parents=True)
         folder.rename(sweep / f"part{at}" / folder.name)
     (sweep / "part0" / "report").mkdir()
-    assert len(summary([sweep])) == len(runs)
-    assert len(summary([sweep, sweep / "part0" / "hd"])) == len(runs)
+    assert len(read_runs([sweep])) == len(runs)
+    assert len(read_runs([sweep, sweep / "part0" / "hd"])) == len(runs)
     page = write([sweep], tmp_path / "out")
     text = page.read_text("utf-8")
     assert text.index('id="papers"') < text.index('id="s1"')
     assert text.count("Significance</h3>") == 2
     with pytest.raises(FcitError, match="report: holds no matrix.json"):
-        summary([sweep / "part0" / "report"])
+        read_runs([sweep / "part0" / "report"])
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -130,7 +131,7 @@ def test_many_variants_are_in_the_tables_and_not_in_the_figures(
 ) -> None:
     some = [variant(build(f"t{at}"), tau=at / 20) for at in range(13)]
     text = write([build("f", "finetune"), *some], tmp_path / "out").read_text("utf-8")
-    assert "leave out 12 further variants" in text
+    assert "leave out 12 variants" in text
     assert text.count('id="accuracy-') == 2
     assert (tmp_path / "out" / "paper.md").read_text("utf-8").count("| disco") == 13
 
@@ -150,12 +151,8 @@ def test_a_variant_is_named_by_what_sets_it_apart_from_the_usual_one(build: Buil
 
 def test_new_figures_have_columns_and_may_be_absent(build: Build) -> None:
     new = {"ahead": {"ArxivQA": 20.0, "IconQA": 22.0}, "general": {"before": 50.0, "after": 47.5}}
-    full, none, empty = summary(
-        [
-            build("a", **new),
-            build("b"),
-            build("c", ahead={}, general={}),
-        ]
-    )
-    assert (full.ahead, full.transfer, full.general) == (21.0, 4.5, -2.5)
-    assert {(one.ahead, one.transfer, one.general) for one in (none, empty)} == {(None, None, None)}
+    runs = [build("a", **new), build("b"), build("c", ahead={}, general={})]
+    full, none, empty = (run_results(read_run(run)) for run in runs)
+    fields = ("ahead", "transfer", "general")
+    assert [full[field] for field in fields] == [21.0, 4.5, -2.5]
+    assert [results[field] for results in (none, empty) for field in fields] == [None] * 6

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fcit.files import read_json, write_json, write_text
-from fcit.report import summary, write
-from fcit.report.run_data import predictions, read_run
+from fcit.report import write
+from fcit.report.run_data import predictions, read_run, read_runs
 from fcit.types import FcitError
 
 Build = Callable[..., Path]
@@ -28,7 +28,7 @@ def test_folders_that_are_no_runs_are_named(build: Build, tmp_path: Path) -> Non
     with pytest.raises(FcitError, match="empty: holds no matrix.json"):
         write([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(FcitError, match="nowhere: is not a folder"):
-        summary([tmp_path / "nowhere"])
+        read_runs([tmp_path / "nowhere"])
     with pytest.raises(FcitError, match="no run folder given"):
         write([], tmp_path / "out")
     write_text(tmp_path / "file", "x")

@@ -11,10 +11,11 @@ from statistics import fmean
 import pytest
 
 from fcit.files import read_json, write_text
-from fcit.report import summary, write
+from fcit.report import write
 from fcit.report.groups import COLOURS, group_runs
 from fcit.report.result_tables import setting_table, settings_csv
-from fcit.report.run_data import read_runs
+from fcit.report.results import run_results
+from fcit.report.run_data import read_run, read_runs
 from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
@@ -50,8 +51,8 @@ def test_tables_hold_the_runs_numbers(build: Build, tmp_path: Path) -> None:
 
 def test_backward_transfer_leaves_the_last_stage_out(build: Build) -> None:
     matrix = [[80.0, None], [50.0, 70.0]]
-    (line,) = summary([build("d", datasets=["a", "b"], matrix=matrix)])
-    assert line.backward == pytest.approx(-30.0)
+    results = run_results(read_run(build("d", datasets=["a", "b"], matrix=matrix)))
+    assert results["backward"] == pytest.approx(-30.0)
 
 
 def test_best_is_bold_and_less_forgetting_is_better(build: Build) -> None:
@@ -115,14 +116,9 @@ def test_an_unfinished_seed_is_not_averaged_with_finished_ones(build: Build) -> 
     assert sorted(len(entry.runs) for entry in group.entries) == [1, 2]
 
 
-def test_summary_is_a_line_a_run(build: Build) -> None:
-    one, two = summary([build("d", "disco", 4), build("z", "zeroshot")])
-    assert (one.method, one.setting, one.beta, one.seed, one.scoring) == (
-        "disco",
-        "task-hom",
-        1.0,
-        4,
-        "strict",
-    )
-    assert one.routing == 99.0 and one.chance == 6.0 and one.zero_shot == 15.0
-    assert two.last == two.avg == 15.0 and two.routing is None
+def test_a_runs_results_are_those_of_its_matrix(build: Build) -> None:
+    disco = run_results(read_run(build("d", "disco", 4)))
+    zero_shot = run_results(read_run(build("z", "zeroshot")))
+    assert (disco["routing"], disco["chance"], disco["zero_shot"]) == (99.0, 6.0, 15.0)
+    assert zero_shot["last"] == zero_shot["avg"] == 15.0
+    assert zero_shot["routing"] is None

@@ -12,9 +12,7 @@ from fcit.types import FcitError
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from fcit.report.results import Summary
-
-__all__ = ["overview", "partition_figure", "save_partition", "summary", "write"]
+__all__ = ["overview", "partition_figure", "save_partition", "write"]
 
 
 def write(runs: Sequence[Path], out: Path, root: Path | None = None) -> Path:
@@ -29,17 +27,6 @@ def write(runs: Sequence[Path], out: Path, root: Path | None = None) -> Path:
     from fcit.report import page
 
     return page.write(runs, out, root)
-
-
-def summary(runs: Sequence[Path]) -> list[Summary]:
-    """One line of figures per run folder, in the order given (percent; points of forgetting).
-
-    Raises FcitError naming the folder or file at fault.
-    """
-    from fcit.report.results import summarise
-    from fcit.report.run_data import read_runs
-
-    return [summarise(run) for run in read_runs(runs)]
 
 
 def overview(runs: Sequence[Path]) -> dict[str, list[tuple[str, tuple[str, ...]]]]:

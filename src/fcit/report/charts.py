@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @styled()
 def curves(group: Group) -> Figure:
-    """Mean accuracy over the datasets seen so far, after every stage: one line a method."""
+    """Mean accuracy over the datasets seen so far, after every stage: one line per method."""
     seen = _seen(group)
     stages = list(range(1, len(seen) + 1))
     figure = new_figure(7.0, 3.9)
@@ -60,7 +60,7 @@ def curves(group: Group) -> Figure:
 
 @styled()
 def final_accuracy(group: Group) -> Figure:
-    """Accuracy of every dataset after the final stage: one mark a method, chance as a line."""
+    """Accuracy of every dataset after the final stage: one mark per method, chance as a line."""
     names, chance = group.datasets, group.mean_by_dataset("chance")
     figure = new_figure(5.7, 1.5 + 0.33 * len(names))
     axes = figure.add_subplot()
@@ -101,7 +101,7 @@ def final_accuracy(group: Group) -> Figure:
 
 @styled()
 def forgetting(group: Group) -> Figure:
-    """Best minus last accuracy of every dataset, in points: one bar a method."""
+    """Best minus last accuracy of every dataset, in points: one bar per method."""
     entries = [entry for entry in group.learners if any(run.forgetting for run in entry.runs)]
     measured = {name for entry in entries for run in entry.runs for name in run.forgetting}
     names = [name for name in group.datasets if name in measured]
@@ -138,7 +138,7 @@ def traffic(group: Group) -> Figure:
     panels = (
         ("sent to a client", "MB", lambda row: fmean(row.bytes_down or (0,)) / 1e6),
         ("received from a client", "MB", lambda row: fmean(row.bytes_up or (0,)) / 1e6),
-        ("time", "seconds a round", lambda row: row.seconds),
+        ("time", "seconds per round", lambda row: row.seconds),
     )
     logged = [entry for entry in group.learners or group.entries if entry.first.rounds]
     rounds = logged[0].first.rounds if logged else ()
@@ -179,7 +179,7 @@ def _seen(group: Group) -> list[tuple[str, ...]]:
 
 
 def _curve(entry: Entry, seen: Sequence[tuple[str, ...]]) -> list[Spread]:
-    """An entry's mean accuracy over seen datasets by stage (a reference point's row, each time)."""
+    """An entry's mean accuracy over seen datasets by stage; a reference point's row counts for all."""
     points: list[Spread] = []
     for stage, names in enumerate(seen):
         rows = [_row(run, stage) for run in entry.runs]

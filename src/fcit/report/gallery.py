@@ -30,18 +30,18 @@ def accuracy(group: Group) -> Iterator[Picture]:
     mean = " Mean over seeds; the band or line is ± one standard deviation." if several else ""
     if len(group.longest.matrix) > 1:
         text = (
-            "Mean accuracy over all datasets seen so far, after every stage. A line that stays up "
-            "remembers; dashed lines are points of reference over the same datasets."
+            "Mean accuracy over all datasets seen so far, after every stage. A method that forgets "
+            "little stays high; dashed lines are reference points on the same datasets."
         )
-        yield Picture("curves", "Accuracy as stages arrive", text + mean, charts.curves(group))
+        yield Picture("curves", "Accuracy after every stage", text + mean, charts.curves(group))
     text = (
-        "Every dataset after the final stage, one mark a method. Marks near the upright bar of "
-        "chance mean that nothing is left of what was learned, or that nothing was."
+        "Accuracy on every dataset after the final stage, one mark per method. A mark near the "
+        "vertical chance bar: the method forgot the dataset or never learned it."
     )
-    yield Picture("final", "Where each dataset ends", text, charts.final_accuracy(group))
+    yield Picture("final", "Final accuracy by dataset", text, charts.final_accuracy(group))
     if any(run.forgetting for entry in group.learners for run in entry.runs):
-        text = "Best minus last accuracy, in points of percent: short bars forget little." + mean
-        yield Picture("forgetting", "What was forgotten", text, charts.forgetting(group))
+        text = "Best minus final accuracy, in percentage points. Lower is better." + mean
+        yield Picture("forgetting", "Forgetting by dataset", text, charts.forgetting(group))
 
 
 def stage_by_stage(group: Group) -> Iterator[Picture]:
@@ -49,12 +49,12 @@ def stage_by_stage(group: Group) -> Iterator[Picture]:
     for entry in group.entries:
         if entry.matrix:
             text = (
-                "Read down a column: a dataset's accuracy from the stage that taught it to the end."
+                "Each column shows a dataset's accuracy from the stage that trained it to the end."
             )
             if len(entry.matrix) == 1:
-                text = "One row: this point of reference is measured once, after all training."
+                text = "One row: this reference point is measured once, after all training."
             text += f" Mean over seeds {entry.seeds}." if len(entry.runs) > 1 else _which_run(entry)
-            title = f"{entry.label}: stage by dataset"
+            title = f"{entry.label}: accuracy by stage"
             figure = heatmaps.accuracy_by_stage(entry)
             yield Picture(f"accuracy-{entry.slug}", title, text, figure, entry)
 
@@ -65,18 +65,18 @@ def subspaces(group: Group) -> Iterator[Picture]:
         run = entry.first
         if run.tokens:
             text = (
-                "Cosine between the identity tokens of every two subspaces, labelled with what "
-                "trained them. Pale off the diagonal: the subspaces are easy to tell apart."
+                "Cosine similarity between the identity tokens of the subspaces, labelled with the "
+                "tasks that trained them. Low values off the diagonal make routing easy."
             ) + _which_run(entry)
             title, figure = f"{entry.label}: identity tokens", heatmaps.token_similarity(run)
             yield Picture(f"tokens-{entry.slug}", title, text, figure, entry)
         means = {} if run.reference else heatmaps.activation_means(run)
         if len({name for row in means.values() for name in row}) > 1:
             text = (
-                "Mean activation factor of each subspace on each dataset's test prompts after the "
-                "final stage. One dark cell a row: prompts find the subspace of their own task."
+                "Mean activation factor of every subspace on every dataset's test prompts after the "
+                "final stage. With good routing each row has one dark cell, at its own task."
             ) + _which_run(entry)
-            title, figure = f"{entry.label}: who answers what", heatmaps.activation(run, means)
+            title, figure = f"{entry.label}: activation by dataset", heatmaps.activation(run, means)
             yield Picture(f"activation-{entry.slug}", title, text, figure, entry)
 
 
@@ -85,19 +85,17 @@ def clients(group: Group) -> Iterator[Picture]:
     for entry in (*group.learners, *group.entries):
         if entry.first.partition:
             text = (
-                "Training samples of every dataset that each client holds: the smaller β, the more "
-                f"unequal. Taken from {entry.label}, seed {entry.first.seed}."
+                "Training samples of every client by dataset; a smaller β makes them more unequal. "
+                f"From {entry.label}, seed {entry.first.seed}."
             )
             figure = heatmaps.partition(entry.first.partition)
-            yield Picture("clients", "Who holds how much", text, figure)
+            yield Picture("clients", "Training samples by client", text, figure)
             break
     if any(entry.first.rounds for entry in group.entries):
-        text = (
-            "Mean megabytes per client and round, and seconds a round; upright lines begin a stage."
-        )
+        text = "Mean megabytes per client and round, and seconds per round; vertical lines mark stages."
         if any(len(entry.runs) > 1 for entry in group.entries):
-            text += " Each method's first seed."
-        yield Picture("traffic", "Bytes and seconds", text, charts.traffic(group))
+            text += " First seed of each method."
+        yield Picture("traffic", "Traffic and time", text, charts.traffic(group))
 
 
 def _which_run(entry: Entry) -> str:

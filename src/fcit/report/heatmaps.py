@@ -70,7 +70,7 @@ def activation(run: RunData, means: Mapping[str, Mapping[str, float]]) -> Figure
     scale = Scale(GREENS, min(0.0, *known), max(1.0, *known), "mean activation factor", ".2f")
     labels = [subspace_label(run, name) for name in names]
     return _heat_map(
-        cells, labels, list(means), scale, "subspace (what trained it)", "test dataset"
+        cells, labels, list(means), scale, "subspace (tasks that trained it)", "test dataset"
     )
 
 

@@ -10,7 +10,7 @@ from fcit.report import gallery, style
 from fcit.report.examples import Example, examples
 from fcit.report.gallery import Picture
 from fcit.report.groups import Entry, Group, flat, group_runs
-from fcit.report.result_tables import paper_tables, setting_table, settings_csv
+from fcit.report.result_tables import cost_table, paper_tables, setting_table, settings_csv
 from fcit.report.results import Column, MethodLine, columns, method_lines
 from fcit.report.run_data import RunData, read_runs
 from fcit.report.significance import Tests, significance, significance_table
@@ -33,19 +33,6 @@ class Embedded:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a run's clients received and sent in all."""
-
-    entry: Entry
-    rounds: int
-    down: float
-    up: float
-    each: float
-    """Megabytes: to clients, from clients, and from one client in one round."""
-    minutes: float
-
-
-@dataclass(frozen=True)
 class Section:
     """All the page says about one group."""
 
@@ -60,7 +47,7 @@ class Section:
     """How many entries the figures leave out."""
     figures: dict[str, list[Embedded]]
     """By the part of the section that shows them."""
-    costs: Sequence[Cost]
+    costs: Table
     privacy: Sequence[str]
     faults: Sequence[tuple[str, int, int, str]]
     """The run's name, stage and round from 1, and what happened."""
@@ -131,7 +118,7 @@ def _section(
             "inner": embedded(gallery.subspaces(shown)),
             "clients": embedded(gallery.clients(shown)),
         },
-        costs=[_cost(entry) for entry in group.entries if entry.first.rounds],
+        costs=cost_table(group),
         privacy=[_epsilon(run) for run in runs if run.privacy],
         faults=_faults(runs),
         examples=examples(shown, root),
@@ -153,15 +140,6 @@ def _lede(lines: Sequence[MethodLine], contest: Sequence[Entry]) -> str:
     if not others:
         return f"{text}."
     return f"{text}, {top - others[0][0]:.2f} points above {others[0][1]}."
-
-
-def _cost(entry: Entry) -> Cost:
-    rounds = entry.first.rounds
-    down = sum(sum(row.bytes_down) for row in rounds) / 1e6
-    up = sum(sum(row.bytes_up) for row in rounds) / 1e6
-    turns = sum(len(row.clients) for row in rounds)
-    minutes = sum(row.seconds for row in rounds) / 60
-    return Cost(entry, len(rounds), down, up, up / turns if turns else 0.0, minutes)
 
 
 def _epsilon(run: RunData) -> str:

@@ -49,6 +49,32 @@ def settings_csv(groups: Sequence[Group]) -> str:
     return csv_text(rows)
 
 
+def cost_table(group: Group) -> Table:
+    """What the clients of each method's first run received and sent, and the time it took."""
+    lines: list[Line] = []
+    for entry in group.entries:
+        rounds = entry.first.rounds
+        down = sum(sum(row.bytes_down) for row in rounds) / 1e6
+        up = sum(sum(row.bytes_up) for row in rounds) / 1e6
+        turns, minutes = (
+            sum(len(row.clients) for row in rounds),
+            sum(row.seconds for row in rounds) / 60,
+        )
+        each = up / turns if turns else 0.0
+        texts = (str(len(rounds)), f"{down:.2f}", f"{up:.2f}", f"{each:.3f}", f"{minutes:.1f}")
+        if rounds:
+            cells = tuple(map(Cell, texts))
+            lines.append(Line(entry.label, cells, entry.reference, entry.colour))
+    columns = (
+        "Rounds",
+        "Sent to clients, MB",
+        "Received, MB",
+        "Received per client and round, MB",
+        "Time, minutes",
+    )
+    return Table("", columns, tuple(lines), ())
+
+
 def paper_tables(groups: Sequence[Group], tests: Mapping[str, Tests]) -> list[Table]:
     """Last and Avg of all groups over the same datasets with the same scoring in one table.
 
@@ -89,7 +115,7 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
         "Last: mean accuracy over all datasets after the final stage, %. Avg: mean over stages of the "
         "mean over the datasets seen so far, %. Mean ± sample standard deviation over seeds.",
         "Bold: the best of the finished learning methods; underlined: the second of three or more. "
-        "Points of reference do not compete, nor do methods with fewer seeds than two others have.",
+        "Reference points do not compete, nor do methods with fewer seeds than two others.",
     ]
     if any(tests[group.slug].level for group in groups if group.slug in tests):
         notes.append(

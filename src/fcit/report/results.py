@@ -1,4 +1,4 @@
-"""A run's results as one line of numbers, and a group's lines over repeated seeds with their ranks."""
+"""The metrics of a run, and a group's methods with their means over seeds and ranks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,33 +10,10 @@ from fcit.report.tables import format_spread
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A run's results (percent, and points of forgetting); None where it was not measured."""
-
-    method: str
-    setting: str
-    beta: float | None
-    seed: int
-    scoring: str
-    last: float | None
-    avg: float | None
-    forgetting: float | None
-    backward: float | None
-    zero_shot: float | None
-    chance: float | None
-    routing: float | None
-    ahead: float | None
-    transfer: float | None
-    general: float | None
-    unfinished: bool
-
-
-@dataclass(frozen=True)
 class Column:
     """A column of the methods' table."""
 
     field: str
-    """Of `Summary`."""
     title: str
     better: int
     """1 where more is better, -1 where less is, 0 if neither."""
@@ -46,11 +23,13 @@ class Column:
 COLUMNS = (
     Column("last", "Last", 1, "mean accuracy over all datasets after the final stage, %"),
     Column("avg", "Avg", 1, "mean over stages of the mean over the datasets seen so far, %"),
-    Column("forgetting", "Forgetting", -1, "best minus last accuracy, mean over datasets, points"),
+    Column("forgetting", "Forgetting", -1, "best minus final accuracy, mean over datasets, points"),
     Column(
-        "backward", "Backward", 1, "last minus just-learned accuracy on earlier datasets, points"
+        "backward", "Backward", 1, "final minus just-learned accuracy on earlier datasets, points"
     ),
-    Column("routing", "Routing", 1, "prompts that mostly get a subspace of their own dataset, %"),
+    Column(
+        "routing", "Routing", 1, "test prompts mostly routed to a subspace of their own dataset, %"
+    ),
     Column("ahead", "Ahead", 1, "accuracy just before a dataset is first learned, mean, %"),
     Column("transfer", "Transfer", 1, "Ahead minus zero-shot on the same datasets, points"),
     Column("general", "General", 1, "general questions: accuracy after minus before, points"),
@@ -77,39 +56,33 @@ class MethodLine:
         return format_spread(value if column.better or not value else Spread(value.mean))
 
 
-def summarise(run: RunData) -> Summary:
-    """A run's line of numbers."""
+def run_results(run: RunData) -> dict[str, float | None]:
+    """A run's results by the columns' fields; None where one was not measured."""
     single = run.reference or len(run.matrix) < 2
     zero_shot, general = run.zero_shot, run.general
     gain = {name: run.ahead[name] - zero_shot[name] for name in run.ahead if name in zero_shot}
     both = "before" in general and "after" in general
-    return Summary(
-        method=run.method,
-        setting=run.setting,
-        beta=run.beta,
-        seed=run.seed,
-        scoring=run.scoring,
-        last=run.last,
-        avg=run.avg,
-        forgetting=None if single else mean(run.forgetting.values()),
-        backward=None if single else metrics.backward_transfer(run.matrix),
-        zero_shot=mean(zero_shot.values()),
-        chance=mean(run.chance.values()),
-        routing=None if run.reference else mean(run.routing.values()),
-        ahead=mean(run.ahead.values()),
-        transfer=mean(gain.values()),
-        general=general["after"] - general["before"] if both else None,
-        unfinished=run.unfinished,
-    )
+    return {
+        "last": run.last,
+        "avg": run.avg,
+        "forgetting": None if single else mean(run.forgetting.values()),
+        "backward": None if single else metrics.backward_transfer(run.matrix),
+        "routing": None if run.reference else mean(run.routing.values()),
+        "ahead": mean(run.ahead.values()),
+        "transfer": mean(gain.values()),
+        "general": general["after"] - general["before"] if both else None,
+        "zero_shot": mean(zero_shot.values()),
+        "chance": mean(run.chance.values()),
+    }
 
 
 def method_lines(group: Group) -> list[MethodLine]:
     """The group's table: means over seeds, and ranks among the entries that compete."""
     values: dict[str, dict[str, Spread | None]] = {}
     for entry in group.entries:
-        runs = [summarise(run) for run in entry.runs]
+        runs = [run_results(run) for run in entry.runs]
         values[entry.slug] = {
-            column.field: spread(getattr(run, column.field) for run in runs) for column in COLUMNS
+            column.field: spread(results[column.field] for results in runs) for column in COLUMNS
         }
     ranks: dict[str, dict[str, int]] = {entry.slug: {} for entry in group.entries}
     for column in COLUMNS:

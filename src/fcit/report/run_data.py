@@ -17,7 +17,7 @@ from fcit.types import Fault, FcitError
 T = TypeVar("T")
 
 REFERENCES = ("zeroshot", "individual", "multitask")
-"""Methods that only give points of reference: no federated stages, one matrix row or none."""
+"""Methods that only give reference points: no federated stages, one matrix row or none."""
 
 
 def _without_nulls(values: Any) -> Any:
@@ -110,7 +110,7 @@ class RunData:
 
     @property
     def reference(self) -> bool:
-        """Whether this is a point of reference and not a federated continual method."""
+        """Whether this is a reference point and not a federated continual method."""
         return self.method in REFERENCES
 
     @property

@@ -161,18 +161,16 @@ def significance_table(group: Group, tests: Tests) -> Table:
 def _notes(tests: Tests) -> tuple[str, ...]:
     notes = [
         f"Paired bootstrap over test samples (Efron and Tibshirani 1993; Koehn 2004): {RESAMPLES:,} "
-        "resamples of the questions of every dataset, the same for both methods; mean over datasets, "
-        "averaged over the seeds both have; percentile interval; two-sided p, not corrected for the "
-        "number of comparisons.",
+        "resamples of every dataset's questions, the same for both methods; mean over datasets and "
+        "over common seeds; percentile interval; two-sided p, not corrected for multiple comparisons.",
         f"{MARK}: not significantly below {tests.best} (p ≥ {LEVEL:g}).",
-        "It tells whether other test questions could turn the order, not whether another training "
-        "could: the spread over seeds tells that.",
+        "The test asks whether other test questions could change the order. Whether another training "
+        "run could is what the spread over seeds shows.",
     ]
     if tests.corpus_scored:
         notes.append(
-            f"{', '.join(tests.corpus_scored)}: resampled is the mean of the samples' own scores, "
-            "whereas Last holds a score of all captions together; the difference here may deviate from "
-            "that of the table."
+            f"{', '.join(tests.corpus_scored)}: the bootstrap uses the mean of the samples' scores, "
+            "whereas Last is a score of all captions together, so the differences may deviate."
         )
     return tuple(notes)
 

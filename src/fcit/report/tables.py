@@ -25,11 +25,13 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """A row; points of reference stand below a rule."""
+    """A row; reference points stand below a rule."""
 
     label: str
     cells: tuple[Cell, ...]
     reference: bool = False
+    colour: str = ""
+    """The method's colour, where the page shows it."""
 
 
 @dataclass(frozen=True)
