@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from fcit.files import write_text
-from fcit.report import charts, heatmaps, partition_figure, save_partition, style
+from fcit.report import charts, heatmaps, save_partition, style
 from fcit.report.groups import group_runs
 from fcit.report.run_data import read_run, read_runs
 from fcit.types import FcitError
@@ -96,11 +96,11 @@ def test_activation_is_the_final_stages_mean(build: Build) -> None:
 
 
 def test_partition_shows_every_count_of_few_clients_and_labels_many() -> None:
-    few = partition_figure({"A": [1, 20, 300], "B": [4, 5]})
+    few = heatmaps.partition({"A": [1, 20, 300], "B": [4, 5]})
     assert {"300", "20", "5", "A", "B", "client"} <= texts(few)
-    many = partition_figure({"A": list(range(50))})
+    many = heatmaps.partition({"A": list(range(50))})
     assert {"0", "45", "training samples"} <= texts(many)
-    assert partition_figure({}).axes
+    assert heatmaps.partition({}).axes
 
 
 def test_traffic_shows_a_clients_share_in_megabytes(build: Build) -> None:
@@ -124,7 +124,7 @@ def test_figures_leave_global_state_alone(build: Build) -> None:
 
 
 def test_dark_svg_changes_ink_and_paper_but_no_data() -> None:
-    svg = style.to_svg(partition_figure({"A": [1, 2]}))
+    svg = style.to_svg(heatmaps.partition({"A": [1, 2]}))
     dark = style.to_dark(svg)
     assert style.PAPER in svg and style.PAPER not in dark and style.DARK[style.PAPER] in dark
     assert svg.count(heatmaps.BROWNS[-1]) == dark.count(heatmaps.BROWNS[-1]) > 0

@@ -156,8 +156,8 @@ class LocalEngine:
     def _replies(
         self,
         requests: Sequence[tuple[int, wire.Header, Weights]],
-        unpack: Callable[[wire.Header, Weights], wire.Answer],
-    ) -> Iterator[wire.Answer | Fault]:
+        unpack: Callable[[wire.Header, Weights], wire.ReplyType],
+    ) -> Iterator[wire.ReplyType | Fault]:
         """Clients' replies, as they come; of one worker, in the order of the requests."""
         if self.map is map:
             for request in requests:

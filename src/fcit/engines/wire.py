@@ -17,7 +17,7 @@ Header = dict[str, Any]
 Frame = tuple[Header, Weights]
 """One message: its header, and its tensors."""
 
-Answer = TypeVar("Answer", Identity, Update, Score)
+ReplyType = TypeVar("ReplyType", Identity, Update, Score)
 
 
 def write_frame(stream: IO[bytes], header: Header, weights: Weights | None = None) -> None:
@@ -54,8 +54,8 @@ def read_header(text: str | bytes) -> Header:
 
 
 def unpack_reply(
-    client: int, reply: Frame | Fault, unpack: Callable[[Header, Weights], Answer]
-) -> Answer | Fault:
+    client: int, reply: Frame | Fault, unpack: Callable[[Header, Weights], ReplyType]
+) -> ReplyType | Fault:
     """What a client answered, or a Fault ("garbled") where that cannot be unpacked or names another
     client; a Fault stays one."""
     if isinstance(reply, Fault):

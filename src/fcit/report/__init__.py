@@ -1,28 +1,27 @@
-"""Reports: from run folders alone to one HTML page, its figures and its tables."""
+"""Reports on finished and unfinished runs, made from their folders alone.
+
+`run_data` reads a folder and `groups` puts comparable runs together. `page` writes the HTML page, with the
+figures of `gallery` and the tables of `result_tables` and `significance`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fcit.files import write_text
 from fcit.types import FcitError
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["overview", "partition_figure", "save_partition", "write"]
+__all__ = ["overview", "save_partition", "write"]
 
 
 def write(runs: Sequence[Path], out: Path, root: Path | None = None) -> Path:
     """Write a report of run folders (or folders of such) into `out`; return the path of its index.html.
 
-    The page needs nothing but itself; beside it lie every figure as PNG and SVG (`figures/`) and the
-    tables as Markdown, CSV and LaTeX (`table`: a setting each; `paper`: all settings in one;
-    `significance`: what differs by more than the choice of test questions). `root` is the data folder
-    for the sample images of runs whose configuration names none. Raises FcitError naming the folder or
-    file at fault.
+    The page is self-contained. Beside it are all figures as PNG and SVG (`figures/`) and the tables as
+    Markdown, CSV and LaTeX (`table`: one per setting; `paper`: all settings in one; `significance`: which
+    methods differ significantly). root: the data folder that has the images of runs whose configuration
+    names none. Raises FcitError naming the folder or file at fault.
     """
     from fcit.report import page
 
@@ -53,23 +52,17 @@ def overview(runs: Sequence[Path]) -> dict[str, list[tuple[str, tuple[str, ...]]
     }
 
 
-def partition_figure(counts: Mapping[str, Sequence[int]]) -> Figure:
-    """A heat map of how many samples each client holds: {dataset: [count per client]}."""
-    from fcit.report.heatmaps import partition
-
-    return partition(counts)
-
-
 def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
-    """Draw `partition_figure(counts)` into a .png or .svg file.
+    """Draw how many samples of each dataset every client holds, {dataset: [count per client]}, into a
+    .png or .svg file.
 
     Raises FcitError naming the file when it ends otherwise.
     """
-    from fcit.report import style
+    from fcit.report import heatmaps, style
 
     if path.suffix not in (".png", ".svg"):
         raise FcitError(f"{path}: a picture ends with .png or .svg; give such a name")
-    figure = partition_figure(counts)
+    figure = heatmaps.partition(counts)
     if path.suffix == ".svg":
         write_text(path, style.to_svg(figure))
     else:
