@@ -109,4 +109,4 @@ def test_a_stage_has_its_own_rounds_and_samples_the_clients_that_are_there():
         assert last == [[True], [False, False, True], [False, False, False, True]]
     assert own.holders("a") == own.holders("b") == tuple(range(6))
     assert Setting("own", stages[:1], 6, 2).holders("a") == (0, 2, 5)
-    assert plan(own, 0)[1] == plan(Setting("all", stages[1:2] * 2, 6, 2, 3), 0)[1]
+    assert list(plan(own, 0)[1]) == list(plan(Setting("all", stages[1:2] * 2, 6, 2, 3), 0)[1])

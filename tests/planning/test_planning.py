@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +23,15 @@ from fcit.planning import estimates, plan
 from fcit.planning.rehearsal import rehearse
 from fcit.recipe.config import load, validate
 from fcit.types import FcitError
+from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 
 RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_timed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimates, "SMALL", 0)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +159,48 @@ def test_the_command_prints_tables_or_json(suite: Path) -> None:
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).output)
     assert (found["setting"], found["measured"]) == ("growing", False)
     assert [stage["rounds"] for stage in found["stages"]] == [3, 2, 2]
+
+
+def test_a_million_rounds_are_planned_in_seconds(table: dict) -> None:
+    changed = copy.deepcopy(table)
+    changed["federation"]["rounds"] = 1_000_000
+    begun = time.process_time()
+    planned = plan(validate(changed))
+    assert time.process_time() - begun < 30
+    assert [stage.rounds for stage in planned.stages] == [1_000_000] * 2
+    changed["federation"]["rounds"] = 2000  # all of these are looked at
+    short = plan(validate(changed))
+    for long, exact in zip(planned.stages, short.stages, strict=True):
+        assert long.samples == pytest.approx(500 * (exact.samples or 0), rel=0.01)
+        assert long.down_all == pytest.approx(500 * (exact.down_all or 0), rel=0.01)
+    assert any("extrapolated" in note for note in planned.notes)
+    assert not short.notes
+
+
+def test_a_small_model_is_timed_unasked_on_samples_of_every_dataset(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(estimates, "SMALL", 50_000_000)
+    changed = copy.deepcopy(table)
+    changed["evaluation"] = {"batch_size": 2, "max_new_tokens": 2, "general_questions": 0}
+    planned = plan(validate(changed))
+    assert planned.measured and all(value > 0 for value in planned.seconds.values())
+
+
+@pytest.mark.slow
+def test_the_time_of_the_demo_is_within_a_factor_of_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, so that both sides are slowed down alike by what else the machine does."""
+    monkeypatch.setattr(estimates, "SMALL", 50_000_000)
+    config = load(RECIPES / "demo.toml", ["federation.workers=1"])
+    planned = sum(plan(config).seconds.values())
+    Experiment(config).prepare(Silent())
+    begun = time.perf_counter()
+    fcit.run(config, tmp_path / "run")
+    real = time.perf_counter() - begun
+    print(f"planned {planned:.0f} s, took {real:.0f} s")
+    assert real / 2 < planned < 2 * real
 
 
 def test_real_steps_are_timed_when_asked(table: dict) -> None:

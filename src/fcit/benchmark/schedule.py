@@ -12,7 +12,7 @@ Sampling = Literal["derived", "reference"]
 
 @dataclass(frozen=True)
 class Round(Sequence[Turn]):
-    """The turns of one round, each made when it is looked at: a plan may have millions of them."""
+    """The turns of one round, each made when it is looked at."""
 
     clients: tuple[int, ...]
     tasks: tuple[Task, ...]
@@ -34,7 +34,32 @@ class Round(Sequence[Turn]):
         return Turn(self.clients[index], task, self.stage, self.number, self.last)
 
 
-def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[list[Round]]:
+@dataclass(frozen=True)
+class Rounds(Sequence[Round]):
+    """The rounds of one stage; a round's clients are drawn when it is looked at."""
+
+    setting: Setting
+    seed: int
+    sampling: Sampling
+    stage: int
+
+    def __len__(self) -> int:
+        return self.setting.rounds_of(self.setting.stages[self.stage])
+
+    @overload
+    def __getitem__(self, index: int) -> Round: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Round]: ...
+    def __getitem__(self, index: int | slice) -> Round | list[Round]:
+        numbers = range(len(self))[index]
+        if isinstance(numbers, range):
+            return [self[number] for number in numbers]
+        clients = tuple(sample(self.setting, self.seed, self.sampling, self.stage, numbers))
+        tasks, last = self.setting.stages[self.stage].tasks, numbers == len(self) - 1
+        return Round(clients, tasks, self.stage, numbers, last)
+
+
+def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[Rounds]:
     """The turns of a run, [stage][round][slot]; clients ascend within a round.
 
     The sampled clients take a stage's tasks in ascending order of their ids, so a client may meet
@@ -56,10 +81,8 @@ def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[li
                 f"{setting.name}, stage {number}: {len(stage.tasks)} tasks for "
                 f"{setting.per_round} clients a round; there must be one task, or one for each"
             )
-    return [
-        [_round(setting, seed, sampling, at, number) for number in range(setting.rounds_of(stage))]
-        for at, stage in enumerate(setting.stages)
-    ]
+    seed = 0 if sampling == "reference" else seed  # whatever the seed is
+    return [Rounds(setting, seed, sampling, at) for at in range(len(setting.stages))]
 
 
 def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: int) -> list[int]:
@@ -75,9 +98,3 @@ def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: 
     else:
         raise FcitError(f"setting.sampling: {sampling!r}; there are derived and reference")
     return sorted(pool[index] for index in drawn)
-
-
-def _round(setting: Setting, seed: int, sampling: Sampling, at: int, number: int) -> Round:
-    stage = setting.stages[at]
-    clients = tuple(sample(setting, seed, sampling, at, number))
-    return Round(clients, stage.tasks, at, number, last=number == setting.rounds_of(stage) - 1)

@@ -35,8 +35,9 @@ def plan(
 
     The clients of every round are exactly those of the run. Bytes come from a rehearsal: the method's own
     messages with empty tensors of the model's shapes (for DISCO with one subspace per task). Memory and
-    time are estimates; model weights are read with --measure only. If the data or the model is missing,
-    the plan says so and shows the rest.
+    time are estimates. A small model's time (50 million parameters) comes from a few real steps; a larger
+    one's from the speed of matrix products, a lower bound, unless --measure asks for real steps. If the
+    data or the model is missing, the plan says so and shows the rest.
 
     Example:  fcit plan recipes/paper/task-hom.toml --method finetune
     """

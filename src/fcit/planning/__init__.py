@@ -4,23 +4,32 @@
 memory and time.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import ceil, prod
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from fcit.planning import estimates
 from fcit.planning.counts import SampleCounts
 from fcit.planning.rehearsal import StageTraffic, rehearse
 from fcit.recipe.config import Config
-from fcit.rounds.client import steps
+from fcit.rounds.client import Data, steps
 from fcit.runs.engine import workers
 from fcit.types import FcitError
 from fcit.watch import Silent, Watch
 from fcit.worker.experiment import Experiment
 
+if TYPE_CHECKING:
+    import torch
+
 TOKEN_WIDTH = 768
 """Width of an identity token where the encoder's configuration is not on this disk: CLIP ViT-L/14's."""
+
+MOST_ROUNDS = 2000
+"""Rounds of a stage that are looked at one by one; later ones are like them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,7 @@ class StagePlan:
     tests: int | None
     """Questions asked after the stage."""
     turns: tuple[tuple[tuple[int, str], ...], ...] = ()
-    """The clients of every round, each with its task."""
+    """The clients of every round (of at most MOST_ROUNDS), each with its task."""
     down: int | None = None
     up: int | None = None
     """Bytes to and from a client in a round, the mean."""
@@ -73,12 +82,13 @@ class Plan:
 
 
 def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> Plan:
-    """Plan a run: nothing is written, and no weight is read unless `measure` asks for real steps.
+    """Plan a run; nothing is written.
 
-    Raises FcitError for a recipe that cannot be run with any data and model.
+    Time comes from a few real steps of a small model, or of any where `measure` asks for them;
+    otherwise no weights are read. Raises FcitError for a recipe that cannot be run with any data and
+    model.
     """
     from fcit.models.device import choose
-    from fcit.models.size import PHOTO, model_size
 
     experiment, notes = Experiment(config), list[str]()
     if measure:
@@ -93,6 +103,11 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         notes.append(f"time: {error}")
     counts = SampleCounts(experiment, notes)
     stages = [_stage(experiment, counts, stage) for stage in range(len(experiment.plan))]
+    if any(stage.rounds > MOST_ROUNDS for stage in stages):
+        notes.append(
+            f"samples, steps and bytes of stages with more than {MOST_ROUNDS:,} rounds exactly: they "
+            "are extrapolated from the first of them"
+        )
     made = Plan(
         setting=experiment.setting.name,
         method=config.method.name,
@@ -104,56 +119,77 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         stages=tuple(stages),
         zero_shot=counts.questions(experiment.setting.datasets, general=True),
     )
+    with counts.some_data() as data:
+        made = _with_costs(made, experiment, data, dtype, present, measure, notes)
+    return replace(made, notes=tuple(notes))
+
+
+def _with_costs(
+    made: Plan,
+    experiment: Experiment,
+    data: Data,
+    dtype: torch.dtype,
+    present: bool,
+    measure: bool,
+    notes: list[str],
+) -> Plan:
+    """The plan with bytes, memory and time, as far as data, model and device (`present`) allow."""
+    from fcit.models.images import image_size
+    from fcit.models.size import PHOTO, model_size
+
+    config = experiment.config
     try:
-        samples, images = counts.some_samples()
+        images = list(map(image_size, data.images))
         largest = max(images, key=prod, default=PHOTO)
         size = model_size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
         notes.append(f"{error}; bytes, memory and time are left out")
-        return replace(made, notes=tuple(notes))
+        return made
     width, encoder = _encoder(experiment, notes)
-    traffic = rehearse(experiment, size, width)
+    traffic = rehearse(experiment, size, width, MOST_ROUNDS)
     _check_subspaces(experiment, notes)
-    stages = [_with_bytes(stage, sent) for stage, sent in zip(stages, traffic, strict=True)]
+    stages = [_with_bytes(stage, sent) for stage, sent in zip(made.stages, traffic, strict=True)]
     made = replace(made, stages=tuple(stages), parameters=size.parameters)
-    if traffic and not size.image_tokens:
+    if not traffic:
+        return made
+    if not size.image_tokens:
         notes.append(
             "how many tokens an image takes, as the model's processor is not here; memory and time are "
             "left out"
         )
-    elif traffic:
-        lengths = estimates.sample_lengths(experiment, size, samples, images, notes)
-        trained = sum(stage.samples or 0 for stage in stages)
-        memory = estimates.memory(
-            experiment, size, lengths, traffic[-1].last, trained, dtype.itemsize, device
+        return made
+    lengths = estimates.sample_lengths(experiment, size, data.samples, images, notes)
+    trained, jobs = sum(stage.samples or 0 for stage in stages), traffic[-1]
+    memory = estimates.memory(
+        experiment, size, lengths, jobs.last, trained, dtype.itemsize, made.device
+    )
+    made = replace(made, memory=memory | ({"identity encoder": 4 * encoder} if encoder else {}))
+    if config.model.device_map:
+        notes.append(
+            "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
         )
-        encoder_memory = {"identity encoder": 4 * encoder} if encoder else {}
-        made = replace(made, memory=memory | encoder_memory)
-        if config.model.device_map:
-            notes.append(
-                "how much of the memory each GPU gets (model.device_map); it is the sum over all of them"
-            )
-        complete = None not in (made.zero_shot, *(stage.samples for stage in stages))
-        if not complete:
-            notes.append("time: some of the data is missing")
-        if present and complete:
-            if measure:
-                times = estimates.measured_times(config, traffic[-1].usual, traffic[-1].last)
-            else:
-                rate = estimates.products_per_second(device, dtype, config.training.threads)
-                totals = trained, max(1, sum(stage.steps or 0 for stage in stages))
-                times = estimates.estimated_times(size, lengths, rate, totals, config)
-            made = replace(made, seconds=_seconds(experiment, made, times), measured=measure)
-    return replace(made, notes=tuple(notes))
+    if None in (made.zero_shot, *(stage.samples for stage in stages)):
+        notes.append("time: some of the data is missing")
+    elif present:
+        measure = measure or size.parameters <= estimates.SMALL
+        if measure:
+            times = estimates.measured_times(config, jobs.usual, jobs.last, data)
+        else:
+            rate = estimates.products_per_second(made.device, dtype, config.training.threads)
+            totals = trained, max(1, sum(stage.steps or 0 for stage in stages))
+            times = estimates.estimated_times(size, lengths, rate, totals, config)
+        made = replace(made, seconds=_seconds(experiment, made, times), measured=measure)
+    return made
 
 
 def _seconds(experiment: Experiment, made: Plan, times: estimates.Times) -> dict[str, float]:
+    """A run's seconds: workers share out the clients of a round, each training one at a time."""
     per_round = experiment.training_setting.per_round
     training = sum(stage.steps or 0 for stage in made.stages) * times.step
     training += len(made.stages) * per_round * times.last_round
     questions = (made.zero_shot or 0) + sum(stage.tests or 0 for stage in made.stages)
     return {
-        "training": training / min(made.workers, per_round),
+        "training": training * ceil(per_round / made.workers) / per_round,
         "answering": questions * times.answer / made.workers,
     }
 
@@ -171,7 +207,8 @@ def _check_subspaces(experiment: Experiment, notes: list[str]) -> None:
 
 def _stage(experiment: Experiment, counts: SampleCounts, at: int) -> StagePlan:
     config, setting, method = experiment.config, experiment.training_setting, experiment.method
-    stage, rounds = setting.stages[at], experiment.plan[at]
+    stage, total = setting.stages[at], len(experiment.plan[at])
+    rounds = experiment.plan[at][:MOST_ROUNDS]
     turns = [turn for round_turns in rounds for turn in round_turns]
     held = [counts.of_client(turn.task, turn.client) for turn in turns]
     known = [count for count in held if count is not None]
@@ -188,11 +225,11 @@ def _stage(experiment: Experiment, counts: SampleCounts, at: int) -> StagePlan:
     return StagePlan(
         tasks=tuple(task.name for task in stage.tasks),
         clients=len(setting.pool(stage)),
-        rounds=len(rounds),
+        rounds=total,
         per_round=setting.per_round,
         sampled=len({turn.client for turn in turns}),
-        samples=round(setting.epochs * sum(known)) if complete else None,
-        steps=sum(taken) if complete else None,
+        samples=round(setting.epochs * sum(known) * total / len(rounds)) if complete else None,
+        steps=round(sum(taken) * total / len(rounds)) if complete else None,
         tests=tests,
         turns=tuple(tuple((turn.client, turn.task.name) for turn in turns) for turns in rounds),
     )
@@ -217,4 +254,5 @@ def _encoder(experiment: Experiment, notes: list[str]) -> tuple[int, int]:
 def _with_bytes(stage: StagePlan, traffic: StageTraffic) -> StagePlan:
     down, up = ([size for turns in way for size in turns] for way in (traffic.down, traffic.up))
     means = {"down": round(fmean(down)), "up": round(fmean(up))}
-    return replace(stage, **means, down_all=sum(down), up_all=sum(up))
+    scale = stage.rounds / len(traffic.down)
+    return replace(stage, **means, down_all=round(sum(down) * scale), up_all=round(sum(up) * scale))

@@ -1,18 +1,16 @@
 """Counts the samples of a run: read from the data, or computed where the mini suite is not made yet."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from fcit import suite
 from fcit.benchmark import datasets
 from fcit.benchmark.partition import split
-from fcit.models.images import image_size
-from fcit.types import Sample, Task
+from fcit.rounds.client import Data
+from fcit.types import Task
 from fcit.worker.experiment import Experiment
-
-ImageSize = tuple[int, int]
-"""Width and height in pixels."""
 
 SAMPLES_READ = 64
 """Training samples of each dataset that give the lengths."""
@@ -70,15 +68,16 @@ class SampleCounts:
         limit, count = evaluation.limit, self.config.data.counts[1]
         return more + len(names) * (min(limit, count) if limit else count)
 
-    def some_samples(self) -> tuple[list[Sample], list[ImageSize]]:
-        """A few training samples of every dataset that is here, and the sizes of their images."""
+    @contextmanager
+    def some_data(self) -> Iterator[Data]:
+        """A few training samples of every dataset that is here; their images exist within `with`."""
         names = [name for name in self.experiment.setting.datasets if name not in self.missing]
         if self.own_data or self.experiment.root.is_dir():
             rows = [self.experiment.samples(name, "train")[:SAMPLES_READ] for name in names]
-            samples = [sample for row in rows for sample in row]
-            return samples, list(map(image_size, self.experiment.data_of(samples).images))
+            yield self.experiment.data_of([sample for row in rows for sample in row])
+            return
         with tempfile.TemporaryDirectory() as folder:
             root = Path(folder) / "mini"
-            suite.write(root, self.config.seed, 8, 1, names)
+            suite.write(root, self.config.seed, 16, 1, names)
             samples = [row for name in names for row in datasets.read(root, name, "train")]
-            return samples, [image_size(datasets.image_path(root, row)) for row in samples]
+            yield Data(samples, [datasets.image_path(root, sample) for sample in samples])

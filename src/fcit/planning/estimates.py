@@ -9,7 +9,6 @@ from math import prod
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fcit.planning.counts import ImageSize
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data
 from fcit.types import FcitError, Job, Sample
@@ -30,6 +29,10 @@ TEMPLATE = 16
 LAST_ROUND_SAMPLES = 128
 """Samples that time a last round's turn: as many as EWC measures the Fisher information on."""
 
+SMALL = 50_000_000
+"""Parameters up to which real steps are timed without being asked for: they take seconds, and matrix
+products are a small part of such a model's time."""
+
 
 @dataclass(frozen=True)
 class SampleLengths:
@@ -46,10 +49,10 @@ def sample_lengths(
     experiment: Experiment,
     size: ModelSize,
     samples: Sequence[Sample],
-    images: Sequence[ImageSize],
+    images: Sequence[tuple[int, int]],
     notes: list[str],
 ) -> SampleLengths:
-    """Lengths of some samples with images of these sizes, of which `size` knows the largest.
+    """Lengths of some samples with images of these sizes (in pixels), of which `size` knows the largest.
 
     All samples count with the image of median size. Lengths are guessed from characters where the
     model's tokenizer is not on this disk. Raises FcitError for samples that training would refuse.
@@ -167,34 +170,43 @@ def estimated_times(
     return Times(train / rate * trained[0] / trained[1], answer / rate)
 
 
-def measured_times(config: Config, usual: Job, last: Job) -> Times:
-    """Seconds of a few real steps and answers in this process.
+def measured_times(config: Config, usual: Job, last: Job, data: Data) -> Times:
+    """Seconds of a few real steps and answers in this process, on samples of every dataset.
 
     usual: a job of any round but a stage's last; last: one of the last, whose message tells where a
     method wants more of its clients then.
     """
-    worker = ModelWorker(config)
-    experiment, batch = worker.experiment, config.training.batch_size
-    data = experiment.data(usual.turn)
+    worker, batch = ModelWorker(config), config.training.batch_size
 
     def train(job: Job, count: int) -> tuple[float, float]:
-        few = Data(data.samples[:count], data.images[:count])
-        worker.experiment.data = lambda turn: few  # type: ignore[method-assign]
+        worker.experiment.data = lambda turn: _spread(data, count)  # type: ignore[method-assign]
         begun = time.perf_counter()
         update, _ = worker.train(job, {})
         return time.perf_counter() - begun, update.metrics["steps"]
 
     train(usual, 4 * batch)  # fills the feature cache, among other things that happen once
-    seconds, steps = train(usual, 4 * batch)
+    seconds, steps = min(train(usual, 4 * batch) for _ in range(2))  # other programs take time too
     step, last_round = seconds / steps, 0.0
     if last.received.extras.keys() != usual.received.extras.keys():
         train(usual, LAST_ROUND_SAMPLES)
         seconds, steps = train(last, LAST_ROUND_SAMPLES)
         last_round = max(0.0, seconds - steps * step)
     worker.place(usual.received)
-    name = usual.turn.task.datasets[0]
-    count = min(config.evaluation.batch_size, len(experiment.samples(name, "test")))
-    questions = experiment.test(name, range(count))
-    begun = time.perf_counter()
-    worker.answer(questions)
-    return Times(step, (time.perf_counter() - begun) / count, last_round)
+    count, spent = config.evaluation.batch_size, list[float]()
+    for name in dict.fromkeys(sample.dataset for sample in data.samples):
+        own = [at for at, sample in enumerate(data.samples) if sample.dataset == name]
+        questions = _spread(_pick(data, own), count)
+        begun = time.perf_counter()
+        worker.answer(questions)
+        spent.append((time.perf_counter() - begun) / count)
+    return Times(step, fmean(spent), last_round)
+
+
+def _spread(data: Data, count: int) -> Data:
+    """So many samples from all over the data, repeated where it has too few."""
+    size = len(data.samples)
+    return _pick(data, [i * size // count if count < size else i % size for i in range(count)])
+
+
+def _pick(data: Data, chosen: Sequence[int]) -> Data:
+    return Data([data.samples[at] for at in chosen], [data.images[at] for at in chosen])

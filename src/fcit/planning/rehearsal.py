@@ -35,8 +35,11 @@ class StageTraffic:
     """What `last` would be in any other round."""
 
 
-def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[StageTraffic]:
-    """What every client of every round receives and sends, by stage.
+def rehearse(
+    experiment: Experiment, size: ModelSize, width: int, most: int = 2
+) -> list[StageTraffic]:
+    """What every client of every round receives and sends, by stage; of a stage with more than `most`
+    rounds, its first `most - 1` and its last.
 
     Methods, federated optimizer and server are the real ones; clients return what they received. The
     identity tokens, [width], of different tasks are orthogonal, so that each task opens a subspace of
@@ -55,8 +58,9 @@ def rehearse(experiment: Experiment, size: ModelSize, width: int) -> list[StageT
         state = replace(state, optimizer=optimizer.begin(state.optimizer))
         down, up = list[list[int]](), list[list[int]]()
         jobs: Sequence[Job] = []
-        for number, turns in enumerate(rounds):
-            if number in (0, len(rounds) - 1):  # shapes do not change in the rounds between
+        chosen = [*rounds[: min(most, len(rounds)) - 1], rounds[len(rounds) - 1]]
+        for number, turns in enumerate(chosen):
+            if number in (0, len(chosen) - 1):  # shapes do not change in the rounds between
                 state, report = take_round(run, state, turns, engine)
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
