@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
-from fcit.files import read_json, read_lines, sweep_aside, write_json, write_lines, written_aside
+from fcit.files import (
+    private,
+    read_json,
+    read_lines,
+    sweep_aside,
+    write_json,
+    write_lines,
+    written_aside,
+)
 from fcit.types import FcitError
 
 
@@ -46,3 +57,17 @@ def test_unreadable_json_is_named_with_its_place(tmp_path) -> None:
         read_json(path)
     with pytest.raises(FcitError, match="no such file"):
         read_json(tmp_path / "gone.json")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_what_is_private_is_for_its_owner_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with private(tmp_path / "runs" / "first"):
+            write_json(tmp_path / "runs" / "first" / "deep" / "a.json", 1)
+        write_json(tmp_path / "b.json", 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    public = {"runs": 0o777, "b.json": 0o666}
+    assert modes == {"first": 0o700, "deep": 0o700, "a.json": 0o600} | public

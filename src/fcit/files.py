@@ -38,6 +38,19 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
         aside.unlink(missing_ok=True)
 
 
+@contextmanager
+def private(folder: Path) -> Iterator[None]:
+    """Make a folder, if there is none; what is written meanwhile is for its owner alone, whatever the
+    umask: files get mode 600, folders 700. Processes that start meanwhile inherit this."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    umask = os.umask(0o077)
+    try:
+        folder.mkdir(exist_ok=True)
+        yield
+    finally:
+        os.umask(umask)
+
+
 def check_new_folder(path: Path) -> None:
     """Raise FcitError when `path` exists and is not an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
