@@ -84,9 +84,7 @@ def test_one_function_opens_a_path_and_bytes_and_bounds_their_size(tmp_path: Pat
     Image.new("L", (50, 2), 7).save(path)
     assert open_image(path).getpixel((3, 1)) == (7, 7, 7)
     assert open_image(path.read_bytes(), max_pixels=2500).size == (50, 2)
-    with pytest.raises(
-        ImageTooLargeError, match="thin.png: image has too many pixels: more than 24"
-    ):
+    with pytest.raises(ImageTooLargeError, match="thin.png: image has too many pixels: 50 x 50"):
         open_image(path, max_pixels=2499)
     with pytest.raises(FcitError, match="^image cannot be decoded: unknown or damaged format$"):
         open_image(path.read_bytes(), formats=("JPEG",))

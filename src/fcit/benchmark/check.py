@@ -241,17 +241,14 @@ def _contents(
 
 def content(path: Path) -> bytes | str:
     """A digest of an image's size and pixels, or what is wrong with the file."""
-    from PIL import Image
+    from fcit.models.images import open_image
 
     if not path.is_file():
         return "is missing"
     try:
-        with Image.open(path) as image:
-            image.load()  # opening reads the header only
-            pixels = image.convert("RGB")
-    except Exception as error:  # Pillow raises nearly anything on a broken file
-        reason = str(error).replace(str(path), path.name) or type(error).__name__
-        return f"cannot be decoded: {reason}"
+        pixels = open_image(path)
+    except FcitError as error:
+        return str(error).removeprefix(f"{path}: image ")
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).digest()
 
 

@@ -17,8 +17,8 @@ MEMORY_BYTES = 512 << 20
 DISK_BYTES = 4 << 30
 """The most bytes of vision features on disk."""
 
-FORMAT = "seen-1"
-"""The format of the cached tensors; a cache of another format is not read."""
+FORMAT = "seen-2"
+"""The format of the cached tensors, and how images are opened; a cache of another format is not read."""
 
 
 def fingerprint(model: Any, processor: Any) -> str:

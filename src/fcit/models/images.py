@@ -1,20 +1,27 @@
-"""The one place that opens image files: decoded to RGB, measured, padded, and read ahead by a thread."""
+"""The one place that opens image files: decoded to 8-bit RGB, measured, padded, and read ahead by a
+thread. Data checks, imports, runs, reports, `fcit chat` and `fcit serve` all see what it gives."""
 
+import errno
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from PIL import Image, UnidentifiedImageError
+import numpy as np
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 
 T = TypeVar("T")
 
 MEAN_COLOR = (122, 116, 104)
 """CLIP's mean color, which LLaVA-1.5 pads with."""
+
+
+MOST_PIXELS = 178_956_970
+"""The most pixels of an image after padding to a square: as many as Pillow decodes at all."""
 
 
 class ImageTooLargeError(FcitError):
@@ -25,33 +32,34 @@ def open_image(
     source: Path | bytes,
     name: Path | str = "",
     formats: tuple[str, ...] | None = None,
-    max_pixels: float = float("inf"),
+    max_pixels: int = MOST_PIXELS,
 ) -> Image.Image:
-    """Decode an image file, given as a path or as its bytes, to RGB.
+    """Decode an image file, given as a path or as its bytes, to 8-bit RGB, as viewers show it.
 
-    name: what errors call it (default: the path). formats: Pillow's names of the formats allowed.
-    max_pixels: the limit after padding to a square, checked before decoding. Raises ImageTooLargeError
-    above it, and FcitError when the file cannot be read or decoded.
+    Of several frames it is the first. It is turned as its EXIF orientation says, transparent parts become
+    white, and 16-bit levels are scaled to 8 bits. name: what errors call it (default: the path). formats:
+    Pillow's names of the formats allowed. max_pixels: the limit after padding to a square, checked before
+    decoding. Raises ImageTooLargeError above it, and FcitError when the file cannot be read or decoded,
+    or holds numbers without a known range (32 bits, floats).
     """
-    with _opened(source, name, formats) as image:
-        if max(image.size) ** 2 > max_pixels:
-            raise Image.DecompressionBombError(f"more than {max_pixels:g} when padded to a square")
+    with _opened(source, name, formats, max_pixels) as image:
         image.load()
-        return image.convert("RGB")
+        return _eight_bits(_turned(image))
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """An image's width and height, from its header. Raises FcitError as `open_image` does."""
+    """The width and height that `open_image` gives, from the header. Raises FcitError as it does."""
     with _opened(path) as image:
-        return image.size
+        width, height = image.size
+        turned = image.format != "TIFF" and _orientation(image) > 4  # Pillow turns TIFF by itself
+        return (height, width) if turned else (width, height)
 
 
 def read_image(path: Path) -> bytes:
     """An image file's bytes. Raises FcitError naming the file when it cannot be read."""
-    try:
+    with _faults(f"{path}: image"):
+        _check_file(path)
         return path.read_bytes()
-    except OSError as error:
-        raise FcitError(f"{path}: image cannot be read: {error.strerror}") from None
 
 
 def pad_to_square(image: Image.Image) -> Image.Image:
@@ -79,17 +87,72 @@ def read_ahead(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator
         yield current.result()
 
 
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
+    try:
+        # A PNG's own `getexif` decodes the whole image to look for EXIF data after it.
+        value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
+    except Exception:  # Pillow raises nearly anything on broken data
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A decoded image as RGB: levels scaled to 8 bits, transparent parts white."""
+    clear: Any = image.info.get("transparency")
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        tags: Any = getattr(image, "tag_v2", {})
+        most = 2 ** tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
+        levels = np.asarray(image).astype(np.int64)
+        seen = np.where(levels == clear, most, levels) if isinstance(clear, int) else levels
+        seen = (seen * 255 + most // 2) // most
+        return Image.fromarray(seen.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        kind = "floating-point" if image.mode == "F" else "32-bit"
+        raise ValueError(
+            f"{kind} pixels have no known range; save it with 8 or 16 bits per channel"
+        )
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
 @contextmanager
 def _opened(
-    source: Path | bytes, name: Path | str = "", formats: tuple[str, ...] | None = None
+    source: Path | bytes,
+    name: Path | str = "",
+    formats: tuple[str, ...] | None = None,
+    max_pixels: int = MOST_PIXELS,
 ) -> Iterator[Image.Image]:
     """The opened image; whatever goes wrong with it is a FcitError."""
-    file = io.BytesIO(source) if isinstance(source, bytes) else source
     label = str(name) or ("" if isinstance(source, bytes) else str(source))
-    start = f"{label}: image" if label else "image"
-    try:
+    with _faults(f"{label}: image" if label else "image"):
+        if isinstance(source, Path):
+            _check_file(source)
+        file = io.BytesIO(source) if isinstance(source, bytes) else source
         with Image.open(file, formats=formats) as image:
+            if (side := max(image.size)) ** 2 > max_pixels:
+                padded = f"{side} x {side} when padded to a square, {max_pixels} are allowed"
+                raise Image.DecompressionBombError(padded)
             yield image
+
+
+def _check_file(path: Path) -> None:
+    """Raise OSError for a folder, and for a pipe or device, which might never end."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is not a file")
+
+
+@contextmanager
+def _faults(start: str) -> Iterator[None]:
+    """Whatever goes wrong with an image is a FcitError that begins with `start`."""
+    try:
+        yield
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"{start} has too many pixels: {error}") from None
     except UnidentifiedImageError:
@@ -97,4 +160,4 @@ def _opened(
     except Exception as error:  # Pillow raises nearly anything on a broken file
         if isinstance(error, OSError) and error.strerror:  # Pillow's own errors have none
             raise FcitError(f"{start} cannot be read: {error.strerror}") from None
-        raise FcitError(f"{start} cannot be decoded: {error}") from None
+        raise FcitError(f"{start} cannot be decoded: {first_line(error)}") from None

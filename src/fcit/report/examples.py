@@ -10,12 +10,13 @@ from pathlib import Path
 from fcit.report.groups import Entry, Group
 from fcit.report.run_data import Prediction, RunData, predictions
 from fcit.seeds import numpy_stream
+from fcit.types import FcitError
 
 RIGHT = 50.0
 """From which score on an answer counts as right here (graded scores are shown as numbers too)."""
 
-_KEPT_SIDE, _KEPT_BYTES = 128, 24_000
-"""Images up to this size are embedded as they are."""
+_KEPT_SIDE = 128
+"""Images up to this size are embedded without loss."""
 
 _SHOWN_SIDE = 256
 """Larger images are embedded as JPEG of this size."""
@@ -132,24 +133,19 @@ def embedded_image(folder: Path | None, name: str) -> tuple[str, str]:
     path = folder / name
     if not name or not path.resolve().is_relative_to(folder.resolve()):
         return "", "image not shown: its path leaves the data folder"
+    from fcit.models.images import open_image
+
     if not path.is_file():
         return "", "image not found"
-    from PIL import Image
-
+    out = io.BytesIO()
     try:
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            kind = Image.MIME.get(image.format or "", "")
-            if max(image.size) > _KEPT_SIDE or len(data) > _KEPT_BYTES or kind == "":
-                out = io.BytesIO()
-                shown = image.convert("RGB")
-                shown.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-                shown.save(out, "JPEG", quality=80)
-                data, kind = out.getvalue(), "image/jpeg"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        image = open_image(path)
+    except FcitError:
         return "", "image cannot be decoded"
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}", ""
+    kind = "PNG" if max(image.size) <= _KEPT_SIDE else "JPEG"
+    image.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    image.save(out, kind, quality=80)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}", ""
 
 
 def _images(run: RunData, root: Path | None) -> Path | None:
