@@ -146,7 +146,7 @@ def kind(value: Any) -> str:
     return "nothing" if value is None else kinds.get(type(value), "a number")
 
 
-def read_toml(path: Path, what: str) -> dict[str, Any]:
+def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
     """Read a TOML file. Raises FcitError naming the file, and `what` it should be where it is missing."""
     with reading(path, what):
         return tomllib.loads(path.read_text(encoding="utf-8"))

@@ -33,7 +33,6 @@ def test_every_letter_and_digit_looks_different():
     seen = {}
     for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789":
         image = draw.canvas()
-        where = draw.text(image, (2, 2), letter)
-        assert where[3] - where[1] == 8
+        draw.text(image, (2, 2), letter)
         seen[image.tobytes()] = letter
     assert len(seen) == 36

@@ -16,8 +16,8 @@ from fcit.benchmark.datasets import Split, find
 from fcit.seeds import numpy_stream
 from fcit.suite import charts, draw
 from fcit.suite import drawn as drawing
+from fcit.suite.draw import CELL
 from fcit.suite.drawn import Drawn, Wordings
-from fcit.suite.font import CELL
 from fcit.types import Sample
 
 LIKE = ("ImageNet-R", "IconQA", "CLEVR-Math", "OCR-VQA", "super-CLEVR")
@@ -164,7 +164,7 @@ def test_text_stands_on_the_grid(monkeypatch):
     def spy(image, at, words, *colour):
         assert at[0] % CELL == at[1] % CELL == 0
         assert at[0] >= 0 <= at[1] <= draw.SIZE - CELL
-        assert at[0] + draw.text_width(words) <= draw.SIZE
+        assert at[0] + CELL * len(words) <= draw.SIZE
         assert words == words.upper()
         written.append(words)
         return text(image, at, words, *colour)

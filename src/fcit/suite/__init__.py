@@ -10,50 +10,20 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 from fcit.benchmark.datasets import DATASETS, Split
 from fcit.files import folder_aside, modules
 from fcit.seeds import numpy_stream
-from fcit.suite.draw import SIZE
-from fcit.suite.drawn import Drawn
+from fcit.suite.drawn import DATA, Drawn
 from fcit.types import FcitError, Sample
 
-HELPERS = ("charts", "draw", "drawn", "font", "icons")
+HELPERS = ("charts", "draw", "drawn")
 
 GENERATORS: dict[str, ModuleType] = {
     module.NAME: module
     for module in (import_module(f"{__name__}.{name}") for name in modules(__name__, HELPERS))
 }
 """Each dataset's generator by name: a file of this folder, whose `sample(rng, split)` draws a sample."""
-
-IMAGES: dict[str, tuple[str, str]] = {
-    "ImageNet-R": ("ImageNet-R/train/{:06d}.png", "ImageNet-R/test/{:06d}.png"),
-    "ArxivQA": ("ArxivQA/images/train_{:06d}.png", "ArxivQA/images/test_{:06d}.png"),
-    "IconQA": (
-        "IconQA/iconqa_data/iconqa/train/{:06d}.png",
-        "IconQA/iconqa_data/iconqa/val/{:06d}.png",
-    ),
-    "CLEVR-Math": ("CLEVR/images/train/{:06d}.png", "CLEVR/images/test/{:06d}.png"),
-    "OCR-VQA": ("OCR-VQA/images/train_{:06d}.png", "OCR-VQA/images/test_{:06d}.png"),
-    "Flickr30k": ("Flickr30k/train/{:06d}.png", "Flickr30k/val/{:06d}.png"),
-    "FigureQA": ("FigureQA/images/train_{:06d}.png", "FigureQA/images/test_{:06d}.png"),
-    "super-CLEVR": ("super-CLEVR/images/train_{:06d}.png", "super-CLEVR/images/test_{:06d}.png"),
-    "A-OKVQA": (
-        "COCO2014/train2014/COCO_train2014_1{:011d}.png",
-        "COCO2014/val2014/COCO_val2014_1{:011d}.png",
-    ),
-    "Grounding": (
-        "COCO2014/train2014/COCO_train2014_2{:011d}.png",
-        "COCO2014/val2014/COCO_val2014_2{:011d}.png",
-    ),
-    "DVQA": ("DVQA/images/train_{:06d}.png", "DVQA/images/test_{:06d}.png"),
-    "TabMWP": ("TabMWP/tables/train_{:06d}.png", "TabMWP/tables/test_{:06d}.png"),
-}
-"""Where a dataset's training and test images go below `datasets/`, by sample number from 1."""
-
-FURTHER: dict[str, dict[str, Any]] = {"Grounding": {"size": [SIZE, SIZE]}}
-"""Fields of a dataset's test records that nothing reads, but the official ones have."""
 
 _ATTEMPTS = 200
 
@@ -83,7 +53,7 @@ def write(
         with folder_aside(root) as folder:
             for name, split, count in parts:
                 samples: list[Sample] = []
-                pattern = IMAGES[name][split == "test"]
+                pattern: str = DATA[name]["images"][split == "test"]
                 (folder / "datasets" / pattern).parent.mkdir(parents=True, exist_ok=True)
                 for number, drawn in enumerate(draws(seed, name, split, count), 1):
                     path = pattern.format(number)
@@ -94,7 +64,7 @@ def write(
                     done += 1
                     if progress:
                         progress(done, total)
-                DATASETS[name].write(folder, split, samples, FURTHER.get(name, {}))
+                DATASETS[name].write(folder, split, samples, DATA[name].get("test_fields", {}))
     except OSError as error:
         raise FcitError(f"{root}: the mini suite cannot be written: {error}") from None
 

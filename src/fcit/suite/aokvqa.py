@@ -27,33 +27,7 @@ SUBSTANCES = {
     "hat": "cloth", "umbrella": "cloth", "car": "metal", "bike": "metal", "bus": "metal",
     "cup": "clay", "lamp": "glass", "clock": "glass", "ball": "rubber",
 }  # fmt: skip
-WHERE = wordings("""
-    Where would you usually find the thing in the picture?
-    Where does the thing shown here usually belong?
-    In which place is a thing like this mostly found?
-    Here is a picture. Where does such a thing belong?
-    Look closely. Where do you usually find this thing?
-    test: Where is a thing like this usually found?
-    test: In what place does such a thing belong?
-""")
-WHY = wordings("""
-    What do people mostly use the thing in the picture for?
-    What is the purpose of the thing shown here?
-    What is a thing like this made for?
-    Here is a picture. What is such a thing for?
-    What does the thing in the picture help people with?
-    test: What is the purpose of a thing like this?
-    test: What do people use such a thing for?
-""")
-WHAT = wordings("""
-    What is the thing in the picture likely made of?
-    Which material is the thing shown here likely made from?
-    What material is a thing like this made of?
-    Here is a picture. What is such a thing made of?
-    Look closely. Which material is this thing made of?
-    test: From which material is such a thing made?
-    test: Which material is the thing in the picture made of?
-""")
+WHERE, WHY, WHAT = wordings(NAME, "where", "why", "what")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -17,33 +17,7 @@ _AREA = (6, 4, 46, 43)
 HUES = ("red", "green", "blue", "yellow", "purple", "orange")
 KINDS = ("line plot", "bar chart", "scatter plot", "pie chart", "heat map")
 TRENDS = ("increases", "decreases", "peaks", "dips")
-KIND = wordings("""
-    Which kind of figure is this?
-    What type of plot does the figure present?
-    How is the data in the figure presented?
-    Here is a figure. Which kind is it?
-    Look closely. What kind of figure is shown?
-    test: What kind of figure is this one?
-    test: What type of figure presents the data?
-""")
-TREND = wordings("""
-    How does the quantity behave along the x axis?
-    Which word describes the trend of the data in the figure?
-    What happens to the measured value from left to right?
-    Here is a figure. What trend does it show?
-    What does the curve in the figure do?
-    test: From left to right, what happens to the quantity?
-    test: Which trend does the measured data show?
-""")
-COLOUR = wordings("""
-    Which color are the data in the figure drawn in?
-    What is the color of the data series in the figure?
-    Which color does the figure use for its data?
-    Here is a figure. Which color are its data?
-    Look closely. What is the color of the data?
-    test: In what color are the data in the figure?
-    test: What color is the data series?
-""")
+KIND, TREND, COLOUR = wordings(NAME, "kind", "trend", "colour")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

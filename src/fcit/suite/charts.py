@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from fcit.suite import draw
+from fcit.suite.draw import CELL
 from fcit.suite.drawn import between, pick, some
-from fcit.suite.font import CELL
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 COLUMNS = range(1, 6)

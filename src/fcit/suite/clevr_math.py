@@ -9,6 +9,7 @@ import numpy as np
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
+from fcit.suite.draw import SOLIDS
 from fcit.suite.drawn import (
     ADD,
     HOW_MANY,
@@ -24,7 +25,6 @@ from fcit.suite.drawn import (
     some,
     spots,
 )
-from fcit.suite.icons import SOLIDS
 
 NAME = "CLEVR-Math"
 

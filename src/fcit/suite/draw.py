@@ -6,12 +6,13 @@ reduced, so that ten pixels are enough to recognise them. Text is a bitmap font 
 
 from collections.abc import Sequence
 from functools import lru_cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from fcit.suite.font import CELL, GLYPHS
-from fcit.suite.icons import PARTS, SHAPES, SOLIDS
+from fcit.files import read_toml
 
 SIZE = 48
 """Every image is SIZE x SIZE pixels."""
@@ -44,8 +45,20 @@ GROUNDS: tuple[Colour, ...] = (
 )  # fmt: skip
 """Light grounds on which every hue stands out."""
 
-ICONS = tuple(name for name in PARTS if name not in SHAPES + SOLIDS)
-"""Objects by name; `SHAPES` are the plain geometric ones, `SOLIDS` look three-dimensional."""
+_DRAWN = read_toml(Path(__file__).with_name("icons.toml"))
+PARTS: dict[str, list[list[Any]]] = _DRAWN["shapes"] | _DRAWN["solids"] | _DRAWN["icons"]
+"""Every sprite's parts, by name."""
+SHAPES, SOLIDS, ICONS = (tuple(_DRAWN[group]) for group in ("shapes", "solids", "icons"))
+"""Names of plain geometric shapes, of what looks three-dimensional, and of objects."""
+
+CELL = 8
+"""Pixels from one character to the next, across and down."""
+_FONT = Path(__file__).with_name("font.txt").read_text(encoding="utf-8")
+GLYPHS: dict[str, list[str]] = {
+    name: rows for name, *rows in (line.split() for line in _FONT.splitlines())
+} | {" ": []}
+"""A bitmap font drawn for this project: a character to its seven rows of `X` (ink) and `.`, five to a
+row; the cell's remaining rim keeps letters apart."""
 
 STYLES = ("filled", "outline", "hatched", "dotted", "pixelated")
 """Renditions of a sprite, all readable from about 16 pixels; small ones should stay filled."""
@@ -180,9 +193,9 @@ def place(
     raise AssertionError(f"no room for squares of {list(sizes)} pixels in {within}")
 
 
-def jitter(rng: np.random.Generator, at: Point, by: int = 1) -> Point:
-    """`at` moved by up to `by` pixels each way."""
-    x, y = rng.integers(-by, by + 1, size=2)
+def jitter(rng: np.random.Generator, at: Point) -> Point:
+    """`at` moved by up to a pixel each way."""
+    x, y = rng.integers(-1, 2, size=2)
     return at[0] + int(x), at[1] + int(y)
 
 
@@ -198,13 +211,8 @@ def inverted(image: Image.Image) -> Image.Image:
     return Image.fromarray(255 - np.asarray(image))
 
 
-def text_width(words: str) -> int:
-    """Width in pixels of `words` as `text` draws them: a cell a character; the height is a cell."""
-    return CELL * len(words)
-
-
-def text(image: Image.Image, at: Point, words: str, colour: str | Colour = "black") -> Box:
-    """Write one line in the bitmap font (capitals, digits, a few marks); returns its cells' box."""
+def text(image: Image.Image, at: Point, words: str, colour: str | Colour = "black") -> None:
+    """Write one line in the bitmap font (capitals, digits, a few marks), a cell a character."""
     draw, tone = ImageDraw.Draw(image), rgb(colour)
     for index, letter in enumerate(words.upper()):
         x, y = at[0] + CELL * index + 1, at[1]
@@ -215,18 +223,12 @@ def text(image: Image.Image, at: Point, words: str, colour: str | Colour = "blac
             if bit == "X"
         ]
         draw.point(dots, fill=tone)
-    return at[0], at[1], at[0] + text_width(words), at[1] + CELL
 
 
-def box(
-    image: Image.Image, where: Box, colour: str | Colour, edge: str | Colour | None = None
-) -> None:
-    """A filled rectangle, with an edge of one pixel where asked."""
+def box(image: Image.Image, where: Box, colour: str | Colour) -> None:
+    """A filled rectangle."""
     left, top, right, bottom = where
-    outline = rgb(edge) if edge is not None else None
-    ImageDraw.Draw(image).rectangle(
-        (left, top, right - 1, bottom - 1), fill=rgb(colour), outline=outline
-    )
+    ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), fill=rgb(colour))
 
 
 def line(
@@ -248,25 +250,15 @@ def bars(
     heights: Sequence[float],
     colours: Sequence[str | Colour],
     gap: int = 2,
-    sideways: bool = False,
 ) -> list[Box]:
-    """Bars with `heights` from 0 to 1 of the plot area, evenly spaced; returns their boxes.
-
-    Upright from the bottom edge, or sideways from the left one (the first bar on top).
-    """
+    """Upright bars with `heights` from 0 to 1 of the plot area, evenly spaced; returns their boxes."""
     left, top, right, bottom = where
-    room = (bottom - top) if sideways else (right - left)
-    reach = (right - left) if sideways else (bottom - top)
-    step = room // len(heights)
+    step = (right - left) // len(heights)
     drawn: list[Box] = []
     for index, (height, colour) in enumerate(zip(heights, colours, strict=True)):
-        long = max(1, round(height * reach))
-        start = index * step + gap // 2
-        end = start + step - gap
-        if sideways:
-            spot = (left, top + start, left + long, top + end)
-        else:
-            spot = (left + start, bottom - long, left + end, bottom)
+        start = left + index * step + gap // 2
+        high = max(1, round(height * (bottom - top)))
+        spot = (start, bottom - high, start + step - gap, bottom)
         box(image, spot, colour)
         drawn.append(spot)
     return drawn

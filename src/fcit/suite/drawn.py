@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from fcit.benchmark.datasets import Split
+from fcit.files import read_toml
 from fcit.suite import draw
 
 Item = TypeVar("Item")
@@ -43,50 +45,18 @@ class Wordings:
     unseen: tuple[str, ...]
 
 
-def wordings(text: str) -> Wordings:
-    """Wordings, one a line; those that only test prompts have begin with "test: "."""
-    lines = [line.strip() for line in text.strip().splitlines()]
-    only = "test: "
-    return Wordings(
-        tuple(line for line in lines if not line.startswith(only)),
-        tuple(line.removeprefix(only) for line in lines if line.startswith(only)),
-    )
+DATA = read_toml(Path(__file__).with_name("wordings.toml"))
+"""What the file says, by dataset."""
 
 
-HOW_MANY = wordings("""
-    How many {group} are there?
-    How many {group} are there in the picture?
-    What number of {group} are shown here?
-    Look closely. How many {group} do you see?
-    Here is a picture. How many {group} are in it?
-    Can you say how many {group} are shown?
-    test: How many {group} does the picture show?
-    test: Please tell how many {group} there are.
-    test: What is the number of {group} in the picture?
-""")
-"""Counting: IconQA, CLEVR-Math and super-CLEVR share it."""
-TAKE_AWAY = wordings("""
-    Subtract all {group}. How many {things} are left?
-    If all {group} are taken away, how many {things} are left?
-    Take away all {group}. How many {things} remain?
-    Look closely. How many {things} remain after you subtract all {group}?
-    How many {things} are left when all {group} are gone?
-    test: How many {things} are there after all {group} are taken away?
-    test: Take the {group} away. What number of {things} remain?
-    test: If you subtract the {group}, how many {things} are left?
-""")
-"""Taking a group away: IconQA and CLEVR-Math share it."""
-ADD = wordings("""
-    Add {more}. How many {things} exist?
-    Add {more}. How many {things} are there then?
-    If you add {more}, how many {things} are there?
-    Look closely. How many {things} are there after you add {more}?
-    How many {things} are there once {more} joined them?
-    test: Suppose you add {more}. How many {things} are there?
-    test: How many {things} exist after you add {more}?
-    test: Add {more} to the picture. How many {things} do you see?
-""")
-"""Adding some: IconQA and CLEVR-Math share it."""
+def wordings(dataset: str, *topics: str) -> tuple[Wordings, ...]:
+    """The wordings of a dataset's questions."""
+    tables = [DATA[dataset][topic] for topic in topics]
+    return tuple(Wordings(tuple(table["seen"]), tuple(table["unseen"])) for table in tables)
+
+
+HOW_MANY, TAKE_AWAY, ADD = wordings("shared", "how_many", "take_away", "add")
+"""Counting (IconQA, CLEVR-Math, super-CLEVR); taking a group away, and adding some (the first two)."""
 
 VOWELS, CONSONANTS = "AEIOU", "BCDFGHJKLMNPRSTVWXYZ"
 

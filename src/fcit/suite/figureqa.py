@@ -15,44 +15,7 @@ from fcit.suite.drawn import YES_NO, Drawn, ask, pick, wordings
 
 NAME = "FigureQA"
 
-MOST = wordings("""
-    Is the {one} bar the maximum?
-    Does the {one} bar have the highest value?
-    Is {one} the largest bar in the chart?
-    Here is a chart. Is {one} the maximum?
-    Is the highest bar {one}?
-    Look at the bar with the highest value. Is it {one}?
-    test: Would you say that {one} is the maximum here?
-    test: Is the {one} bar the highest of all bars?
-""")
-LEAST = wordings("""
-    Is the {one} bar the minimum?
-    Does the {one} bar have the lowest value?
-    Is {one} the smallest bar in the chart?
-    Here is a chart. Is {one} the minimum?
-    Is the lowest bar {one}?
-    Look at the bar with the lowest value. Is it {one}?
-    test: Would you say that {one} is the minimum here?
-    test: Is the {one} bar the lowest of all bars?
-""")
-PRESENT = wordings("""
-    Is there a bar whose color is {one}?
-    Does the chart have a bar in {one}?
-    Is any bar in the figure {one}?
-    Here is a chart. Is one of its bars {one}?
-    Does the color {one} appear in the chart?
-    test: Can you find a {one} bar here?
-    test: Is there a {one} bar in the chart?
-""")
-NUMBER = wordings("""
-    Is the number of bars in the chart {number}?
-    Does the chart have {number} bars?
-    Does the figure show {number} bars?
-    Here is a chart. Is the number of its bars {number}?
-    Count the bars. Is the total {number}?
-    test: Do you count {number} bars in the chart?
-    test: Does the figure have {number} bars?
-""")
+MOST, LEAST, PRESENT, NUMBER = wordings(NAME, "most", "least", "present", "number")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -47,16 +47,7 @@ PLACES = {
 FRONTED = ("snow", "street", "night")
 """Places that a sentence begins with."""
 HUES = ("red", "blue", "purple", "pink", "black")
-SCENE = wordings("""
-    What is happening in the photo?
-    Describe what the picture shows here.
-    Who is doing what, and where?
-    Look closely. What does this scene show?
-    Here is a photo. What is going on?
-    test: What does this photo show?
-    test: Describe what is happening here.
-    test: Who does what in this picture, and where?
-""")
+(SCENE,) = wordings(NAME, "scene")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -18,16 +18,7 @@ OBJECTS = (
     "apple", "clock", "lamp", "chair",
 )  # fmt: skip
 SMALL = ("circle", "square", "triangle", "star", "diamond")
-REGION = wordings("""
-    Give the bounding box coordinates of the region this phrase describes: {phrase}.
-    Which region does this phrase describe: {phrase}? Give its bounding box coordinates.
-    Provide the bounding box coordinates of the described region: {phrase}.
-    Look closely. Give the bounding box coordinates of {phrase}.
-    What are the bounding box coordinates of {phrase}?
-    test: Find {phrase} and give its bounding box coordinates.
-    test: Please state the bounding box coordinates for {phrase} in this image.
-    test: Where is {phrase}? Answer with bounding box coordinates.
-""")
+(REGION,) = wordings(NAME, "region")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -32,15 +32,7 @@ SHOWN = (*COUNTED, "moon", "diamond", "hat", "house", "key", "cup")
 MOST = 6
 """The largest number of icons of one kind."""
 _SIDES = (("left", (1, 12)), ("right", (25, 12)), ("top", (12, 1)), ("bottom", (12, 25)))
-WHICH = wordings("""
-    Look at the icons. Which icon is at the {side}?
-    Which of the icons is at the {side}?
-    What is the icon at the {side} called?
-    Here is a picture. Which icon is at the {side}?
-    What does the icon at the {side} show?
-    test: Which icon do you see at the {side}?
-    test: There is an icon at the {side}; what is it?
-""")
+(WHICH,) = wordings(NAME, "which")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

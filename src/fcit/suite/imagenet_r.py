@@ -17,17 +17,7 @@ OBJECTS = (
     "house", "tree", "fish", "cup", "plane", "boat", "cat", "dog", "flower", "hat", "key", "bird",
     "umbrella", "apple", "clock", "lamp", "mushroom", "chair",
 )  # fmt: skip
-OBJECT = wordings("""
-    What is the object in the image?
-    Which object does this picture show?
-    What is the name of the object in this rendition?
-    What object is depicted in this image?
-    Here is a picture. What object does it show?
-    Look closely. Which object is this?
-    test: What is the object shown in this image?
-    test: Name the object in the picture.
-    test: What object does this image show?
-""")
+(OBJECT,) = wordings(NAME, "object")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

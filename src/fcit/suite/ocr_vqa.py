@@ -9,8 +9,8 @@ import numpy as np
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
+from fcit.suite.draw import CELL
 from fcit.suite.drawn import WORD, Drawn, ask, between, name, pick, wordings
-from fcit.suite.font import CELL
 
 NAME = "OCR-VQA"
 
@@ -23,33 +23,7 @@ GENRES = {
     "ball": "sports",
     "clock": "history",
 }
-TITLE = wordings("""
-    What is the title of this book?
-    What is the name of this book?
-    Which title is printed on this book?
-    Here is a book cover. What is the title?
-    Look closely. What is this book called?
-    test: Which title does the cover of this book show?
-    test: Under what title would you look for this book?
-""")
-AUTHOR = wordings("""
-    Who is the author of this book?
-    Which author wrote the book shown here?
-    What is the name of the author?
-    Here is a book cover. Who is the author?
-    Look closely. Who wrote this book?
-    test: What author wrote this book?
-    test: What author name is printed on this book?
-""")
-GENRE = wordings("""
-    What type of book is this?
-    What is the genre of this book?
-    What kind of book is this one?
-    Here is a book cover. What genre is it?
-    To which genre does this book belong?
-    test: Which genre is this book?
-    test: Look at the cover. What kind of book is it?
-""")
+TITLE, AUTHOR, GENRE = wordings(NAME, "title", "author", "genre")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -27,24 +27,7 @@ NAME = "super-CLEVR"
 VEHICLES = ("car", "bus", "truck", "bike", "plane")
 MOST = 4
 """The largest count."""
-COLOUR = wordings("""
-    What is the color of the {kind} in the scene?
-    What color is the {kind} that is shown here?
-    There is a {kind} in the scene; what is its color?
-    Look closely. What is the color of the {kind}?
-    The {kind} in the scene has what color?
-    test: Which color does the {kind} have?
-    test: What is the color of the {kind} in this picture?
-""")
-KIND = wordings("""
-    What vehicle in the scene is {colour}?
-    One vehicle in the scene is {colour}; what is it?
-    What type of vehicle is the {colour} one?
-    Look closely. Which vehicle here is {colour}?
-    The {colour} vehicle in the scene is of what type?
-    test: What kind of vehicle is {colour}?
-    test: Can you say which vehicle is {colour}?
-""")
+COLOUR, KIND = wordings(NAME, "colour", "kind")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

@@ -10,32 +10,15 @@ from PIL import Image
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
+from fcit.suite.draw import CELL
 from fcit.suite.drawn import CONSONANTS, NUMBER, Drawn, ask, between, name, pick, some, wordings
-from fcit.suite.font import CELL
 
 NAME = "TabMWP"
 
-PRICE = wordings("""
-    Look at the price table. How many dollars does the {one} cost?
-    Read the table. What is the price of the {one} in dollars?
-    What is the price of one {one} in dollars?
-    A child buys the {one}. How many dollars are spent?
-    Here is a price table. What does the {one} cost?
-    test: How many dollars do you need to buy the {one}?
-    test: Which price does the table list for the {one}?
-""")
-SUM = wordings("""
-    Look at the price table. How many dollars do the {one} and the {two} cost together?
-    Read the table. What is the price of the {one} and the {two} in all?
-    What is the sum of the prices of the {one} and the {two}?
-    A child buys the {one} and the {two}. How many dollars are spent?
-    Here is a price table. What do the {one} and the {two} cost together?
-    test: How many dollars do you need to buy the {one} and the {two}?
-    test: If a child buys the {one} and the {two}, what is the sum in dollars?
-""")
 
 MOST = 12
 """The largest sum."""
+PRICE, SUM = wordings(NAME, "price", "sum")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:

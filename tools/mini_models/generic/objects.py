@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fcit.suite import draw
-from fcit.suite.icons import SOLIDS
+from fcit.suite.draw import SOLIDS
 from tools.mini_models.generic.facts import FACTS, GROUPS
 from tools.mini_models.generic.scene import (
     Saying,

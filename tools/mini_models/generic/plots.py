@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fcit.suite import draw
-from fcit.suite.font import CELL
+from fcit.suite.draw import CELL
 from tools.mini_models.generic.objects import DIGITS
 from tools.mini_models.generic.scene import Saying, Scene, Thing, ask, chance, claim, pick, some
 from tools.mini_models.generic.writing import LETTERS, ROWS, write

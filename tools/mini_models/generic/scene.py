@@ -9,8 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from fcit.suite.draw import COLOURS, ICONS, SHAPES, SIZE, Box
-from fcit.suite.icons import SOLIDS
+from fcit.suite.draw import COLOURS, ICONS, SHAPES, SIZE, SOLIDS, Box
 
 T = TypeVar("T")
 PATCH = 8

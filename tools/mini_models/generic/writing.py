@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from fcit.suite import draw
-from fcit.suite.font import CELL
+from fcit.suite.draw import CELL
 from tools.mini_models.generic.facts import TITLES
 from tools.mini_models.generic.objects import DIGITS
 from tools.mini_models.generic.scene import Saying, Scene, Thing, ask, chance, claim, pick, some
