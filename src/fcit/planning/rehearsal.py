@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fcit.aggregation.packing import Wire, packed_bytes
 from fcit.aggregation.privacy import Privacy
 from fcit.optimizers.base import carry_memory, groups
 from fcit.rounds.federation import Federation
 from fcit.rounds.server import hand_out, take_round
-from fcit.types import SHARED_PROJECTOR, Identity, Job, State, Turn, Update, Weights
+from fcit.types import SHARED_PROJECTOR, Identity, Job, State, Turn, Update
 from fcit.weights import kinds, nbytes
 from fcit.worker.experiment import Experiment
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from fcit.models.size import ModelSize
 
 
@@ -41,7 +38,7 @@ def rehearse(
     """What every client of every round receives and sends, by stage; of a stage with more than `most`
     rounds, its first `most - 1` and its last.
 
-    Methods, federated optimizer and server are the real ones; clients return what they received. The
+    Methods, federated optimizer and server are the real ones; clients return what they must. The
     identity tokens, [width], of different tasks are orthogonal, so that each task opens a subspace of
     its own as long as the method may open more.
     """
@@ -49,7 +46,7 @@ def rehearse(
     rules = Federation(outlier_factor=0)  # whatever the recipe's are: they change no size
     run = replace(experiment.federated_run, federation=rules, privacy=Privacy())
     method, optimizer, setting = run.method, run.optimizer, run.setting
-    engine = _EchoEngine(experiment, size, width)
+    engine = _EchoEngine(experiment, width)
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)
     stages: list[StageTraffic] = []
@@ -82,10 +79,10 @@ def _wire_bytes(message: State | Update, wire: Wire) -> int:
 
 
 class _EchoEngine:
-    """An engine whose clients return what they received."""
+    """An engine whose clients return tensors like those that the server expects of them."""
 
-    def __init__(self, experiment: Experiment, size: ModelSize, width: int):
-        self.experiment, self.size, self.width = experiment, size, width
+    def __init__(self, experiment: Experiment, width: int):
+        self.experiment, self.width = experiment, width
         self.tasks: dict[str, int] = {}
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
@@ -101,62 +98,18 @@ class _EchoEngine:
             yield Identity(turn.client, turn.task.name, token, 1)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
-        method = self.experiment.method
+        method, optimizer = self.experiment.method, self.experiment.optimizer
         for job in jobs:
-            received, trained = job.received, method.trains(job.received)
-            model = _BlankModel(received, self.size)
-            method.equip(model, received)
-            extras, _ = method.report(model, received, {}, [_BlankBatch()])
-            projector = received.projector or {}
-            if projector:
-                extras = extras | {SHARED_PROJECTOR: projector}
-            adapters = {name: received.adapters[name] for name in trained}
-            modules = (*adapters.values(), *model.extra.values())
-            tensors = [value for module in modules for value in module.values()]
-            names = groups(trained, bool(projector))
-            by_group = dict(zip(names, (tensors, [*projector.values()]), strict=True))
-            by_group = {name: values for name, values in by_group.items() if values}
-            local = self.experiment.optimizer.local(job.turn, by_group, received.optimizer, {})
-            yield Update(job.turn.client, 1, adapters, extras, {"loss": 0.0}, local.report()[0])
-
-
-class _BlankBatch:
-    """One sample of nothing."""
-
-    def each(self) -> Iterator[_BlankBatch]:
-        yield self
-
-
-class _BlankModel:
-    """What methods may touch of a model, with nothing behind it."""
-
-    device = "cpu"
-
-    def __init__(self, received: State, size: ModelSize):
-        self.received, self.size = received, size
-        self.layers = list(size.layers)
-        self.gate: Any = None
-        self.prompts: Any = None
-        self.extra: dict[str, Any] = {}
-
-    def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
-        from torch import int64, zeros
-
-        return zeros(1, 2, requires_grad=True), zeros(1, dtype=int64)
-
-    def loss(self, batch: Any) -> Tensor:
-        return self.logits(batch)[0].sum()
-
-    def live(self, name: str) -> Weights:
-        return self.received.adapters[name]
-
-    def gradient(self, name: str, loss: Tensor) -> Weights:
-        return self.received.adapters[name]
-
-    def base_embeds(self, batch: Any) -> Tensor:
-        from torch import zeros
-
-        return zeros(1, max(1, self.size.image_tokens), self.size.hidden)
-
-    def instead(self, gate: Any, projector: Weights | None = None) -> AbstractContextManager[None]:
-        return nullcontext()
+            received, expected = job.received, method.expects(job.received)
+            own = [name for name in method.trained_extras if name != SHARED_PROJECTOR]
+            trained = [
+                *expected.adapters.values(),
+                *(expected.extras.get(name, {}) for name in own),
+            ]
+            tensors = [value for weights in trained for value in weights.values()]
+            projector = list((received.projector or {}).values())
+            names = groups(method.trains(received), bool(projector))
+            by_group = {k: v for k, v in zip(names, (tensors, projector), strict=True) if v}
+            sent = optimizer.local(job.turn, by_group, received.optimizer, {}).report()[0]
+            metrics = {"loss": 0.0}
+            yield Update(job.turn.client, 1, expected.adapters, expected.extras, metrics, sent)
