@@ -51,6 +51,12 @@ def private(folder: Path) -> Iterator[None]:
         os.umask(umask)
 
 
+def is_plain_name(text: str) -> bool:
+    """Whether a text can name a file or folder below another: one printable name, no path, not hidden."""
+    plain = text == Path(text).name and text.isprintable()
+    return plain and bool(text) and not text.startswith(".") and "\\" not in text
+
+
 def check_new_folder(path: Path) -> None:
     """Raise FcitError when `path` exists and is not an empty folder."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

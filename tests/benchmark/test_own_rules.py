@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from fcit.benchmark.rules.exact import Exact
 from fcit.benchmark.stats import collect
 from fcit.cli import app
 from fcit.recipe import config
+from fcit.recipe.data import DataSection
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
@@ -182,14 +184,15 @@ def test_a_client_never_runs_what_the_servers_recipe_names(root, tmp_path):
         "federation": {"clients": 1, "per_round": 1},
         "evaluation": {"where": "clients"},
     }
+    own = DataSection(root=str(root))
     with pytest.raises(FcitError, match='--node-config: rules="My-Meters='):
-        Experiment(config.validate(table), root).dataset("My-Meters")
+        Experiment(config.validate(table), own).dataset("My-Meters")
     (tmp_path / "mine.py").write_text(NEAR)
-    own = {"My-Meters": str(tmp_path / "mine.py")}
-    client = Experiment(config.validate(table), root, (), own)
+    ruled = replace(own, rules={"My-Meters": str(tmp_path / "mine.py")})
+    client = Experiment(config.validate(table), ruled)
     assert client.dataset("My-Meters").rule.right("10", "10.4", "strict")
     table["evaluation"] = {"where": "server"}
-    assert Experiment(config.validate(table), root).dataset("My-Meters").rule == Exact()
+    assert Experiment(config.validate(table), own).dataset("My-Meters").rule == Exact()
 
 
 @pytest.mark.parametrize(

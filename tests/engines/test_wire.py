@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_stream_that_breaks_off_is_an_end() -> None:
 
 def test_a_score() -> None:
     score = Score(2, "IconQA", 250.0, 4)
-    assert wire.unpack_score(*there_and_back(*wire.pack_score(score))) == score
+    assert wire.unpack_score(*there_and_back(asdict(score), {})) == score
 
 
 DEEP = "[" * 100_000 + "]" * 100_000
@@ -160,5 +161,4 @@ def test_the_page_on_privacy_names_every_field_that_a_client_sends() -> None:
     assert said_of("update") == header.keys() | kinds | metrics.keys() | {"kept"}
     header, tensors = wire.pack_identity(Identity(1, "Math", torch.ones(2), 9))
     assert said_of("identity token") == header.keys() | tensors.keys()
-    header, tensors = wire.pack_score(Score(2, "IconQA", 250.0, 4))
-    assert said_of("score") == header.keys() | tensors.keys()
+    assert said_of("score") == asdict(Score(2, "IconQA", 250.0, 4)).keys()

@@ -30,6 +30,7 @@ from fcit.cli import app
 from fcit.files import read_json, read_lines
 from fcit.flower.shares import split
 from fcit.recipe.config import Config, load, to_table, validate
+from fcit.recipe.data import DataSection
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.engine import deployment
 from fcit.types import FcitError, Turn
@@ -98,7 +99,7 @@ def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table:
     whole = Experiment(config)
     for client in range(4):
         data = folders / f"client-{client}" / "data"
-        own = Experiment(config, data)
+        own = Experiment(config, DataSection(root=str(data)))
         held = set()
         for stage in whole.training_setting.stages:
             for task in stage.tasks:
@@ -148,7 +149,7 @@ def test_where_clients_score_each_gets_its_own_test_samples_too(
     split(config, folders, Silent())
     whole = Experiment(config)
     for client, data in enumerate(folders):
-        own = Experiment(config, data)
+        own = Experiment(config, DataSection(root=str(data)))
         for name in ("Flickr30k", "Grounding"):
             mine, theirs = own.test_share(name, client), whole.test_share(name, client)
             assert mine == theirs

@@ -18,6 +18,7 @@ import torch
 from fcit.engines.node import LocalClient, load_memory, respond, save_memory
 from fcit.flower import hush
 from fcit.recipe.config import Config, validate
+from fcit.recipe.data import DataSection
 from fcit.runs.engine import build, check_memory
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
 
@@ -104,10 +105,10 @@ def engine(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
 
-    def make(behave, clients: int = 3) -> FlowerEngine:
+    def make(behave, clients: int = 3, **more: Any) -> FlowerEngine:
         grid: Any = FakeGrid(clients, behave)
         home: Any = nullcontext()
-        return FlowerEngine(config, grid, home, tmp_path)
+        return FlowerEngine(config, grid, home, tmp_path, **more)
 
     return make
 
@@ -183,8 +184,7 @@ def test_one_clients_fault_leaves_the_others_updates(
 
 
 def test_every_message_lives_by_the_rounds_deadline(engine) -> None:
-    one = engine(lambda client, header: update(client))
-    one.deadline = 4.5
+    one = engine(lambda client, header: update(client), deadline=4.5)
     list(one.run(jobs()))
     list(one.identify(TURNS))
     list(one.score("IconQA", [1]))
@@ -231,8 +231,8 @@ def test_a_restarted_node_gets_its_job_again(engine) -> None:
 def test_two_nodes_of_one_client_are_refused(engine) -> None:
     one = engine(lambda client, header: update(client))
     list(one.run(jobs()))
-    one.nodes = {0: 100, 1: 102}
-    one.active_since = {100: "since 1", 102: "since 1"}
+    one.nodes.clients = {0: 100, 1: 102}
+    one.nodes.active_since = {100: "since 1", 102: "since 1"}
     with pytest.raises(FcitError, match="two nodes say they are client 1"):
         list(one.run(jobs()))
 
@@ -245,28 +245,26 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
     said = "a node says it is client 1, and its key is registered as client-3"
     with pytest.raises(FcitError, match=said):
         list(one.run(jobs()))
-    federation = replace(one.config.federation, min_clients=2)
-    one.config = replace(one.config, federation=federation)
-    one.active_since, one.nodes = {}, {3: 103}  # it was taken for client 3 before
+    one.nodes.needs_all = False
+    one.nodes.active_since, one.nodes.clients = {}, {3: 103}  # it was taken for client 3 before
     found = {got.client: got for got in one.run(jobs())}
     assert found[1].kind == "timeout"
     assert f"the client is not connected; {said}; start it with its own number" in found[1].detail
     assert 3 not in one.grid.asked("train")
-    assert 3 not in one.nodes
+    assert 3 not in one.nodes.clients
     one.grid.up[101] = "since 2"
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
 
 
 def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine) -> None:
     one = engine(lambda client, header: update(client))
-    federation = replace(one.config.federation, min_clients=2)
-    one.config = replace(one.config, federation=federation)
+    one.nodes.needs_all = False
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
     one.grid.up[101] = "since 2"
     one.grid.hello[101] = pack({"client": 1, "fcit": "another"}, {})
     found = {got.client: got for got in one.run(jobs())}
     assert one.grid.asked("train").count(1) == 1
-    assert 1 not in one.nodes
+    assert 1 not in one.nodes.clients
     assert found[1].kind == "timeout"
     assert "the client is not connected; client 1 has fcit another" in found[1].detail
     one.grid.up[101] = "since 3"
@@ -296,10 +294,10 @@ def test_a_node_that_is_gone_when_its_answer_is_read_is_held_to_its_name_too(eng
     one = engine(lambda client, header: update(client))
     one.grid.names, pull = {101: "client-7"}, one.grid.pull_messages
     one.grid.pull_messages = lambda ids: []  # it has not answered yet
-    one._update_nodes()
+    one.nodes.update()
     one.grid.up, one.grid.pull_messages = {}, pull
     with pytest.raises(FcitError, match="its key is registered as client-7"):
-        one._update_nodes()
+        one.nodes.update()
 
 
 def test_of_an_overdue_answer_that_will_never_come_nothing_is_said(engine) -> None:
@@ -363,9 +361,8 @@ def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other
     one.grid.hello[101] = hello
     with pytest.raises(FcitError, match="node|fcit another"):
         list(one.run(jobs()))
-    federation = replace(one.config.federation, min_clients=2)
-    one.config = replace(one.config, federation=federation)
-    one.active_since, one.nodes = {}, {}
+    one.nodes.needs_all = False
+    one.nodes.active_since, one.nodes.clients = {}, {}
     found = {got.client: got for got in one.run(jobs())}
     assert isinstance(found[0], Update)
     assert isinstance(found[2], Update)
@@ -376,7 +373,7 @@ def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other
 def test_a_node_that_goes_while_it_is_asked_who_it_is_is_asked_again(engine) -> None:
     one = engine(lambda client, header: update(client))
     one.grid.hello[101] = Error(5, "node unavailable")
-    one._update_nodes()
+    one.nodes.update()
     del one.grid.hello[101]
     one.grid.up[101] = "since 2"
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
@@ -404,9 +401,9 @@ def test_a_client_keeps_the_memory_it_began_from_and_the_one_it_made(tmp_path: P
 def test_a_client_with_its_own_data_says_nothing_of_its_files(
     table: dict, tmp_path: Path, capfd: pytest.CaptureFixture
 ) -> None:
-    turn = wire.pack_turn(Turn(3, TASK, 0, 0))
-    ask = {"do": "identify", "turn": turn, "config": table}
-    header, tensors = respond(ask, {}, LocalClient(3, tmp_path / "memory", tmp_path))
+    ask = wire.ask_identity(Turn(3, TASK, 0, 0))[1] | {"config": table}
+    client = LocalClient(3, tmp_path / "memory", DataSection(root=str(tmp_path)))
+    header, tensors = respond(ask, {}, client)
     assert header == {"error": "FcitError; see the client's own log"}
     assert not tensors
     assert "has no training samples of IconQA" in capfd.readouterr().err
@@ -417,7 +414,8 @@ def test_a_node_says_where_its_client_is() -> None:
         return SimpleNamespace(node_config=config, run_config={})
 
     found = local_client(context(client=3, data="/srv/data", images="/a:/b"))
-    assert found == LocalClient(3, Path("/srv/memory"), Path("/srv/data"), ("/a", "/b"))
+    own = DataSection(root="/srv/data", images=("/a", "/b"))
+    assert found == LocalClient(3, Path("/srv/memory"), own)
     assert local_client(context(**{"partition-id": 2}), Path("run")) == LocalClient(
         2, Path("run/clients")
     )

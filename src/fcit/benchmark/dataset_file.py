@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from fcit.benchmark import records, rules
 from fcit.benchmark.rules.caption import Caption
-from fcit.files import read_toml
+from fcit.files import is_plain_name, read_toml
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _file_name(name: str) -> str:
-    if not name or name != Path(name).name or name.startswith("."):
+    if not is_plain_name(name):
         raise ValueError(f"{name!r} is no name of a file in the dataset's folder")
     return name
 

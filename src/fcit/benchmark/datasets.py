@@ -14,7 +14,7 @@ from fcit.benchmark.rules.box import Box
 from fcit.benchmark.rules.caption import Caption
 from fcit.benchmark.rules.containment import Containment
 from fcit.benchmark.rules.exact import Exact
-from fcit.files import write_json
+from fcit.files import is_plain_name, write_json
 from fcit.types import FcitError, Sample
 
 Split = Literal["train", "test"]
@@ -159,7 +159,7 @@ def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES
     """
     if name in DATASETS:
         dataset = DATASETS[name]
-    elif not name or name != Path(name).name or name.startswith("."):
+    elif not is_plain_name(name):
         raise FcitError(f"{name!r} cannot be a dataset: its name must be that of a folder")
     else:
         dataset = Dataset(name, name, "train.json", "test.json", _EXACT)

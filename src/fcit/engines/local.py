@@ -77,18 +77,14 @@ class LocalEngine:
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         """Clients' identity tokens, as they come."""
-        requests = [
-            (turn.client, {"do": "identify", "turn": wire.pack_turn(turn)}, Weights())
-            for turn in turns
-        ]
-        yield from self._replies(requests, wire.unpack_identity)
+        yield from self._replies(list(map(wire.ask_identity, turns)), wire.unpack_identity)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
         """Clients' updates, as they come."""
-        requests = []
+        requests = list[wire.Request]()
         for job in jobs:
-            header, weights = wire.pack_job(job, self.memory.get(job.turn.client, {}))
-            requests.append((job.turn.client, header | {"do": "train"}, weights))
+            client = job.turn.client
+            requests.append((client, *wire.pack_job(job, self.memory.get(client, {}))))
         for update in self._replies(requests, wire.unpack_update):
             self.tick()
             yield update
@@ -108,10 +104,7 @@ class LocalEngine:
 
     def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
         """Clients' scores of the placed state on their own test samples, as they come."""
-        requests = [
-            (client, {"do": "score", "client": client, "dataset": dataset}, Weights())
-            for client in clients
-        ]
+        requests = [wire.ask_score(client, dataset) for client in clients]
         yield from self._replies(requests, wire.unpack_score)
 
     def ask(self, header: wire.Header, weights: Weights | None = None) -> wire.Frame:
@@ -155,7 +148,7 @@ class LocalEngine:
 
     def _replies(
         self,
-        requests: Sequence[tuple[int, wire.Header, Weights]],
+        requests: Sequence[wire.Request],
         unpack: Callable[[wire.Header, Weights], wire.ReplyType],
     ) -> Iterator[wire.ReplyType | Fault]:
         """Clients' replies, as they come; of one worker, in the order of the requests."""

@@ -1,20 +1,25 @@
 """A client's side of a federation: it answers messages from data and memory that stay with it.
 
-Nothing here knows Flower; `flower.messages` turns Flower's messages into what `respond` takes.
+Nothing here knows Flower; `flower.messages` turns Flower's messages into what `respond` takes. A server
+is not trusted: it names no path here, and a client's own floor of privacy holds whatever it says.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import sys
 import traceback
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from fcit.aggregation.privacy import Privacy, secret_noise
 from fcit.engines import wire
+from fcit.files import private
 from fcit.recipe.config import validate
-from fcit.types import FcitError, Weights
+from fcit.recipe.data import DataSection
+from fcit.types import FcitError, Turn, Weights
 from fcit.weights import load, save, unflatten
+from fcit.worker.experiment import Experiment
+from fcit.worker.floor import NO_FLOOR
 from fcit.worker.model import ModelWorker
 
 Version = tuple[int, int]
@@ -28,11 +33,10 @@ class LocalClient:
     number: int
     memory: Path
     """The folder of its memories."""
-    data: Path | None = None
-    """Its own data folder; None: its share of the recipe's data, as in a simulation."""
-    images: tuple[str, ...] = ()
-    rules: tuple[tuple[str, str], ...] = ()
-    """Files of scoring rules by dataset, for what the recipe scores by a rule of its own."""
+    own: DataSection | None = None
+    """Its own data; None: its share of the recipe's data, as in a simulation."""
+    floor: Privacy = NO_FLOOR
+    """The least clipping and noise of what it sends."""
 
 
 def respond(
@@ -46,35 +50,68 @@ def respond(
     and writes the whole message to its own log. The log also gets the traceback of a bug.
     """
     try:
+        wire.check_names(header)
         if header["do"] == "hello":
-            return {"client": client.number, "fcit": importlib.metadata.version("fcit")}, {}
+            return _hello(header, client), {}
+        if "turn" in header and (number := header["turn"]["client"]) != client.number:
+            raise FcitError(f"a turn of client {number} came to client {client.number}")
         if worker is None:
-            recipe = json.dumps(header["config"], sort_keys=True)
-            worker = _model_worker(recipe, client)
+            worker = _model_worker(json.dumps(header["config"], sort_keys=True), client)
         if header["do"] == "identify":
             return wire.pack_identity(worker.identify(wire.unpack_turn(header["turn"])))
         if header["do"] == "train":
-            return _train(worker, header, weights, client)
+            with private(client.memory):
+                return _train(worker, header, weights, client)
         if header["do"] == "score":
             worker.place(unflatten(weights))
-            return wire.pack_score(worker.score(client.number, header["dataset"]))
+            return asdict(worker.score(client.number, header["dataset"])), {}
         raise ValueError(f"unknown request {header['do']}")
     except Exception as error:
-        kind, message = type(error).__name__, str(error)
-        bug = not isinstance(error, FcitError)
-        if bug or client.data is not None:
-            print(traceback.format_exc() if bug else message, file=sys.stderr, flush=True)
-        if client.data is not None:
-            return {"error": f"{kind}; see the client's own log"}, {}
-        return {"error": f"{kind}: {message}" if bug else message}, {}
+        message = _noted(error, client)
+        return {"error": message}, {}
+
+
+def _noted(error: Exception, client: LocalClient) -> str:
+    """What the server is told of an error."""
+    kind, message = type(error).__name__, str(error)
+    bug = not isinstance(error, FcitError)
+    if bug or client.own:
+        print(traceback.format_exc() if bug else message, file=sys.stderr, flush=True)
+    if client.own:
+        return f"{kind}; see the client's own log"
+    return f"{kind}: {message}" if bug else message
+
+
+def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
+    """Which client this is, and whether it has what the run's stages will ask it for."""
+    answer = {"client": client.number, "fcit": importlib.metadata.version("fcit")}
+    if not client.own:
+        return answer
+    try:
+        worker = _model_worker(json.dumps(header["config"], sort_keys=True), client)
+        check_data(worker.experiment, client.number)
+    except Exception as error:
+        return answer | {"unready": _noted(error, client)}
+    return answer
+
+
+def check_data(experiment: Experiment, client: int) -> None:
+    """Raise FcitError where a client's own data lacks anything for its turns, in all stages."""
+    turns = [turn for rounds in experiment.plan for turns in rounds for turn in turns]
+    tasks = dict.fromkeys(turn.task for turn in turns if turn.client == client)
+    parts = [experiment.data(Turn(client, task, 0, 0)) for task in tasks]
+    if experiment.config.evaluation.where == "clients":
+        names = experiment.setting.datasets
+        parts += [experiment.data_of(experiment.test_share(name, client)) for name in names]
+    for image in (image for part in parts for image in part.images):
+        if not image.is_file():
+            raise FcitError(f"{image}: no such image")
 
 
 def _train(
     worker: ModelWorker, header: wire.Header, weights: Weights, client: LocalClient
 ) -> wire.Frame:
     job, _ = wire.unpack_job(header, weights)
-    if job.turn.client != client.number:
-        raise FcitError(f"a job for client {job.turn.client} came to client {client.number}")
     folder = client.memory / header["run"] / f"client-{client.number}"
     since: Version | None = tuple(header["since"]) if header["since"] else None
     update, memory = worker.train(job, load_memory(folder, since))
@@ -112,17 +149,20 @@ def save_memory(folder: Path, since: Version | None, now: Version, memory: Weigh
 
 
 def _file(version: Version) -> str:
-    return f"stage{version[0]}-round{version[1]}.safetensors"
+    stage, number = version
+    return f"stage{stage:d}-round{number:d}.safetensors"
 
 
-_loaded: dict[str, ModelWorker] = {}
+_loaded: dict[tuple[str, str], ModelWorker] = {}
 
 
 def _model_worker(recipe: str, client: LocalClient) -> ModelWorker:
     """This process's worker for a recipe, made once, so that the base model is loaded once."""
-    key = hashlib.sha256(f"{recipe}{client.data}{client.images}{client.rules}".encode()).hexdigest()
+    key = recipe, repr(client)
     if key not in _loaded:
         _loaded.clear()  # one base model at a time
         config = validate(json.loads(recipe), "the server's recipe")
-        _loaded[key] = ModelWorker(config, client.data, client.images, dict(client.rules))
+        if client.own:
+            secret_noise(config.privacy)
+        _loaded[key] = ModelWorker(config, client.own, client.floor)
     return _loaded[key]

@@ -68,7 +68,7 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
             reply, tensors = respond(header["ask"], weights, client, worker)
             return {"answer": reply}, tensors
         case "score":
-            return wire.pack_score(worker.score(header["client"], header["dataset"]))
+            return asdict(worker.score(header["client"], header["dataset"])), {}
         case unknown:
             raise ValueError(f"unknown request {unknown}")
 

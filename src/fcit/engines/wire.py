@@ -1,21 +1,36 @@
 """Jobs and replies as bytes: a JSON header and a safetensors body; nothing else crosses a wire.
 
-Clients write the headers of replies, so their types are checked; `unpack_reply` turns any error in one
-into a Fault.
+Neither side trusts the other. Clients write the headers of replies: `unpack_reply` turns any error in one
+into a Fault. A server writes the headers of requests: `check_names` refuses a text that could be a path.
 """
 
 import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import IO, Any, TypeVar
 
-from fcit.types import Fault, FcitError, Identity, Job, Score, Task, Turn, Update, Weights
+from fcit.files import is_plain_name
+from fcit.types import (
+    Fault,
+    FcitError,
+    Identity,
+    Job,
+    Score,
+    Task,
+    Turn,
+    Update,
+    Weights,
+    one_line,
+)
 from fcit.weights import flatten, from_bytes, split_memory, to_bytes, unflatten
 
 Header = dict[str, Any]
 Frame = tuple[Header, Weights]
 """One message: its header, and its tensors."""
+
+Request = tuple[int, Header, Weights]
+"""The client that is asked, and the message to it."""
 
 ReplyType = TypeVar("ReplyType", Identity, Update, Score)
 
@@ -70,20 +85,42 @@ def unpack_reply(
     return answer
 
 
-def pack_turn(turn: Turn) -> Header:
-    """A turn as JSON."""
-    return asdict(turn)
+def check_names(value: Any, key: str = "its message") -> None:
+    """Raise FcitError for a text in a server's header that is not one plain name: a client makes file
+    names of them. The recipe (`config`) has checks of its own."""
+    if isinstance(value, str) and not is_plain_name(value):
+        raise FcitError(f"the server's {key} is {one_line(value)!r}: must be one plain name")
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            if name != "config":
+                check_names(part, name)
+    elif isinstance(value, list):
+        for part in value:
+            check_names(part, key)
+
+
+def ask_identity(turn: Turn) -> Request:
+    """The request for a client's identity token."""
+    return turn.client, {"do": "identify", "turn": asdict(turn)}, {}
+
+
+def ask_score(client: int, dataset: str) -> Request:
+    """The request for a client's score of the placed state on its own test samples."""
+    return client, {"do": "score", "client": client, "dataset": dataset}, {}
 
 
 def unpack_turn(header: Header) -> Turn:
-    """The inverse of `pack_turn`."""
-    task = Task(header["task"]["name"], tuple(header["task"]["datasets"]))
-    return Turn(header["client"], task, header["stage"], header["round"], header["last"])
+    """A turn from JSON. Raises KeyError or ValueError for anything else."""
+    task = _field(header, "task", dict)
+    datasets = _field(task, "datasets", list, tuple)
+    client, stage, number = (_field(header, key, int) for key in ("client", "stage", "round"))
+    last = _field(header, "last", bool)
+    return Turn(client, Task(_field(task, "name", str), tuple(datasets)), stage, number, last)
 
 
 def pack_job(job: Job, memory: Weights) -> Frame:
     """A job, and the client's memory where the engine keeps it."""
-    header = {"turn": pack_turn(job.turn), "epochs": job.epochs}
+    header = {"do": "train", "turn": asdict(job.turn), "epochs": job.epochs}
     return header, flatten(job.received, memory)
 
 
@@ -121,11 +158,6 @@ def unpack_identity(header: Header, weights: Weights) -> Identity:
     """The inverse of `pack_identity`. Raises KeyError or ValueError for anything else."""
     client, samples = _field(header, "client", int), _field(header, "samples", int)
     return Identity(client, _field(header, "task", str), weights["token"], samples)
-
-
-def pack_score(score: Score) -> Frame:
-    """A client's score."""
-    return asdict(score), {}
 
 
 def unpack_score(header: Header, weights: Weights) -> Score:

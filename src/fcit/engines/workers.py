@@ -5,14 +5,10 @@ import os
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
 
 from fcit.engines import wire
 from fcit.recipe.config import Config, to_table
 from fcit.types import FcitError, Weights
-
-if TYPE_CHECKING:
-    pass
 
 
 class WorkerDiedError(Exception):

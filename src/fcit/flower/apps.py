@@ -1,7 +1,9 @@
 """The two sides of a run as Flower apps, which `flwr run` starts on the server and on every node."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,31 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.superlink.grid import InMemoryGrid
 
+from fcit.aggregation.privacy import Privacy
 from fcit.engines.local import LocalEngine
 from fcit.engines.node import LocalClient, respond
 from fcit.flower.engine import FlowerEngine
 from fcit.flower.messages import pack, unpack
-from fcit.recipe.config import Config
+from fcit.flower.status import Status
+from fcit.recipe.config import Config, checked
+from fcit.recipe.data import DataSection
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
 Build = Callable[[Config, int, Path], FlowerEngine]
 """Makes an engine from a configuration, a number of workers and a run's folder."""
+
+ENTRIES = {
+    "client": "3",
+    "data": '"/srv/fcit/client-3/data"',
+    "memory": '"/srv/fcit/client-3/memory"',
+    "images": '"/srv/images:/srv/more"',
+    "rules": '"My-Meter=/srv/near.py"',
+}
+"""What a node's configuration may name, with examples."""
+
+FLOOR = "clip_norm", "noise_multiplier", "token_noise"
+"""Its floor of privacy; the names are those of a recipe's `[privacy]` section."""
 
 MEMORIES = "clients"
 """The folder, below a run's own, in which simulated clients keep their memories."""
@@ -35,14 +52,26 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
 
     def serve(grid: Grid, context: Context) -> None:
         def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
+            status = None
             if isinstance(grid, InMemoryGrid):  # of a simulation
                 wait_for_nodes(grid, config)
-            return FlowerEngine(config, grid, LocalEngine(config, workers), folder)
+            else:
+                status = Status(folder, Experiment(config).plan, partial(print, flush=True))
+            home = LocalEngine(config, workers)
+            return FlowerEngine(config, grid, home, folder, status=status)
 
+        logging.getLogger("flwr").addFilter(in_one_line)
         main(context.run_config, build)
 
     app.main()(serve)
     return app
+
+
+def in_one_line(record: logging.LogRecord) -> bool:
+    """Log an error that the operator can mend in one line, without a traceback."""
+    if record.exc_info and isinstance(record.exc_info[1], FcitError):
+        record.msg, record.args, record.exc_info = f"error: {record.exc_info[1]}", (), None
+    return True
 
 
 def wait_for_nodes(grid: Grid, config: Config, patience: float = PATIENCE) -> None:
@@ -67,6 +96,7 @@ def client_app(run: Path | None = None) -> ClientApp:
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
+        logging.getLogger("flwr").addFilter(in_one_line)
         reply = respond(*unpack(message.content), local_client(context, run))
         return Message(pack(*reply), reply_to=message)
 
@@ -77,23 +107,38 @@ def client_app(run: Path | None = None) -> ClientApp:
 
 
 def local_client(context: Context, run: Path | None = None) -> LocalClient:
-    """The client that a node's configuration names: client, data, memory, images, and scoring rules.
-
-    Raises FcitError naming the entry that is missing.
-    """
+    """The client that a node stands for: what its configuration names, or in a simulation its number."""
     node = context.node_config
-    if "client" not in node and "partition-id" in node:
-        folder = run or Path(str(context.run_config.get("out") or "")).expanduser()
-        if not folder.name:
-            raise FcitError("the run config of a simulation must name the run's folder: out")
-        return LocalClient(int(node["partition-id"]), folder / MEMORIES)
-    for key, example in (("client", "3"), ("data", '"/srv/fcit/data"')):
+    if "client" in node or "partition-id" not in node:
+        return own_client(node)
+    folder = run or Path(str(context.run_config.get("out") or "")).expanduser()
+    if not folder.name:
+        raise FcitError("the run config of a simulation must name the run's folder: out")
+    return LocalClient(int(node["partition-id"]), folder / MEMORIES)
+
+
+def own_client(node: Mapping[str, Any]) -> LocalClient:
+    """The client of a deployment: its number, its data and memory, and the least clipping and noise of
+    what it sends. Raises FcitError naming the entry at fault."""
+    if unknown := sorted(node.keys() - {*ENTRIES, *FLOOR}):
+        known = ", ".join((*ENTRIES, *FLOOR))
+        raise FcitError(f"--node-config: there is no {unknown[0]!r}; choose from {known}")
+    for key in ("client", "data"):
         if key not in node:
-            raise FcitError(f"--node-config: {key} is missing, such as {key}={example}")
+            raise FcitError(f"--node-config: {key} is missing, such as {key}={ENTRIES[key]}")
+    number = node["client"]
+    if type(number) is not int or number < 0:
+        raise FcitError(f"--node-config: client is {number!r}; it must be a number from 0 on")
     data = Path(str(node["data"])).expanduser()
     memory = Path(str(node.get("memory") or data.parent / "memory")).expanduser()
     images, rules = (
         [text for text in str(node.get(key, "")).split(":") if text] for key in ("images", "rules")
     )
-    pairs = tuple((name, file) for name, _, file in (rule.partition("=") for rule in rules))
-    return LocalClient(int(node["client"]), memory, data, tuple(images), pairs)
+    pairs = {name: file for name, _, file in (rule.partition("=") for rule in rules)}
+    if odd := next((name for name, file in pairs.items() if not file), None):
+        raise FcitError(f"--node-config: rules: {odd!r} is not DATASET=/path/to/rule.py")
+    own = DataSection(root=str(data), images=tuple(images), rules=pairs)
+    floor = {key: node[key] for key in FLOOR if key in node}
+    return LocalClient(
+        number, memory, own, checked(Privacy, floor | {"seeded_noise": False}, "--node-config")
+    )

@@ -51,15 +51,21 @@ def read_reply(client: int, message: Message) -> wire.Frame | Fault:
     return header, weights
 
 
-def read_hello(message: Message) -> int:
-    """The client that a node says it is. Raises FcitError where it cannot be one."""
+def read_hello(message: Message, name: str = "") -> int:
+    """The client that a node says it is. Raises FcitError where it cannot be one. name: that under which
+    its key is registered."""
     reply = read_reply(-1, message)
     if isinstance(reply, Fault):
-        raise FcitError(f"a node did not say which client it is: {reply.detail}")
-    client, version = reply[0].get("client"), reply[0].get("fcit")
+        who = f"the node {name}" if name else "a node"
+        raise FcitError(f"{who} did not say which client it is: {reply.detail}")
+    client, version, unready = (reply[0].get(key) for key in ("client", "fcit", "unready"))
     own = importlib.metadata.version("fcit")
-    if not isinstance(client, int):
+    if type(client) is not int:
         raise FcitError(one_line(f"a node says it is client {client!r}"))
     if version != own:
         raise FcitError(one_line(f"client {client} has fcit {version}, this server has {own}"))
+    if unready:
+        raise FcitError(
+            one_line(f"client {client} is not ready for all stages of the run: {unready}")
+        )
     return client

@@ -1,6 +1,6 @@
 """From a configuration to the objects of a run: data, plan, method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -25,25 +25,16 @@ from fcit.worker.cache import cache_folder, made_by
 class Experiment:
     """The data, plan and method of a configuration, built on first use. No model is loaded here.
 
-    own: a client's own data folder; it trains on all of it, instead of on its share of the recipe's data.
-    images, rules: its folders of images, and its files of scoring rules by dataset.
+    own: a client's own data; it trains on all of it, instead of on its share of the recipe's.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        own: Path | None = None,
-        images: Sequence[str] = (),
-        rules: Mapping[str, str] | None = None,
-    ):
+    def __init__(self, config: Config, own: DataSection | None = None):
         self.rules_elsewhere: set[str] = set()
         """Datasets that the recipe scores by a rule of its own, which this client does not have."""
         if own:
-            rules = dict(rules or {})
             if config.evaluation.where == "clients":
-                self.rules_elsewhere = config.data.rules.keys() - rules.keys()
-            data = DataSection(root=str(own), images=tuple(images), rules=rules)
-            config = replace(config, data=data)
+                self.rules_elsewhere = config.data.rules.keys() - own.rules.keys()
+            config = replace(config, data=own)
         self.config, self.own = config, own is not None
         self.method = config.method
         federation, section = config.federation, config.setting

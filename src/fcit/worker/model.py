@@ -1,35 +1,35 @@
 """The work of one process: a base model, loaded once, that trains clients and answers questions."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 
 from fcit.aggregation.packing import pack_update, unpack_state
-from fcit.aggregation.privacy import hide_token
+from fcit.aggregation.privacy import Privacy, hide_token
 from fcit.recipe.config import Config
+from fcit.recipe.data import DataSection
 from fcit.rounds.client import Data, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Job, Score, State, Turn, Update, Weights
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
+from fcit.worker.floor import NO_FLOOR, check_floor, hide_update, stronger
 
 
 class ModelWorker:
-    """Holds the base model of one process, and does what the server or a client needs done with it."""
+    """Holds the base model of one process, and does what the server or a client needs done with it.
 
-    def __init__(
-        self,
-        config: Config,
-        own: Path | None = None,
-        images: Sequence[str] = (),
-        rules: Mapping[str, str] | None = None,
-    ):
+    own: a client's own data; floor: the least clipping and noise of what it sends, whatever the recipe
+    says. Raises FcitError where the floor could not cover what the method sends.
+    """
+
+    def __init__(self, config: Config, own: DataSection | None = None, floor: Privacy = NO_FLOOR):
         import torch
 
         torch.set_num_threads(config.training.threads)
-        self.experiment = Experiment(config, own, images, rules)
+        self.experiment, self.floor = Experiment(config, own), floor
+        if floor.on:
+            check_floor(self.experiment.method, self.experiment.optimizer)
         self.config, self.method = config, self.experiment.method
         self.placed: State = State()
 
@@ -71,7 +71,7 @@ class ModelWorker:
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
         identity = identify(self.method, self.encoder, turn, self.experiment.data(turn))
-        privacy = self.config.privacy
+        privacy = stronger(self.config.privacy, self.floor)
         if not privacy.on:
             return identity
         noise = privacy.stream(self.config.seed, "token", turn.client, turn.task.name)
@@ -91,6 +91,8 @@ class ModelWorker:
             memory,
             self.experiment.optimizer,
         )
+        if self.floor.on:
+            update = hide_update(update, job.received, self.floor)
         noise = torch_stream(seed, "wire", "up", turn.stage, turn.round, turn.client)
         return pack_update(update, job.received, wire, noise), memory
 

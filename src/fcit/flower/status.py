@@ -1,0 +1,117 @@
+"""What a deployed run is doing, for its operator: a line for every round, and what `./status` shows."""
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fcit.files import read_json, write_json
+from fcit.types import FcitError, Turn, first_line
+
+FILE = "status.json"
+
+GRACE = 10.0
+"""Seconds after which the log names clients that are not connected."""
+
+
+class Status:
+    """Says what happens and writes it into the run's folder. plan: see `schedule.plan`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        plan: Sequence[Sequence[Sequence[Turn]]],
+        say: Callable[[str], None],
+    ):
+        self.file, self.plan, self.say = folder / FILE, plan, say
+        self.now: dict[str, Any] = {}
+        self.since, self.named = 0.0, ""
+
+    def begin(self, what: str, clients: Sequence[int], deadline: float, after: str) -> None:
+        """Something begins that these clients must have answered within `deadline` seconds."""
+        self.since, self.named, now = time.monotonic(), "", datetime.now(UTC)
+        until = now + timedelta(seconds=deadline)
+        self.now = {"now": what, "since": _clock(now), "next": after, "clients": sorted(clients)}
+        if clients:
+            self.now |= {"until": _clock(until), "at_work": [], "not_connected": sorted(clients)}
+        write_json(self.file, self.now)
+
+    def begin_round(self, what: str, turns: Sequence[Turn], deadline: float) -> None:
+        """A round's clients are asked for something."""
+        stage, number = turns[0].stage, turns[0].round
+        rounds = self.plan[stage]
+        after = f"the test sets after stage {stage + 1} of {len(self.plan)}"
+        if number + 1 < len(rounds):
+            clients = ", ".join(str(turn.client) for turn in rounds[number + 1])
+            after = f"{self._name(stage, number + 1)}, with clients {clients}"
+        clients = [turn.client for turn in turns]
+        self.begin(f"{self._name(stage, number)}: {what}", clients, deadline, after)
+
+    def end_round(self, losses: Sequence[float]) -> None:
+        """A round's clients have answered, these with an update, or have not."""
+        known = [loss for loss in losses if isinstance(loss, float)]
+        loss = f", mean loss {fmean(known):.4g}" if known else ""
+        took = time.monotonic() - self.since
+        what = f"{len(losses)} of {len(self.now['clients'])} clients answered"
+        self.say(f"{self.now['now']}: {what}{loss}, {took:.0f} s; next: {self.now['next']}")
+
+    def awaits(
+        self, at_work: Sequence[int], not_connected: Sequence[int], refused: Sequence[str]
+    ) -> None:
+        """Who has not answered yet; `refused`: why connected nodes are no clients of the run."""
+        now = self.now | {
+            "at_work": sorted(at_work),
+            "not_connected": sorted(not_connected),
+            "refused": list(refused),
+        }
+        if now != self.now:
+            self.now = now
+            write_json(self.file, now)
+        away = ", ".join(map(str, sorted(not_connected)))
+        if away not in ("", self.named) and time.monotonic() > self.since + GRACE:
+            self.named = away
+            reasons = "".join(f" ({reason})" for reason in refused)
+            self.say(f"waiting until {now['until']} for clients not connected: {away}{reasons}")
+
+    def end(self, error: BaseException | None) -> None:
+        """The run is finished, or has ended with an error."""
+        what = "finished" if error is None else f"ended: {first_line(error)}"
+        self.now = {"now": what, "since": _clock(datetime.now(UTC))}
+        write_json(self.file, self.now)
+
+    def _name(self, stage: int, number: int) -> str:
+        return f"stage {stage + 1}, round {number + 1} of {len(self.plan[stage])}"
+
+
+def _clock(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def finished(folder: Path) -> bool:
+    """Whether a run's last attempt reached its end."""
+    file = folder / FILE
+    return file.is_file() and read_json(file).get("now") == "finished"
+
+
+def lines(folder: Path) -> list[str]:
+    """What a run is doing, to print. Raises FcitError for a file that cannot be read."""
+    file = folder / FILE
+    if not file.is_file():
+        return [f"run: {folder} has not begun; begin it with ./run"]
+    now = read_json(file)
+    if not isinstance(now, dict) or not isinstance(now.get("now"), str):
+        raise FcitError(f"{file}: not a status that fcit wrote; ./run writes it anew")
+    told = [f"run: {folder}: {now['now']} (since {now.get('since')})"]
+    if now.get("clients"):
+        left = {*now["at_work"], *now["not_connected"]}
+        answered = [client for client in now["clients"] if client not in left]
+        rows = {"answered": answered, "at work": now["at_work"]}
+        rows["not connected"] = now["not_connected"]
+        shown = [f"{what}: {', '.join(map(str, who)) or 'none'}" for what, who in rows.items()]
+        told.append(f"clients of this round: {'; '.join(shown)}; awaited until {now['until']}")
+        told += [f"refused: {reason}" for reason in now.get("refused", ())]
+    if now.get("next"):
+        told.append(f"next: {now['next']}")
+    return told
