@@ -161,7 +161,7 @@ def unpack_identity(header: Header, weights: Weights) -> Identity:
 
 
 def unpack_score(header: Header, weights: Weights) -> Score:
-    """The inverse of `pack_score`. Raises KeyError or ValueError for anything else."""
+    """A score from its fields as JSON. Raises KeyError or ValueError for anything else."""
     client, count = _field(header, "client", int), _field(header, "count", int)
     return Score(client, _field(header, "dataset", str), _field(header, "total", int, float), count)
 
