@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from fcit.benchmark.datasets import DATASETS
+from fcit.watch import Silent
 
 WORD = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
@@ -191,3 +194,14 @@ def _draw(path: Path, name: str, colour: int) -> None:
 def _json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=4), encoding="utf-8")
+
+
+class Bars(Silent):
+    """Remembers of every bar how far it came, and its total."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, tuple[float, int]] = {}
+
+    @contextmanager
+    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
+        yield lambda done: self.ended.update({label: (done, total)})

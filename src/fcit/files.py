@@ -1,12 +1,15 @@
 """Files are written whole or not at all. Methods and optimizers are found by the name of their file."""
 
+import codecs
 import importlib
 import inspect
 import json
 import os
 import pkgutil
+import re
 import shutil
 import tomllib
+import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -96,6 +99,28 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
+class BadValue(Exception):  # noqa: N818 (no ValueError: that is what cut-off JSON raises)
+    """A value in a JSON file that has no one meaning; the message says which."""
+
+
+def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    table = dict(pairs)
+    if len(table) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise BadValue(f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice")
+    return table
+
+
+def _whole(digits: str) -> int:
+    if len(digits) > 1000:
+        raise BadValue(f"a whole number of {len(digits)} digits")
+    return int(digits)
+
+
+JSON = json.JSONDecoder(object_pairs_hook=_table, parse_int=_whole)
+"""Reads all JSON. Raises BadValue for a key that stands twice in an object, and endless numbers."""
+
+
 @contextmanager
 def reading(path: Path, what: str = "file") -> Iterator[None]:
     """Raises FcitError naming the file where it cannot be read or is not valid JSON or TOML."""
@@ -104,19 +129,42 @@ def reading(path: Path, what: str = "file") -> Iterator[None]:
     except FileNotFoundError:
         raise FcitError(f"{path}: no such {what}") from None
     except RecursionError:
-        raise FcitError(f"{path}: not valid JSON: too deeply nested") from None
+        raise FcitError(f"{path}: too deeply nested") from None
     except json.JSONDecodeError as error:
         raise FcitError(f"{path}: not valid JSON: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise FcitError(f"{path}: not valid TOML: {error}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise FcitError(f"{path}: cannot be read: {error}") from None
+    except UnicodeDecodeError:
+        raise FcitError(f"{path}: cannot be read: {_encoding_fault(path)}") from None
+    except OSError as error:
+        raise FcitError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (BadValue, ValueError) as error:
+        raise FcitError(f"{path}: {error}") from None
+
+
+def _encoding_fault(path: Path) -> str:
+    data = path.read_bytes()
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "it is in UTF-16; save it in UTF-8"
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return f"line {line} is not in UTF-8 (byte {data[error.start]:#04x}); save it in UTF-8"
+    return "it has just changed"
+
+
+def read_text(path: Path, what: str = "file") -> str:
+    """Read a text file in UTF-8; a byte order mark is left out. Raises FcitError naming the file, and
+    `what` it should be where it is missing."""
+    with reading(path, what):
+        return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises FcitError naming the file, and the line where it is not valid."""
     with reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
+        return JSON.decode(read_text(path))
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -129,13 +177,13 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
+                value = JSON.decode(line)
             except json.JSONDecodeError as error:
                 raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
             except RecursionError:
-                raise FcitError(
-                    f"{path}, line {number}: not valid JSON: too deeply nested"
-                ) from None
+                raise FcitError(f"{path}, line {number}: too deeply nested") from None
+            except BadValue as error:
+                raise FcitError(f"{path}, line {number}: {error}") from None
             if not isinstance(value, dict):
                 raise FcitError(f"{path}, line {number}: must be an object, not {kind(value)}")
             yield number, value
@@ -154,8 +202,36 @@ def kind(value: Any) -> str:
 
 def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
     """Read a TOML file. Raises FcitError naming the file, and `what` it should be where it is missing."""
-    with reading(path, what):
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+    with reading(path):
+        return tomllib.loads(read_text(path, what))
+
+
+def clean(text: str) -> str:
+    """A person's text as it is read: in Unicode's composed form (NFC), without a byte order mark.
+
+    Raises FcitError where it holds what is no character: U+0000, or half a surrogate pair, which is what
+    bytes of another encoding become.
+    """
+    if fault := _NO_CHARACTER.search(text):
+        raise FcitError(
+            f"holds U+{ord(fault.group()):04X}, which is no character; was it in another encoding?"
+        )
+    return unicodedata.normalize("NFC", text.removeprefix("\ufeff"))
+
+
+_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
+
+
+def below(folder: Path, name: str) -> Path:
+    """The path of a name below a folder: as it is written, or in the Unicode form (NFC, NFD) in which
+    it is there."""
+    if name.isascii():
+        return folder / name
+    paths = [
+        folder / name,
+        *(folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")),
+    ]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def sweep_aside(folder: Path) -> None:

@@ -23,6 +23,7 @@ from fcit.runs.session import Session
 from fcit.types import FcitError, Task
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
+from official import Bars
 
 TASK1 = "partitioned_data/Task-related/seq/1.0/Task1"
 CAP1 = "partitioned_data/Capability-related/cap/0.5/Task1"
@@ -71,14 +72,18 @@ def test_the_published_split_is_read(whole: Path) -> None:
 
 
 def test_nothing_is_wrong_with_it(whole: Path) -> None:
-    files: list[tuple[int, int]] = []
-    report = check(whole, reading=lambda *at: files.append(at))
+    bars = Bars()
+    report = check(whole, watch=bars)
     assert report.problems == []
     assert report.counts == {name: {"train": 2, "test": 2} for name in DATASETS}
     assert report.published == {
         TASK1: PublishedSplit("ImageNet-R", 2, 2, 0, 2), CAP1: PublishedSplit("General", 2, 8, 0, 8),
     }  # fmt: skip
-    assert files[-1] == (26, 26)  # two files of twelve datasets, and two tasks' clients
+    shown = len(list((whole / "datasets").rglob("*.*")))
+    assert bars.ended == {
+        "datasets": (14, 14),
+        "images": (shown, shown),
+    }  # twelve, two tasks' clients
 
 
 def test_mistakes_in_the_published_split_are_found(root: Path) -> None:

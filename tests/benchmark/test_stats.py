@@ -12,6 +12,7 @@ from fcit import suite as mini
 from fcit.benchmark import stats
 from fcit.suite import drawn as drawing
 from fcit.types import FcitError
+from official import Bars
 
 LIKE = {"ImageNet-R", "IconQA", "CLEVR-Math", "OCR-VQA", "super-CLEVR"}
 
@@ -85,10 +86,10 @@ def test_nearest_datasets_are_found_by_text_image_and_both(tmp_path):
         turns = np.radians([towards[kind][prompt[0]] for prompt in prompts])
         return np.stack([np.cos(turns), np.sin(turns)], axis=1)
 
-    steps: list[tuple[int, int]] = []
-    facts = stats.collect(tmp_path, ["A", "B", "C"], "strict", embed, lambda *at: steps.append(at))
+    bars = Bars()
+    facts = stats.collect(tmp_path, ["A", "B", "C"], "strict", embed, watch=bars)
     assert heard == [("text", 2), ("image", 2)] * 3
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert bars.ended == {"datasets": (3, 3)}
     first = facts[0].nearest
     assert {kind: one.dataset for kind, one in first.items()} == {
         "text": "B", "image": "C", "both": "C",

@@ -12,6 +12,7 @@ from PIL import Image
 from fcit.benchmark import datasets, tabular
 from fcit.benchmark.check import check
 from fcit.types import FcitError
+from official import Bars
 
 
 @pytest.fixture
@@ -36,9 +37,10 @@ TEN = [f'in/{at}.png,"What, then?\nOne word.",{at}' for at in range(10)]
 def test_a_csv_becomes_a_dataset_that_passes_the_check(tmp_path, photos):
     rows = tabular.read(csv(tmp_path, *TEN, "twin.bmp,Why?,so"), "csv")
     assert rows[0] == tabular.TableRow(2, "in/0.png", "What, then?\nOne word.", "0")
-    root, heard = tmp_path / "data", []
-    made = tabular.write(root, "My-VQA", rows, photos, progress=lambda *at: heard.append(at))
-    assert (made, heard[-1]) == (tabular.Imported(9, 2, 11), (22, 22))
+    root, bars = tmp_path / "data", Bars()
+    made = tabular.write(root, "My-VQA", rows, photos, watch=bars)
+    assert made == tabular.Imported(9, 2, 11)
+    assert bars.ended == {"images": (11, 11), "copies": (11, 11)}
     report = check(root)
     assert (report.problems, report.counts) == ([], {"My-VQA": {"train": 9, "test": 2}})
     train, test = (datasets.read(root, "My-VQA", split) for split in ("train", "test"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
@@ -90,6 +91,11 @@ def test_chat_sets_the_image_and_refuses_what_is_none(
     refused(
         call("chat", made.folder, "--image", tmp_path / "text.png", typed="hello\n"), "text.png"
     )
+
+
+def test_chat_names_a_question_in_another_encoding(made: Run, image: Path) -> None:
+    typed = io.TextIOWrapper(io.BytesIO("Qué?\n".encode("latin-1")), "utf-8")
+    refused(call("chat", made.folder, "--image", image, typed=typed), "U+DCE9", "encoding")
 
 
 @pytest.fixture

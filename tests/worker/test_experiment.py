@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,21 @@ def test_a_run_of_a_size_reads_its_counts(tmp_path: Path, monkeypatch: pytest.Mo
     experiment = Experiment(validate({"seed": 2, "data": {"size": "tiny", "test": 9}}))
     experiment.prepare(Silent())
     assert made == [(experiment.root, 2, SIZES["tiny"][0], 9)]
+
+
+def test_limits_keep_every_answers_share_of_a_file_in_class_order(tmp_path: Path) -> None:
+    place = tmp_path / "instructions" / "IconQA"
+    place.mkdir(parents=True)
+    answers = ["star"] * 30 + ["heart"] * 20 + ["ball"] * 10
+    rows = [{"image": "IconQA/a.png", "text": "?", "answer": answer} for answer in answers]
+    (place / "val.json").write_text(json.dumps(rows))
+
+    def asked(**table: dict) -> list[str]:
+        table["data"] = {"root": str(tmp_path)} | table.get("data", {})
+        return [one.answers[0] for one in Experiment(validate(table)).samples("IconQA", "test")]
+
+    assert asked(data={"test": 6}) == ["star"] * 3 + ["heart"] * 2 + ["ball"]
+    assert asked(data={"test": 30}, evaluation={"limit": 12}) == (
+        ["star"] * 6 + ["heart"] * 4 + ["ball"] * 2
+    )
+    assert asked() == answers

@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,9 +17,7 @@ from fcit.benchmark.datasets import DATASETS, NO_RULES, Split
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules import Rule
 from fcit.types import FcitError, Sample, Task
-
-Progress = Callable[[int, int], None]
-"""Told how many are done, and how many there are in all."""
+from fcit.watch import Silent, Watch
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,9 @@ class _Entry:
 def check(
     root: Path,
     names: Sequence[str] | None = None,
-    progress: Progress | None = None,
     images: Sequence[Path] = (),
-    reading: Progress | None = None,
     rules: Mapping[str, Rule] = NO_RULES,
+    watch: Watch | None = None,
 ) -> Report:
     """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
 
@@ -102,12 +99,11 @@ def check(
     image content and prompt are also in training data. The published split (`partitioned_data/`) is
     read too: its records are training records, those of the training files or others, which are then
     checked like them. `images` are folders to look for images in instead of `datasets/`; `rules` are
-    rules of your own by dataset. `reading` is told of files (or folders of client files), `progress` of
-    images. Raises FcitError for a root that is not a folder or an unknown name.
+    rules of your own by dataset. Raises FcitError for a root that is not a folder or an unknown name.
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
-    there = datasets.present(root)
+    there, watch = datasets.present(root), watch or Silent()
     wanted = list(dict.fromkeys([*DATASETS, *there])) if names is None else list(names)
     here = [name for name in wanted if name in there]
     splits = [
@@ -118,43 +114,50 @@ def check(
     report = Report(absent=[name for name in wanted if name not in here])
     entries: list[_Entry] = []
     taught: set[bytes] = set()
-    done, total = 0, 2 * len(here) + len(splits)
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        if reading:
-            reading(done, total)
-
     if not here:
         report.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
-    for name in here:
-        report.counts[name] = {}
-        for split in ("train", "test"):
-            readable: list[_Entry] = []
-            with report.faults(root):
-                dataset = datasets.find(name, root, rules)
-                path, samples = dataset.file(root, split), dataset.parse(root, split)
-                for entry, sample in _readable(root, path, samples, split, report):
-                    readable.append(entry)
-                    if split == "train":
-                        taught.add(_digest(sample))
-            report.counts[name][split] = len(readable)
-            if split == "test":  # training records may share an id, often their image's
-                report.problems.extend(_repeats(readable))
-            entries += readable
-            step()
-    for folder, task in splits:
-        entries += _published(root, folder, task, taught, report)
-        step()
+    with watch.bar("datasets", len(here) + len(splits)) as step:
+        for done, name in enumerate(here, 1):
+            entries += _dataset(root, name, rules, taught, report)
+            step(done)
+        for done, (folder, task) in enumerate(splits, len(here) + 1):
+            entries += _published(root, folder, task, taught, report)
+            step(done)
     lacking = [folder for folder in datasets.image_folders(root, images) if not folder.is_dir()]
     for folder in lacking if here else []:
         name = str(folder) if images else folder.relative_to(root).as_posix()
         report.problems.append(Problem(name, "", "no such folder; the images belong there"))
     if not lacking:
-        contents = _contents(root, images, entries, report, progress)
-        report.problems.extend(_leaks(entries, contents))
+        first = {entry.image: entry for entry in reversed(entries)}
+        paths = {entry.image: datasets.locate(root, entry.image, images) for entry in entries}
+        shown = contents(paths, watch)
+        faults = {image: what for image, what in shown.items() if isinstance(what, str)}
+        for image, what in faults.items():
+            report.problems.append(first[image].problem(f"image {image}: {what}"))
+        report.problems.extend(_leaks([one for one in entries if one.image not in faults], shown))
     return report
+
+
+def _dataset(
+    root: Path, name: str, rules: Mapping[str, Rule], taught: set[bytes], report: Report
+) -> list[_Entry]:
+    """Report on a dataset's two files, and return its readable records; `taught` gets digests."""
+    entries: list[_Entry] = []
+    report.counts[name] = {}
+    for split in ("train", "test"):
+        readable: list[_Entry] = []
+        with report.faults(root):
+            dataset = datasets.find(name, root, rules)
+            path, samples = dataset.file(root, split), dataset.parse(root, split)
+            for entry, sample in _readable(root, path, samples, split, report):
+                readable.append(entry)
+                if split == "train":
+                    taught.add(_digest(sample))
+        report.counts[name][split] = len(readable)
+        if split == "test":  # training records may share an id, often their image's
+            report.problems.extend(_repeats(readable))
+        entries += readable
+    return entries
 
 
 def _readable(
@@ -211,32 +214,21 @@ def _repeats(entries: list[_Entry]) -> Iterator[Problem]:
             yield entry.problem(f"its id is also that of record {number}")
 
 
-def _contents(
-    root: Path,
-    images: Sequence[Path],
-    entries: list[_Entry],
-    report: Report,
-    progress: Progress | None,
-) -> dict[str, bytes]:
-    """A digest of what every image shows, by path; those that cannot be read are reported."""
-    first: dict[str, _Entry] = {}
-    for entry in entries:
-        first.setdefault(entry.image, entry)
-    contents: dict[str, bytes] = {}
-    with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+def contents(paths: Mapping[str, Path], watch: Watch) -> dict[str, bytes | str]:
+    """By an image's name, a digest of what it shows, or what is wrong with its file."""
+    results: dict[str, bytes | str] = {}
+    names = iter(paths)
+    with (
+        warnings.catch_warnings(),
+        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        watch.bar("images", len(paths)) as step,
+    ):
         warnings.simplefilter("ignore")  # Pillow's, of odd but readable images
-        todo, done = iter(first.values()), 0
-        while batch := list(islice(todo, 256)):
-            paths = [datasets.locate(root, entry.image, images) for entry in batch]
-            for entry, result in zip(batch, pool.map(content, paths), strict=True):
-                if isinstance(result, bytes):
-                    contents[entry.image] = result
-                else:
-                    report.problems.append(entry.problem(f"image {entry.image}: {result}"))
-            done += len(batch)
-            if progress:
-                progress(done, len(first))
-    return contents
+        while some := list(islice(names, 256)):
+            found = pool.map(content, [paths[name] for name in some])
+            results |= zip(some, found, strict=True)
+            step(len(results))
+    return results
 
 
 def content(path: Path) -> bytes | str:
@@ -244,7 +236,7 @@ def content(path: Path) -> bytes | str:
     from fcit.models.images import open_image
 
     if not path.is_file():
-        return "is missing"
+        return "is a folder" if path.is_dir() else "is missing"
     try:
         pixels = open_image(path)
     except FcitError as error:
@@ -252,16 +244,15 @@ def content(path: Path) -> bytes | str:
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).digest()
 
 
-def _leaks(entries: list[_Entry], contents: dict[str, bytes]) -> Iterator[Problem]:
+def _leaks(entries: Sequence[_Entry], shown: Mapping[str, bytes | str]) -> Iterator[Problem]:
     """Test samples that are training samples, also of another dataset."""
-    trained: dict[tuple[bytes, bytes], _Entry] = {}
+    trained: dict[tuple[bytes | str, bytes], _Entry] = {}
     for entry in entries:
-        if entry.split == "train" and entry.image in contents:
-            trained.setdefault((contents[entry.image], entry.prompt), entry)
+        if entry.split == "train":
+            trained.setdefault((shown[entry.image], entry.prompt), entry)
     for entry in entries:
-        if entry.split == "test" and entry.image in contents:
-            twin = trained.get((contents[entry.image], entry.prompt))
-            if twin:
-                yield entry.problem(
-                    f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
-                )
+        twin = trained.get((shown[entry.image], entry.prompt))
+        if twin and entry.split == "test":
+            yield entry.problem(
+                f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
+            )

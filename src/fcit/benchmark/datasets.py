@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
+from unicodedata import normalize
 
 from fcit.benchmark import dataset_file, records
 from fcit.benchmark.records import BadRecord
@@ -14,7 +15,7 @@ from fcit.benchmark.rules.box import Box
 from fcit.benchmark.rules.caption import Caption
 from fcit.benchmark.rules.containment import Containment
 from fcit.benchmark.rules.exact import Exact
-from fcit.files import is_plain_name, write_json
+from fcit.files import below, is_plain_name, write_json
 from fcit.types import FcitError, Sample
 
 Split = Literal["train", "test"]
@@ -37,8 +38,8 @@ class Dataset:
 
     def file(self, root: Path, split: Split) -> Path:
         """The file of its training or test records."""
-        file = {"train": self.train_file, "test": self.test_file}[split]
-        return root / "instructions" / self.folder / file
+        folder = below(root / "instructions", self.folder)
+        return below(folder, {"train": self.train_file, "test": self.test_file}[split])
 
     def parse(self, root: Path, split: Split) -> Iterator[Sample | BadRecord]:
         """Its samples in file order; a malformed record becomes a BadRecord.
@@ -47,7 +48,7 @@ class Dataset:
         """
         path = self.file(root, split)
         if split == "train":
-            yield from parse_training_file(path, lambda record: self.name)
+            yield from parse_training_file(path, lambda record: self)
             return
         rows = list(records.stream(path))
         truths = self.rule.truths(path, len(rows))
@@ -99,7 +100,8 @@ class Dataset:
             raise FcitError(f"{self.name}: no samples to score")
         if mode == "strict":
             self.check_ids(samples)
-        return self.rule.score(answers, [sample.answers for sample in samples], mode)
+        composed = [normalize("NFC", answer) for answer in answers]  # as the samples' texts are
+        return self.rule.score(composed, [sample.answers for sample in samples], mode)
 
     def chance(self, train: Sequence[Sample], test: Sequence[Sample], mode: Mode) -> float:
         """Percent of the best constant answer: the training answer that scores most on the test samples.
@@ -157,6 +159,7 @@ def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES
     your own by dataset, which go before it. Raises FcitError on a name that is no folder's, and for a
     malformed `dataset.toml`.
     """
+    name = normalize("NFC", name)
     if name in DATASETS:
         dataset = DATASETS[name]
     elif not is_plain_name(name):
@@ -174,23 +177,28 @@ def read(root: Path, name: str, split: Split) -> list[Sample]:
 
 
 def parse_training_file(
-    path: Path, tell: Callable[[dict[str, Any]], str]
+    path: Path, tell: Callable[[dict[str, Any]], Dataset]
 ) -> Iterator[Sample | BadRecord]:
-    """The samples of a file of training records, one by one; `tell` names a record's dataset (or raises
+    """The samples of a file of training records, one by one; `tell` gives a record's dataset (or raises
     RecordError). Raises FcitError for a file that cannot be read."""
-    return records.parse(
-        path, records.stream(path), lambda row, at: records.training(row, at, tell(row))
-    )
+
+    def read(record: dict[str, Any], at: int) -> Sample:
+        dataset = tell(record)
+        sample = records.training(record, at, dataset.name)
+        for answer in (*sample.answers, *(answer for _, answer in sample.more)):
+            dataset.rule.check(answer)
+        return sample
+
+    return records.parse(path, records.stream(path), read)
 
 
 def present(root: Path) -> list[str]:
     """The datasets that have a folder below `instructions/`: the benchmark's first, then your own."""
-    instructions = root / "instructions"
-    folders = sorted(path.name for path in instructions.iterdir()) if instructions.is_dir() else []
+    folders = sorted(path for path in (root / "instructions").glob("[!.]*") if path.is_dir())
+    names = [normalize("NFC", path.name) for path in folders]
     known = {dataset.folder: dataset.name for dataset in DATASETS.values()}
-    own = [name for name in folders if name not in known and not name.startswith(".")]
-    here = [name for folder, name in known.items() if folder in folders]
-    return here + [name for name in own if (instructions / name).is_dir()]
+    here = [name for folder, name in known.items() if folder in names]
+    return here + [name for name in names if name not in known]
 
 
 def image_folders(root: Path, images: Sequence[Path] = ()) -> tuple[Path, ...]:
@@ -205,7 +213,7 @@ def image_path(root: Path, sample: Sample, images: Sequence[Path] = ()) -> Path:
 
 def locate(root: Path, image: str, images: Sequence[Path] = ()) -> Path:
     """Where the image of a record's path is (see `image_path`)."""
-    paths = [folder / image for folder in image_folders(root, images)]
+    paths = [below(folder, image) for folder in image_folders(root, images)]
     if len(paths) == 1:
         return paths[0]
     return next((path for path in paths if path.is_file()), paths[0])
@@ -218,11 +226,9 @@ def missing(
     image folders to one of `images` where these are given."""
     absent: dict[str, list[str]] = {}
     for dataset in datasets:
-        files = [
-            f"instructions/{dataset.folder}/{file}"
-            for file in (dataset.train_file, dataset.test_file, *dataset.rule.files)
-        ]
-        lacking = [file for file in files if not (root / file).is_file()]
+        paths = {split: dataset.file(root, split) for split in ("train", "test")}
+        files = [*paths.values(), *map(paths["test"].with_name, dataset.rule.files)]
+        lacking = [path.relative_to(root).as_posix() for path in files if not path.is_file()]
         folders = image_folders(root, images)
         if dataset.images and not any((folder / dataset.images).is_dir() for folder in folders):
             lacking.append(dataset.images if images else f"datasets/{dataset.images}")

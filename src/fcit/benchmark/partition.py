@@ -1,13 +1,33 @@
-"""Deal a dataset's samples to clients: Dirichlet quantity skew, seeded, losing no sample.
+"""Deal a dataset's samples to clients: Dirichlet quantity skew, seeded, losing no sample; and choose some
+of them, with every answer's share.
 
 The published split, where a data folder has one, is read by `benchmark.published.published`.
 """
 
 import math
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 
 from fcit.seeds import numpy_stream
-from fcit.types import FcitError
+from fcit.types import FcitError, Sample
+
+
+def some(samples: Sequence[Sample], count: int, rng_seed: int, name: str) -> list[Sample]:
+    """`count` of a dataset's samples (all where there are no more), in their order.
+
+    All samples are equally likely, and an answer's share differs from that in the whole by less than one
+    sample: a systematic sample of the samples in random order, those of one answer side by side.
+    """
+    if count >= len(samples):
+        return list(samples)
+    rng = numpy_stream(rng_seed, "some", name)
+    groups: dict[str, list[int]] = {}
+    for index in rng.permutation(len(samples)):
+        groups.setdefault(samples[index].answers[0], []).append(int(index))
+    order = [index for group in groups.values() for index in group]
+    start = int(rng.integers(len(order)))
+    places = ((start + step * len(order)) // count for step in range(count))
+    return [samples[index] for index in sorted(order[place] for place in places)]
 
 
 def split(
@@ -19,15 +39,8 @@ def split(
     rounded by largest remainder, over a random permutation of the samples. A client below `minimum`
     is filled up from whoever then holds most. Every sample is dealt exactly once.
 
-    Raises FcitError when beta is not positive or the samples do not suffice.
+    Raises FcitError when the samples do not suffice.
     """
-    if not (beta > 0 and math.isfinite(beta)):
-        raise FcitError(f"setting.beta = {beta}; it must be a positive number")
-    if clients < 1 or minimum < 0:
-        raise FcitError(
-            f"federation.clients = {clients}, federation.min_samples = {minimum}; "
-            "at least one client and no negative minimum"
-        )
     if count < clients * minimum:
         raise FcitError(
             f"{name}: {count} training samples are too few for {clients} clients of at least "

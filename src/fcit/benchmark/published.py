@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fcit.benchmark.datasets import DATASETS, parse_training_file
+from fcit.benchmark.datasets import DATASETS, Dataset, parse_training_file
 from fcit.benchmark.records import RecordError, sound
 from fcit.benchmark.settings import GROUPS, TASK_ORDER
 from fcit.types import FcitError, Sample, Task
@@ -88,7 +88,7 @@ def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sa
     return [sound(parse_training_file(path, tell)) for path in files.values()]
 
 
-def dataset_of(task: Task, record: dict[str, Any]) -> str:
+def dataset_of(task: Task, record: dict[str, Any]) -> Dataset:
     """The dataset of a record among those of its task. Raises RecordError where it is of none."""
     first = str(record.get("image", "")).removeprefix("./").split("/")[0]
     fitting = [name for name in task.datasets if DATASETS[name].images == first]
@@ -101,4 +101,4 @@ def dataset_of(task: Task, record: dict[str, Any]) -> str:
         raise RecordError(
             f"image: {record.get('image')!r} is of none of {', '.join(task.datasets)}"
         )
-    return fitting[0]
+    return DATASETS[fitting[0]]

@@ -1,14 +1,14 @@
 """One record of the official layout into a sample, refusing what does not have its form."""
 
-import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TextIO, TypeVar
 
-from fcit.files import kind, read_json
-from fcit.types import FcitError, Sample
+from fcit.files import JSON, BadValue, clean, kind, read_json
+from fcit.types import FcitError, Sample, one_line
 
 T = TypeVar("T")
 
@@ -64,7 +64,8 @@ def training(record: dict[str, Any], at: int, name: str) -> Sample:
         field = f"conversations, turn {number}"
         if not isinstance(turn, dict) or turn.get("from") != speaker:
             raise RecordError(f'{field}: must be an object with "from": "{speaker}"')
-        texts.append(text(turn, "value", f"{field}, "))
+        read = text if number % 2 else filled
+        texts.append(read(turn, "value", f"{field}, "))
     prompts = [_prompt(text, "conversations") for text in texts[::2]]
     (prompt, answer), *more = zip(prompts, texts[1::2], strict=True)
     return Sample(
@@ -94,8 +95,10 @@ def image(value: Any, folder: str = "datasets/") -> str:
 
     Links are followed wherever they lead: who made the folder made them, often to another disk.
     """
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
+    if not isinstance(value, str) or not value.strip():
         raise RecordError(f"image: must be a path relative to {folder}")
+    if _CONTROL.search(value) or len(value) > 2000 or max(map(len, value.split("/"))) > 200:
+        raise RecordError(f"image: {one_line(value)!r} cannot be a path")
     windows = PureWindowsPath(value)
     if windows.anchor or ".." in windows.parts:
         raise RecordError(f"image: {value!r} leaves {folder}")
@@ -110,10 +113,12 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
     """
     count = 0
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for value in _decoded(file, chunk):
                 count += 1
                 yield value
+    except BadValue as error:
+        raise FcitError(f"{path}, record {count + 1}: {error}") from None
     except (OSError, ValueError, RecursionError) as error:
         whole = read_json(path)  # says what is wrong, and where
         reason = (
@@ -126,7 +131,6 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
 
 def _decoded(file: TextIO, chunk: int) -> Iterator[Any]:
     """The values of a JSON list; ValueError where the text is not one."""
-    decoder = json.JSONDecoder()
     text, at, size, mark = "", 0, chunk, ""
     while True:
         try:
@@ -139,7 +143,7 @@ def _decoded(file: TextIO, chunk: int) -> Iterator[Any]:
             if mark == "[" and text[at] == "]":
                 at += 1
                 break
-            value, end = decoder.raw_decode(text, at)
+            value, end = JSON.raw_decode(text, at)
             end = _gap(text, end)
             if text[end] not in ",]":
                 raise ValueError("values must be separated by commas")
@@ -167,13 +171,30 @@ _WHITE = re.compile(r"[ \t\n\r]+")
 
 
 def text(record: dict[str, Any], key: str, where: str = "") -> str:
-    """A field that holds text, or a number, which counts as text. Raises RecordError."""
+    """A field that holds text, or a number, which counts as text in its shortest form (1.0 as "1").
+
+    Raises RecordError.
+    """
     value = record.get(key)
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, float) and math.isfinite(value):
+        return repr(value + 0.0).removesuffix(".0")  # -0.0 + 0.0 is 0.0
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        state = f"must be text, not {kind(value)}" if key in record else "is missing"
+        what = str(value) if isinstance(value, float) else kind(value)
+        state = f"must be text, not {what}" if key in record else "is missing"
         raise RecordError(f"{where}{key}: {state}")
+    try:
+        return clean(value)
+    except FcitError as error:
+        raise RecordError(f"{where}{key}: {error}") from None
+
+
+def filled(record: dict[str, Any], key: str, where: str = "") -> str:
+    """As `text`, of a field that may not be empty."""
+    value = text(record, key, where)
+    if not value.strip():
+        raise RecordError(f"{where}{key}: is empty")
     return value
 
 
@@ -181,12 +202,16 @@ def identifier(record: dict[str, Any], at: int) -> str:
     """A record's `question_id` or `id`, else its place in the file. Raises RecordError."""
     for key in ("question_id", "id"):
         if key in record:
-            value = record[key]
-            if isinstance(value, bool) or not isinstance(value, str | int):
-                raise RecordError(f"{key}: must be text or a whole number, not {kind(value)}")
-            return str(value)
+            if isinstance(record[key], bool) or not isinstance(record[key], str | int):
+                raise RecordError(f"{key}: must be text or a whole number, not {kind(record[key])}")
+            value = filled(record, key)
+            if _CONTROL.search(value):
+                raise RecordError(f"{key}: {value!r} holds a control character")
+            return value
     return str(at)
 
+
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")
 
 PLACEHOLDER = re.compile(r"\s*<image>\s*")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, overload
 
 from fcit.seeds import numpy_stream
-from fcit.types import FcitError, Setting, Task, Turn
+from fcit.types import Setting, Task, Turn
 
 Sampling = Literal["derived", "reference"]
 
@@ -66,21 +66,7 @@ def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[Ro
     another task next round. "derived" draws from the run's seed; "reference" repeats the draws of the
     reference implementation, `RandomState(10 * stage + round)`, whatever the seed. A stage that names
     its clients samples from them alone.
-
-    Raises FcitError when a stage has neither one task nor one for each client of a round, or fewer
-    clients than a round needs.
     """
-    for number, stage in enumerate(setting.stages, 1):
-        if not 1 <= setting.per_round <= len(setting.pool(stage)) <= setting.clients:
-            raise FcitError(
-                f"{setting.name}, stage {number}: federation.per_round = {setting.per_round}, but "
-                f"{len(setting.pool(stage))} of the {setting.clients} clients are there"
-            )
-        if len(stage.tasks) not in (1, setting.per_round):
-            raise FcitError(
-                f"{setting.name}, stage {number}: {len(stage.tasks)} tasks for "
-                f"{setting.per_round} clients a round; there must be one task, or one for each"
-            )
     seed = 0 if sampling == "reference" else seed  # whatever the seed is
     return [Rounds(setting, seed, sampling, at) for at in range(len(setting.stages))]
 
@@ -92,9 +78,7 @@ def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: 
         from numpy.random import RandomState
 
         drawn = RandomState(10 * stage + number).choice(len(pool), setting.per_round, replace=False)
-    elif sampling == "derived":
+    else:
         rng = numpy_stream(seed, "schedule", stage, number)
         drawn = rng.choice(len(pool), setting.per_round, replace=False)
-    else:
-        raise FcitError(f"setting.sampling: {sampling!r}; there are derived and reference")
     return sorted(pool[index] for index in drawn)

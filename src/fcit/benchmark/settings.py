@@ -68,36 +68,6 @@ SETTINGS: dict[str, NamedSetting] = {
 """Guo et al. 2025, section 3; the heterogeneous tables are the reference implementation's."""
 
 
-def setting(
-    name: str,
-    clients: int = 50,
-    per_round: int = 5,
-    rounds: int = 10,
-    order: Sequence[str] | None = None,
-) -> Setting:
-    """One of the four settings, its stages spelled out.
-
-    `order` replaces the default order: dataset names for task-*, group names for cap-*. In a
-    homogeneous setting it may name any number of them, one stage each; a heterogeneous table needs
-    as many as it counts. Raises FcitError on unknown groups, repeats and numbers that do not fit.
-    """
-    if name not in SETTINGS:
-        raise FcitError(f"setting.name: no setting {name!r}; there are {', '.join(SETTINGS)}")
-    _sized(clients, per_round, rounds)
-    row = SETTINGS[name]
-    tasks = _tasks(name, row, order)
-    if row.slots == 1:
-        stages = tuple(Stage((one,)) for one in tasks)
-    else:
-        if per_round != row.slots:
-            raise FcitError(
-                f"federation.per_round = {per_round}, but every round of {name} has {row.slots} "
-                f"slots; set it to {row.slots}"
-            )
-        stages = tuple(Stage(tuple(tasks[index] for index in slots)) for slots in row.table)
-    return Setting(name, stages, clients, per_round, rounds)
-
-
 def _first_clients(value: Any) -> Any:
     """N stands for the first N clients."""
     if type(value) is int:
@@ -119,6 +89,43 @@ class StageSpec:
     """The clients that take part, by number from 0; or a number N, for the first N. Empty: all."""
 
 
+def setting(
+    name: str,
+    clients: int = 50,
+    per_round: int = 5,
+    rounds: int = 10,
+    order: Sequence[str] = (),
+) -> Setting:
+    """One of the four settings, its stages spelled out.
+
+    `order` replaces the default order: dataset names for task-*, group names for cap-*. In a
+    homogeneous setting it may name any number of them, one stage each; a heterogeneous table needs
+    as many as it counts. Raises FcitError on unknown groups, repeats and numbers that do not fit.
+    """
+    row = SETTINGS[name]
+    names, table = tuple(order) or row.order, row.table
+    if len(set(names)) != len(names):
+        raise FcitError(f"setting.order: names a task twice: {', '.join(names)}")
+    if row.slots == 1:
+        table = tuple((index,) for index in range(len(names)))
+    elif len(names) != len(row.order):
+        raise FcitError(
+            f"setting.order: {name} needs {len(row.order)} names, as its table does; got {len(names)}"
+        )
+    elif per_round != row.slots:
+        raise FcitError(
+            f"federation.per_round = {per_round}, but every round of {name} has {row.slots} slots; "
+            f"set it to {row.slots}"
+        )
+    tasks = {} if name.startswith("cap-") else {dataset: (dataset,) for dataset in names}
+    if stranger := next((group for group in names if not tasks and group not in GROUPS), None):
+        raise FcitError(
+            f"setting.order: no capability group {stranger!r}; there are {', '.join(GROUPS)}"
+        )
+    stages = [StageSpec(tuple(names[index] for index in slots)) for slots in table]
+    return own(name, tasks, stages, clients, per_round, rounds)
+
+
 def own(
     name: str,
     tasks: Mapping[str, Sequence[str]],
@@ -132,14 +139,15 @@ def own(
     `tasks` are datasets by the task's name; the datasets of the benchmark and its capability groups
     are tasks too. Raises FcitError naming the task or the stage (from 1) that does not fit.
     """
-    _sized(clients, per_round, rounds)
-    known = {one: Task(one, (one,)) for one in DATASETS}
-    known |= {one: Task(one, datasets) for one, datasets in GROUPS.items()}
-    for one, datasets in tasks.items():
+    if per_round > clients:
+        raise FcitError(f"federation.per_round = {per_round} exceeds the {clients} clients")
+    known = {dataset: Task(dataset, (dataset,)) for dataset in DATASETS}
+    known |= {group: Task(group, datasets) for group, datasets in GROUPS.items()}
+    for task, datasets in tasks.items():
         if len(set(datasets)) != len(datasets) or not datasets:
-            raise FcitError(f"setting.tasks: {one} must name one dataset or several, each once")
-        known[one] = Task(one, tuple(find(dataset).name for dataset in datasets))
-    found: list[Stage] = []
+            raise FcitError(f"setting.tasks: {task} must name one dataset or several, each once")
+        known[task] = Task(task, tuple(find(dataset).name for dataset in datasets))
+    spelled: list[Stage] = []
     for number, stage in enumerate(stages, 1):
         where = f"setting.stages, stage {number}"
         if stranger := next((slot for slot in stage.slots if slot not in known), None):
@@ -152,45 +160,17 @@ def own(
                 f"{where}: {len(stage.slots)} slots, but federation.per_round = {per_round}; name one "
                 f"task for all clients of a round, or {per_round}"
             )
-        there = stage.clients or tuple(range(clients))
-        if lost := next((one for one in there if not 0 <= one < clients), None):
+        pool = stage.clients or tuple(range(clients))
+        if lost := next((client for client in pool if not 0 <= client < clients), None):
             raise FcitError(
                 f"{where}: client {lost}, but federation.clients = {clients}: they are 0 to "
                 f"{clients - 1}"
             )
-        if len(set(there)) != len(there) or len(there) < per_round:
+        if len(set(pool)) != len(pool) or len(pool) < per_round:
             raise FcitError(
-                f"{where}: {len(set(there))} clients of {len(there)} named; there must be at least "
+                f"{where}: {len(set(pool))} clients of {len(pool)} named; there must be at least "
                 f"federation.per_round = {per_round}, each once"
             )
         slots = tuple(known[slot] for slot in stage.slots)
-        found.append(Stage(slots, stage.rounds, tuple(sorted(stage.clients))))
-    return Setting(name, tuple(found), clients, per_round, rounds)
-
-
-def _sized(clients: int, per_round: int, rounds: int) -> None:
-    for key, value in (("clients", clients), ("per_round", per_round), ("rounds", rounds)):
-        if value < 1:
-            raise FcitError(f"federation.{key} = {value}; it must be at least 1")
-    if per_round > clients:
-        raise FcitError(f"federation.per_round = {per_round} exceeds the {clients} clients")
-
-
-def _tasks(name: str, row: NamedSetting, order: Sequence[str] | None) -> list[Task]:
-    names = row.order if order is None else tuple(order)
-    for one in names:
-        if name.startswith("cap-") and one not in GROUPS:
-            raise FcitError(
-                f"setting.order: no capability group {one!r}; there are {', '.join(GROUPS)}"
-            )
-    if len(set(names)) != len(names):
-        raise FcitError(f"setting.order: names a task twice: {', '.join(names)}")
-    if row.slots > 1 and len(names) != len(row.order):
-        raise FcitError(
-            f"setting.order: {name} needs {len(row.order)} names, as its table does; got {len(names)}"
-        )
-    if not names:
-        raise FcitError("setting.order: names nothing; leave it out for the default order")
-    if name.startswith("cap-"):
-        return [Task(one, GROUPS[one]) for one in names]
-    return [Task(one, (find(one).name,)) for one in names]
+        spelled.append(Stage(slots, stage.rounds, tuple(sorted(stage.clients))))
+    return Setting(name, tuple(spelled), clients, per_round, rounds)

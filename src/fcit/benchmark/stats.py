@@ -1,6 +1,6 @@
 """Facts about a data folder: sizes, wordings, format lines, majorities, and which datasets look alike."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,8 +10,10 @@ import numpy as np
 
 from fcit.benchmark import datasets
 from fcit.benchmark.datasets import NO_RULES, Dataset
+from fcit.benchmark.partition import some
 from fcit.benchmark.rules import Mode, Rule
 from fcit.types import FcitError, Sample
+from fcit.watch import Silent, Watch
 
 Kind = Literal["text", "image", "both"]
 Embed = Callable[[Literal["text", "image"], Sequence[str], Sequence[Path]], Any]
@@ -19,7 +21,7 @@ Embed = Callable[[Literal["text", "image"], Sequence[str], Sequence[Path]], Any]
 Tokens = Mapping[str, Mapping[Kind, np.ndarray]]
 
 SAMPLES = 200
-"""Training samples of a dataset that its tokens are the mean of, the first ones of the file."""
+"""Training samples of a dataset that its tokens are the mean of."""
 COLUMNS = (
     "dataset",
     "train",
@@ -77,16 +79,15 @@ def collect(
     names: Sequence[str] | None,
     scoring: Mode,
     embed: Embed | None = None,
-    progress: Callable[[int, int], None] | None = None,
     images: Sequence[Path] = (),
     rules: Mapping[str, Rule] = NO_RULES,
+    watch: Watch | None = None,
 ) -> list[Stats]:
     """Facts about the datasets `names` below `root`, or about all that are there.
 
     `scoring` is the mode of `chance`. With `embed`, images are read too and datasets compared.
-    `progress` is told (datasets done, datasets in all). `images`: see `datasets.image_folders`. `rules`:
-    rules of your own by dataset. Raises FcitError where files are missing or malformed, and as
-    `Dataset.chance` does.
+    `images`: see `datasets.image_folders`. `rules`: rules of your own by dataset. Raises FcitError where
+    files are missing or malformed, and as `Dataset.chance` does.
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
@@ -97,15 +98,25 @@ def collect(
     datasets.require(root, chosen, images)
     facts: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
-    for done, dataset in enumerate(chosen, 1):
-        train, test = (dataset.read(root, split) for split in ("train", "test"))
-        facts.append(_alone(dataset, train, test, scoring))
-        if embed:
-            own[dataset.name] = tokens(embed, root, train[:SAMPLES], images)
-        if progress:
-            progress(done, len(wanted))
-    near = nearest(own)
-    return [_among(stats, facts, near.get(stats.dataset, {})) for stats in facts]
+    with (watch or Silent()).bar("datasets", len(chosen)) as step:
+        for done, dataset in enumerate(chosen, 1):
+            train, test = (dataset.read(root, split) for split in ("train", "test"))
+            facts.append(_alone(dataset, train, test, scoring))
+            if embed:
+                samples = some(train, SAMPLES, 0, f"stats/{dataset.name}")
+                own[dataset.name] = tokens(embed, root, samples, images)
+            step(done)
+    near, forms = nearest(own), defaultdict[str, list[str]](list)
+    for stats in facts:
+        forms[stats.form].append(stats.dataset)
+    return [
+        replace(
+            stats,
+            shared=tuple(name for name in forms[stats.form] if name != stats.dataset),
+            nearest=near.get(stats.dataset, {}),
+        )
+        for stats in facts
+    ]
 
 
 def tokens(
@@ -189,23 +200,12 @@ def _alone(
         train=len(train),
         test=len(test),
         prompts=len(prompts),
-        new=_percent(sum(sample.prompt not in prompts for sample in test), len(test)),
+        new=100 * sum(sample.prompt not in prompts for sample in test) / len(test),
         form=form,
-        formed=_percent(formed, len(train)),
+        formed=100 * formed / len(train),
         shared=(),
         answers=len(answers),
         common=common,
-        share=_percent(times, len(train)),
+        share=100 * times / len(train),
         chance=dataset.chance(train, test, scoring),
     )
-
-
-def _among(stats: Stats, facts: Sequence[Stats], near: Mapping[Kind, Neighbour]) -> Stats:
-    shared = tuple(
-        other.dataset for other in facts if other is not stats and other.form == stats.form
-    )
-    return replace(stats, shared=shared, nearest=near)
-
-
-def _percent(count: int, whole: int) -> float:
-    return 100 * count / whole

@@ -1,20 +1,20 @@
 """A table of images, questions and answers (CSV or JSON lines) into a dataset of the official layout."""
 
 import csv
-import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fcit.benchmark import datasets, records
-from fcit.benchmark.check import Progress, content
+from fcit.benchmark.check import contents
 from fcit.benchmark.datasets import DATASETS
-from fcit.files import folder_aside, json_lines, reading
+from fcit.files import below, folder_aside, json_lines, reading
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError, Sample
+from fcit.watch import Silent, Watch
 
 Form = Literal["csv", "jsonl"]
 COLUMNS = ("image", "question", "answer")
@@ -47,20 +47,20 @@ def read(table: Path, form: Form) -> list[TableRow]:
     """The rows of a table that has the columns image, question (image placeholders are taken out) and
     answer.
 
-    A CSV is UTF-8 with a header and commas; JSON lines hold an object each, whose numbers count as
-    text. Raises FcitError naming the row and column at fault.
+    A CSV is UTF-8 with a header, and commas, semicolons or tabs between columns; JSON lines hold an
+    object each, whose numbers count as text. Raises FcitError naming the row and column at fault.
     """
     rows: list[TableRow] = []
     for number, fields in _csv(table) if form == "csv" else json_lines(table):
         where = f"{table}, {'row' if form == 'csv' else 'line'} {number}"
         try:
             image = records.image(fields.get("image"), "the folder of images")
-            question = records.bare(records.text(fields, "question"))
-            answer = records.text(fields, "answer")
+            question = records.bare(records.filled(fields, "question"))
+            answer = records.filled(fields, "answer").strip()
+            if not question:
+                raise records.RecordError("question: is empty")
         except records.RecordError as error:
             raise FcitError(f"{where}, column {error}") from None
-        if not (question and answer.strip()):
-            raise FcitError(f"{where}, column {'answer' if question else 'question'}: is empty")
         rows.append(TableRow(number, image, question, answer))
     if not rows:
         raise FcitError(f"{table}: holds no rows")
@@ -74,22 +74,26 @@ def write(
     images: Path,
     test_share: float = 0.2,
     seed: int = 0,
-    progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> Imported:
     """Make the dataset `name` of a data folder from rows; it appears whole or not at all.
 
     Images are copied from the folder `images` to `datasets/<name>/`. About `test_share` of the rows
     become test records, drawn with `seed` by what their image shows, so that no test image is a
-    training image. `progress` is told (images done, twice the images: read, then copied). Raises
-    FcitError for a name that is taken, for images that are missing or cannot be decoded (naming the
-    first row), and where all rows show the same image.
+    training image. Raises FcitError for a name that is taken, for images that are missing or cannot be
+    decoded (naming the first row), and where all rows show the same image.
     """
+    watch = watch or Silent()
     pictures, folder = root / "datasets" / name, root / "instructions" / name
     _validate(root, name, (pictures, folder), images, test_share)
-    first = {row.image: row for row in reversed(rows)}
-    paths = dict.fromkeys(row.image for row in rows)
-    total = 2 * len(paths)
-    shown = _shown(images, list(paths), first, lambda done: progress and progress(done, total))
+    paths = {row.image: below(images, row.image) for row in rows}
+    shown = contents(paths, watch)
+    if wrong := [row for row in rows if isinstance(shown[row.image], str)]:
+        row, others = wrong[0], len({row.image for row in wrong}) - 1
+        more = f" (and {others} more images)" if others else ""
+        raise FcitError(
+            f"{images}: row {row.number}, column image: {row.image} {shown[row.image]}{more}"
+        )
     test_images = _test_images(rows, shown, test_share, seed, name)
     samples: dict[bool, list[Sample]] = {False: [], True: []}
     for row in rows:
@@ -97,13 +101,16 @@ def write(
         sample = Sample(str(row.number), name, image, row.question, answers)
         samples[row.image in test_images].append(sample)
     try:
-        with folder_aside(folder) as aside, folder_aside(pictures) as copies:
-            for done, image in enumerate(paths, len(paths) + 1):
+        with (
+            folder_aside(folder) as aside,
+            folder_aside(pictures) as copies,
+            watch.bar("copies", len(paths)) as step,
+        ):
+            for done, (image, path) in enumerate(paths.items(), 1):
                 copy = copies / image
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(images / image, copy)
-                if progress:
-                    progress(done, total)
+                shutil.copyfile(path, copy)
+                step(done)
             dataset = replace(datasets.find(name), folder=aside.name)
             dataset.write(root, "train", samples[False])
             dataset.write(root, "test", samples[True])
@@ -126,38 +133,16 @@ def _validate(
         raise FcitError(f"{' and '.join(taken)}: already there; choose another name or --out")
 
 
-def _shown(
-    images: Path, paths: list[str], first: dict[str, TableRow], step: Callable[[int], Any]
-) -> dict[str, bytes]:
-    """A digest of what each image shows; FcitError naming the first row whose image is at fault."""
-    digests: dict[str, bytes] = {}
-    wrong: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        results = pool.map(content, [images / path for path in paths])
-        for done, (path, result) in enumerate(zip(paths, results, strict=True), 1):
-            if isinstance(result, bytes):
-                digests[path] = result
-            else:
-                wrong.append(f"row {first[path].number}, column image: {path} {result}")
-            step(done)
-    if wrong:
-        more = f" (and {len(wrong) - 1} more images)" if len(wrong) > 1 else ""
-        raise FcitError(f"{images}: {wrong[0]}{more}")
-    return digests
-
-
 def _test_images(
-    rows: Sequence[TableRow], shown: dict[str, bytes], share: float, seed: int, name: str
+    rows: Sequence[TableRow], shown: Mapping[str, bytes | str], share: float, seed: int, name: str
 ) -> set[str]:
     """The images of the test records: whole groups of those that show the same."""
-    sizes: dict[bytes, int] = {}
-    for row in rows:
-        sizes[shown[row.image]] = sizes.get(shown[row.image], 0) + 1
+    sizes = Counter(shown[row.image] for row in rows)
     groups = list(sizes)
     if len(groups) < 2:
         raise FcitError(f"{name}: all rows show the same image, but testing needs one of its own")
     wanted = min(max(1, round(share * len(rows))), len(rows) - 1)
-    chosen: set[bytes] = set()
+    chosen: set[bytes | str] = set()
     left = wanted
     for at in numpy_stream(seed, "import", name).permutation(len(groups)):
         if sizes[groups[at]] <= left:
@@ -170,19 +155,23 @@ def _test_images(
 def _csv(table: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The rows of a CSV file by their number; the header is row 1."""
     number = 0
-    header: list[str] = []
     try:
         with reading(table), table.open(encoding="utf-8-sig", newline="") as file:
-            for number, cells in enumerate(csv.reader(file, strict=True), 1):
-                if header and cells:
-                    if len(cells) != len(header):
-                        raise FcitError(
-                            f"{table}, row {number}: has {len(cells)} columns, "
-                            f"but the header {len(header)}"
-                        )
+            first = file.readline()
+            file.seek(0)
+            mark = max(",;\t", key=first.count)
+            lines = csv.reader(file, strict=True, delimiter=mark)
+            header: list[str] = []
+            for number, cells in enumerate(lines, 1):
+                where = f"{table}, row {number}"
+                if cells and header and len(cells) != len(header):
+                    raise FcitError(
+                        f"{where}: has {len(cells)} columns, but the header {len(header)}"
+                    )
+                if cells and header:
                     yield number, dict(zip(header, cells, strict=True))
                 elif cells:
-                    header = _header(f"{table}, row {number}", cells)
+                    header = _header(where, cells)
     except csv.Error as error:
         raise FcitError(f"{table}, row {number + 1}: not valid CSV: {error}") from None
 

@@ -73,15 +73,8 @@ def check(
     from fcit.benchmark import check as checks
     from fcit.benchmark.rules import load
 
-    watch = Terminal()
-    with watch.bar("files", 1) as files, watch.bar("images", 1) as step:
-        report = checks.check(
-            folder,
-            progress=lambda done, total: step(done / max(total, 1)),
-            images=images or (),
-            reading=lambda done, total: files(done / max(total, 1)),
-            rules=load(rule_files(rule), "--rule"),
-        )
+    rules = load(rule_files(rule), "--rule")
+    report = checks.check(folder, images=images or (), rules=rules, watch=Terminal())
     for name, counts in report.counts.items():
         typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
     for folder_name, split in report.published.items():
@@ -124,11 +117,7 @@ def import_table(
     if (csv is None) == (jsonl is None):
         raise FcitError("fcit data import: give the table with either --csv or --jsonl")
     rows = tabular.read(csv, "csv") if csv else tabular.read(jsonl or Path(), "jsonl")
-    watch = Terminal()
-    with watch.bar("images", 2 * len({row.image for row in rows})) as step:
-        imported = tabular.write(
-            out, name, rows, images, test_share, seed, progress=lambda done, _: step(done)
-        )
+    imported = tabular.write(out, name, rows, images, test_share, seed, Terminal())
     typer.echo(
         f"{name}: {imported.train} train, {imported.test} test, {imported.images} images in {out}"
     )
@@ -198,16 +187,9 @@ def stats(
         experiment.prepare(watch)
     embed = worker.encoder.embed if tokens else None
     names = datasets.present(experiment.root)
-    with watch.bar("datasets", len(names)) as step:
-        results = facts.collect(
-            experiment.root,
-            names,
-            mode,
-            embed,
-            lambda done, _: step(done),
-            experiment.images,
-            experiment.rules,
-        )
+    results = facts.collect(
+        experiment.root, names, mode, embed, experiment.images, experiment.rules, watch
+    )
     if as_json:
         typer.echo(json.dumps([asdict(stats) for stats in results], indent=1, ensure_ascii=False))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ def talk(run: Run, image: Path | None) -> None:
     """
     from rich.console import Console
 
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # `answer` says what is not in its encoding
     console, live = Console(highlight=False), sys.stdin.isatty()
     if image is not None:
         image = _existing(str(image))

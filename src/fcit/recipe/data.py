@@ -32,9 +32,10 @@ class DataSection:
     rules: dict[str, str] = field(default_factory=dict[str, str])
     """Python files with scoring rules of your own, by dataset ([add-a-dataset.md](add-a-dataset.md))."""
     train: Annotated[int, Field(ge=0)] = 0
-    """Training samples per dataset (0 = all, or as `size` says). A published split is used whole."""
+    """Training samples per dataset (0 = all, or as `size` says). From a data folder they are drawn by
+    the seed, with each answer's share as in the whole. A published split is used whole."""
     test: Annotated[int, Field(ge=0)] = 0
-    """Test samples per dataset (0 = all, or as `size` says)."""
+    """Test samples per dataset (0 = all, or as `size` says), drawn as training samples are."""
 
     def __post_init__(self) -> None:
         if self.images and not self.root:

@@ -46,7 +46,7 @@ class EvaluationSection:
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
     """Maximum length of an answer, in tokens."""
     limit: Annotated[int, Field(ge=0)] = 0
-    """Maximum test samples per dataset (0 = all)."""
+    """Maximum test samples per dataset (0 = all), drawn as `data.test` draws them."""
     where: Literal["server", "clients"] = "server"
     """Who scores. `server`: on the test sets. `clients`: each client on its own test samples; only sums
     are sent, so there are no predictions, no chance and no routing accuracy, and captions are scored

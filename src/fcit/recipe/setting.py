@@ -17,7 +17,7 @@ class SettingSection:
     """`task-hom` or `task-het` (one dataset per stage), `cap-hom` or `cap-het` (one group of datasets per
     stage); in the `het` settings each slot of a round has its own task. Any other name with
     `setting.stages`."""
-    beta: Annotated[float, Field(gt=0)] = 1.0
+    beta: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     """Dirichlet concentration of the clients' sample counts; smaller is more unequal."""
     order: tuple[str, ...] = ()
     """Order of the datasets or groups. Empty: the paper's."""

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fcit.files import read_json
+from fcit.files import clean, read_json
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data
@@ -72,8 +72,9 @@ class Run:
         return self.answer(image, prompt).text
 
     def answer(self, image: str | Path, prompt: str) -> Answer:
-        """The answer with the activation factors and cosines that it was routed by."""
-        sample = Sample("", "", str(image), prompt, ("",))
+        """The answer with the activation factors and cosines that it was routed by. Raises FcitError for
+        a prompt that is no text (see `files.clean`)."""
+        sample = Sample("", "", str(image), clean(prompt), ("",))
         return self.worker.answer(Data([sample], [Path(image)]))[0]
 
     @cached_property

@@ -8,7 +8,7 @@ from pathlib import Path
 from fcit.benchmark import datasets, schedule, settings
 from fcit.benchmark.datasets import Dataset, Split
 from fcit.benchmark.general import GENERAL, QUESTIONS
-from fcit.benchmark.partition import split
+from fcit.benchmark.partition import some, split
 from fcit.benchmark.published import PARTITIONS, published
 from fcit.benchmark.rules import Rule, load
 from fcit.models import CHECKPOINTS
@@ -43,7 +43,7 @@ class Experiment:
         if section.stages:
             setting = settings.own(section.name, section.tasks, section.stages, *sizes)
         else:
-            setting = settings.setting(section.name, *sizes, section.order or None)
+            setting = settings.setting(section.name, *sizes, section.order)
         self.setting: Setting = replace(setting, epochs=config.training.epochs)
         self.training_setting = self.method.reshape(self.setting)
         self.plan = schedule.plan(self.training_setting, config.seed, section.sampling)
@@ -150,14 +150,14 @@ class Experiment:
         key = dataset, part
         if key not in self._samples:
             data, evaluation = self.config.data, self.config.evaluation
-            if dataset == GENERAL and self.general:
-                count = evaluation.general_questions
-            elif part == "train":
-                count = data.train
-            else:
-                count = min(filter(None, (data.test, evaluation.limit)), default=0)
             samples = self.dataset(dataset).read(self._root_of(dataset), part)
-            self._samples[key] = samples[:count] if count else samples
+            limits = (data.train,) if part == "train" else (data.test, evaluation.limit)
+            if dataset == GENERAL and self.general:
+                samples = samples[: evaluation.general_questions]  # they are in random order
+            elif any(limits):
+                count, name = min(filter(None, limits)), f"{dataset}/{part}"
+                samples = some(samples, count, self.config.seed, name)
+            self._samples[key] = samples
         return self._samples[key]
 
     def _root_of(self, dataset: str) -> Path:

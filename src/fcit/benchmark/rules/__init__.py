@@ -53,5 +53,5 @@ def _load(path: Path, place: str) -> Rule:
         return kinds[0]()
     except FcitError as error:
         raise FcitError(f"{place}: {error}") from None
-    except Exception as error:  # whatever the file does
+    except (Exception, SystemExit) as error:  # whatever the file does
         raise FcitError(f"{place}: cannot be used: {type(error).__name__}: {error}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from fcit.benchmark import records
-from fcit.types import FcitError, Sample
+from fcit.types import FcitError, Sample, first_line
 
 Mode = Literal["strict", "reference"]
 """Scoring that is correct, or comparable with published tables, their quirks included."""
@@ -45,7 +45,10 @@ class Rule:
 
     def truth(self, record: dict[str, Any]) -> str:
         """The truth in a test record. Raises RecordError where it does not have the rule's form."""
-        return records.text(record, self.field)
+        return records.filled(record, self.field)
+
+    def check(self, answer: str) -> None:
+        """Raise RecordError where a training answer has the form of a right one, but cannot be one."""
 
     def truths(self, test: Path, count: int) -> Callable[[dict[str, Any], int], tuple[str, ...]]:
         """A function from a record of a test file of `count` records, and its place in it from 0, to
@@ -57,14 +60,15 @@ class Rule:
 
     def score(self, answers: Sequence[str], truths: Truths, mode: Mode) -> Accuracy:
         """The accuracy of as many answers as there are truths, at least one."""
-        each = [
-            100.0 * self.right(answer, truth[0], mode)
-            for answer, truth in zip(answers, truths, strict=True)
-        ]
-        if not all(0 <= score <= 100 for score in each):
-            raise FcitError(
-                f"{type(self).__name__}.right: must be from 0 to 1, not {max(each) / 100}"
-            )
+        each: list[float] = []
+        for answer, (truth, *_) in zip(answers, truths, strict=True):
+            try:
+                each.append(100.0 * self.right(answer, truth, mode))
+                if not 0 <= each[-1] <= 100:
+                    raise ValueError(f"must be from 0 to 1, not {each[-1] / 100}")
+            except Exception as error:  # a rule of one's own may raise anything
+                what = f"{type(self).__name__}.right({answer!r}, {truth!r}, {mode!r})"
+                raise FcitError(f"{what}: {first_line(error)}") from None
         return Accuracy(sum(each) / len(each), each)
 
     def best_constant(self, answers: Counter[str], truths: Truths, mode: Mode) -> str:

@@ -23,9 +23,22 @@ class Box(Rule):
 
     def truth(self, record: dict[str, Any]) -> str:
         text = super().truth(record)
-        if numbers(text) is None:
+        box = numbers(text)
+        if box is None:
             raise RecordError(f'{self.field}: {text!r} is not of the form "[x1,y1,x2,y2]"')
+        self.check(text)
+        if box[0] == box[2] or box[1] == box[3]:
+            raise RecordError(f"{self.field}: {text!r} has no area: x1 is not below x2, or y1 y2")
         return text
+
+    def check(self, answer: str) -> None:
+        box = numbers(
+            answer
+        )  # None: another kind of answer, such as a description of the box asked
+        if box and not all(0 <= value <= 1 for value in box):
+            raise RecordError(f"{self.field}: {answer!r} is not within 0 to 1; pixels?")
+        if box and (box[0] > box[2] or box[1] > box[3]):
+            raise RecordError(f"{self.field}: {answer!r} is inverted: x1 is above x2, or y1 y2")
 
     def right(self, answer: str, truth: str, mode: Mode) -> bool:
         box, true = read(answer, mode), numbers(truth)

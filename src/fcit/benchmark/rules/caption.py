@@ -28,7 +28,7 @@ class Caption(Rule):
         texts = references(test.with_name(self.file), count)
 
         def captions_of(record: dict[str, Any], at: int) -> tuple[str, ...]:
-            if at + 1 not in texts:
+            if not any(map(str.strip, texts.get(at + 1, ()))):
                 raise records.RecordError(f"{self.file} has no annotation with image_id {at + 1}")
             return texts[at + 1]
 
@@ -97,13 +97,13 @@ def references(path: Path, count: int | None = None) -> dict[int, tuple[str, ...
     for number, note in enumerate(notes, 1):
         key = note.get("image_id") if isinstance(note, dict) else None
         caption = note.get("caption") if isinstance(note, dict) else None
+        where = f"{path}, annotation {number}: "
         if not isinstance(caption, str) or type(key) is not int:
-            raise FcitError(
-                f'{path}, annotation {number}: needs a whole number "image_id" and a text "caption"'
-            )
+            raise FcitError(f'{where}needs a whole number "image_id" and a text "caption"')
         if count is not None and not 1 <= key <= count:
-            raise FcitError(
-                f"{path}, annotation {number}: image_id {key}, but the test file has {count} records"
-            )
-        captions[key] = (*captions.get(key, ()), caption)
+            raise FcitError(f"{where}image_id {key}, but the test file has {count} records")
+        try:
+            captions[key] = (*captions.get(key, ()), records.text(note, "caption"))
+        except records.RecordError as error:
+            raise FcitError(f"{where}{error}") from None
     return captions

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from fcit.files import clean
 from fcit.models.images import ImageTooLargeError, open_image
 from fcit.types import FcitError
 
@@ -205,7 +206,10 @@ def _only_message(messages: list[Message]) -> tuple[str, str]:
         raise Refusal(422, message, "one_image", "messages")
     if not text.strip():
         raise Refusal(422, "the message has no text", "no_text", "messages")
-    return text, urls[0]
+    try:
+        return clean(text), urls[0]
+    except FcitError as error:
+        raise Refusal(400, f"the text {error}", "invalid_text", "messages") from None
 
 
 def _decode(url: str) -> bytes:
