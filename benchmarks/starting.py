@@ -37,7 +37,7 @@ def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
         for kind, values in zip(("", ", on the CPU"), zip(*rows, strict=True), strict=True):
             found[label + kind] = median(values)
 
-    helped = [sys.executable, "-m", "fcit.cli", "--help"]
+    helped = [sys.executable, "-m", "fcit", "--help"]
     note("fcit --help", [seconds(helped, told=False) for _ in range(times + 1)][1:])
     places = {
         "answer": ("fcit.rounds.evaluate", "answer"),

@@ -14,7 +14,7 @@ import pytest
 
 from fcit import cli
 
-COMMAND = [sys.executable, "-m", "fcit.cli"]
+COMMAND = [sys.executable, "-m", "fcit"]
 """`fcit` as a process, for tests of signals, pipes and exit statuses."""
 
 

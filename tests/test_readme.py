@@ -56,7 +56,7 @@ def commands(path: Path) -> Iterator[list[str]]:
     for block in blocks(path, "sh"):
         for line in block.replace("\\\n", " ").splitlines():
             if words := shlex.split(line, comments=True):
-                yield words
+                yield words[: words.index(">")] if ">" in words else words
 
 
 def fcit_commands() -> list[list[str]]:

@@ -13,7 +13,9 @@ from fcit.types import FcitError
 if TYPE_CHECKING:
     from fcit.runs.api import Run, load, run
 
-__all__ = ["FcitError", "Run", "load", "run"]
+    __version__: str
+
+__all__ = ["FcitError", "Run", "__version__", "load", "run"]
 
 
 def __getattr__(name: str) -> object:
@@ -21,4 +23,8 @@ def __getattr__(name: str) -> object:
         from fcit.runs import api
 
         return getattr(api, name)
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("fcit")
     raise AttributeError(f"module 'fcit' has no attribute {name!r}")

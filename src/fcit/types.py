@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -39,6 +40,15 @@ class FcitError(Exception):
     """An error that the user can fix; the message says what is wrong and what to do."""
 
 
+@contextmanager
+def naming(source: str) -> Generator[None]:
+    """Inside, a FcitError begins with the name of what is at fault."""
+    try:
+        yield
+    except FcitError as error:
+        raise FcitError(f"{source}: {error}") from None
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or its type where it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
@@ -66,13 +76,27 @@ def _adapters(kind: type) -> dict[str, TypeAdapter[Any]]:
     return {each.name: TypeAdapter(hints[each.name], config=strict) for each in fields(kind)}
 
 
+PLAIN = {
+    "unexpected_keyword_argument": "unknown key",
+    "dataclass_type": "must be a section",
+    "missing": "is missing",
+    "bool_type": "must be true or false",
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a text",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a table of keys and values",
+}
+"""pydantic's types of errors, in the words of a recipe."""
+
+
 def readable(fault: Mapping[str, Any]) -> str:
     """One of the errors of a pydantic ValidationError, in one line."""
-    if fault["type"] == "unexpected_keyword_argument":
-        return "unknown key"
-    if fault["type"] == "dataclass_type":
-        return "must be a section"
-    message = str(fault["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    if (kind := fault["type"]) in ("unexpected_keyword_argument", "dataclass_type", "missing"):
+        return PLAIN[kind]
+    message = PLAIN.get(kind) or str(fault["msg"]).removeprefix("Value error, ")
+    message = message.removeprefix("Input ")
     value = fault.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) else ""
     return message[0].lower() + message[1:] + shown
@@ -207,6 +231,14 @@ class Update:
     """Only for the federated optimizer."""
     memory: Weights | None = None
     """The client's new memory, which the engine keeps once the update is accepted (None: unchanged)."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of an error about an unknown word: `; did you mean 'rounds'?`, or nothing."""
+    from difflib import get_close_matches
+
+    (match,) = get_close_matches(word, list(known), 1) or [""]
+    return f"; did you mean {match!r}?" if match else ""
 
 
 LINE = 200

@@ -52,28 +52,28 @@ def bench(
 
 
 def _print(result: Result) -> None:
-    from fcit.cli.screen import show, table  # fcit.cli imports this file
+    from fcit.cli.screen import show, show_table  # fcit.cli imports this file
 
     machine = result.machine
     load = ", ".join(f"{value:.1f}" for value in machine["load"])
-    heads = ("ours", "theirs", "ratio", "quartiles", "target", "verdict")
-    rows = table("comparison", "unit", numbers=heads)
+    rows: list[tuple[str, ...]] = []
     verdicts = {None: "", True: "PASS", False: "FAIL"}
     for name, ratio in result.ratios.items():
         target = "" if ratio.target is None else f"{ratio.target:g}"
-        rows.add_row(
+        rows.append((
             name, ratio.unit, f"{ratio.ours:.3g}", f"{ratio.theirs:.3g}", f"{ratio.ratio:.3f}",
             f"{ratio.low:.3f} - {ratio.high:.3f}", target, verdicts[ratio.met],
-        )  # fmt: skip
+        ))  # fmt: skip
     memory = result.memory
     ours, theirs = memory.added
-    rows.add_row(
+    rows.append((
         "train_memory_vs_peft", "MB added", f"{ours / 1e6:.1f}", f"{theirs / 1e6:.1f}",
         f"{ours / theirs:.3f}", "", f"+ {memory.stored / 1e6:.1f} MB", verdicts[memory.met],
-    )  # fmt: skip
+    ))  # fmt: skip
     show(
         f"{machine['device']}, {machine['threads']} threads, {machine['dtype']}, "
         f"{machine['parameters'] / 1e6:.0f} M parameters; torch {machine['torch']}, "
-        f"peft {machine['peft']}; load average before and after: {load}",
-        rows,
+        f"peft {machine['peft']}; load average before and after: {load}"
     )
+    heads = ("ours", "theirs", "ratio", "quartiles", "target", "verdict")
+    show_table(rows, "comparison", "unit", numbers=heads)

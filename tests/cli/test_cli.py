@@ -124,7 +124,7 @@ def test_data_commands(recipe: Path, suite: Path, tmp_path: Path) -> None:
     refused(bad, "problem")
     assert broken.name in bad.stdout
     refused(call("data", "mini", tmp_path / "mini"), "not empty")
-    refused(call("data", "mini", tmp_path / "more", "--size", "huge"), "data.size", "huge")
+    refused(call("data", "mini", tmp_path / "more", "--size", "huge"), "--size", "huge")
     shown = call("data", "partition", recipe, "--out", tmp_path / "p.svg")
     assert shown.returncode == 0, shown.stderr
     assert "FigureQA" in shown.stdout
@@ -152,7 +152,7 @@ def test_a_table_is_imported_and_answers_to_it_scored(tmp_path: Path) -> None:
     said.write_text("\n".join(map(json.dumps, rows)))
     files = ("--truth", truth, "--predictions", said)
     refused(call("score", "--dataset", "Mine", *files), "no prediction for 1 of 2 questions")
-    refused(call("score", "--dataset", "Mine", *files, "--mode", "kind"), "--mode: 'kind'")
+    refused(call("score", "--dataset", "Mine", *files, "--mode", "kind"), "--mode': 'kind'")
     done = call("score", "--dataset", "Mine", *files, "--mode", "reference", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
@@ -177,8 +177,8 @@ def test_data_stats_shows_what_a_folder_is_like(suite: Path) -> None:
         (("--root", suite, "--size", "tiny"), "size = 'tiny'"),
         (("--root", suite, "--seed", "1"), "--seed"),
         (("--root", suite / "gone"), "gone"),
-        (("--size", "huge"), "data.size"),
-        (("--root", suite, "--scoring", "kind"), "evaluation.scoring"),
+        (("--size", "huge"), "--size"),
+        (("--root", suite, "--scoring", "kind"), "--scoring"),
     ):
         refused(call("data", "stats", *words), said)
 

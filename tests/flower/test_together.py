@@ -182,7 +182,7 @@ def test_a_simulation_killed_in_mid_round_asks_only_who_has_not_answered(
     file, folder = tmp_path / "short.toml", tmp_path / "flower"
     file.write_text(tomli_w.dumps(to_table(config)))
     process = subprocess.Popen(
-        [sys.executable, "-m", "fcit.cli", "run", str(file), "--out", str(folder)],
+        [sys.executable, "-m", "fcit", "run", str(file), "--out", str(folder)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -63,7 +63,7 @@ def test_another_method_keeps_what_it_has_and_drops_the_rest(tmp_path) -> None:
         ('[[setting.stages]]\nslots = ["DVQA"]', "setting.name: task-hom has its own"),
         (
             '[setting]\nname = "a"\n[[setting.stages]]',
-            "setting.stages, no. 1.slots: field required",
+            "setting.stages, no. 1.slots: is missing",
         ),
         ('[setting]\nname = "a"\n[[setting.stages]]\nslots = []', "setting.stages, no. 1.slots"),
         ('[setting]\nname = "a"\n[[setting.stages]]\nslots = "DVQA"', "no. 1.slots"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fcit import report
 from fcit.files import read_json, read_lines
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config, validate
-from fcit.watch import Silent
+from fcit.watch import Silent, Step
 from fcit.worker.experiment import Experiment
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "own.toml"
@@ -40,10 +40,10 @@ class Bars(Silent):
         self.steps: list[float] = []
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
+    def bar(self, label: str, total: int) -> Iterator[Step]:
         self.totals[label] = total
 
-        def step(done: float) -> None:
+        def step(done: float, text: str = "") -> None:
             if "turns" in label:
                 self.steps.append(done)
                 if self.cut and done >= self.cut:

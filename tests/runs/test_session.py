@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from fcit.rounds.server import Position
 from fcit.runs import engine
 from fcit.runs.session import Session
 from fcit.types import FcitError
-from fcit.watch import Silent
+from fcit.watch import Silent, Step
 
 
 class Cut(BaseException):
@@ -37,8 +37,8 @@ class CutOff(Silent):
         self.label, self.at = label, at
 
     @contextmanager
-    def bar(self, label: str, total: int) -> Iterator[Callable[[float], None]]:
-        def step(done: float) -> None:
+    def bar(self, label: str, total: int) -> Iterator[Step]:
+        def step(done: float, text: str = "") -> None:
             if self.label in label and done >= self.at:
                 raise Cut
 
@@ -172,7 +172,7 @@ def test_a_run_that_committed_nothing_can_be_rerun_with_a_mended_config(
 
 def test_a_finished_run_is_not_run_over(capable: Path) -> None:
     before = content(capable)
-    with pytest.raises(FcitError, match="--resume"):
+    with pytest.raises(FcitError, match="already finished"):
         fcit.run(configs.load(capable / "config.toml"), capable)
     assert content(capable) == before
 

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.markup import escape
 
-from fcit.cli.options import Changes, Images, Recipe, Rules, rule_files
-from fcit.cli.screen import show, table
+from fcit.cli.options import Changes, Images, Json, Recipe, Rules, Scoring, rule_files
+from fcit.cli.screen import show, show_json, show_table
 from fcit.types import FcitError
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
     from fcit.benchmark.stats import Stats
 
-Size = Annotated[
-    str,
-    typer.Option(help="Size of the mini suite: tiny, small or full (as `data.size` of a recipe)."),
-]
+Size = Literal["tiny", "small", "full"]
 
 data = typer.Typer(no_args_is_help=True, help="Make, check and look at data folders.")
 
@@ -32,7 +26,7 @@ def mini(
         Path, typer.Argument(help="Where to write it (new or empty).", metavar="DIR")
     ],
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
-    size: Size = "small",
+    size: Annotated[Size, typer.Option(help="Its size, as `data.size` of a recipe.")] = "small",
     train: Annotated[
         int, typer.Option(min=0, help="Training samples per dataset (0: as the size says).")
     ] = 0,
@@ -69,6 +63,8 @@ def check(
     paths that leave the folder, and test samples that are also training samples. A published split, in
     partitioned_data/, is read too: how many records its clients have, and how many of them are not in
     the training files.
+
+    Example:  fcit data check my-data
     """
     from fcit.benchmark import check as checks
     from fcit.benchmark.rules import load
@@ -76,19 +72,19 @@ def check(
     rules = load(rule_files(rule), "--rule")
     report = checks.check(folder, images=images or (), rules=rules, watch=Terminal())
     for name, counts in report.counts.items():
-        typer.echo(f"{name}: " + ", ".join(f"{count} {part}" for part, count in counts.items()))
+        show(f"{name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
     for folder_name, split in report.published.items():
-        typer.echo(
+        show(
             f"{folder_name}: {split.task}, {split.clients} clients, {split.records} records "
             f"({split.foreign} of them not among the {split.training} of the training files)"
         )
     if report.absent:
-        typer.echo(f"not here: {', '.join(report.absent)}")
+        show(f"not here: {', '.join(report.absent)}")
     for problem in report.problems:
-        typer.echo(": ".join(filter(None, (problem.file, problem.record, problem.what))))
+        show(": ".join(filter(None, (problem.file, problem.record, problem.what))))
     if report.problems:
         raise FcitError(f"{folder}: {len(report.problems)} problems, listed above")
-    typer.echo("nothing wrong")
+    show("nothing wrong")
 
 
 @data.command("import")
@@ -118,9 +114,7 @@ def import_table(
         raise FcitError("fcit data import: give the table with either --csv or --jsonl")
     rows = tabular.read(csv, "csv") if csv else tabular.read(jsonl or Path(), "jsonl")
     imported = tabular.write(out, name, rows, images, test_share, seed, Terminal())
-    typer.echo(
-        f"{name}: {imported.train} train, {imported.test} test, {imported.images} images in {out}"
-    )
+    show(f"{name}: {imported.train} train, {imported.test} test, {imported.images} images in {out}")
 
 
 @data.command()
@@ -131,25 +125,16 @@ def stats(
     ] = None,
     images: Images = None,
     rule: Rules = None,
-    size: Annotated[
-        str,
-        typer.Option(
-            help="Size of the mini suite: tiny, small or full [small].", show_default=False
-        ),
-    ] = "",
-    seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the mini suite [0].", show_default=False)
-    ] = None,
-    scoring: Annotated[
-        str, typer.Option(help="How chance is scored: strict or reference.")
-    ] = "strict",
+    size: Annotated[Size | None, typer.Option(help="Size of the mini suite [small].")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the mini suite [0].")] = None,
+    scoring: Annotated[Scoring, typer.Option(help="How chance is scored.")] = "strict",
     identity: Annotated[
         str, typer.Option(help="A CLIP folder or hub id to compare datasets with [the mini CLIP].")
     ] = "",
     tokens: Annotated[
         bool, typer.Option(help="Compare the datasets by identity tokens (reads images).")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what makes a data folder easy or hard: answers, chance, format lines, look-alikes.
 
@@ -173,7 +158,12 @@ def stats(
             "--seed: belongs to the mini suite; a data folder of your own (--root) has no seed"
         )
     folders = [*map(str, images or ())]
-    source = {"root": str(root or ""), "size": size, "images": folders, "rules": rule_files(rule)}
+    source = {
+        "root": str(root or ""),
+        "size": size or "",
+        "images": folders,
+        "rules": rule_files(rule),
+    }
     recipe = {
         "seed": seed or 0,
         "data": source,
@@ -191,42 +181,34 @@ def stats(
         experiment.root, names, mode, embed, experiment.images, experiment.rules, watch
     )
     if as_json:
-        typer.echo(json.dumps([asdict(stats) for stats in results], indent=1, ensure_ascii=False))
+        show_json(results)
     else:
-        _print_stats(results, f"{experiment.root}, {mode} scoring")
+        show(f"{experiment.root}, {mode} scoring")
+        _print_stats(results)
 
 
-def _print_stats(results: list[Stats], title: str) -> None:
+def _print_stats(results: list[Stats]) -> None:
     """The facts as tables: numbers, format lines, nearest datasets."""
     from fcit.benchmark import stats as facts
 
-    shown = [at for at, name in enumerate(facts.COLUMNS) if name not in _FORM]
-    numbers = table()
-    for name in (facts.COLUMNS[at] for at in shown):
-        if name in ("dataset", "commonest"):
-            numbers.add_column(name, no_wrap=True, max_width=16)
-        else:
-            numbers.add_column(name, justify="right")
-    for row in facts.rows(results):
-        numbers.add_row(*(escape(row[at]) for at in shown))
+    texts, apart = ("dataset", "commonest"), ("format line", "shared with")
+    numbers = [name for name in facts.COLUMNS if name not in (*texts, *apart)]
+    rows: list[dict[str, str]] = [
+        dict(zip(facts.COLUMNS, row, strict=True)) for row in facts.rows(results)
+    ]
+    show_table(
+        [[row[name] for name in (*texts, *numbers)] for row in rows], *texts, numbers=numbers
+    )
     forms: dict[str, list[str]] = {}
     for stats in results:
         share = "" if stats.formed == 100 else f" ({stats.formed:.0f} % of its prompts)"
         forms.setdefault(stats.form, []).append(stats.dataset + share)
-    lines = table("commonest last line", "of the training prompts of")
-    for form, names in forms.items():
-        lines.add_row(escape(form), ", ".join(map(escape, names)))
-    show(title, numbers, lines)
+    lines = [(form, ", ".join(names)) for form, names in forms.items()]
+    show_table(lines, "commonest last line", "of the training prompts of")
     if near := facts.neighbours(results):
-        heads = (f"nearest by {kind} token" for kind in ("text", "image", "both"))
-        similar = table("dataset", *heads, title="look-alikes, with the cosine of identity tokens")
-        for row in near:
-            similar.add_row(*map(escape, row))
-        show(similar)
-
-
-_FORM = ("format line", "shared with")
-"""Columns that are a table of their own: format lines are long, and few."""
+        show("look-alikes, with the cosine of identity tokens")
+        heads = [f"nearest by {kind} token" for kind in ("text", "image", "both")]
+        show_table(near, "dataset", numbers=heads)
 
 
 @data.command()
@@ -246,12 +228,15 @@ def partition(
     experiment = Experiment(config.load(recipe, changes or []))
     experiment.prepare(Terminal())
     counts = experiment.counts(experiment.setting)
-    shares = table("client", numbers=(*counts, "all"))
-    for client, row in enumerate(zip(*counts.values(), strict=True)):
-        shares.add_row(str(client), *map(str, row), str(sum(row)))
-    shares.add_section()
-    shares.add_row("all", *(str(sum(samples)) for samples in counts.values()), "")
-    show(shares)
+    rows = [
+        *(
+            (str(at), *map(str, row), str(sum(row)))
+            for at, row in enumerate(zip(*counts.values(), strict=True))
+        ),
+        None,
+        ("all", *(str(sum(samples)) for samples in counts.values()), ""),
+    ]
+    show_table(rows, "client", numbers=(*counts, "all"))
     picture = out or Path(f"partition-{recipe.stem}.png")
     save_partition(counts, picture)
-    typer.echo(f"drawn in {picture}")
+    show(f"drawn in {picture}")

@@ -6,14 +6,15 @@ from typing import Annotated
 import typer
 
 from fcit.cli.options import Changes, Recipe
+from fcit.cli.screen import show
 from fcit.watch import Terminal
 
-deploy = typer.Typer(no_args_is_help=True)
+deploy = typer.Typer(no_args_is_help=True, help="Prepare a federation across machines.")
 
 
 @deploy.callback()
 def _group() -> None:
-    """Prepare a federation across machines."""
+    """Keeps `init` a command of a group; typer would make a group's only command the group."""
 
 
 @deploy.command()
@@ -50,4 +51,4 @@ def init(
     deployment(
         config.load(recipe, changes or []), out, host or ["localhost"], split, install, Terminal()
     )
-    typer.echo(f"wrote {out}; continue with its README.md")
+    show(f"wrote {out}; continue with its README.md")

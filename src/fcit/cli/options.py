@@ -1,21 +1,42 @@
-"""What several commands share: arguments, and what Ctrl-C does."""
+"""What several commands share: arguments, what a shell completes, and what Ctrl-C does."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from fcit.cli.screen import show
 from fcit.types import FcitError
 
-Recipe = Annotated[Path, typer.Argument(help="A recipe (TOML); see the folder recipes/.")]
+
+def _methods(typed: str) -> list[str]:
+    """The methods that a shell offers."""
+    from fcit.methods import names
+
+    return [name for name in names() if name.startswith(typed)]
+
+
+def _keys(typed: str) -> list[str]:
+    """The recipe keys that a shell offers, each with its `=`."""
+    from fcit.recipe.keys import sections
+
+    keys = [key.name for _, keys in sections() for key in keys]
+    return [f"{name}=" for name in keys if "." in name and name.startswith(typed)]
+
+
+Recipe = Annotated[
+    Path, typer.Argument(help="A recipe (TOML file); `fcit recipe` lists and prints examples.")
+]
 Folder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
 Method = Annotated[
     str | None,
     typer.Option(
         help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
-        "disco, or a reference point (zeroshot, individual, multitask)."
+        "disco, or a reference point (zeroshot, individual, multitask).",
+        autocompletion=_methods,
     ),
 ]
 Changes = Annotated[
@@ -24,8 +45,11 @@ Changes = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change a recipe key, e.g. federation.rounds=2; repeatable.",
+        autocompletion=_keys,
     ),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Scoring = Literal["strict", "reference"]
 Images = Annotated[
     list[Path] | None,
     typer.Option(
@@ -47,7 +71,7 @@ Rules = Annotated[
 
 def rule_files(given: list[str] | None) -> dict[str, str]:
     """The files of scoring rules by dataset. Raises FcitError for what is not NAME=FILE."""
-    pairs = [one.partition("=") for one in given or ()]
+    pairs = [text.partition("=") for text in given or ()]
     if wrong := next((name for name, _, file in pairs if not (name and file)), None):
         raise FcitError(f"--rule {wrong}: write NAME=FILE, for example My-Plants=close.py")
     return {name: file for name, _, file in pairs}
@@ -59,5 +83,5 @@ def stoppable(then: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo(f"fcit: stopped; what was finished is kept; {then}", err=True)
-        raise typer.Exit(130) from None
+        show(f"fcit: stopped; what was finished is kept; {then}", err=True)
+        sys.exit(130)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcit.cli.options import Changes, Method, Recipe
-from fcit.cli.screen import show, table
+from fcit.cli.options import Changes, Json, Method, Recipe
+from fcit.cli.screen import show, show_json, show_table
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ def plan(
     turns: Annotated[
         bool, typer.Option("--turns", help="Also list the clients of every round with their tasks.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show what a run will do and cost before it starts: clients, tasks, bytes, memory, time.
 
@@ -39,58 +37,64 @@ def plan(
     one's from the speed of matrix products, a lower bound, unless --measure asks for real steps. If the
     data or the model is missing, the plan says so and shows the rest.
 
-    Example:  fcit plan recipes/paper/task-hom.toml --method finetune
+    Example:  fcit plan demo.toml --method finetune
     """
     from fcit.planning import plan as make_plan
     from fcit.recipe import config
 
     planned = make_plan(config.load(recipe, changes or [], method), measure, Terminal())
     if as_json:
-        typer.echo(json.dumps(asdict(planned), indent=1, ensure_ascii=False))
+        show_json(planned)
     else:
         _print(planned, turns)
 
 
 def _print(planned: Plan, turns: bool) -> None:
-    from rich.markup import escape
-
-    heads = ("rounds", "clients", "samples", "steps", "questions", "down", "up", "down + up")
-    title = f"{planned.setting}, {planned.method}, {planned.model}"
-    stages = table("stage", "tasks", numbers=heads, title=title)
-    for number, stage in enumerate(planned.stages, 1):
-        stages.add_row(str(number), *map(escape, _row(stage)))
-    asked = [planned.zero_shot, *(stage.tests for stage in planned.stages)]
-    stages.add_section()
-    stages.add_row(
-        "all", "zero-shot answers first", str(sum(stage.rounds for stage in planned.stages)), "",
-        _count(_sum([stage.samples for stage in planned.stages])),
-        _count(_sum([stage.steps for stage in planned.stages])),
-        _count(_sum(asked)), "", "", _bytes(_sum([_both(stage) for stage in planned.stages])),
-    )  # fmt: skip
-    show(stages, "clients: per round, of the stage's; down, up: mean bytes per client and round")
+    stages = planned.stages
+    samples, steps, asked, both = (
+        _sum(values)
+        for values in (
+            [stage.samples for stage in stages],
+            [stage.steps for stage in stages],
+            [planned.zero_shot, *(stage.tests for stage in stages)],
+            [_both(stage) for stage in stages],
+        )
+    )
+    rounds = str(sum(stage.rounds for stage in stages))
+    counts = map(_count, (samples, steps, asked))
+    show(f"{planned.setting}, {planned.method}, {planned.model}")
+    show_table(
+        [
+            *((str(number), *_row(stage)) for number, stage in enumerate(stages, 1)),
+            None,
+            ("all", "zero-shot answers first", rounds, "", *counts, "", "", _bytes(both)),
+        ],
+        *("stage", "tasks"),
+        numbers=("rounds", "clients", "samples", "steps", "questions", "down", "up", "down + up"),
+    )
+    show("clients: per round, of the stage's; down, up: mean bytes per client and round")
     if turns:
-        rounds = table("stage", "round", "clients, counted from 0", title="who trains on what")
-        for number, stage in enumerate(planned.stages, 1):
-            for at, row in enumerate(stage.turns, 1):
-                rounds.add_row(str(number), str(at), escape(_by_task(row)))
-            rounds.add_section()
-        show(rounds)
+        show_table(
+            (
+                (f"{number}, {at}", _by_task(row))
+                for number, stage in enumerate(stages, 1)
+                for at, row in enumerate(stage.turns, 1)
+            ),
+            *("stage, round", "clients, counted from 0"),
+        )
     if planned.memory:
-        where = f"{planned.device}, {planned.dtype}, {planned.parameters:,} parameters"
-        memory = table("memory of a process that trains", "bytes", title=where)
-        for name, value in planned.memory.items():
-            memory.add_row(name, _bytes(value))
-        memory.add_section()
-        memory.add_row("at the peak, without the interpreter", _bytes(sum(planned.memory.values())))
-        show(memory)
+        parts = [(name, _bytes(value)) for name, value in planned.memory.items()]
+        peak = ("at the peak, without the interpreter", _bytes(sum(planned.memory.values())))
+        show(f"{planned.device}, {planned.dtype}, {planned.parameters:,} parameters")
+        show_table([*parts, None, peak], "memory of a process that trains", numbers=["bytes"])
     if planned.seconds:
         how = (
             "from real steps"
             if planned.measured
             else "estimated from matrix products: a lower bound"
         )
-        parts = ", ".join(f"{name} {_span(value)}" for name, value in planned.seconds.items())
-        show(f"time ({how}; {planned.workers} in parallel): {parts}")
+        spans = ", ".join(f"{name} {_span(value)}" for name, value in planned.seconds.items())
+        show(f"time ({how}; {planned.workers} in parallel): {spans}")
     show(*(f"not known: {note}" for note in planned.notes))
 
 

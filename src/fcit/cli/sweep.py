@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fcit.cli.options import stoppable
-from fcit.cli.screen import show, table
+from fcit.cli.screen import show, show_table
 from fcit.watch import Terminal
 
 if TYPE_CHECKING:
@@ -50,18 +50,19 @@ def sweep(
     with stoppable("the same command continues"):
         failed = sweeps.run(runs, jobs, Terminal())
     folder = runs[0].folder.parents[2]
-    typer.echo(f"{len(runs) - len(failed)} of {len(runs)} runs are finished")
-    typer.echo(f"the tables: fcit report {folder}")
+    show(f"{len(runs) - len(failed)} of {len(runs)} runs are finished")
+    show(f"the tables: fcit report {folder}")
     if failed:
         raise typer.Exit(1)
 
 
 def _print(statuses: list[Status]) -> None:
-    rows = table("run", "progress", "folder")
+    rows: list[tuple[str, str, str]] = []
     for status in statuses:
         at = status.position
         begun = f"stage {at.stage + 1}, round {at.rounds}" if at else "to do"
         progress = "finished" if status.finished else begun
-        rows.add_row(str(status.run), progress, str(status.run.folder))
+        rows.append((str(status.run), progress, str(status.run.folder)))
+    show_table(rows, "run", "progress", "folder")
     left = sum(not status.finished for status in statuses)
-    show(rows, f"{left} of {len(statuses)} runs are left")
+    show(f"{left} of {len(statuses)} runs are left")

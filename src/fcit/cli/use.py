@@ -1,11 +1,12 @@
 """The commands that use a finished run: export, chat, serve."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from fcit.cli.options import Folder
+from fcit.cli.screen import show
 from fcit.types import FcitError
 
 
@@ -30,7 +31,7 @@ def export(
         ),
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="Of merged weights: float32, bfloat16 or float16.")
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of merged weights.")
     ] = "float32",
 ) -> None:
     """Export a run's model for use without fcit, with PEFT or with transformers alone.
@@ -52,10 +53,10 @@ def export(
     if subspace is not None:
         exports.subspace(run, subspace, out)
     elif merged is not None:
-        exports.merged(run, merged, out, dtype)  # type: ignore[arg-type]
+        exports.merged(run, merged, out, dtype)
     else:
         exports.everything(run, out)
-    typer.echo(str(out))
+    show(str(out))
 
 
 def chat(
@@ -113,8 +114,6 @@ def serve(
     limits = server.Limits(batch, window, waiting, body, pixels, prompt, tokens, timeout)
     run, key = api.load(folder), server.read_key(key_file)
     try:
-        server.serve(
-            run, host, port, key, limits, lambda text: typer.echo(text, err=True), name or ()
-        )
+        server.serve(run, host, port, key, limits, lambda text: show(text, err=True), name or ())
     except KeyboardInterrupt:
-        typer.echo("stopped", err=True)
+        show("stopped", err=True)

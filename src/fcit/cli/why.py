@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcit.cli.options import Folder
-from fcit.cli.screen import show, table
+from fcit.cli.options import Folder, Json
+from fcit.cli.screen import show, show_json, show_table
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -36,21 +36,16 @@ def why(
         Path | None,
         typer.Option(metavar="FILE", help="Write a page with the images too (one HTML file)."),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON, with all questions and subspaces.")
-    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Explain why test questions were answered by the subspaces they were routed to.
 
     Shows who trained each subspace, and for how many of the dataset's questions it had the largest share.
     With --id or --wrong also each question: prompt, image, answer, truth, and the cosine and share of
-    every subspace. Reads the run's files only; no model is loaded.
+    every subspace (--json prints all of them). Reads the run's files only; no model is loaded.
 
     Example:  fcit why runs/first CLEVR-Math --wrong --html why.html
     """
-    import json
-    from dataclasses import asdict
-
     from fcit.runs import api
     from fcit.use import why as explain
 
@@ -60,7 +55,7 @@ def why(
     if html:
         explain.write_page(routing, html, limit)
     if as_json:
-        typer.echo(json.dumps(asdict(routing), indent=1, ensure_ascii=False))
+        show_json(routing)
         return
     _print(routing, limit if wrong or id is not None else 0)
     if html:
@@ -68,16 +63,24 @@ def why(
 
 
 def _print(routing: Why, limit: int) -> None:
-    from rich.markup import escape
-
-    title = f"{routing.dataset} after stage {routing.stage}: {routing.asked} questions, {routing.method}"
-    subspaces = table("subspace", "trained on", numbers=("questions", "score %"), title=title)
     names = {subspace.name: subspace.name + " *" * subspace.own for subspace in routing.subspaces}
-    for subspace in routing.subspaces:
-        trained = escape("\n".join(map(str, subspace.trained)))
-        score = "" if subspace.score is None else f"{subspace.score:.1f}"
-        subspaces.add_row(names[subspace.name], trained, str(subspace.questions), score)
-    show(subspaces, f"* trained on {routing.dataset}. {routing.verdict}")
+    show(
+        f"{routing.dataset} after stage {routing.stage}: {routing.asked} questions, {routing.method}"
+    )
+    show_table(
+        (
+            (
+                names[subspace.name],
+                "\n".join(map(str, subspace.trained)),
+                str(subspace.questions),
+                "" if subspace.score is None else f"{subspace.score:.1f}",
+            )
+            for subspace in routing.subspaces
+        ),
+        *("subspace", "trained on"),
+        numbers=("questions", "score %"),
+    )
+    show(f"* trained on {routing.dataset}. {routing.verdict}")
     if not routing.recorded:
         show("Cosines were not recorded by the version of fcit that made these predictions.")
     tasks = {
@@ -94,26 +97,29 @@ def _print(routing: Why, limit: int) -> None:
 
 
 def _print_question(question: Explained, names: dict[str, str], tasks: dict[str, str]) -> None:
-    from rich.markup import escape
-
     from fcit.use.why import SHOWN
 
     verdict = "right" if question.right else "wrong"
     routed = "a subspace of another dataset" if question.misrouted else "a subspace of its own"
-    factors = table("subspace", "trained on", numbers=("cosine", "share"))
-    for place, factor in enumerate(question.factors[:SHOWN]):
-        cosine = "" if factor.cosine is None else f"{factor.cosine:.4f}"
-        factors.add_row(
-            names[factor.subspace], escape(tasks[factor.subspace]), cosine, f"{factor.share:.4f}",
-            style="" if place else "bold",
-        )  # fmt: skip
     show(
         f"\nquestion {question.id}, routed to {routed}",
         f"prompt: {question.prompt}",
         f"image: {question.image}",
         f"answer: {question.answer} ({verdict}, score {question.score:g})",
         f"truth: {' | '.join(question.truth)}",
-        factors,
+    )
+    show_table(
+        (
+            (
+                names[factor.subspace],
+                tasks[factor.subspace],
+                "" if factor.cosine is None else f"{factor.cosine:.4f}",
+                f"{factor.share:.4f}",
+            )
+            for factor in question.factors[:SHOWN]
+        ),
+        *("subspace", "trained on"),
+        numbers=("cosine", "share"),
     )
     if (rest := len(question.factors) - SHOWN) > 0:
         show(f"{rest} more subspaces gave less.")

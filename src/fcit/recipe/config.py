@@ -2,11 +2,12 @@
 
 import json
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
@@ -19,7 +20,7 @@ from fcit.recipe.sections import EvaluationSection, ModelSection, TrackingSectio
 from fcit.recipe.setting import SettingSection
 from fcit.rounds.client import Training
 from fcit.rounds.federation import Federation
-from fcit.types import FcitError, readable
+from fcit.types import FcitError, did_you_mean, naming, readable
 
 T = TypeVar("T")
 
@@ -46,7 +47,8 @@ def build_method(table: Any) -> Method:
     name = str(table.get("name", METHOD))
     known = _options(name)
     if unknown := next((key for key in options if key not in known), None):
-        raise FcitError(f"method: {name} has no {unknown!r}; it has {', '.join(sorted(known))}")
+        hint = did_you_mean(unknown, known) or f"; it has {', '.join(sorted(known))}"
+        raise FcitError(f"method: {name} has no {unknown!r}{hint}")
     return find(name)(**options)
 
 
@@ -100,20 +102,39 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     """Read a recipe. `changes` are key=value strings ("federation.rounds=2"); `method` names another
     method than the recipe's (hyper-parameters the other method does not have are dropped).
 
-    Relative paths in the recipe start at its folder. Raises FcitError naming the file and key.
+    Relative paths in the recipe start at its folder. Raises FcitError naming the key at fault, and the
+    file or the change that it comes from.
     """
-    table, source = read_toml(path, "recipe"), str(path)
+    table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
-    renamed = _rename(table, source)
+    with naming(str(path)):
+        renamed = _rename(table)
     _anchor(table, path.parent)
+    _anchor(table, Path.cwd())
+    steps = [(str(path), table)]
     if method:
-        _switch(table, method, source)
+        with naming(f"--method {method}"):
+            steps.append((f"--method {method}", _switched(table, method)))
     for change in changes:
-        _change(table, change)
-        renamed += _rename(table, source, overrule=True)
+        source, table = f"--set {change}", deepcopy(steps[-1][1])
+        with naming(source):
+            _change(table, change)
+            renamed += _rename(table, overrule=True)
+        _anchor(table, Path.cwd())
+        steps.append((source, table))
     if renamed and not of_a_run:
-        announce(source, tuple(renamed))
-    return validate(table, source)
+        announce(str(path), tuple(renamed))
+    try:
+        return _checked(Config, steps[-1][1])
+    except FcitError as error:
+        fault = str(error)
+    for source, table in steps:  # the first that has this fault brought it
+        try:
+            _checked(Config, table)
+        except FcitError as error:
+            if str(error) == fault:
+                raise FcitError(f"{source}: {fault}") from None
+    raise AssertionError(fault)
 
 
 def validate(table: Mapping[str, Any], source: str = "config") -> Config:
@@ -121,11 +142,18 @@ def validate(table: Mapping[str, Any], source: str = "config") -> Config:
 
     Raises FcitError naming the source and the key at fault.
     """
-    own = {key: dict(part) if isinstance(part, Mapping) else part for key, part in table.items()}
-    if renamed := _rename(own, source):
-        announce(source, tuple(renamed))
-    _anchor(own, Path.cwd())
-    return checked(Config, own, source)
+    own = deepcopy(dict(table))
+    with naming(source):
+        if renamed := _rename(own):
+            announce(source, tuple(renamed))
+        _anchor(own, Path.cwd())
+        return _checked(Config, own)
+
+
+def checked(kind: type[T], table: Mapping[str, Any], source: str) -> T:
+    """A table as a dataclass of ours. Raises FcitError naming the source and the key at fault."""
+    with naming(source):
+        return _checked(kind, table)
 
 
 @cache
@@ -133,15 +161,14 @@ def _adapter(kind: type[T]) -> TypeAdapter[T]:
     return TypeAdapter(kind)
 
 
-def checked(kind: type[T], table: Mapping[str, Any], source: str) -> T:
-    """A table as a dataclass of ours. Raises FcitError naming the source and the key at fault."""
+def _checked(kind: type[T], table: Mapping[str, Any]) -> T:
     try:
         return _adapter(kind).validate_json(json.dumps(table, default=str))
     except ValidationError as error:
         fault = error.errors()[0]
-        raise FcitError(f"{source}: {_key(fault['loc'])}: {readable(fault)}") from None
-    except FcitError as error:
-        raise FcitError(f"{source}: {error}") from None
+        unknown = fault["type"] == "unexpected_keyword_argument"
+        hint = _meant(kind, fault["loc"]) if unknown else ""
+        raise FcitError(f"{_key(fault['loc'])}: {readable(fault)}{hint}") from None
 
 
 def _key(path: Sequence[str | int]) -> str:
@@ -150,24 +177,42 @@ def _key(path: Sequence[str | int]) -> str:
     return words.removeprefix(".") or "recipe"
 
 
-def _rename(table: dict[str, Any], source: str, overrule: bool = False) -> list[str]:
+def _meant(kind: type, path: Sequence[str | int]) -> str:
+    """Which key an unknown one may have meant: of this name in another section, or of a similar name."""
+    names = [part for part in path if isinstance(part, str)]
+    known = list(_keys(kind))
+    same = [key for key in known if key.rpartition(".")[2] == names[-1]]
+    return (
+        did_you_mean(".".join(names), known) if not same else f"; did you mean {' or '.join(same)}?"
+    )
+
+
+def _keys(kind: type, prefix: str = "") -> Iterator[str]:
+    """The keys of a dataclass and of the dataclasses in it."""
+    hints = get_type_hints(kind)
+    for key in (entry.name for entry in fields(kind)):
+        yield prefix + key
+        for inner in (hints[key], *get_args(hints[key])):
+            if is_dataclass(inner) and isinstance(inner, type):
+                yield from _keys(inner, f"{prefix}{key}.")
+
+
+def _rename(table: dict[str, Any], overrule: bool = False) -> list[str]:
     """Bring a table's keys up to date (see `renamed`)."""
     section = table.get("method")
     name = section.get("name", METHOD) if isinstance(section, dict) else ""
-    try:
-        return rename(table, _options(name) if name in names() else (), overrule)
-    except FcitError as error:
-        raise FcitError(f"{source}: {error}") from None
+    return rename(table, _options(name) if name in names() else (), overrule)
 
 
-def _switch(table: dict[str, Any], method: str, source: str) -> None:
-    """Name another method; hyper-parameters that only the recipe's own method has are left out."""
-    section = table.get("method", {})
+def _switched(table: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """A table with another method; hyper-parameters that only its own method has are left out."""
+    section, new = table.get("method", {}), _options(method)
     if not isinstance(section, dict):
-        raise FcitError(f"{source}: method: must be a section, [method]")
-    old, new = _options(str(section.get("name", METHOD))), _options(method)
+        section = {}
+    name = section.get("name", METHOD)
+    old = _options(name) if name in names() else set[str]()
     shared = {key: value for key, value in section.items() if key in new or key not in old}
-    table["method"] = shared | {"name": method}
+    return {**table, "method": shared | {"name": method}}
 
 
 def to_table(config: Config) -> dict[str, Any]:
@@ -221,14 +266,19 @@ def anchored(change: str, folder: Path) -> str:
 def _change(table: dict[str, Any], change: str) -> None:
     key, equals, text = change.partition("=")
     if not equals or not key.strip():
-        raise FcitError(f"--set {change}: write key=value, for example federation.rounds=2")
+        raise FcitError("write key=value, for example federation.rounds=2")
+    value: Any = text.strip()
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
+        value = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        if value[:1] in ("[", "{", '"', "'"):  # otherwise it is a text without quotes
+            raise FcitError(
+                f"not a value of TOML ({error}); a shell needs quotes around it, for example "
+                """--set 'setting.order=["IconQA"]'"""
+            ) from None
     *sections, leaf = key.strip().split(".")
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise FcitError(f"--set {change}: {section} is not a section")
+            raise FcitError(f"{section} is not a section")
     table[leaf] = value

@@ -40,8 +40,11 @@ def run(
     folder = Path(out) if out else Path("runs") / name
     session = Session(config, folder, watch or Silent())
     session.open(resume)
-    session.prepare()
-    session.run()
+    if session.finished:
+        session.watch.say(f"{folder}: this run is already finished")
+    else:
+        session.prepare()
+        session.run()
     return Run(folder)
 
 

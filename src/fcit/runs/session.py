@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation import privacy
@@ -14,6 +15,8 @@ from fcit.benchmark.general import GENERAL
 from fcit.benchmark.published import PARTITIONS
 from fcit.engines.local import LocalEngine
 from fcit.files import ASIDE, read_json, sweep_aside, write_json
+from fcit.models import hub
+from fcit.models.device import choose
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.rounds.journal import RunJournal
@@ -58,8 +61,16 @@ class Session:
     # -- the folder ------------------------------------------------------------------------------
 
     def open(self, resume: bool) -> None:
-        """Begin the folder, or check that it holds this run. Raises FcitError if it does not."""
+        """Begin the folder, or check that it holds this run.
+
+        Raises FcitError if it does not, or where the recipe's device or models are not to be had.
+        """
         self.check(resume)
+        if not self.finished:
+            section = self.config.model
+            choose(section.device, section.dtype)
+            hub.require(section.path, "model.path")
+            hub.require(section.identity, "model.identity")
         self.folder.path.mkdir(parents=True, exist_ok=True)
         if not self.folder.begun():
             table = configs.to_table(self.config) | {"versions": versions(self.config)}
@@ -85,9 +96,19 @@ class Session:
                     f"{path}: holds a run of another config ({key} differs); choose another --out"
                 )
         if not resume:
-            raise FcitError(
-                f"{path}: this run already exists; continue it with --resume or choose another --out"
+            state = (
+                "is already finished; see fcit report"
+                if self.finished
+                else "already exists; continue it with --resume"
             )
+            raise FcitError(f"{path}: this run {state}, or choose another --out")
+
+    @property
+    def finished(self) -> bool:
+        """Whether the matrix has all its rows."""
+        stages, matrix = len(self.stages), self.folder.matrix
+        rows = min(1, stages) if self.method.single_row else stages
+        return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
 
     def _same_base(self) -> None:
         """Raise FcitError if the run was begun with another version of the mini model."""
@@ -134,6 +155,7 @@ class Session:
             tracking(config.tracking, folder.path, table, self.watch.say) as track,
             self.build(config, workers(config), folder.path) as engine,
         ):
+            self.watch.say(f"loading {config.model.path or 'the mini model'}")
             position = folder.position()
             sweep_aside(folder.path)
             folder.keep_log(position)
@@ -179,6 +201,7 @@ class Session:
                 if report:
                     seconds, since = time.monotonic() - since, time.monotonic()
                     row = log.line(now, report, seconds)
+                    step(per_round * self._rounds(now), self._label(now, row["losses"]))
                     for fault in report.faults:
                         self.watch.say(f"stage {now.stage + 1}, round {now.rounds}: {named(fault)}")
                     folder.append_log(row)
@@ -221,6 +244,12 @@ class Session:
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])
         return row
+
+    def _label(self, now: Position, losses: Sequence[float]) -> str:
+        """What is shown of the last round."""
+        rounds, loss = len(self.experiment.plan[now.stage]), fmean(losses or [float("nan")])
+        stage = f"stage {now.stage + 1}/{len(self.stages)}, round {now.rounds}/{rounds}"
+        return f"{self.config.method.name}: {stage}, loss {loss:.4g}"
 
     def _rounds(self, position: Position | None) -> int:
         """How many rounds of the run are done."""

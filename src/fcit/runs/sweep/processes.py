@@ -140,7 +140,7 @@ def _start(work: _Work, jobs: int, gpu: str) -> _Child:
     write_json(run.clock, asdict(now))
     with run.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fcit.cli", *words],
+            [sys.executable, "-m", "fcit", *words],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

@@ -58,7 +58,7 @@ def survey(runs: Sequence[Run]) -> list[Status]:
             same_data(session)
         except FcitError as error:
             raise FcitError(f"{run}: {error}") from None
-        statuses.append(Status(run, config, _finished(session), session.folder.position()))
+        statuses.append(Status(run, config, session.finished, session.folder.position()))
     return statuses
 
 
@@ -67,13 +67,6 @@ def clock(run: Run) -> Clock:
     if run.clock.is_file():
         return Clock(**read_json(run.clock))
     return Clock(starts=int(run.folder.is_dir()))
-
-
-def _finished(session: Session) -> bool:
-    """Whether the matrix has all its rows."""
-    stages, matrix = len(session.stages), session.folder.matrix
-    rows = min(1, stages) if session.method.single_row else stages
-    return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
 
 
 def same_data(session: Session) -> None:

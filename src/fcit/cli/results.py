@@ -1,0 +1,85 @@
+"""The commands that compare and score: report, score."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcit.cli.options import Json, Scoring
+from fcit.cli.screen import show, show_table
+
+
+def score(
+    dataset: Annotated[str, typer.Option(help="IconQA, OCR-VQA, Flickr30k, ...")],
+    truth: Annotated[
+        Path,
+        typer.Option(help="The dataset's test file (captions: the COCO file).", metavar="FILE"),
+    ],
+    predictions: Annotated[
+        Path, typer.Option(help='JSON lines {"question_id": ..., "text": ...}.', metavar="FILE")
+    ],
+    mode: Annotated[
+        Scoring, typer.Option(help="strict: correct; reference: as the published code scores.")
+    ] = "strict",
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="A Python file with a scoring rule of your own (it is run).", metavar="FILE"
+        ),
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Score predictions made by any model on a dataset's test questions, in percent.
+
+    Strict scoring needs exactly one answer per question; reference scoring, like the published code,
+    counts over the answers in the file.
+
+    Example:  fcit score --dataset IconQA --truth val.json --predictions answers.jsonl
+    """
+    import json
+    from dataclasses import asdict
+
+    from fcit.benchmark.predictions import score as score_files
+    from fcit.benchmark.rules import load
+
+    rules = load({dataset: rule} if rule else {}, "--rule")
+    scored = score_files(dataset, truth, predictions, mode, rules)
+    if as_json:
+        show(json.dumps(asdict(scored)))
+    else:
+        show(
+            f"{scored.dataset}: {scored.score:.2f} % of {scored.samples} predictions "
+            f"({scored.mode} scoring; the test file has {scored.questions} questions)"
+        )
+
+
+def report(
+    folders: Annotated[
+        list[Path],
+        typer.Argument(help="Run folders, or folders of them such as a sweep's.", metavar="RUN..."),
+    ],
+    out: Annotated[Path | None, typer.Option(help="The report's folder [RUN/report].")] = None,
+) -> None:
+    """Compare runs in one self-contained HTML page, with every figure and table as files beside it.
+
+    Writes index.html, figures (PNG, SVG) and tables (Markdown, CSV, LaTeX): per setting, over all
+    settings, and the significant differences between methods. Only reads the run folders. The last line
+    printed is the page's path.
+
+    Example:  fcit report runs/first runs/second --out runs/report
+    """
+    from fcit import report as reports
+
+    page = reports.write(folders, out or folders[0] / "report")
+    show_results(folders)
+    show(str(page.resolve()))
+
+
+def show_results(folders: list[Path]) -> None:
+    """One table per setting, one row per method."""
+    from fcit.report import overview
+
+    columns = ("Last", "Avg", "forgetting", "zero-shot", "chance", "routing")
+    for title, rows in overview(folders).items():
+        show(title)
+        show_table([(label, *values) for label, values in rows], "method", numbers=columns)

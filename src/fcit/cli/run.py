@@ -1,0 +1,139 @@
+"""The commands that make a run: recipe, run, evaluate."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+import fcit
+from fcit.cli.options import Changes, Folder, Method, Recipe, stoppable
+from fcit.cli.results import show_results
+from fcit.cli.screen import show, show_table
+from fcit.types import FcitError, did_you_mean
+from fcit.watch import Terminal
+
+
+def _shipped() -> dict[str, Path]:
+    """The recipes that come with fcit, by name."""
+    folder = Path(fcit.__file__).parent / "recipes"
+    files = sorted(folder.rglob("*.toml"))
+    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
+
+
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(autocompletion=lambda: list(_shipped()), metavar="NAME")
+    ] = None,
+) -> None:
+    """Print a recipe to start from; without NAME, list the recipes that come with fcit.
+
+    Example:  fcit recipe demo > demo.toml
+    """
+    files = _shipped()
+    if name is None:
+        first = [
+            re.match(r"# (.+?)(?:[.:](?=\s)|\n)", file.read_text("utf-8"))
+            for file in files.values()
+        ]
+        about = [match[1] if match else "" for match in first]
+        show_table(zip(files, about, strict=True), "NAME", "recipe")
+        show(
+            "fcit recipe NAME > FILE writes one to a file, for example: fcit recipe demo > demo.toml"
+        )
+    elif name.removesuffix(".toml") in files:
+        show(files[name.removesuffix(".toml")].read_text("utf-8").rstrip())
+    else:
+        raise FcitError(
+            f"no recipe {name!r} comes with fcit{did_you_mean(name, files)}; fcit recipe lists them"
+        )
+
+
+def _help_keys(asked: bool) -> None:
+    if asked:
+        from fcit.recipe.keys import sections
+
+        for title, keys in sections():
+            described = [
+                re.sub(r"\[([^]]+)\]\([^)]+\)", r"docs/\1", key.description) for key in keys
+            ]
+            rows = [
+                (key.name, key.default, text) for key, text in zip(keys, described, strict=True)
+            ]
+            show(title)
+            show_table(rows, "key", "default", "what it does")
+        raise typer.Exit
+
+
+def run(
+    recipe: Recipe,
+    method: Method = None,
+    engine: Annotated[
+        Literal["local", "flower"] | None,
+        typer.Option(help="Where clients run: worker processes, or Flower's simulation [local]."),
+    ] = None,
+    changes: Changes = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The run's folder [runs/SETTING-METHOD-seedN].")
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue an interrupted run; RECIPE may be its folder."),
+    ] = False,
+    help_keys: Annotated[
+        bool,
+        typer.Option(
+            "--help-keys",
+            callback=_help_keys,
+            is_eager=True,
+            help="Print every key of a recipe, with its default and description.",
+        ),
+    ] = False,
+) -> None:
+    """Run a recipe: train stage by stage, evaluate after every stage, and print the accuracies.
+
+    The run's folder holds config.toml, matrix.json, log.jsonl, predictions/ and state/. An interrupted
+    run continues with --resume and ends in the same numbers.
+
+    Every method works with every federated optimizer: --set federation.optimizer=NAME takes fedavg,
+    fedprox, scaffold, fedavgm, fedadam, fedyogi or fedadagrad. --set federation.average=product averages
+    B·A instead of A and B separately.
+
+    Example:  fcit run demo.toml --method disco --set federation.rounds=2 --out runs/first
+
+    Example:  fcit run --resume runs/first
+    """
+    from fcit.recipe import config
+    from fcit.runs import api
+
+    if recipe.is_dir():
+        if not resume or (out and out.resolve() != recipe.resolve()):
+            raise FcitError(
+                f"{recipe}: is a folder, not a recipe; fcit run --resume {recipe} continues the run in it"
+            )
+        recipe, out = api.load(recipe).folder / "config.toml", recipe
+    elif resume and not recipe.exists():
+        raise FcitError(f"{recipe}: no such run folder or recipe")
+    extra = [f"federation.engine={engine}"] if engine else []
+    loaded = config.load(recipe, [*(changes or []), *extra], method)
+    with stoppable("continue with --resume"):
+        done = api.run(loaded, out, resume, Terminal())
+    show_results([done.folder])
+    show(f"run folder: {done.folder}")
+
+
+def evaluate(folder: Folder) -> None:
+    """Answer the test sets again with a run's saved state, and rewrite the last row of its matrix.
+
+    The same state gives the same answers, so this checks a finished run.
+
+    Example:  fcit evaluate runs/first
+    """
+    from fcit.runs import api
+    from fcit.runs.session import Session
+
+    session = Session(api.load(folder).config, folder, Terminal())
+    with stoppable("run the same command again"):
+        session.prepare()
+        session.evaluate()
+    show_results([folder])

@@ -1,0 +1,38 @@
+"""Whether a base model can be had: in a folder, in the Hugging Face cache, or on the hub."""
+
+from pathlib import Path
+
+from fcit.types import FcitError, first_line
+
+SECONDS = 5.0
+"""How long the hub may take to say that it has a model."""
+
+
+def require(name: str, key: str) -> None:
+    """Raise FcitError naming the recipe's `key` where a folder or hub id has no config.json."""
+    if not name or (Path(name) / "config.json").is_file():
+        return
+    if Path(name).is_dir():
+        raise FcitError(f"{key}: {name}: this folder has no config.json, so it holds no model")
+    from huggingface_hub import HfApi, constants, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+            return
+        HfApi().model_info(name, timeout=SECONDS)
+        return
+    except HFValidationError:
+        reason = "no such folder"
+    except RepositoryNotFoundError:
+        reason = "no such folder, and no such model on the hub that you may read"
+    except HfHubHTTPError:  # a mirror that only serves files: loading will tell
+        return
+    except Exception as error:  # of the network, of which the hub's library lets many kinds through
+        line = first_line(error)
+        reason = (
+            f"no such folder, and {constants.ENDPOINT} cannot be asked for such a model: {line}"
+        )
+    raise FcitError(f"{key}: {name}: {reason}")
