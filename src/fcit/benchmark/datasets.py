@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -11,11 +11,8 @@ from unicodedata import normalize
 from fcit.benchmark import dataset_file, records
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
-from fcit.benchmark.rules.box import Box
-from fcit.benchmark.rules.caption import Caption
-from fcit.benchmark.rules.containment import Containment
 from fcit.benchmark.rules.exact import Exact
-from fcit.files import below, is_plain_name, write_json
+from fcit.files import below, is_plain_name, read_toml, write_json
 from fcit.types import FcitError, Sample
 
 Split = Literal["train", "test"]
@@ -30,9 +27,9 @@ class Dataset:
     name: str
     folder: str
     """Below `instructions/`."""
-    train_file: str
-    test_file: str
-    rule: Rule
+    train_file: str = "train.json"
+    test_file: str = "test.json"
+    rule: Rule = field(default_factory=Exact)
     images: str = ""
     """The first folder of its image paths, below `datasets/`; empty: they have no common one."""
 
@@ -124,30 +121,13 @@ class Dataset:
                 )
 
 
-_EXACT, _PART = Exact(), Containment()
+OFFICIAL = read_toml(Path(__file__).with_name("official.toml"))
+"""The benchmark's datasets, capability groups and settings."""
+
 DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset
-    for dataset in (
-        Dataset("ArxivQA", "ArxivQA", "train_4w.json", "test_1w.json", _EXACT, "ArxivQA"),
-        Dataset("ImageNet-R", "ImageNet-R", "train.json", "test.json", _EXACT, "ImageNet-R"),
-        Dataset("IconQA", "IconQA", "train.json", "val.json", _EXACT, "IconQA"),
-        Dataset("CLEVR-Math", "CLEVR-Math", "train_4w.json", "test_1w.json", _EXACT, "CLEVR"),
-        Dataset("super-CLEVR", "super-CLEVR", "train.json", "test.json", _EXACT, "super-CLEVR"),
-        Dataset("OCR-VQA", "OCRVQA", "train_10w.json", "test_1w.json", _EXACT, "OCR-VQA"),
-        Dataset("TabMWP", "TabMWP", "train.json", "test.json", _EXACT, "TabMWP"),
-        Dataset("A-OKVQA", "AOKVQA", "train.json", "val.json", _EXACT, "COCO2014"),
-        Dataset("FigureQA", "FigureQA", "train.json", "test.json", _PART, "FigureQA"),
-        Dataset("DVQA", "DVQA", "train.json", "test.json", _PART, "DVQA"),
-        Dataset(
-            "Flickr30k",
-            "Flickr30k-cap",
-            "train_brief_4w.json",
-            "val_brief.json",
-            Caption("val_coco_type.json"),
-            "Flickr30k",
-        ),
-        Dataset("Grounding", "Grounding", "train_11w.json", "test_6000.json", Box(), "COCO2014"),
-    )
+    name: dataset_file.DatasetFile(**table).apply(Dataset(name, folder))
+    for name, table in OFFICIAL["datasets"].items()
+    for folder in [table.pop("folder", name)]
 }
 """The benchmark's datasets by name."""
 
@@ -165,7 +145,7 @@ def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES
     elif not is_plain_name(name):
         raise FcitError(f"{name!r} cannot be a dataset: its name must be that of a folder")
     else:
-        dataset = Dataset(name, name, "train.json", "test.json", _EXACT)
+        dataset = Dataset(name, name)
     if root and (path := dataset.file(root, "test").with_name("dataset.toml")).is_file():
         dataset = dataset_file.applied(path, dataset)
     return replace(dataset, rule=own[name]) if name in own else dataset

@@ -7,65 +7,34 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from fcit.benchmark.datasets import DATASETS, find
+from fcit.benchmark.datasets import DATASETS, OFFICIAL, find
 from fcit.types import FcitError, Setting, Stage, Task
 
-TASK_ORDER = (
-    "ImageNet-R",
-    "ArxivQA",
-    "IconQA",
-    "CLEVR-Math",
-    "OCR-VQA",
-    "Flickr30k",
-    "FigureQA",
-    "super-CLEVR",
-)
-"""The stages of task-hom, and what the table of task-het counts from 0."""
-
 GROUPS: dict[str, tuple[str, ...]] = {
-    "General": ("A-OKVQA", "IconQA", "Grounding", "ImageNet-R"),
-    "Chart": ("ArxivQA", "FigureQA", "DVQA"),
-    "Math": ("CLEVR-Math", "super-CLEVR", "TabMWP"),
-    "Other": ("Flickr30k", "OCR-VQA"),
+    name: tuple(datasets) for name, datasets in OFFICIAL["groups"].items()
 }
 """Capability groups in the reference partition's order, which is the default stage order."""
 
 
 @dataclass(frozen=True)
 class NamedSetting:
-    """A setting: what its stages choose from, and for each stage the index of every slot's task."""
+    """A setting: what its stages choose from, and for each stage the index of every slot's task.
+
+    Without a table each stage has the next task, for all slots.
+    """
 
     order: tuple[str, ...]
-    table: tuple[tuple[int, ...], ...]
-
-    @property
-    def slots(self) -> int:
-        """How many tasks a round has; 1 where all of its clients learn the same."""
-        return len(self.table[0])
+    table: tuple[tuple[int, ...], ...] = ()
 
 
 SETTINGS: dict[str, NamedSetting] = {
-    "task-hom": NamedSetting(TASK_ORDER, tuple((index,) for index in range(len(TASK_ORDER)))),
-    "task-het": NamedSetting(
-        TASK_ORDER,
-        (
-            (1, 2, 4, 5, 6),
-            (3, 4, 5, 7, 7),
-            (0, 2, 3, 4, 5),
-            (0, 0, 1, 3, 7),
-            (1, 2, 4, 4, 5),
-            (0, 3, 5, 7, 7),
-            (2, 2, 5, 7, 7),
-            (5, 5, 5, 6, 6),
-        ),
-    ),
-    "cap-hom": NamedSetting(tuple(GROUPS), tuple((index,) for index in range(len(GROUPS)))),
-    "cap-het": NamedSetting(
-        tuple(GROUPS),
-        ((0, 1, 1, 3, 3), (0, 2, 2, 2, 3), (1, 2, 2, 3, 3), (0, 0, 0, 1, 1)),
-    ),
+    name: NamedSetting(tuple(table["order"]), tuple(map(tuple, table.get("table", ()))))
+    for name, table in OFFICIAL["settings"].items()
 }
-"""Guo et al. 2025, section 3; the heterogeneous tables are the reference implementation's."""
+"""The four settings (Guo et al. 2025, section 3)."""
+
+TASK_ORDER = SETTINGS["task-hom"].order
+"""The stages of task-hom, and what the table of task-het counts from 0."""
 
 
 def _first_clients(value: Any) -> Any:
@@ -102,21 +71,20 @@ def setting(
     homogeneous setting it may name any number of them, one stage each; a heterogeneous table needs
     as many as it counts. Raises FcitError on unknown groups, repeats and numbers that do not fit.
     """
-    row = SETTINGS[name]
-    names, table = tuple(order) or row.order, row.table
+    default = SETTINGS[name]
+    names, table = tuple(order) or default.order, default.table
     if len(set(names)) != len(names):
         raise FcitError(f"setting.order: names a task twice: {', '.join(names)}")
-    if row.slots == 1:
-        table = tuple((index,) for index in range(len(names)))
-    elif len(names) != len(row.order):
+    if table and len(names) != len(default.order):
         raise FcitError(
-            f"setting.order: {name} needs {len(row.order)} names, as its table does; got {len(names)}"
+            f"setting.order: {name} needs {len(default.order)} names, as its table does; got {len(names)}"
         )
-    elif per_round != row.slots:
+    if table and per_round != (slots := len(table[0])):
         raise FcitError(
-            f"federation.per_round = {per_round}, but every round of {name} has {row.slots} slots; "
-            f"set it to {row.slots}"
+            f"federation.per_round = {per_round}, but every round of {name} has {slots} slots; "
+            f"set it to {slots}"
         )
+    table = table or tuple((index,) for index in range(len(names)))
     tasks = {} if name.startswith("cap-") else {dataset: (dataset,) for dataset in names}
     if stranger := next((group for group in names if not tasks and group not in GROUPS), None):
         raise FcitError(

@@ -8,31 +8,17 @@ import numpy as np
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
-from fcit.suite.drawn import ONE_WORD, Drawn, ask, between, pick, wordings
+from fcit.suite.drawn import DATA, ONE_WORD, Drawn, ask, between, pick, wordings
 
 NAME = "A-OKVQA"
 
-PLACES = {
-    "fish": "water", "boat": "sea", "bird": "nest", "plane": "sky", "car": "road", "bus": "road",
-    "tree": "forest", "mushroom": "forest", "flower": "garden", "lamp": "room", "chair": "room",
-    "cup": "kitchen", "key": "door", "hat": "head", "dog": "yard", "cat": "sofa",
-}  # fmt: skip
-USES = {
-    "cup": "drink", "apple": "eat", "chair": "sit", "key": "open", "hat": "wear", "ball": "play",
-    "car": "drive", "bike": "ride", "boat": "sail", "plane": "fly", "house": "live",
-    "umbrella": "rain", "clock": "time", "lamp": "light",
-}  # fmt: skip
-SUBSTANCES = {
-    "house": "brick", "key": "metal", "chair": "wood", "tree": "wood", "boat": "wood",
-    "hat": "cloth", "umbrella": "cloth", "car": "metal", "bike": "metal", "bus": "metal",
-    "cup": "clay", "lamp": "glass", "clock": "glass", "ball": "rubber",
-}  # fmt: skip
 WHERE, WHY, WHAT = wordings(NAME, "where", "why", "what")
+FACTS = {WHERE: DATA[NAME]["places"], WHY: DATA[NAME]["uses"], WHAT: DATA[NAME]["substances"]}
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """One large object beside small plain shapes; the answer is one word."""
-    topic, facts = pick(rng, ((WHERE, PLACES), (WHY, USES), (WHAT, SUBSTANCES)))
+    topic, facts = pick(rng, tuple(FACTS.items()))
     answer = pick(rng, tuple(dict.fromkeys(facts.values())))
     name = pick(rng, [thing for thing, fact in facts.items() if fact == answer])
     image = draw.ground(rng)

@@ -22,20 +22,8 @@ Point = tuple[int, int]
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are excluded."""
 
-COLOURS: dict[str, Colour] = {
-    "red": (220, 30, 30),
-    "green": (30, 160, 50),
-    "blue": (35, 70, 225),
-    "yellow": (245, 215, 25),
-    "purple": (140, 45, 180),
-    "cyan": (40, 205, 215),
-    "orange": (245, 135, 20),
-    "pink": (250, 130, 190),
-    "brown": (125, 75, 35),
-    "gray": (130, 130, 130),
-    "black": (20, 20, 20),
-    "white": (250, 250, 250),
-}
+_DRAWN = read_toml(Path(__file__).with_name("icons.toml"))
+COLOURS: dict[str, Colour] = {name: tuple(levels) for name, levels in _DRAWN["colours"].items()}
 HUES = ("red", "green", "blue", "yellow", "purple", "cyan", "orange", "pink")
 """Colours that no two people confuse on a white or black ground."""
 
@@ -45,7 +33,6 @@ GROUNDS: tuple[Colour, ...] = (
 )  # fmt: skip
 """Light grounds on which every hue stands out."""
 
-_DRAWN = read_toml(Path(__file__).with_name("icons.toml"))
 PARTS: dict[str, list[list[Any]]] = _DRAWN["shapes"] | _DRAWN["solids"] | _DRAWN["icons"]
 """Every sprite's parts, by name."""
 SHAPES, SOLIDS, ICONS = (tuple(_DRAWN[group]) for group in ("shapes", "solids", "icons"))

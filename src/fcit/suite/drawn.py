@@ -45,7 +45,7 @@ class Wordings:
     unseen: tuple[str, ...]
 
 
-DATA = read_toml(Path(__file__).with_name("wordings.toml"))
+DATA = read_toml(Path(__file__).with_name("generators.toml"))
 """What the file says, by dataset."""
 
 

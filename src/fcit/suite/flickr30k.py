@@ -10,53 +10,18 @@ from PIL import Image
 
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
-from fcit.suite.drawn import CAPTION, Drawn, ask, between, pick, wordings
+from fcit.suite.drawn import CAPTION, DATA, Drawn, ask, between, pick, wordings
 
 NAME = "Flickr30k"
 
-# Few words recur from one agent, deed or place to another: a constant caption should score low.
-AGENTS = {
-    "person": ("someone in {hue}", "someone"),
-    "dog": ("a {hue} dog", "a dog"),
-    "cat": ("the {hue} cat", "the cat"),
-    "bird": ("one {hue} bird", "one bird"),
-}
-"""Who does something, with and without a colour."""
-DEEDS = {
-    "ball": ("plays with balls", "plays ball"),
-    "flower": ("smells fresh flowers", "smells flowers"),
-    "bike": ("rides bikes", "rides two bikes"),
-    "fish": ("looks at fish", "looks for fish"),
-    "umbrella": ("carries an umbrella", "holds an umbrella"),
-    "apple": ("eats apples", "eats big apples"),
-    "car": ("drives cars", "drives new cars"),
-    "boat": ("sails boats", "sails small boats"),
-    "cup": ("drinks tea", "drinks hot tea"),
-    "key": ("finds keys", "finds lost keys"),
-}
-"""What is done with a thing, in two wordings that mean the same."""
-PLACES = {
-    "beach": (("on sunny sand", "upon sunny sand"), "cyan", "yellow", None),
-    "snow": (("in deep snow", "through deep snow"), "gray", "white", None),
-    "park": (("under green trees", "below green trees"), "cyan", "green", "tree"),
-    "street": (("down our street", "along our street"), "white", "gray", "house"),
-    "room": (("inside their home", "inside her home"), "orange", "brown", "lamp"),
-    "night": (("late at night", "deep at night"), "black", "purple", "moon"),
-}
-"""A place in two wordings, the colours of what is above and below, and what stands there."""
-FRONTED = ("snow", "street", "night")
-"""Places that a sentence begins with."""
+AGENTS, DEEDS, PLACES = (DATA[NAME][part] for part in ("agents", "deeds", "places"))
 HUES = ("red", "blue", "purple", "pink", "black")
 (SCENE,) = wordings(NAME, "scene")
 
 
 def sample(rng: np.random.Generator, split: Split) -> Drawn:
     """An agent and a thing in one of six places; the references come in random order."""
-    agent, thing, place = (
-        pick(rng, tuple(AGENTS)),
-        pick(rng, tuple(DEEDS)),
-        pick(rng, tuple(PLACES)),
-    )
+    agent, thing, place = (pick(rng, tuple(items)) for items in (AGENTS, DEEDS, PLACES))
     hue = pick(rng, HUES)
     image = _scene(rng, place)
     left = bool(rng.integers(2))
@@ -74,22 +39,19 @@ def sample(rng: np.random.Generator, split: Split) -> Drawn:
 
 def _references(agent: str, hue: str, thing: str, place: str) -> list[str]:
     """Five sentences: the wordings of deed and place combined, and one that leaves the colour out."""
-    deeds, places = DEEDS[thing], PLACES[place][0]
+    deeds, places = DEEDS[thing], PLACES[place]["wordings"]
     full, short = (form.format(hue=hue) for form in AGENTS[agent])
     choices = [(full, deed, where) for deed in deeds for where in places]
     choices.append((short, deeds[0], places[0]))
-    if place in FRONTED:
-        sentences = [f"{where} {who} {deed}." for who, deed, where in choices]
-    else:
-        sentences = [f"{who} {deed} {where}." for who, deed, where in choices]
+    form = "{2} {0} {1}." if PLACES[place].get("fronted") else "{0} {1} {2}."
+    sentences = [form.format(*choice) for choice in choices]
     return [sentence[0].upper() + sentence[1:] for sentence in sentences]
 
 
 def _scene(rng: np.random.Generator, place: str) -> Image.Image:
-    _, sky, ground, mark = PLACES[place]
-    horizon = between(rng, 24, 30)
-    image = draw.canvas(draw.mix(sky, "white", 0.6))
-    draw.box(image, (0, horizon, 48, 48), draw.mix(ground, "white", 0.35))
+    horizon, mark = between(rng, 24, 30), PLACES[place].get("mark")
+    image = draw.canvas(draw.mix(PLACES[place]["sky"], "white", 0.6))
+    draw.box(image, (0, horizon, 48, 48), draw.mix(PLACES[place]["ground"], "white", 0.35))
     if place == "beach":
         draw.box(image, (0, horizon - 6, 48, horizon), draw.mix("blue", "white", 0.2))
     if place == "snow":
@@ -98,9 +60,6 @@ def _scene(rng: np.random.Generator, place: str) -> Image.Image:
     if mark:
         size = between(rng, 18, 21)
         spot = (between(rng, 12, 34 - size // 2), horizon - size + 1)
-        draw.put(
-            image,
-            draw.sprite(mark, size, {"tree": "green", "moon": "yellow"}.get(mark, "brown")),
-            spot,
-        )
+        hue = {"tree": "green", "moon": "yellow"}.get(mark, "brown")
+        draw.put(image, draw.sprite(mark, size, hue), spot)
     return image

@@ -10,19 +10,12 @@ import numpy as np
 from fcit.benchmark.datasets import Split
 from fcit.suite import draw
 from fcit.suite.draw import CELL
-from fcit.suite.drawn import WORD, Drawn, ask, between, name, pick, wordings
+from fcit.suite.drawn import DATA, WORD, Drawn, ask, between, name, pick, wordings
 
 NAME = "OCR-VQA"
 
-GENRES = {
-    "heart": "romance",
-    "key": "mystery",
-    "cup": "cooking",
-    "plane": "travel",
-    "tree": "nature",
-    "ball": "sports",
-    "clock": "history",
-}
+GENRES: dict[str, str] = DATA[NAME]["genres"]
+"""By the picture on the cover."""
 TITLE, AUTHOR, GENRE = wordings(NAME, "title", "author", "genre")
 
 
