@@ -1,4 +1,4 @@
-"""A few liars do not steer a cohort's aggregate; a cohort too small for a rule says so."""
+"""A few byzantine clients do not steer a cohort's aggregate; a cohort too small for a rule says so."""
 
 from __future__ import annotations
 
@@ -42,11 +42,13 @@ def test_krum_chooses_the_update_with_the_nearest_neighbours() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_fifth_of_liars_does_not_move_the_aggregate_out_of_the_honest_range(rule: Rule) -> None:
+def test_a_fifth_of_byzantine_clients_keeps_the_aggregate_in_the_honest_range(
+    rule: Rule,
+) -> None:
     honest = [update(client, block(1.0 + 0.01 * client, -1.0)) for client in range(8)]
-    liars = [update(client, block(-1000.0, 1000.0), samples=10**6) for client in (8, 9)]
+    byzantine = [update(client, block(-1000.0, 1000.0), samples=10**6) for client in (8, 9)]
     means = State({"0": block(-800.0, 800.0)}, {"projector": block(0.0, 0.0)})
-    after, notes = aggregate(means, [*honest, *liars], rule, 0.2)
+    after, notes = aggregate(means, [*honest, *byzantine], rule, 0.2)
     assert not notes
     for found in (after.adapters["0"], after.extras["projector"]):
         assert 1.0 <= float(found["a"][0]) <= 1.07

@@ -19,7 +19,7 @@ from fcit.methods.ewc import Ewc
 from fcit.methods.l2p import L2p
 from fcit.methods.moelora import Moelora
 from fcit.optimizers import Optimizer, find, names
-from fcit.optimizers.base import carry_memory, groups, server_step, split
+from fcit.optimizers.base import carry_memory, groups, server_step
 from fcit.optimizers.fedadagrad import Fedadagrad
 from fcit.optimizers.fedadam import Fedadam
 from fcit.optimizers.fedavgm import Fedavgm
@@ -57,7 +57,7 @@ class Hills:
     def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
         for job in jobs:
             client = job.turn.client
-            _, kept = split(self.memory.get(client, {}))
+            kept = self.memory.get(client, {})
             w = job.received.adapters["0"]["a"].clone().requires_grad_(True)
             trained = {groups(["0"], True)[0]: [w]}
             local = self.optimizer.local(job.turn, trained, job.received.optimizer, kept)
@@ -334,7 +334,7 @@ def test_a_client_new_to_a_group_is_not_corrected() -> None:
     assert weight.grad.tolist() == [1.0, 1.0]
     sent, kept = local.report()
     assert sent["adapters.0"]["0000"].tolist() == [-2.0, -3.0]
-    assert kept["optimizer/0/red/adapters.0/0000"].tolist() == [1.0, 1.0]
+    assert kept["0/red/adapters.0/0000"].tolist() == [1.0, 1.0]
 
 
 def test_a_new_stage_starts_anew_and_another_task_has_its_own() -> None:
@@ -342,10 +342,10 @@ def test_a_new_stage_starts_anew_and_another_task_has_its_own() -> None:
     _, seen = descend(hills, rounds=1, per_round=4, stages=2)
     first, second = (state.optimizer[f"{SAMPLES}adapters.0"] for state in seen)
     assert first.keys() == second.keys() == {f"{client}/red" for client in range(4)}
-    assert all(key.startswith("optimizer/1/red/") for key in hills.memory[0])
-    kept = {"optimizer/1/blue/g/0000": torch.ones(1), "optimizer/0/red/g/0000": torch.ones(1)}
+    assert all(key.startswith("1/red/") for key in hills.memory[0])
+    kept = {"1/blue/g/0000": torch.ones(1), "0/red/g/0000": torch.ones(1)}
     local = Scaffold().local(Turn(0, TASK, 1, 0), {}, {}, kept)
-    assert list(local.report()[1]) == ["optimizer/1/blue/g/0000"]
+    assert list(local.report()[1]) == ["1/blue/g/0000"]
 
 
 def test_what_it_keeps_crosses_wires_and_run_folders_unchanged(tmp_path: Path) -> None:

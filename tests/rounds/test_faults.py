@@ -14,9 +14,9 @@ from fcit.methods import find
 from fcit.methods.base import Method
 from fcit.optimizers import Optimizer
 from fcit.optimizers.scaffold import Scaffold
+from fcit.rounds.acceptance import Reply
 from fcit.rounds.federation import Federation
-from fcit.rounds.journal import RunJournal
-from fcit.rounds.replies import InMemory, Reply
+from fcit.rounds.journal import InMemory, RunJournal
 from fcit.rounds.server import FederatedRun, Round, take_round
 from fcit.seeds import torch_stream
 from fcit.types import (

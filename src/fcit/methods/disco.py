@@ -66,7 +66,8 @@ class Disco(TokenRouted):
         groups = self._components(unmatched)
         if self.max_subspaces:
             groups = groups[: max(0, self.max_subspaces - count)]
-        return joined + [(one, count + k) for k, group in enumerate(groups) for one in group]
+        opened = [(member, count + k) for k, group in enumerate(groups) for member in group]
+        return joined + opened
 
     def reason_to_skip(self, state: State, turn: Turn) -> str:
         limit = f"method.max_subspaces = {self.max_subspaces} allows no more"

@@ -21,9 +21,6 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 Groups = dict[str, Weights]
 """What an optimizer stores or sends: tensors of named groups."""
 
-OWN = "optimizer/"
-"""Prefix of the optimizer's part of a client's memory; the rest is the method's."""
-
 
 class Local:
     """The optimizer's side of one client's turn: here gradients stay as they are."""
@@ -32,7 +29,7 @@ class Local:
         """Change the parameters' gradients in place; called at every step, before they are clipped."""
 
     def report(self) -> tuple[Groups, Weights]:
-        """After training: what to send beside the update, and the new memory (names start with OWN)."""
+        """After training: what to send beside the update, and the new memory."""
         return {}, {}
 
 
@@ -60,7 +57,7 @@ class Optimizer:
         self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Groups, memory: Weights
     ) -> Local:
         """The optimizer's side of a client's turn. `trained`: parameters by group, in place; `memory`:
-        what the client stored of earlier turns under OWN."""
+        what it returned in the client's earlier turns."""
         return Local()
 
     def collect(self, stored: Groups, turns: Sequence[Turn], updates: Sequence[Update]) -> Groups:
@@ -151,9 +148,3 @@ def _group(state: State, kind: str, name: str) -> Weights:
 
 def _same(a: Weights, b: Weights) -> bool:
     return a is b or (a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a))
-
-
-def split(memory: Weights) -> tuple[Weights, Weights]:
-    """A client's memory in two: the method's part, and the optimizer's."""
-    own = {key: value for key, value in memory.items() if key.startswith(OWN)}
-    return {key: value for key, value in memory.items() if key not in own}, own

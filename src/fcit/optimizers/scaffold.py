@@ -14,7 +14,7 @@ A client adds c - c_i to every gradient: c_i estimates its own gradient, c every
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fcit.optimizers.base import OWN, Above0, Groups, Local, Optimizer
+from fcit.optimizers.base import Above0, Groups, Local, Optimizer
 from fcit.types import Tensor, Turn, Update, Weights
 
 VARIATE, SAMPLES = "variate.", "samples."
@@ -68,17 +68,13 @@ class Scaffold(Optimizer):
 class Controlled(Local):
     """Adds c - c_i to a client's gradients, and measures its next c_i.
 
-    Parameters are named `group/number`, and in the client's memory `optimizer/stage/task/group/number`.
+    Parameters are named `group/number`, and in the client's memory `stage/task/group/number`.
     """
 
     def __init__(
-        self,
-        turn: Turn,
-        trained: Mapping[str, Sequence[Tensor]],
-        received: Groups,
-        memory: Weights,
+        self, turn: Turn, trained: Mapping[str, Sequence[Tensor]], received: Groups, memory: Weights
     ):
-        stage = f"{OWN}{turn.stage}/"
+        stage = f"{turn.stage}/"
         self.prefix = f"{stage}{turn.task.name}/"
         self.other_tasks = {
             key: value
@@ -91,10 +87,8 @@ class Controlled(Local):
         for group, parameters in trained.items():
             for number, parameter in enumerate(parameters):
                 key = f"{group}/{number:04}"
-                c = received.get(group, {}).get(
-                    f"{number:04}", parameter.new_zeros(parameter.shape)
-                )
-                c = c.to(parameter.device)
+                zero = parameter.new_zeros(parameter.shape)
+                c = received.get(group, {}).get(f"{number:04}", zero).to(parameter.device)
                 self.own[key] = memory.get(self.prefix + key, c).to(parameter.device)
                 self.parameters[key], self.correction[key] = parameter, c - self.own[key]
         self.total = {key: value.new_zeros(value.shape) for key, value in self.parameters.items()}

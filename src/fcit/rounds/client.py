@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from fcit.optimizers.base import Optimizer, groups, split
+from fcit.optimizers.base import Optimizer, groups
 from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import SHARED_PROJECTOR, FcitError, Identity, Job, Sample, Turn, Update, Weights
+from fcit.weights import split_prefix
 
 if TYPE_CHECKING:
     from fcit.methods import Method
@@ -29,6 +30,9 @@ share a batch, and a batch with one answer teaches nothing."""
 
 LETTERS = 4
 """An image token counts as so many characters."""
+
+OPTIMIZER = "optimizer/"
+"""Prefix of the federated optimizer's part of a client's memory; the rest is the method's."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def take_turn(
     if not data.samples:
         raise FcitError(f"{where}: the client has no samples of {turn.task.name}")
     trained = method.trains(received)
-    memory, optimizer_memory = split(memory)
+    memory, optimizer_memory = split_prefix(memory, OPTIMIZER)
     model.receive(received, method.scale, trained, method.projector != "frozen")
     method.equip(model, received)
     model.checkpointing = training.checkpointing
@@ -112,14 +116,12 @@ def take_turn(
     # Drawn on the GPU if the model is there: a GPU would wait for a CPU's draws at every layer.
     drawn_on = model.device if model.device.type == "cuda" else "cpu"
     control.noise = torch_stream(seed, "dropout", *key, device=drawn_on)
-    parts = (model.adapter_parameters(), model.projector_parameters())
-    rates = (training.lr, training.projector_lr)
-    rated = [
-        {"params": part, "base": rate} for part, rate in zip(parts, rates, strict=True) if part
-    ]
-    parameters = [value for part in parts for value in part]
+    lora, projector = model.adapter_parameters(), model.projector_parameters()
+    rates = ((lora, training.lr), (projector, training.projector_lr))
+    rated = [{"params": values, "base": rate} for values, rate in rates if values]
     adamw = torch.optim.AdamW(rated, lr=0.0, weight_decay=training.weight_decay)
-    named = dict(zip(groups(trained, received.projector is not None), parts, strict=True))
+    names = groups(trained, received.projector is not None)
+    named = dict(zip(names, (lora, projector), strict=True))
     local = (optimizer or Optimizer()).local(turn, named, received.optimizer, optimizer_memory)
     order = numpy_stream(seed, "batches", *key)
     lengths = rough_lengths(data.samples, model.images.token_counts(data.images))
@@ -142,9 +144,9 @@ def take_turn(
                 )
             loss.backward()
         local.correct()
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, training.max_grad_norm))
-        if not math.isfinite(norm):
-            raise FcitError(f"{where}: the gradient's norm is {norm}; lower training.lr")
+        norm = torch.nn.utils.clip_grad_norm_([*lora, *projector], training.max_grad_norm)
+        if not norm.isfinite():
+            raise FcitError(f"{where}: the gradient's norm is {float(norm)}; lower training.lr")
         adamw.step()
         release_memory(model.device.type, model.parameters)
         losses.append(value)
@@ -158,7 +160,7 @@ def take_turn(
     metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
     corrections, optimizer_memory = local.report()
     update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
-    return update, memory | optimizer_memory
+    return update, memory | {OPTIMIZER + key: value for key, value in optimizer_memory.items()}
 
 
 def _batch(model: LMM, data: Data, indices: Sequence[int]) -> Batch:

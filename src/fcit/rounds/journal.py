@@ -13,15 +13,33 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fcit.rounds.replies import Reply
+from fcit.rounds.acceptance import Reply
 from fcit.types import Fault, Identity, Update, Weights
 from fcit.weights import KINDS, MEMORY, Stored, StoredParts, flatten, save
 
 TOKENS = "tokens"
 
 
+class InMemory:
+    """The journal of a run without a folder. It keeps nothing: a round that is cut off starts again."""
+
+    def begin(self, stage: int, number: int) -> None: ...
+
+    def identities(self) -> tuple[list[Identity], list[Fault]] | None: ...
+
+    def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None: ...
+
+    def replies(self) -> dict[int, Reply]:
+        return {}
+
+    def keep(self, reply: Reply) -> Reply:
+        return reply
+
+    def quarantine(self, update: Update, fault: Fault) -> None: ...
+
+
 class RunJournal:
-    """Implements `replies.Journal`.
+    """The journal of a run in a folder.
 
     Clients' new memories are in the same files. They take effect when the round is over (`memories`), so
     a rejected reply does not change a memory. `check` is called with the memories of a round that is
@@ -40,15 +58,17 @@ class RunJournal:
         self.round, self.known, self.kept = (stage, number), None, {}
         for path in sorted(self.folder.glob("*.safetensors")):
             note, keys = _header(path)
-            if note is None or tuple(note["place"]) != self.round:
+            if note is None or note.get("round") != list(self.round):
                 path.unlink()
             elif path.stem == TOKENS:
-                self.known = _tokens(path, note, keys)
-            elif "remembers" not in note:  # written by an earlier version: the client trains again
-                path.unlink()
+                tensors = Stored(path, "", keys)
+                identities = [
+                    Identity(client, task, tensors[str(client)], samples)
+                    for client, task, samples in note["identities"]
+                ]
+                self.known = identities, [Fault(**fault) for fault in note["faults"]]
             else:
-                reply = _reply(path, note, keys)
-                self.kept[reply.update.client] = reply
+                self.kept[note["client"]] = _reply(path, note, keys)
         self.check(self.memories())
 
     def identities(self) -> tuple[list[Identity], list[Fault]] | None:
@@ -58,7 +78,6 @@ class RunJournal:
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
         """Write them, so that a resumed round has the same members."""
         note = {
-            "place": self.round,
             "identities": [[each.client, each.task, each.samples] for each in identities],
             "faults": [asdict(fault) for fault in faults],
         }
@@ -73,7 +92,6 @@ class RunJournal:
         update = reply.update
         tensors = flatten(update, update.memory)
         note = {
-            "place": self.round,
             "client": update.client,
             "samples": update.samples,
             "metrics": dict(update.metrics),
@@ -86,9 +104,14 @@ class RunJournal:
 
     def memories(self) -> dict[int, Weights]:
         """The new memories of the clients whose replies were accepted."""
-        paths = {client: self.folder / f"{client}.safetensors" for client in sorted(self.kept)}
-        memories = {client: _memory(path) for client, path in paths.items()}
-        return {client: memory for client, memory in memories.items() if memory is not None}
+        memories: dict[int, Weights] = {}
+        for client in sorted(self.kept):
+            path = self._path(str(client))
+            note, keys = _header(path)
+            if note and note["remembers"]:
+                names = sorted(key.removeprefix(MEMORY) for key in keys if key.startswith(MEMORY))
+                memories[client] = dict(Stored(path, MEMORY, names))
+        return memories
 
     def quarantine(self, update: Update, fault: Fault) -> None:
         """Move an update to `quarantine/`, named by stage, round (from 1), client and fault."""
@@ -98,17 +121,24 @@ class RunJournal:
         save(self.aside / name, flatten(update), False, {"fault": fault.detail})
         if update.client in self.kept and fault.kind != "duplicate":
             del self.kept[update.client]
-            (self.folder / f"{update.client}.safetensors").unlink()
+            self._path(str(update.client)).unlink()
 
     def clear(self) -> None:
         """Remove all replies: their round is committed."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
     def _write(self, name: str, tensors: Weights, note: dict[str, Any]) -> Path:
         # Not synced: a file that a power cut damages is unreadable, and its client trains again.
-        path = self.folder / f"{name}.safetensors"
-        save(path, tensors, durable=False, note={"fcit": json.dumps(note)})
-        return path
+        note = {"fcit": json.dumps({"round": self.round} | note)}
+        save(self._path(name), tensors, durable=False, note=note)
+        return self._path(name)
+
+
+Journal = RunJournal | InMemory
+"""Where accepted replies wait for the end of their round."""
 
 
 def _header(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
@@ -127,22 +157,3 @@ def _reply(path: Path, note: dict[str, Any], keys: Sequence[str]) -> Reply:
     adapters, extras, optimizer = (StoredParts(path, kind, own) for kind in KINDS)
     update = Update(note["client"], note["samples"], adapters, extras, note["metrics"], optimizer)
     return Reply(update, *note["reply"])
-
-
-def _memory(path: Path) -> Weights | None:
-    note, keys = _header(path)
-    if note is None or not note["remembers"]:
-        return None
-    names = sorted(key.removeprefix(MEMORY) for key in keys if key.startswith(MEMORY))
-    return dict(Stored(path, MEMORY, names))
-
-
-def _tokens(
-    path: Path, note: dict[str, Any], keys: Sequence[str]
-) -> tuple[list[Identity], list[Fault]]:
-    tensors = Stored(path, "", keys)
-    identities = [
-        Identity(client, task, tensors[str(client)], samples)
-        for client, task, samples in note["identities"]
-    ]
-    return identities, [Fault(**fault) for fault in note["faults"]]

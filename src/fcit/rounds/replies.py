@@ -3,68 +3,19 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from fcit.aggregation.packing import Wire
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.rounds.acceptance import Rejected, Reply, check_token, check_update, fault, forms
+from fcit.rounds.journal import Journal
 from fcit.types import Fault, Identity, Job, Turn, Update
 
 T = TypeVar("T")
 
 SPREADS = ("change", "statistics", "optimizer")
 """The sizes of a reply that are compared with the other clients' (see `acceptance.Reply`)."""
-
-
-class Journal(Protocol):
-    """Where accepted replies wait for the end of their round."""
-
-    def begin(self, stage: int, number: int) -> None:
-        """Start or continue a round (from 0) of a stage; forget other rounds."""
-        ...
-
-    def identities(self) -> tuple[list[Identity], list[Fault]] | None:
-        """The round's tokens, and the faults of clients that sent none; None before they are known."""
-        ...
-
-    def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
-        """Keep the round's tokens and faults."""
-        ...
-
-    def replies(self) -> dict[int, Reply]:
-        """The round's replies so far, by client."""
-        ...
-
-    def keep(self, reply: Reply) -> Reply:
-        """Keep a reply. The tensors of the one returned may lie in a file."""
-        ...
-
-    def quarantine(self, update: Update, fault: Fault) -> None:
-        """Put a rejected update aside for inspection."""
-        ...
-
-
-class InMemory:
-    """A journal that keeps nothing: a round that is cut off starts again."""
-
-    def begin(self, stage: int, number: int) -> None:
-        pass
-
-    def identities(self) -> tuple[list[Identity], list[Fault]] | None:
-        return None
-
-    def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
-        pass
-
-    def replies(self) -> dict[int, Reply]:
-        return {}
-
-    def keep(self, reply: Reply) -> Reply:
-        return reply
-
-    def quarantine(self, update: Update, fault: Fault) -> None:
-        pass
 
 
 def tokens(
@@ -118,10 +69,6 @@ def gather(
     replies = {client: reply for client, reply in journal.replies().items() if client in asked}
     faults: list[Fault] = []
 
-    def reject(update: Update, reason: Fault) -> None:
-        faults.append(reason)
-        journal.quarantine(update, reason)
-
     for update in incoming:
         if isinstance(update, Fault):
             faults.append(update)
@@ -129,12 +76,14 @@ def gather(
         try:
             reply = check_update(update, asked, replies, method, optimizer, wire)
         except Exception as error:
-            reject(update, fault(update.client, error))
+            faults.append(fault(update.client, error))
+            journal.quarantine(update, faults[-1])
         else:
             replies[update.client] = journal.keep(reply)
     for reason in [*_outliers(replies, outlier_factor), *_odd_shapes(replies, asked)]:
-        if reason.client in replies:
-            reject(replies.pop(reason.client).update, reason)
+        if reply := replies.pop(reason.client, None):
+            faults.append(reason)
+            journal.quarantine(reply.update, reason)
     return _complete(replies, faults, asked, "sent no reply")
 
 

@@ -15,7 +15,8 @@ from fcit.optimizers import Optimizer
 from fcit.optimizers.base import carry_memory, groups, server_step
 from fcit.rounds.acceptance import Reply
 from fcit.rounds.federation import Federation
-from fcit.rounds.replies import InMemory, Journal, gather, named, tokens
+from fcit.rounds.journal import InMemory, Journal
+from fcit.rounds.replies import gather, named, tokens
 from fcit.seeds import torch_stream
 from fcit.types import Fault, FcitError, Identity, Job, Setting, State, Turn, Update
 from fcit.weights import find_nonfinite, flatten, kinds, state_bytes
