@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fcit.aggregation.privacy import (
-    Draws,
     Privacy,
     aggregate,
+    draws_are_secret,
     epsilon,
     exposures,
     hide_token,
@@ -20,7 +20,7 @@ from fcit.aggregation.privacy import (
 )
 from fcit.benchmark import schedule
 from fcit.recipe.config import validate
-from fcit.types import FcitError, Identity, Setting, Stage, State, Task, Update, Weights
+from fcit.types import FcitError, Identity, Setting, Stage, State, Task, Turn, Update, Weights
 
 SIZE = 20000
 
@@ -36,6 +36,10 @@ def update(client: int, adapter: Weights, projector: Weights) -> Update:
 BEFORE = State({"0": weights(1.0), "1": weights(5.0)}, {"projector": weights(0.0)})
 
 
+def expected(updates: list[Update]) -> list[State]:
+    return [State(dict(one.adapters), dict(one.extras)) for one in updates]
+
+
 def stream() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
@@ -43,7 +47,7 @@ def stream() -> torch.Generator:
 def test_without_noise_clients_count_alike_and_no_further_than_the_clip() -> None:
     updates = [update(0, weights(2.0), weights(0.0)), update(3, weights(1.0), weights(50.0))]
     privacy = Privacy(clip_norm=2.0)
-    after = aggregate(BEFORE, BEFORE, updates, [2.0, 100.0], privacy, stream())
+    after = aggregate(BEFORE, BEFORE, expected(updates), updates, [2.0, 100.0], privacy, stream())
     assert after.adapters["0"]["w"].tolist() == [1.5] * 4
     assert after.extras["projector"]["w"].tolist() == [0.5] * 4
     assert after.adapters["1"] is BEFORE.adapters["1"]
@@ -52,13 +56,24 @@ def test_without_noise_clients_count_alike_and_no_further_than_the_clip() -> Non
 def test_the_noise_of_a_cohort_is_clip_times_noise_over_its_size() -> None:
     before = State({"0": weights(0.0, SIZE)}, {"projector": weights(0.0, SIZE)})
     updates = [update(k, weights(0.0, SIZE), weights(0.0, SIZE)) for k in range(4)]
-    after = aggregate(
-        before, before, updates, [0.0] * 4, Privacy(clip_norm=3.0, noise_multiplier=2.0), stream()
-    )
-    for found in (after.adapters["0"]["w"], after.extras["projector"]["w"]):
-        assert float(found.std()) == pytest.approx(3.0 * 2.0 / 4, rel=0.03)
-        assert abs(float(found.mean())) < 0.05
+    privacy = Privacy(clip_norm=3.0, noise_multiplier=2.0)
+    after = aggregate(before, before, expected(updates), updates, [0.0] * 4, privacy, stream())
+    for noised in (after.adapters["0"]["w"], after.extras["projector"]["w"]):
+        assert float(noised.std()) == pytest.approx(3.0 * 2.0 / 4, rel=0.03)
+        assert abs(float(noised.mean())) < 0.05
     assert not after.adapters["0"]["w"].equal(after.extras["projector"]["w"])
+
+
+def test_a_client_that_sent_nothing_changes_neither_the_noise_nor_the_count() -> None:
+    before = State({"0": weights(0.0, SIZE), "1": weights(0.0, SIZE)}, {})
+    asked = [State({name: before.adapters[name]}) for name in ("0", "0", "1")]
+    sent = [Update(0, 5, {"0": weights(1.0, SIZE)}, {}, {})]
+    privacy = Privacy(clip_norm=3.0, noise_multiplier=2.0)
+    after = aggregate(before, before, asked, sent, [0.0], privacy, stream())
+    for name, mean, count in (("0", 0.5, 2), ("1", 0.0, 1)):
+        noised = after.adapters[name]["w"]
+        assert float(noised.std()) == pytest.approx(6.0 / count, rel=0.03)
+        assert float(noised.mean()) == pytest.approx(mean, abs=0.15)
 
 
 def test_a_token_becomes_one_long_counts_once_and_gets_its_noise() -> None:
@@ -79,44 +94,55 @@ def test_noise_is_repeatable_only_where_the_recipe_says_so() -> None:
     assert not draw(secret).equal(draw(secret))
 
 
-def test_epsilon_of_one_full_round_is_that_of_the_gaussian_mechanism() -> None:
+RED, BLUE = Task("red", ("red",)), Task("blue", ("blue",))
+
+
+def setting(clients: int, per_round: int, rounds: int, *tasks: Task) -> Setting:
+    return Setting("s", (Stage(tasks or (RED,)),), clients, per_round, rounds)
+
+
+def turns_of(setting: Setting) -> list[Turn]:
+    return [turn for stage in schedule.plan(setting, 0) for turns in stage for turn in turns]
+
+
+def spent(privacy: Privacy, setting: Setting, tokens: int = 0, secret: bool = False) -> dict:
     pytest.importorskip("dp_accounting")
-    found = epsilon(Privacy(1.0, 2.0, 0.0, 1e-5), [(Draws(9, 9, 1),)], tokens=0)
-    assert found["epsilon"] == found["epsilon_updates"]
+    return epsilon(privacy, setting, turns_of(setting), tokens, secret)
+
+
+def test_epsilon_of_one_full_round_is_that_of_the_gaussian_mechanism() -> None:
+    both = [spent(Privacy(1.0, 2.0, 0.0, 1e-5), setting(9, 9, 1), 0, secret) for secret in (0, 1)]
+    assert both[0] == both[1]
+    assert both[0]["epsilon"] == both[0]["epsilon_updates"]
     # z = 2 / 2 sensitivities: Renyi's bound is min over a of a / 2 + log(1 / delta) / (a - 1) and less
     loose = 0.5 + math.sqrt(2 * math.log(1e5))
-    assert 4.0 < found["epsilon"] < loose
-    assert found["epsilon_tokens"] == 0.0
+    assert 4.0 < both[0]["epsilon"] < loose
+    assert both[0]["epsilon_tokens"] == 0.0
 
 
-def test_epsilon_grows_with_rounds_and_tokens_and_falls_with_noise_and_sampling() -> None:
-    pytest.importorskip("dp_accounting")
+def test_epsilon_grows_with_rounds_and_tokens_and_falls_with_noise() -> None:
+    def total(noise: float = 4.0, rounds: int = 10, tokens: int = 1) -> float:
+        return spent(Privacy(1.0, noise, 4.0), setting(50, 5, rounds), tokens)["epsilon"]
 
-    def spent(noise: float = 4.0, rounds: int = 10, clients: int = 50, tokens: int = 1) -> float:
-        lived = [(Draws(clients, 5, rounds),)]
-        found = epsilon(Privacy(1.0, noise, 4.0), lived, tokens)["epsilon"]
-        assert found is not None
-        return found
-
-    assert spent(rounds=20) > spent() > spent(clients=100)
-    assert spent(noise=2.0) > spent() > spent(noise=8.0)
-    assert spent(tokens=4) > spent()
+    assert total(rounds=40) > total() > total(tokens=0)
+    assert total(noise=2.0) > total() > total(noise=8.0)
+    assert total(tokens=4) > total()
 
 
 def test_without_noise_there_is_no_bound() -> None:
-    pytest.importorskip("dp_accounting")
-    lived = [(Draws(50, 5, 5),)]
-    assert epsilon(Privacy(1.0, 1.0), lived, tokens=1)["epsilon"] is None
-    assert epsilon(Privacy(1.0, 0.0), lived, tokens=0)["epsilon"] is None
+    assert spent(Privacy(1.0, 1.0), setting(50, 5, 5), tokens=1)["epsilon"] is None
+    for secret in (False, True):
+        assert spent(Privacy(1.0, 0.0), setting(50, 5, 5), 0, secret)["epsilon"] is None
 
 
 def test_before_the_first_round_nothing_is_spent() -> None:
     pytest.importorskip("dp_accounting")
     for privacy in (Privacy(1.0, 1.0, 1.0), Privacy(1.0)):
-        assert set(epsilon(privacy, [], 0).values()) == {0.0, 1e-5}
+        for secret in (False, True):
+            values = epsilon(privacy, setting(5, 2, 1), [], 0, secret).values()
+            assert set(values) == {0.0, 1e-5}
 
 
-RED = Task("red", ("red",))
 POOLS = Setting(
     "arrivals",
     (Stage((RED,), clients=(0, 1, 2)), Stage((RED,), clients=(2, 3, 4, 5))),
@@ -124,41 +150,49 @@ POOLS = Setting(
     per_round=2,
     rounds=3,
 )
-TURNS = [turn for stage in schedule.plan(POOLS, 0) for turns in stage for turn in turns]
 
 
 def test_a_stage_draws_from_its_own_clients() -> None:
-    first, second = Draws(3, 2, 3), Draws(4, 2, 3)
-    assert exposures(POOLS, TURNS, True) == {(first, second)}
-    apart = replace(POOLS, stages=(POOLS.stages[0], Stage((RED,), clients=(3, 4, 5, 6))))
-    assert exposures(apart, TURNS, True) == {(first,), (second,)}
+    turns = turns_of(POOLS)
+    assert exposures(POOLS, turns) == {((3, 3),), ((3, 3), (4, 3)), ((4, 3),), ()}
     alike = replace(POOLS, stages=(POOLS.stages[0], POOLS.stages[0]))
-    assert exposures(alike, TURNS, True) == {(Draws(3, 2, 6),)}
-    assert exposures(POOLS, TURNS[:2], True) == {(Draws(3, 2, 1),)}
-    assert exposures(POOLS, [], True) == {()}
+    assert exposures(alike, turns_of(alike)) == {((3, 6),), ()}
+    assert exposures(POOLS, turns[:2]) == {((3, 1),), ()}
+    assert exposures(POOLS, []) == {()}
 
 
 def test_whoever_is_known_to_be_drawn_has_no_gain_from_sampling() -> None:
-    pytest.importorskip("dp_accounting")
-    met = Counter(turn.client for turn in TURNS)
-    known = exposures(POOLS, TURNS, False)
-    assert known == {(Draws(1, 1, rounds),) for rounds in met.values()}
-    privacy = Privacy(1.0, 4.0)
-    most = epsilon(privacy, [(Draws(1, 1, max(met.values())),)], 0)["epsilon"]
-    assert epsilon(privacy, known, 0)["epsilon"] == most
-    secret = epsilon(privacy, [(Draws(50, 5, 10),)], 0)["epsilon"]
-    public = epsilon(privacy, [(Draws(1, 1, 10),)], 0)["epsilon"]
-    assert secret is not None and public is not None
-    assert secret < public
+    """The two numbers of docs/privacy.md."""
+    privacy, small = Privacy(1.0, 8.0, 0.0, 1e-5), setting(50, 5, 10)
+    most = max(Counter(turn.client for turn in turns_of(small)).values())
+    assert (most, spent(privacy, small)["epsilon"]) == (3, 1.8473)
+    assert spent(privacy, small, secret=True)["epsilon"] == 0.6189
 
 
-def test_the_epsilon_is_that_of_the_client_worst_off() -> None:
-    pytest.importorskip("dp_accounting")
-    privacy, few, many = Privacy(1.0, 4.0, 4.0), (Draws(1, 1, 2),), (Draws(1, 1, 2), Draws(1, 1, 5))
-    for tokens in (0, 2):
-        both = epsilon(privacy, [few, many, ()], tokens)
-        assert both["epsilon"] == epsilon(privacy, [many], tokens)["epsilon"]
-        assert both != epsilon(privacy, [few], tokens)
+def test_the_smaller_of_the_two_bounds_holds() -> None:
+    """A stage of many rounds with a large share drawn: sampling's bound is the worse one."""
+    privacy, dense = Privacy(1.0, 4.0), setting(10, 9, 3)
+    assert spent(privacy, dense, secret=True) == spent(privacy, dense)
+
+
+@pytest.mark.parametrize(
+    ("changes", "secret"),
+    [
+        ({}, True),
+        ({"privacy": Privacy(1.0, 1.0, seeded_noise=False)}, False),
+        ({"from_the_seed": False}, False),
+        ({"identified": True}, False),
+        ({"setting": setting(9, 2, 1, RED, BLUE)}, False),
+    ],
+)
+def test_draws_are_secret_only_where_nothing_tells_them(changes: dict, secret: bool) -> None:
+    whole = {
+        "privacy": Privacy(1.0, 1.0),
+        "setting": setting(9, 2, 1),
+        "from_the_seed": True,
+        "identified": False,
+    }
+    assert draws_are_secret(**whole | changes) == secret
 
 
 def test_a_deployments_noise_may_not_come_from_the_recipes_seed() -> None:

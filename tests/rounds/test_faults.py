@@ -5,19 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 from fcit.aggregation.packing import pack_update, unpack_state
+from fcit.aggregation.privacy import Privacy
 from fcit.methods import find
 from fcit.methods.base import Method
+from fcit.methods.disco import Disco
 from fcit.optimizers import Optimizer
+from fcit.optimizers.fedavgm import Fedavgm
 from fcit.optimizers.scaffold import Scaffold
 from fcit.rounds.acceptance import Reply
 from fcit.rounds.federation import Federation
 from fcit.rounds.journal import InMemory, RunJournal
-from fcit.rounds.server import FederatedRun, Round, take_round
+from fcit.rounds.server import FederatedRun, Round, federate, take_round
 from fcit.seeds import torch_stream
 from fcit.types import (
     Fault,
@@ -76,6 +80,8 @@ def honest(method: Method, job: Job) -> Update:
         }
 
     extras = moved(expected.extras)
+    for name in extras.keys() - job.received.extras.keys():  # statistics: means of squares
+        extras[name] = {key: value.square() for key, value in extras[name].items()}
     return Update(job.turn.client, 10, moved(expected.adapters), extras, {"loss": 1.0})
 
 
@@ -136,6 +142,19 @@ SPOILT: dict[str, tuple[str, Spoil]] = {
     ),
     "says it has no samples": ("samples", lambda one: [replace(one, samples=0)]),
     "says it has too many samples": ("samples", lambda one: [replace(one, samples=10**15)]),
+    "says it has a million times the others' samples": (
+        "samples",
+        lambda one: [replace(one, samples=10**7)],
+    ),
+    "says it has half a sample": ("samples", lambda one: [replace(one, samples=0.5)]),
+    "has a loss that is a word": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": True})],
+    ),
+    "has a loss whose sum overflows": (
+        "nonfinite",
+        lambda one: [replace(one, metrics={"loss": 1e308})],
+    ),
 }
 
 
@@ -240,6 +259,14 @@ TOKENS = {
     "is no tensor": ("garbled", lambda one: [replace(one, token=[1.0])]),
     "has no row": ("shape", lambda one: [replace(one, token=torch.ones(2, 2))]),
     "has no samples": ("samples", lambda one: [replace(one, samples=-3)]),
+    "says True": ("samples", lambda one: [replace(one, samples=True)]),
+    "outweighs the others": ("samples", lambda one: [replace(one, samples=2**31 - 1)]),
+    "outweighs them by its length": (
+        "norm",
+        lambda one: [replace(one, token=one.token * 1e30, samples=2**31 - 1)],
+    ),
+    "is ten thousand times as long": ("norm", lambda one: [replace(one, token=one.token * 1e4)]),
+    "is next to nothing": ("norm", lambda one: [replace(one, token=one.token * 1e-20)]),
     "is of another task": ("stranger", lambda one: [replace(one, task="blue")]),
     "does not come": ("silent", lambda _: []),
     "crashes": ("crash", lambda _: [Fault(BAD, "crash", "gone")]),
@@ -335,7 +362,7 @@ def test_a_journal_forgets_other_rounds_and_keeps_what_clients_remember(tmp_path
     (who,) = journal.memories()
     assert who == BAD
     assert journal.memories()[BAD]["kept"].tolist() == [0, 1, 2]
-    assert journal.identities() is not None
+    assert [identity.client for identity in journal.identities()[0]] == [1, 4, 6, 7]
     journal.begin(0, 1)
     assert not journal.replies()
     assert not list((tmp_path / "journal").iterdir())
@@ -421,7 +448,7 @@ def test_huge_statistics_are_a_fault_though_the_change_is_small(tmp_path: Path) 
     assert report.faults[0].detail.startswith("its statistics: ")
     again = RunJournal(tmp_path)
     again.begin(0, 0)
-    assert set(again.replies()[1].spread) == {"change", "statistics"}
+    assert set(again.replies()[1].spread) == {"samples", "change", "statistics"}
 
 
 @pytest.mark.parametrize(("times", "faulty"), [(2e4, False), (2e6, True)])
@@ -434,6 +461,171 @@ def test_fisher_information_may_differ_by_the_square(times: float, faulty: bool)
     assert bool(report.faults) == faulty
 
 
+def test_statistics_below_zero_are_a_fault() -> None:
+    def negative(one: Update) -> list[Update | Fault]:
+        fisher = {key: -value for key, value in one.extras["fisher-measured"].items()}
+        return [replace(one, extras={**one.extras, "fisher-measured": fisher})]
+
+    _, report = go("ewc", spoil=negative)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "negative")]
+
+
+@pytest.mark.parametrize("name", ["disco", "hide"])
+def test_the_first_token_of_all_cannot_be_endless(name: str) -> None:
+    """Nothing is there to compare it with."""
+    huge = TOKENS["outweighs them by its length"][1]
+    with pytest.raises(FcitError, match=r"client 4 \(norm: its token has norm 1.42e\+30"):
+        go(name, [TURNS[1]], spoil_token=huge)
+
+
+def test_a_newcomers_token_is_compared_with_those_of_the_subspaces() -> None:
+    method = find("disco")(rank=2)
+    others = [turn for turn in TURNS if turn.client != BAD]
+    state, _ = take_round(one_round(method), begun(method), others, Crowd(method))
+    crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=one.token * 1e5)])
+    later = [replace(turn, round=1) for turn in TURNS]
+    after, report = take_round(one_round(method, RULES), state, later, crowd)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "norm")]
+    assert after.extras["identity"] == state.extras["identity"]
+
+
+class Overflowing(Disco):
+    """Computes infinity at one of the places where a method computes something."""
+
+    at: ClassVar[str] = ""
+
+    def begin(self, state: State, stage: Stage) -> State:
+        return self._reach("begin", super().begin(state, stage))
+
+    def organise(self, state: State, identities: Sequence[Identity]) -> State:
+        return self._reach("organise", super().organise(state, identities))
+
+    def end(self, state: State, stage: Stage) -> State:
+        return self._reach("end", super().end(state, stage))
+
+    def _reach(self, place: str, state: State) -> State:
+        infinite = {"x": {"x": torch.tensor([float("inf")])}} if self.at == place else {}
+        return replace(state, extras=state.extras | infinite)
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [
+        ("begin", r"the beginning of stage 1: .* \(x: x\)"),
+        (
+            "organise",
+            r"stage 1, round 1: .* \(x: x\)\. Client 7 sent .* journal/tokens\.safetensors",
+        ),
+        ("end", r"stage 1, round 1: .* \(x: x\)\. Client 7 sent .* journal/7\.safetensors"),
+    ],
+)
+def test_nothing_infinite_is_committed_wherever_it_comes_from(
+    at: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Overflowing, "at", at)
+    method = Overflowing(rank=2)
+
+    class Louder(Crowd):
+        """Client 7 sends the largest token and update."""
+
+        def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+            for one in super().identify(turns):
+                assert isinstance(one, Identity)
+                yield replace(one, token=one.token * 5) if one.client == 7 else one
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for one in super().run(jobs):
+                assert isinstance(one, Update)
+                yield changed(one, lambda tensor: tensor + 5) if one.client == 7 else one
+
+    state = method.start(BLANK, {"w": torch.zeros(7)}, 0)
+    with pytest.raises(FcitError, match=told):
+        next(federate(one_round(method), state, Louder(method)))
+
+
+LATE = [Fault(BAD, "late", "a reply to round 0")]
+
+
+@pytest.mark.parametrize("name", ["disco", "hide"])
+def test_a_late_client_without_which_a_round_has_no_quorum_is_asked_again(
+    name: str, tmp_path: Path
+) -> None:
+    whole, _ = go(name)
+    journal = RunJournal(tmp_path)
+    for _ in range(2):
+        with pytest.raises(FcitError, match=r"3 of 4 .* client 4 \(late"):
+            go(name, journal=journal, rules=EVERYBODY, spoil_token=lambda _: LATE)
+    method = find(name)(rank=2)
+    asked: list[int] = []
+
+    class Mended(Crowd):
+        def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+            asked.extend(turn.client for turn in turns)
+            yield from super().identify(turns)
+
+    after, report = take_round(one_round(method), begun(method), TURNS, Mended(method), journal)
+    assert asked == [BAD]
+    assert not report.faults
+    assert same(after, whole)
+
+
+def test_a_client_mended_after_another_broke_the_round_joins_it(tmp_path: Path) -> None:
+    """Client 4's token was late, then client 6 crashed: both are asked again. 4 opens a subspace before
+    that of 7, whose reply is for another subspace now."""
+
+    class Two(Crowd):
+        def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+            for one in super().identify(turns):
+                away = isinstance(one, Identity) and one.client in (6, 7)
+                yield replace(one, token=one.token * torch.tensor([1, 1, -1, 1])) if away else one
+
+    class Broken(Two):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for one in super().run(jobs):
+                yield Fault(6, "crash", "gone") if one.client == 6 else one
+
+    method = find("disco")(rank=2)
+    turned = torch.tensor([-1, 1, 1, 1])
+
+    def opening(one: Identity) -> list[Identity | Fault]:
+        return [replace(one, token=one.token * turned)]
+
+    whole, _ = take_round(one_round(method), begun(method), TURNS, Two(method, spoil_token=opening))
+    assert len(whole.adapters) == 3
+    run, journal = one_round(method, Federation(min_clients=3)), RunJournal(tmp_path)
+    with pytest.raises(FcitError, match=r"client 4 \(late.*client 6 \(crash"):
+        take_round(run, begun(method), TURNS, Broken(method, spoil_token=lambda _: LATE), journal)
+    crowd = Two(method, spoil_token=opening)
+    after, report = take_round(run, begun(method), TURNS, crowd, RunJournal(tmp_path))
+    assert not report.faults
+    assert crowd.trained == [4, 6, 7]
+    assert same(after, whole)
+
+
+def test_a_round_that_went_on_without_a_client_goes_on_without_it_when_resumed(
+    tmp_path: Path,
+) -> None:
+    first, _ = go("disco", journal=RunJournal(tmp_path), spoil_token=lambda _: LATE)
+    again, report = go("disco", journal=RunJournal(tmp_path))
+    assert same(again, first)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "late")]
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer(), Fedavgm(0.5, 1.0)])
+def test_with_privacy_a_cohort_without_a_reply_gets_its_noise_too(optimizer: Optimizer) -> None:
+    method = find("disco")(rank=2)
+    crowd = Crowd(method, SPOILT["crashes"][1], lambda one: [replace(one, token=-one.token)])
+    run = one_round(method, Federation(min_clients=2, outlier_factor=0), optimizer)
+    run = replace(run, privacy=Privacy(clip_norm=1.0, noise_multiplier=1.0))
+    state = begun(method)
+    after, report = take_round(run, state, TURNS, crowd)
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "crash")]
+    blank, (alone,) = state.extras["blank"], [after.adapters["1"]]
+    noise = torch.cat([(alone[key] - blank[key]).flatten() for key in sorted(blank)])
+    assert 0.6 < float(noise.std()) < 1.4
+    assert after.extras["identity"]["samples"].tolist() == [3, 1]
+
+
 def test_an_average_that_is_not_finite_is_not_committed() -> None:
     method = find("finetune")(rank=2)
 
@@ -442,7 +634,8 @@ def test_an_average_that_is_not_finite_is_not_committed() -> None:
             return mean / 0, {}
 
     told = (
-        r"stage 1, round 1: the aggregate is not finite \(0: .*\)\. Delete journal/\d\.safetensors"
+        r"stage 1, round 1: the aggregate is not finite \(0: .*\)\. Client \d sent the largest numbers: "
+        r"mend it, delete journal/\d\.safetensors"
     )
     with pytest.raises(FcitError, match=told):
         run = one_round(method, optimizer=Exploding())

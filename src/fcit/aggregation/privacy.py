@@ -9,9 +9,10 @@ protected from whom.
 from __future__ import annotations
 
 import importlib.util
+import math
 import secrets
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,6 +69,7 @@ def hide_token(identity: Identity, privacy: Privacy, noise: Generator) -> Identi
 def aggregate(
     before: State,
     after: State,
+    expected: Sequence[State],
     updates: Sequence[Update],
     norms: Sequence[float],
     privacy: Privacy,
@@ -75,39 +77,37 @@ def aggregate(
 ) -> State:
     """`after` with clipped, noised means: x + (sum of clipped changes + noise) / n in every cohort.
 
-    `before` is what clients were sent. A client's norm is that of all it changed, so its changes to its
-    subspace and to the shared projector are clipped together.
+    `before` is what clients were sent, and `expected` what each of them must send back: n counts all
+    clients of a cohort, and one that sent nothing counts as no change. So neither the noise nor n depends
+    on who failed. A client's norm is that of all it changed, so its changes to its subspace and to the
+    shared projector are clipped together.
     """
-    factors = [min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms]
-    std = privacy.clip_norm * privacy.noise_multiplier
-    adapters = _means(before.adapters, [update.adapters for update in updates], factors, std, noise)
-    extras = _means(before.extras, [update.extras for update in updates], factors, std, noise)
-    return replace(after, adapters=after.adapters | adapters, extras=after.extras | extras)
-
-
-def _means(
-    base: Mapping[str, Weights],
-    sent: Sequence[Parts],
-    factors: Sequence[float],
-    std: float,
-    noise: Generator,
-) -> dict[str, Weights]:
     from torch import randn
 
-    result: dict[str, Weights] = {}
-    for name in sorted({name for parts in sent for name in parts}):
-        x = base[name]
-        total = {key: value.new_zeros(value.shape) for key, value in sorted(x.items())}
-        pairs = zip(sent, factors, strict=True)
-        cohort = [(parts[name], factor) for parts, factor in pairs if name in parts]
-        for weights, factor in cohort:
-            for key in total:
-                total[key] += (weights[key] - x[key]) * factor
-        result[name] = {
-            key: x[key] + (value + randn(value.shape, generator=noise) * std) / len(cohort)
-            for key, value in total.items()
-        }
-    return result
+    factors = [min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms]
+    std = privacy.clip_norm * privacy.noise_multiplier
+
+    def means(base: Parts, asked: Sequence[Parts], sent: Sequence[Parts]) -> dict[str, Weights]:
+        result: dict[str, Weights] = {}
+        for name, count in sorted(Counter(name for parts in asked for name in parts).items()):
+            x = base[name]
+            total = {key: x[key].new_zeros(x[key].shape) for key in sorted(x)}
+            for parts, factor in zip(sent, factors, strict=True):
+                for key in total if name in parts else ():
+                    total[key] += (parts[name][key] - x[key]) * factor
+            result[name] = {
+                key: x[key] + (value + randn(value.shape, generator=noise) * std) / count
+                for key, value in total.items()
+            }
+        return result
+
+    adapters = means(
+        before.adapters, [each.adapters for each in expected], [each.adapters for each in updates]
+    )
+    extras = means(
+        before.extras, [each.extras for each in expected], [each.extras for each in updates]
+    )
+    return replace(after, adapters=after.adapters | adapters, extras=after.extras | extras)
 
 
 def require() -> None:
@@ -116,81 +116,86 @@ def require() -> None:
         raise FcitError("privacy: needs dp-accounting; pip install 'fcit[privacy]'")
 
 
-@dataclass(frozen=True)
-class Draws:
-    """`rounds` rounds, in each of which `drawn` of `pool` clients were sampled secretly. drawn = pool:
-    the client took part in all of them, which is no secret."""
-
-    pool: int
-    drawn: int
-    rounds: int
+Draws = tuple[int, int]
+"""(size of the pool, rounds): rounds that drew their clients from a pool of this size."""
 
 
-def exposures(setting: Setting, turns: Sequence[Turn], secret: bool) -> set[tuple[Draws, ...]]:
-    """The rounds that the most exposed clients of a setting went through in these turns. A client whose
-    stages are a subset of another's is left out.
-
-    secret: nobody knows who was sampled, so a stage's rounds count for its whole pool, with amplification
-    by sampling. Otherwise each client has the rounds that it took part in.
-    """
-    if not secret:
-        met = Counter(turn.client for turn in turns)
-        return {(Draws(1, 1, rounds),) for rounds in met.values()}
+def exposures(setting: Setting, turns: Sequence[Turn]) -> set[tuple[Draws, ...]]:
+    """For every client of a setting, the rounds of these turns that it could be drawn in."""
     done = Counter(stage for stage, _ in {(turn.stage, turn.round) for turn in turns})
     pools = {stage: set(setting.pool(setting.stages[stage])) for stage in done}
-    memberships = {
-        frozenset(stage for stage, pool in pools.items() if client in pool)
-        for client in range(setting.clients)
-    }
     exposed: set[tuple[Draws, ...]] = set()
-    for stages in memberships:
-        if not any(stages < others for others in memberships):
-            rounds = Counter[int]()
-            for stage in stages:
-                rounds[len(pools[stage])] += done[stage]
-            exposed.add(tuple(Draws(k, setting.per_round, n) for k, n in sorted(rounds.items())))
+    for client in range(setting.clients):
+        rounds = Counter[int]()
+        for stage, pool in pools.items():
+            rounds[len(pool)] += done[stage] * (client in pool)
+        exposed.add(tuple(sorted((+rounds).items())))
     return exposed
 
 
 def epsilon(
-    privacy: Privacy, exposed: Iterable[Sequence[Draws]], tokens: int
+    privacy: Privacy, setting: Setting, turns: Sequence[Turn], tokens: int, secret: bool
 ) -> dict[str, float | None]:
-    """Epsilon at `privacy.delta` of the most exposed client (`exposed`: see `exposures`) that sent
-    `tokens` tokens: for the updates, the tokens and both. None without noise: there is no bound.
+    """Epsilon at `privacy.delta` after these turns, of the client with the largest loss, if a client sent
+    at most `tokens` tokens: for the updates, the tokens and both. None without noise: there is no bound.
 
-    By Renyi accounting (Mironov 2017; sampling without replacement: Wang et al. 2019, theorem 27).
-    Replacing a client changes a sum by two clips at most, hence half the noise multiplier.
+    By Renyi accounting (Mironov 2017). Neighbours differ in one client's data: who is drawn, and for
+    which task, is the same in both. So a client is charged for the rounds that it took part in; replacing
+    its data changes a sum by two clips at most, hence half the noise multiplier.
+
+    secret: nobody can know who was drawn (see `draws_are_secret`). Then amplification by sampling without
+    replacement (Wang et al. 2019, theorem 27) gives a second bound, and the smaller of the two holds.
     Raises FcitError when dp-accounting is not installed.
     """
     require()
     import dp_accounting as dp
     from dp_accounting import rdp
 
-    def spent(draws: Sequence[Draws], tokens: int) -> float | None:
-        if (draws and not privacy.noise_multiplier) or (tokens and not privacy.token_noise):
-            return None
+    noised = dp.GaussianDpEvent(privacy.noise_multiplier / 2)
+
+    def spent(events: Sequence[tuple[dp.DpEvent, int]], tokens: int) -> float:
+        rounds = sum(count for _, count in events)
+        if (rounds and not privacy.noise_multiplier) or (tokens and not privacy.token_noise):
+            return math.inf
         account = rdp.RdpAccountant(neighboring_relation=dp.NeighboringRelation.REPLACE_ONE)
-        noised = dp.GaussianDpEvent(privacy.noise_multiplier / 2)
-        for draw in draws:
-            sampled = dp.SampledWithoutReplacementDpEvent(draw.pool, draw.drawn, noised)
-            account.compose(sampled if draw.drawn < draw.pool else noised, draw.rounds)
-        if tokens:
-            account.compose(dp.GaussianDpEvent(privacy.token_noise / 2), tokens)
-        return round(float(account.get_epsilon(privacy.delta)), 4) if draws or tokens else 0.0
+        for event, count in (*events, (dp.GaussianDpEvent(privacy.token_noise / 2), tokens)):
+            if count:
+                account.compose(event, count)
+        return float(account.get_epsilon(privacy.delta)) if rounds or tokens else 0.0
 
-    everyone = {(), *map(tuple, exposed)}
+    def sampled(pool: int) -> dp.DpEvent:
+        drawn = setting.per_round
+        return noised if drawn == pool else dp.SampledWithoutReplacementDpEvent(pool, drawn, noised)
 
-    def worst(tokens: int) -> float | None:
-        values = [spent(draws, tokens) for draws in everyone]
-        bounded = [value for value in values if value is not None]
-        return max(bounded) if len(bounded) == len(values) else None
+    most = max(Counter(turn.client for turn in turns).values(), default=0)
+    exposed = exposures(setting, turns) if secret else ()
 
-    return {
-        "epsilon": worst(tokens),
-        "epsilon_updates": worst(0),
-        "epsilon_tokens": spent((), tokens),
-        "delta": privacy.delta,
+    def bound(tokens: int) -> float:
+        sampled_bounds = [
+            spent([(sampled(pool), count) for pool, count in draws], tokens) for draws in exposed
+        ]
+        return min(spent([(noised, most)], tokens), max(sampled_bounds, default=math.inf))
+
+    bounds = {
+        "epsilon": bound(tokens),
+        "epsilon_updates": bound(0),
+        "epsilon_tokens": spent([], tokens),
     }
+    finite = {key: None if math.isinf(value) else round(value, 4) for key, value in bounds.items()}
+    return finite | {"delta": privacy.delta}
+
+
+def draws_are_secret(
+    privacy: Privacy, setting: Setting, from_the_seed: bool, identified: bool
+) -> bool:
+    """Whether nobody but the server can know who was drawn, so that sampling amplifies privacy.
+
+    It needs a secret seed from which clients are drawn, and a state that names no clients: identity
+    tokens come with members. It also needs stages of one task. With a task for each slot of a round,
+    another client in one slot moves the clients after it to other tasks, and all their updates change.
+    """
+    one_task = all(len(stage.tasks) == 1 for stage in setting.stages)
+    return privacy.seeded_noise and from_the_seed and not identified and one_task
 
 
 def secret_noise(privacy: Privacy) -> None:

@@ -83,15 +83,17 @@ def server_step(
     turns: Sequence[Turn],
     updates: Sequence[Update],
     trained_extras: Sequence[str],
+    averaged: Sequence[State | Update] = (),
 ) -> State:
     """The state after a round: `after` is `before` with the round's averages in place.
 
-    Every adapter that came back, and every extra of these that is named in `trained_extras`, makes the
-    optimizer's step; whatever nobody trained in this round keeps its values and its momenta.
+    Every adapter that was `averaged` (by default: that came back), and every extra of these that is named
+    in `trained_extras`, makes the optimizer's step; all others keep their values and their momenta.
     """
     stored = dict(optimizer.collect(before.optimizer, turns, updates))
-    adapters = {name for update in updates for name in update.adapters}
-    extras = {name for update in updates for name in update.extras} & set(trained_extras)
+    averaged = averaged or updates
+    adapters = {name for value in averaged for name in value.adapters}
+    extras = {name for value in averaged for name in value.extras} & set(trained_extras)
 
     def stepped(kind: str, names: set[str], old: Groups, new: Groups) -> Groups:
         result = dict(new)

@@ -151,7 +151,8 @@ def _epsilon(run: RunData) -> str:
 
     return (
         f"{run.path.name}: ε = {shown('epsilon')} at δ = {run.privacy['delta']:g} "
-        f"(updates {shown('epsilon_updates')}, identity tokens {shown('epsilon_tokens')})."
+        f"(updates {shown('epsilon_updates')}, identity tokens {shown('epsilon_tokens')}). "
+        f"It does not cover: {', '.join(run.privacy.get('uncovered', ['the log']))}."
     )
 
 

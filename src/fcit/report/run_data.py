@@ -96,8 +96,8 @@ class RunData:
     routing: Numbers = field(default_factory=dict)
     ahead: Numbers = field(default_factory=dict)
     general: Numbers = field(default_factory=dict)
-    privacy: Annotated[Mapping[str, float | None], BeforeValidator(lambda value: value or {})] = (
-        field(default_factory=dict)
+    privacy: Annotated[Mapping[str, Any], BeforeValidator(lambda value: value or {})] = field(
+        default_factory=dict
     )
     config: Mapping[str, Any] = field(default_factory=dict)
     rounds: tuple[RoundLog, ...] = ()

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_SAMPLES = 2**31
-"""Sample counts from here on are rejected: they would outweigh all other updates."""
+"""Counts and metrics from here on are rejected: sums of them could overflow."""
+
+TOKEN_NORMS = (1e-9, 1e9)
+"""L2 norms that an identity token may have: beyond them cosines in float32 are wrong."""
 
 
 class Rejected(Exception):  # noqa: N818
@@ -46,8 +49,8 @@ class Reply:
     norm: float
     """L2 norm of all that changed."""
     spread: Mapping[str, float]
-    """Root mean squares to compare with those of the other clients: of the `change`, of `statistics` sent
-    with it and of the `optimizer`'s tensors, where there are any."""
+    """Sizes to compare with those of the other clients: its number of `samples`; root mean squares of the
+    `change`, of `statistics` sent with it and of the `optimizer`'s tensors, where there are any."""
 
 
 def check_token(identity: Identity, turns: Mapping[int, Turn]) -> None:
@@ -64,6 +67,9 @@ def check_token(identity: Identity, turns: Mapping[int, Turn]) -> None:
         raise Rejected("shape", f"its token is {_form(token)}, not one row of numbers")
     if not torch.isfinite(token).all() or not token.any():
         raise Rejected("nonfinite", "its token is not finite, or all zeros")
+    norm, (least, most) = float(token.double().norm()), TOKEN_NORMS
+    if not least < norm < most:
+        raise Rejected("norm", f"its token has norm {norm:.3g}, not between {least} and {most}")
 
 
 def check_update(
@@ -94,6 +100,9 @@ def check_update(
     _check_parts("adapter", update.adapters, expected.adapters)
     _check_parts("extra", update.extras, expected.extras)
     _check_optimizer(update.optimizer, optimizer.reports(shared), received)
+    for name in sorted(expected.extras.keys() - received.extras.keys()):
+        if any((value < 0).any() for value in update.extras[name].values()):
+            raise Rejected("negative", f"extra {name}: means of squares are not negative")
     for name, value in (update.memory or {}).items():
         _check_finite(value, f"its memory: {name}")
     norm, spread = _sizes(update, received)
@@ -111,10 +120,10 @@ def _check_count(samples: object) -> None:
 
 def _check_metrics(metrics: Mapping[str, object]) -> None:
     for name, value in metrics.items():
-        if isinstance(value, int) and abs(value) >= MOST_SAMPLES:
-            raise Rejected("nonfinite", f"its {name} is too large a number")
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise Rejected("nonfinite", f"its {name} is {value!r}")
+        if not abs(value) < MOST_SAMPLES:
+            raise Rejected("nonfinite", f"its {name} is no number below {MOST_SAMPLES}")
     if "loss" not in metrics:
         raise Rejected("keys", "reports no loss")
 
@@ -181,7 +190,7 @@ def _sizes(update: Update, received: State) -> tuple[float, dict[str, float]]:
             add("optimizer", value)
     norm = math.sqrt(sums.get("change", [0.0])[0])
     spread = {what: math.sqrt(total) / math.sqrt(n) for what, (total, n) in sums.items() if n}
-    return norm, spread
+    return norm, {"samples": float(update.samples)} | spread
 
 
 def _form(value: Tensor) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fcit.methods.base import Query
+from fcit.methods.base import Method, Query
 from fcit.types import Sample, State, Task
 
 if TYPE_CHECKING:
-    from fcit.methods import Method
     from fcit.models.chat import Completion
     from fcit.models.identity import Encoder
     from fcit.models.lmm import LMM
@@ -95,7 +94,12 @@ def activate(
 def _route(method: Method, state: State, query: Query) -> Route:
     if not state.adapters:
         return Route({})
-    return Route(dict(method.route(state, query)), dict(method.similarities(state, query)))
+    similarities = method.similarities(state, query)
+    if type(method).route is Method.route:  # the cosines are computed once
+        shares = method.gating.shares(state.adapters, similarities, query.dataset)
+    else:
+        shares = method.route(state, query)
+    return Route(dict(shares), dict(similarities))
 
 
 def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:

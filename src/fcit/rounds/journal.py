@@ -25,7 +25,8 @@ class InMemory:
 
     def begin(self, stage: int, number: int) -> None: ...
 
-    def identities(self) -> tuple[list[Identity], list[Fault]] | None: ...
+    def identities(self) -> tuple[list[Identity], list[Fault]]:
+        return [], []
 
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None: ...
 
@@ -34,6 +35,8 @@ class InMemory:
 
     def keep(self, reply: Reply) -> Reply:
         return reply
+
+    def forget(self, client: int) -> None: ...
 
     def quarantine(self, update: Update, fault: Fault) -> None: ...
 
@@ -50,12 +53,12 @@ class RunJournal:
         self.check = check
         self.folder, self.aside = run / "journal", run / "quarantine"
         self.round = (0, 0)
-        self.known: tuple[list[Identity], list[Fault]] | None = None
+        self.known: tuple[list[Identity], list[Fault]] = [], []
         self.kept: dict[int, Reply] = {}
 
     def begin(self, stage: int, number: int) -> None:
         """Load what the journal has of this round (from 0); remove what is left of others."""
-        self.round, self.known, self.kept = (stage, number), None, {}
+        self.round, self.known, self.kept = (stage, number), ([], []), {}
         for path in sorted(self.folder.glob("*.safetensors")):
             note, keys = _header(path)
             if note is None or note.get("round") != list(self.round):
@@ -71,12 +74,12 @@ class RunJournal:
                 self.kept[note["client"]] = _reply(path, note, keys)
         self.check(self.memories())
 
-    def identities(self) -> tuple[list[Identity], list[Fault]] | None:
-        """The round's tokens, and the faults of clients that sent none; None before they are known."""
+    def identities(self) -> tuple[list[Identity], list[Fault]]:
+        """The round's tokens so far, and the faults of clients that the round goes on without."""
         return self.known
 
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
-        """Write them, so that a resumed round has the same members."""
+        """Write them: a resumed round asks only clients that are in neither of the two."""
         note = {
             "identities": [[each.client, each.task, each.samples] for each in identities],
             "faults": [asdict(fault) for fault in faults],
@@ -120,8 +123,12 @@ class RunJournal:
         name = f"{stage + 1}-{number + 1}-{who}.safetensors"
         save(self.aside / name, flatten(update), False, {"fault": fault.detail})
         if update.client in self.kept and fault.kind != "duplicate":
-            del self.kept[update.client]
-            self._path(str(update.client)).unlink()
+            self.forget(update.client)
+
+    def forget(self, client: int) -> None:
+        """Remove a client's reply: it is asked again."""
+        del self.kept[client]
+        self._path(str(client)).unlink()
 
     def clear(self) -> None:
         """Remove all replies: their round is committed."""

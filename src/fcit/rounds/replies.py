@@ -10,24 +10,29 @@ from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.rounds.acceptance import Rejected, Reply, check_token, check_update, fault, forms
 from fcit.rounds.journal import Journal
-from fcit.types import Fault, Identity, Job, Turn, Update
+from fcit.types import Fault, Identity, Job, Tensor, Turn, Update
 
 T = TypeVar("T")
 
-SPREADS = ("change", "statistics", "optimizer")
+SPREADS = ("samples", "change", "statistics", "optimizer")
 """The sizes of a reply that are compared with the other clients' (see `acceptance.Reply`)."""
 
 
 def tokens(
-    incoming: Iterable[Identity | Fault], asked: Sequence[Turn], width: int | None
+    incoming: Iterable[Identity | Fault],
+    asked: Sequence[Turn],
+    known: Sequence[Identity],
+    stored: Tensor | None,
+    outlier_factor: float,
 ) -> tuple[list[Identity], list[Fault]]:
-    """Identity tokens by client id, and what was wrong with the others.
+    """Identity tokens by client id, those that are known already included, and what was wrong with the
+    others.
 
-    width: how many numbers a token must have; None where the method has none yet to compare with, and
-    then what most of these tokens have.
+    stored: the subspaces' tokens [K, d], to compare widths and norms with. Where there are none, a token
+    must be as wide as most of these. outlier_factor: see `Federation`.
     """
     turns = {turn.client: turn for turn in asked}
-    good: dict[int, Identity] = {}
+    good = {identity.client: identity for identity in known}
     faults: list[Fault] = []
     for reply in incoming:
         if isinstance(reply, Fault):
@@ -41,34 +46,41 @@ def tokens(
         except Exception as error:
             faults.append(fault(reply.client, error))
     widths = Counter(len(identity.token) for _, identity in sorted(good.items()))
-    width = width or max(widths, key=widths.__getitem__, default=0)
+    width = max(widths, key=widths.__getitem__, default=0) if stored is None else stored.shape[1]
     for client, identity in list(good.items()):
         if len(identity.token) != width:
             detail = f"its token has {len(identity.token)} numbers, the others have {width}"
             faults.append(Fault(client, "shape", detail))
             del good[client]
+    norms = {client: float(identity.token.norm()) for client, identity in good.items()}
+    others = [] if stored is None else stored.norm(dim=1).tolist()
+    counts = {client: float(identity.samples) for client, identity in good.items()}
+    for kind, what, sizes in (("norm", "token", norms), ("samples", "samples", counts)):
+        for client, times in _outliers(sizes, outlier_factor, others if kind == "norm" else ()):
+            if good.pop(client, None):
+                faults.append(Fault(client, kind, f"its {what}: {times}"))
     return _complete(good, faults, turns, "sent no token")
 
 
 def gather(
     incoming: Iterable[Update | Fault],
     jobs: Sequence[Job],
+    known: Mapping[int, Reply],
     method: Method,
     optimizer: Optimizer,
     journal: Journal,
     wire: Wire = "float32",
     outlier_factor: float = 0.0,
 ) -> tuple[list[Reply], list[Fault]]:
-    """A round's accepted replies by client id, those in the journal included, and what was wrong with
-    the others.
+    """A round's accepted replies by client id, those `known` from the journal included, and what was
+    wrong with the others.
 
     Updates are checked as they come; sizes and shapes that can only be compared with those of the other
     clients (outlier_factor: see `Federation`) are checked at the end.
     """
     asked = {job.turn.client: job for job in jobs}
-    replies = {client: reply for client, reply in journal.replies().items() if client in asked}
+    replies = dict(known)
     faults: list[Fault] = []
-
     for update in incoming:
         if isinstance(update, Fault):
             faults.append(update)
@@ -80,7 +92,7 @@ def gather(
             journal.quarantine(update, faults[-1])
         else:
             replies[update.client] = journal.keep(reply)
-    for reason in [*_outliers(replies, outlier_factor), *_odd_shapes(replies, asked)]:
+    for reason in [*_odd_sizes(replies, outlier_factor), *_odd_shapes(replies, asked)]:
         if reply := replies.pop(reason.client, None):
             faults.append(reason)
             journal.quarantine(reply.update, reason)
@@ -97,22 +109,28 @@ def _complete(
     return [good[client] for client in sorted(good)], faults
 
 
-def _outliers(replies: Mapping[int, Reply], factor: float) -> list[Fault]:
-    """Replies that are more than `factor` times as large as the round's median, per number.
+def _outliers(
+    sizes: Mapping[int, float], factor: float, others: Sequence[float] = ()
+) -> list[tuple[int, str]]:
+    """Clients whose size is more than `factor` times the median (0: nobody), and how many times it is.
+    others: more sizes that count in the median."""
+    median = median_low([*sizes.values(), *others]) if sizes and factor else 0.0
+    return [
+        (client, f"{size / median:.3g} times the round's median (see federation.outlier_factor)")
+        for client, size in sorted(sizes.items())
+        if median and size > factor * median
+    ]
 
-    Statistics are squares of gradients, so the square of the factor applies to them.
-    """
-    faults: dict[int, Fault] = {}
-    for what in SPREADS if factor else ():
-        sizes = {
-            k: reply.spread[what] for k, reply in sorted(replies.items()) if what in reply.spread
-        }
-        median = median_low(sizes.values()) if sizes else 0.0
-        for client, size in sizes.items():
-            if median and size > (factor**2 if what == "statistics" else factor) * median:
-                times = f"{size / median:.3g} times as large as the round's median"
-                faults.setdefault(client, Fault(client, "norm", f"its {what}: {times}"))
-    return list(faults.values())
+
+def _odd_sizes(replies: Mapping[int, Reply], factor: float) -> list[Fault]:
+    """Replies too large beside the others. Statistics are squares: the factor's square applies."""
+    faults: list[Fault] = []
+    for what in SPREADS:
+        sizes = {k: reply.spread[what] for k, reply in replies.items() if what in reply.spread}
+        limit = factor**2 if what == "statistics" else factor
+        kind = "samples" if what == "samples" else "norm"
+        faults += [Fault(k, kind, f"its {what}: {times}") for k, times in _outliers(sizes, limit)]
+    return faults
 
 
 def _odd_shapes(replies: Mapping[int, Reply], asked: Mapping[int, Job]) -> list[Fault]:

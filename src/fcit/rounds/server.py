@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,12 +13,11 @@ from fcit.aggregation.privacy import Privacy
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.optimizers.base import carry_memory, groups, server_step
-from fcit.rounds.acceptance import Reply
 from fcit.rounds.federation import Federation
 from fcit.rounds.journal import InMemory, Journal
 from fcit.rounds.replies import gather, named, tokens
 from fcit.seeds import torch_stream
-from fcit.types import Fault, FcitError, Identity, Job, Setting, State, Turn, Update
+from fcit.types import Fault, FcitError, Identity, Job, Setting, Stage, State, Turn, Update
 from fcit.weights import find_nonfinite, flatten, kinds, state_bytes
 
 if TYPE_CHECKING:
@@ -102,16 +101,22 @@ def federate(
         rounds = run.plan[number]
         resumed = done if number == done.stage else Position()
         if not resumed.rounds:
-            state = carry_memory(state, run.method.begin(state, stage))
-            state = replace(state, optimizer=run.optimizer.begin(state.optimizer))
+            begun = carry_memory(state, run.method.begin(state, stage))
+            begun = replace(begun, optimizer=run.optimizer.begin(begun.optimizer))
+            _require_finite(begun, state, f"the beginning of stage {number + 1}")
+            state = begun
         if not resumed.ended:
             for index in range(resumed.rounds, len(rounds)):
                 state, report = take_round(run, state, rounds[index], engine, journal)
                 yield state, Position(number, index + 1), report
-            ended = replace(run.method.end(state, stage), optimizer=state.optimizer)
+            ended = _ended(run, state, stage)
             _require_finite(ended, state, f"the end of stage {number + 1}")
             state = ended
         yield state, Position(number, len(rounds), True), None
+
+
+def _ended(run: FederatedRun, state: State, stage: Stage) -> State:
+    return replace(run.method.end(state, stage), optimizer=state.optimizer)
 
 
 def take_round(
@@ -123,41 +128,69 @@ def take_round(
 ) -> tuple[State, Round]:
     """Identify, organise, send, train, judge, aggregate, step: one round of one stage."""
     method, rules, journal = run.method, run.federation, journal or InMemory()
-    key = turns[0].stage, turns[0].round
+    stage, number = key = turns[0].stage, turns[0].round
+    where, start = f"stage {stage + 1}, round {number + 1}", state
     journal.begin(*key)
     asked = method.to_identify(state, turns)
-    identities, lost = _identify(asked, method.tokens(state), engine, journal)
+    identities, lost = _identify(run, asked, method.tokens(state), engine, journal)
+
+    def require_enough(left: Sequence[object], faults: Sequence[Fault]) -> None:
+        quorum = min(rules.min_clients or len(turns), len(turns))
+        if len(left) < quorum:
+            journal.keep_identities(identities, [])  # a resumed round asks the others again
+            raise FcitError(
+                f"{where}: {len(left)} of {len(turns)} clients gave a valid update, but {quorum} are "
+                f"needed: {'; '.join(map(named, faults))}. Fix the cause and go on with --resume, or go "
+                "on without these clients: --set federation.min_clients=N"
+            )
+
     silent = {turn.client for turn in asked} - {identity.client for identity in identities}
     present = [turn for turn in turns if turn.client not in silent]
-    _require_enough(present, turns, lost, rules)
+    require_enough(present, lost)
     state, jobs = hand_out(run, state, present, identities)
+    sizes = {each.client: float(each.token.abs().max()) * each.samples for each in identities}
+    _require_finite(state, start, where, sizes, "tokens")
     lost = lost + [
         Fault(turn.client, "unmatched", reason)
         for turn in present
         if (reason := method.reason_to_skip(state, turn))
     ]
-    _require_enough(jobs, turns, lost, rules)
+    require_enough(jobs, lost)
+    expected = {job.turn.client: method.expects(job.received) for job in jobs}
+    known = journal.replies()
+    for client, reply in list(known.items()):
+        if reply.update.adapters.keys() != expected.get(client, State()).adapters.keys():
+            journal.forget(
+                client
+            )  # more clients have joined the round: this one's subspace is another
+            del known[client]
     packed = _packed(run, jobs, key)
-    left = [job for job in packed if job.turn.client not in journal.replies()]
+    left = [job for job in packed if job.turn.client not in known]
     incoming = engine.run(left) if left else ()
     replies, faults = gather(
-        incoming, jobs, method, run.optimizer, journal, rules.wire, rules.outlier_factor
+        incoming, jobs, known, method, run.optimizer, journal, rules.wire, rules.outlier_factor
     )
-    _require_enough(replies, turns, [*lost, *faults], rules)
+    require_enough(replies, [*lost, *faults])
     updates = [reply.update for reply in replies]
-    after, notes = method.aggregate(state, updates), list[str]()
+    after, notes, averaged = method.aggregate(state, updates), list[str](), updates
     if rules.average == "product":
         after = exact(after, updates)
     if rules.robust != "mean":
         after, notes = robust.aggregate(after, updates, rules.robust, rules.byzantine_share)
     if run.privacy.on:
+        averaged = list(expected.values())
         noise = run.privacy.stream(run.seed, "updates", *key)
         norms = [reply.norm for reply in replies]
-        after = privacy.aggregate(state, after, updates, norms, run.privacy, noise)
+        after = privacy.aggregate(state, after, averaged, updates, norms, run.privacy, noise)
     accepted = {update.client for update in updates}
     trained = [job.turn for job in jobs if job.turn.client in accepted]
-    after = server_step(run.optimizer, state, after, trained, updates, method.trained_extras)
-    _require_finite(after, state, _name_round(*key), replies)
+    after = server_step(
+        run.optimizer, state, after, trained, updates, method.trained_extras, averaged
+    )
+    norms = {reply.update.client: reply.norm for reply in replies}
+    _require_finite(after, state, where, norms)
+    if turns[0].last:
+        _require_finite(_ended(run, after, run.setting.stages[stage]), after, where, norms)
     report = Round(
         [job for job in jobs if job.turn.client in accepted],
         updates,
@@ -171,29 +204,23 @@ def take_round(
 
 
 def _identify(
-    asked: Sequence[Turn], stored: Tensor | None, engine: Engine, journal: Journal
+    run: FederatedRun,
+    asked: Sequence[Turn],
+    stored: Tensor | None,
+    engine: Engine,
+    journal: Journal,
 ) -> tuple[list[Identity], list[Fault]]:
     """The round's first-time tokens, from the journal or else from the clients."""
-    known = journal.identities()
-    if known is not None:
-        return known
-    width = None if stored is None else stored.shape[-1]
-    identities, faults = tokens(engine.identify(asked), asked, width)
+    known, lost = journal.identities()
+    heard = {identity.client for identity in known} | {fault.client for fault in lost}
+    missing = [turn for turn in asked if turn.client not in heard]
+    factor = run.federation.outlier_factor
+    identities, faults = tokens(engine.identify(missing), missing, known, stored, factor)
+    if run.privacy.on:
+        identities = [replace(identity, samples=1) for identity in identities]
+    faults = [*lost, *faults]
     journal.keep_identities(identities, faults)
     return identities, faults
-
-
-def _require_enough(
-    left: Sequence[object], turns: Sequence[Turn], faults: Sequence[Fault], rules: Federation
-) -> None:
-    """Raise FcitError when too few of a round's clients are left."""
-    quorum = min(rules.min_clients or len(turns), len(turns))
-    if len(left) < quorum:
-        raise FcitError(
-            f"{_name_round(turns[0].stage, turns[0].round)}: {len(left)} of {len(turns)} clients gave "
-            f"a valid update, but {quorum} are needed: {'; '.join(map(named, faults))}. Fix the cause "
-            "and go on with --resume, or go on without these clients: --set federation.min_clients=N"
-        )
 
 
 def hand_out(
@@ -206,22 +233,26 @@ def hand_out(
     return state, [Job(turn, _sent(run, state, turn), run.setting.epochs) for turn in placed]
 
 
-def _require_finite(after: State, before: State, where: str, replies: Sequence[Reply] = ()) -> None:
-    """Raise FcitError when numbers that are not finite would be committed."""
+def _require_finite(
+    after: State,
+    before: State,
+    where: str,
+    sizes: Mapping[int, float] | None = None,
+    file: str = "",
+) -> None:
+    """Raise FcitError when numbers that are not finite would be committed. sizes: how large the
+    contributions of the clients are; file: of the journal, "" where each client has its own."""
     for parts, old in zip(kinds(after), kinds(before), strict=True):
         if tensor := find_nonfinite(parts, old):
             fix = "Start again with a lower federation.outlier_factor or another federation.robust"
-            if replies:
-                client = max(replies, key=lambda reply: reply.norm).update.client
+            if sizes:
+                client = max(sizes, key=sizes.__getitem__)
                 fix = (
-                    f"Delete journal/{client}.safetensors in the run's folder (the client with the "
-                    f"largest norm), then go on with --resume. Or {fix[0].lower()}{fix[1:]}"
+                    f"Client {client} sent the largest numbers: mend it, delete "
+                    f"journal/{file or client}.safetensors in the run's folder and go on with --resume. "
+                    f"Or {fix[0].lower()}{fix[1:]}"
                 )
             raise FcitError(f"{where}: the aggregate is not finite ({tensor}). {fix}")
-
-
-def _name_round(stage: int, number: int) -> str:
-    return f"stage {stage + 1}, round {number + 1}"
 
 
 def _sent(run: FederatedRun, state: State, turn: Turn) -> State:

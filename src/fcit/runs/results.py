@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcit.aggregation.privacy import epsilon, exposures
+from fcit.aggregation.privacy import draws_are_secret, epsilon
 from fcit.benchmark import metrics
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.rules import Accuracy
 from fcit.files import read_lines, write_json, write_lines
+from fcit.methods import TokenRouted
 from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
 from fcit.rounds.server import Position
@@ -201,22 +202,30 @@ class Results:
         write_json(self.folder.matrix, value)
         return value
 
-    def _spent(self) -> dict[str, float | None]:
-        """Epsilon of the rounds committed so far; for tokens, of the client that has sent the most.
-
-        Sampling amplifies privacy only where the seed is secret and the clients are drawn with it.
-        """
+    def _spent(self) -> dict[str, Any]:
+        """Epsilon of the rounds committed so far, and what it does not cover."""
         setting, plan = self.experiment.training_setting, self.experiment.plan
         privacy = self.config.privacy
         position = self.folder.position() or Position()
         rounds = [turns for stage in plan[: position.stage] for turns in stage]
         rounds += plan[position.stage][: position.rounds] if plan else []
         turns = [turn for part in rounds for turn in part]
-        met = {(turn.client, turn.stage, turn.task.name) for turn in turns}
-        most = max(Counter(client for client, *_ in met).values(), default=0)
-        tokens = most if self.method.identity else 0
-        secret = privacy.seeded_noise and self.config.setting.sampling == "derived"
-        return epsilon(privacy, exposures(setting, turns, secret), tokens)
+        identified = self.method.identity is not None
+        # Fresh noise on a token that is asked for again costs as much as another token.
+        once = privacy.seeded_noise or (
+            isinstance(self.method, TokenRouted) and not self.method.subspace_limit
+        )
+        sent = {(t.client, t.stage, t.task.name, 0 if once else t.round) for t in turns}
+        tokens = max(Counter(client for client, *_ in sent).values(), default=0)
+        derived = self.config.setting.sampling == "derived"
+        secret = draws_are_secret(privacy, setting, derived, identified)
+        uncovered = ["log.jsonl", "partition.json", "journal", "quarantine"]
+        if self.config.evaluation.where == "clients":
+            uncovered.append("every accuracy (clients score their own test samples)")
+        else:
+            uncovered.append("chance (from the training answers)")
+        spent = epsilon(privacy, setting, turns, tokens if identified else 0, secret)
+        return spent | {"uncovered": uncovered}
 
     @cached_property
     def _chance(self) -> dict[str, float]:
