@@ -53,6 +53,8 @@ def test_privacy_leaves_an_epsilon_and_noise_in_the_state(table: dict, tmp_path:
     spent = read_json(folder / "matrix.json")["privacy"]
     assert spent["epsilon"] > spent["epsilon_updates"] > 0 < spent["epsilon_tokens"]
     assert spent["delta"] == 1e-5
+    assert "log.jsonl" in spent["uncovered"]
+    assert "chance (from the training answers)" in spent["uncovered"]
     state, _ = RunFolder(folder).state()
     tokens = state.extras["identity"]
     members = len(state.extras["members"])

@@ -42,8 +42,9 @@ class Federation:
     """Seconds a client has for a turn, loading the model included (0 = no limit). Across machines:
     seconds that all clients of a round have together (0 = one hour)."""
     outlier_factor: Annotated[float, Field(ge=0)] = 1000.0
-    """Reject updates larger than N times the round's median; 0 turns this off, which privacy requires.
-    Changes and optimizer tensors are compared separately; statistics are squares, so N² applies."""
+    """Reject updates and identity tokens larger than N times the round's median; 0 turns this off, which
+    privacy requires. Changes, optimizer tensors and sample counts are compared separately; statistics are
+    squares, so N² applies."""
     robust: Rule = "mean"
     """Aggregation within a subspace: `mean`, `median`, `trimmed` (trimmed mean) or `krum`. The robust
     rules ignore sample counts."""
