@@ -635,7 +635,7 @@ def test_an_average_that_is_not_finite_is_not_committed() -> None:
 
     told = (
         r"stage 1, round 1: the aggregate is not finite \(0: .*\)\. Client \d sent the largest numbers: "
-        r"mend it, delete journal/\d\.safetensors"
+        r"repair it, delete journal/\d\.safetensors"
     )
     with pytest.raises(FcitError, match=told):
         run = one_round(method, optimizer=Exploding())

@@ -160,9 +160,7 @@ def take_round(
     known = journal.replies()
     for client, reply in list(known.items()):
         if reply.update.adapters.keys() != expected.get(client, State()).adapters.keys():
-            journal.forget(
-                client
-            )  # more clients have joined the round: this one's subspace is another
+            journal.forget(client)  # others have joined since: it belongs to another subspace now
             del known[client]
     packed = _packed(run, jobs, key)
     left = [job for job in packed if job.turn.client not in known]
@@ -248,7 +246,7 @@ def _require_finite(
             if sizes:
                 client = max(sizes, key=sizes.__getitem__)
                 fix = (
-                    f"Client {client} sent the largest numbers: mend it, delete "
+                    f"Client {client} sent the largest numbers: repair it, delete "
                     f"journal/{file or client}.safetensors in the run's folder and go on with --resume. "
                     f"Or {fix[0].lower()}{fix[1:]}"
                 )
