@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import struct
+import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -15,12 +16,17 @@ from typing import Any
 import pytest
 import torch
 
+from fcit.aggregation.privacy import Privacy
+from fcit.engines import node
 from fcit.engines.node import LocalClient, load_memory, respond, save_memory
 from fcit.flower import hush
-from fcit.recipe.config import Config, validate
+from fcit.recipe.config import Config, to_table, validate
 from fcit.recipe.data import DataSection
 from fcit.runs.engine import build, check_memory
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
+from fcit.worker.experiment import Experiment
+from fcit.worker.floor import stronger
+from fcit.worker.model import ModelWorker
 
 pytest.importorskip("flwr")
 
@@ -28,9 +34,11 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import wire
-from fcit.flower.apps import local_client, wait_for_nodes
+from fcit.flower import nodes
+from fcit.flower.apps import local_client, own_client, wait_for_nodes
 from fcit.flower.engine import LIFETIME, FlowerEngine
 from fcit.flower.messages import pack, unpack
+from fcit.flower.status import Status, finished, lines
 
 TASK = Task("IconQA", ("IconQA",))
 TURNS = [Turn(client, TASK, 0, 1) for client in (0, 1, 2)]
@@ -407,6 +415,161 @@ def test_a_client_with_its_own_data_says_nothing_of_its_files(
     assert header == {"error": "FcitError; see the client's own log"}
     assert not tensors
     assert "has no training samples of IconQA" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "run", ["../../precious", "/etc", "a/b", "..", ".", "", ".hidden", "a\\b", "a\0b"]
+)
+def test_a_server_can_neither_write_nor_delete_outside_a_clients_memory(
+    run: str, table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precious = tmp_path / "precious" / "client-3"
+    precious.mkdir(parents=True)
+    (precious / "mine.safetensors").write_bytes(b"kept")
+    client = LocalClient(3, tmp_path / "clients" / "memory", DataSection(root=str(tmp_path)))
+    monkeypatch.setattr(node, "_model_worker", never)
+    header, _ = wire.pack_job(replace(jobs()[0], turn=Turn(3, TASK, 0, 0)), {})
+    reply, _ = respond(header | {"run": run, "since": None, "config": table}, {}, client)
+    assert reply == {"error": "FcitError; see the client's own log"}
+    assert (precious / "mine.safetensors").read_bytes() == b"kept"
+    assert [path.name for path in tmp_path.iterdir()] == ["precious"]
+
+
+def never(*_: object):
+    raise AssertionError("a worker was made")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "../IconQA"},
+        {"turn": {"client": 3, "stage": "../0", "round": 0}},
+        {"turn": {"client": 3, "task": {"name": "x", "datasets": ["IconQA", "../../etc"]}}},
+        {"since": ["../0", 0]},
+        {"turn": {"client": 2}},
+    ],
+)
+def test_every_name_in_a_servers_message_is_one_plain_name(
+    change: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(node, "_model_worker", never)
+    client = LocalClient(3, tmp_path, DataSection(root=str(tmp_path)))
+    reply, _ = respond({"do": "train", "run": "a", "config": {}} | change, {}, client)
+    assert reply == {"error": "FcitError; see the client's own log"}
+    said = capsys.readouterr().err
+    assert "must be one plain name" in said or "a turn of client 2 came to client 3" in said
+
+
+def test_a_client_says_at_once_whether_it_has_what_all_stages_ask_it_for(
+    table: dict, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """FigureQA is the second stage's."""
+    every = copy.deepcopy(table)
+    every["federation"]["per_round"] = 4
+    hello = {"do": "hello", "run": "a", "config": every}
+    ready = LocalClient(1, tmp_path, DataSection(root=str(suite)))
+    assert respond(hello, {}, ready)[0] == {"client": 1, "fcit": version()}
+    (tmp_path / "instructions").mkdir()
+    (tmp_path / "instructions" / "IconQA").symlink_to(suite / "instructions" / "IconQA")
+    (tmp_path / "datasets").symlink_to(suite / "datasets")
+    lacking = LocalClient(1, tmp_path, DataSection(root=str(tmp_path)))
+    assert respond(hello, {}, lacking)[0]["unready"] == "FcitError; see the client's own log"
+    assert "has no training samples of FigureQA" in capsys.readouterr().err
+
+
+def test_a_node_that_is_not_ready_is_named_and_asked_again_once_it_may_be_mended(
+    engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = engine(lambda client, header: update(client))
+    one.grid.hello[101] = pack({"client": 1, "fcit": version(), "unready": "no FigureQA"}, {})
+    with pytest.raises(FcitError, match="client 1 is not ready for all stages .*no FigureQA"):
+        list(one.run(jobs()))
+    one.nodes.needs_all = False
+    one.nodes.active_since, one.nodes.clients = {}, {}
+    replies = {reply.client: reply for reply in one.run(jobs())}
+    assert "no FigureQA" in replies[1].detail
+    del one.grid.hello[101]
+    monkeypatch.setattr(nodes, "AGAIN", 0.0)
+    assert [type(reply) for reply in one.run(jobs())] == [Update] * 3
+
+
+def test_an_operator_is_told_of_every_round_and_who_is_awaited(
+    engine, config: Config, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    plan = [[TURNS, TURNS], [TURNS]]
+    status = Status(tmp_path, plan, said.append)
+    with engine(lambda client, header: update(client), clients=2, status=status) as one:
+        list(one.run(jobs()))
+        (line,) = said
+        assert line.startswith(
+            "stage 1, round 2 of 2: training: 2 of 3 clients answered, mean loss 1"
+        )
+        assert line.endswith("next: the test sets after stage 1 of 2")
+        shown = "\n".join(lines(tmp_path))
+        assert (
+            "answered: 0, 1; at work: none; not connected or not ready: 2; awaited until 20"
+            in shown
+        )
+        begun = time.time()
+        assert not finished(tmp_path, begun)
+    assert finished(tmp_path, begun)
+    assert "finished" in lines(tmp_path)[0]
+    with pytest.raises(FcitError), engine(never, status=status):
+        raise FcitError("the disk is full; make room")
+    assert "ended: the disk is full; make room" in lines(tmp_path)[0]
+
+
+# -- a client's floor --------------------------------------------------------------------------------
+
+
+def test_a_client_clips_and_noises_what_it_sends_whatever_the_recipe_says(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = jobs()[0]
+    grown = Update(0, 5, {"0": {"a": torch.tensor([4.0, 5.0])}}, {}, {"loss": 1.0})
+    monkeypatch.setattr("fcit.worker.model.take_turn", lambda *_: (grown, {}))
+    monkeypatch.setattr(Experiment, "data", lambda *_: None)
+    assert not config.privacy.on
+
+    def sent(**floor: float) -> torch.Tensor:
+        privacy = Privacy(clip_norm=1.0, seeded_noise=False, **floor)
+        return ModelWorker(config, floor=privacy).train(job, {})[0].adapters["0"]["a"]
+
+    assert torch.allclose(sent(), torch.tensor([1.6, 1.8]))  # the change [3, 4] at length 1
+    noised = sent(noise_multiplier=2.0)
+    assert not torch.allclose(noised, sent()) and not torch.equal(
+        noised, sent(noise_multiplier=2.0)
+    )
+    floor = Privacy(clip_norm=1.0, token_noise=0.3, seeded_noise=False)
+    assert stronger(Privacy(clip_norm=9.0, token_noise=0.1), floor) == floor
+    assert stronger(Privacy(clip_norm=9.0, token_noise=0.5), floor).token_noise == 0.5
+    for method, optimizer in (("ewc", "fedavg"), ("finetune", "scaffold")):
+        changed = to_table(config)
+        changed["method"] = {"name": method}
+        changed["federation"] |= {"optimizer": optimizer, "optimizer_options": {}}
+        with pytest.raises(FcitError, match="sends more than the change"):
+            ModelWorker(validate(changed), floor=floor)
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ({"clip-norm": 1.0}, "there is no 'clip-norm'; choose from client, data"),
+        ({"clip_norm": -1.0}, "clip_norm: should be greater than or equal to 0"),
+        ({"clip_norm": "much"}, "clip_norm: should be a valid number"),
+        ({"noise_multiplier": 1.0}, "set privacy.clip_norm too"),
+        ({"client": "3"}, "client is '3'; it must be a number from 0 on"),
+        ({"client": True}, "client is True"),
+        ({"rules": "near.py"}, "rules: 'near.py' is not DATASET=/path/to/rule.py"),
+    ],
+)
+def test_a_nodes_configuration_is_checked_entry_by_entry(entry: dict, what: str) -> None:
+    with pytest.raises(FcitError, match=f"--node-config.*{what}"):
+        own_client({"client": 3, "data": "/srv/data"} | entry)
+    floor = {"clip_norm": 1, "noise_multiplier": 0.5}
+    client = own_client({"client": 3, "data": "/srv/data"} | floor)
+    assert client.floor == Privacy(1.0, 0.5, seeded_noise=False)
 
 
 def test_a_node_says_where_its_client_is() -> None:

@@ -6,6 +6,7 @@ scripts and units are in `templates`.
 
 import datetime
 import ipaddress
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,52 +30,75 @@ from fcit.files import write_text
 from fcit.flower import QUIET
 from fcit.recipe.config import Config, to_table
 from fcit.recipe.config import write as write_recipe
+from fcit.types import FcitError
 
 PORT = 9093
 """Of the SuperLink; a SuperNode's own port is for its own machine alone."""
+
+OWN_NAMES = "localhost", "127.0.0.1", "::1"
+"""By which the server's own machine reaches it: SuperExec, `./run` and `./status` do."""
 
 VALID = datetime.timedelta(days=825)
 
 
 def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None:
-    """Write the folders `server` and `client-0`, `client-1`, ... below `out`, which is new or empty.
+    """Write the folders `server` and `client-0`, `client-1`, ... below `out`.
 
-    hosts: names and addresses by which clients reach the server; they use the first one. config: the
-    recipe to run, for as many clients as it has. install: the folder on the machines that will hold
-    these folders.
+    hosts: names and addresses by which clients reach the server; they use the first one, and the server
+    listens on it. config: the recipe to run, for as many clients as it has. install: the folder on the
+    machines that will hold these folders. Raises FcitError for a host or a folder that cannot be one.
     """
+    for host in hosts:
+        check_host(host)
+    if not re.fullmatch(r"/[\w./+-]*", install):
+        raise FcitError(f"--install: {install!r} must be an absolute path without spaces")
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         undefined=StrictUndefined,
         keep_trailing_newline=True,
         trim_blocks=True,
     )
-    templates.globals.update(host=hosts[0], port=PORT, quiet=QUIET, install=install)
+    bracketed = f"[{hosts[0]}]" if ":" in hosts[0] else hosts[0]
+    templates.globals.update(
+        host=hosts[0], bracketed=bracketed, port=PORT, quiet=QUIET, install=install
+    )
 
     def fill(template: str, path: Path, **values: object) -> None:
         write_text(path, templates.get_template(template).render(values))
         if template.endswith(".sh"):
-            path.chmod(0o755)
+            path.chmod(0o700)
 
     server = out / "server"
-    authority = _write_certificates(server, hosts)
+    authority = _write_certificates(server, list(dict.fromkeys((*hosts, *OWN_NAMES))))
     table = to_table(config)
     table["federation"]["engine"] = "flower"
     write_recipe(server / "recipe.toml", table)
     fill("README.md", out / "README.md")
     fill("app.toml", server / "app" / "pyproject.toml")
-    fill("start-server.sh", server / "start")
-    fill("register.sh", server / "register")
-    fill("run.sh", server / "run")
+    for script in ("start", "register", "run", "status"):
+        fill(f"{script}-server.sh", server / script)
     fill("unit.service", server / "fcit-server.service", title="the server", folder="server")
     for client in range(config.federation.clients):
         name = f"client-{client}"
         folder, title = out / name, f"client {client}"
-        write_text(server / "clients" / f"{name}.pub", _write_client_key(folder / "client.key"))
+        write_text(server / "clients" / f"{name}.pub", write_client_key(folder / "client.key"))
         write_text(folder / "ca.crt", authority)
         (folder / "data").mkdir(parents=True, exist_ok=True)
         fill("start-client.sh", folder / "start", client=client)
         fill("unit.service", folder / f"fcit-{name}.service", title=title, folder=name)
+
+
+def check_host(host: str) -> None:
+    """Raise FcitError for what is neither a name nor an address of a machine."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        labels = host.split(".")
+        if not all(re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", label) for label in labels):
+            raise FcitError(
+                f"--host: {host!r} is no name or address of a machine; leave out https://, port and "
+                "brackets"
+            ) from None
 
 
 def _write_certificates(server: Path, hosts: Sequence[str]) -> str:
@@ -132,7 +156,7 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _write_client_key(path: Path) -> str:
+def write_client_key(path: Path) -> str:
     """Write a client's private key; return its public key, which the server registers."""
     key = generate_private_key(SECP384R1())
     _write_secret(path, key, PrivateFormat.OpenSSH)
@@ -142,5 +166,5 @@ def _write_client_key(path: Path) -> str:
 
 def _write_secret(path: Path, key: EllipticCurvePrivateKey, form: PrivateFormat) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(0o600)  # before it holds anything
+    path.touch(0o600)
     path.write_bytes(key.private_bytes(Encoding.PEM, form, NoEncryption()))

@@ -12,8 +12,9 @@ from fcit.types import FcitError, Turn, first_line
 
 FILE = "status.json"
 
-GRACE = 10.0
-"""Seconds after which the log names clients that are not connected."""
+GRACE = 60.0
+"""Seconds after which the log names clients that are not ready: not connected, or still looking at their
+data."""
 
 
 class Status:
@@ -35,7 +36,7 @@ class Status:
         until = now + timedelta(seconds=deadline)
         self.now = {"now": what, "since": _clock(now), "next": after, "clients": sorted(clients)}
         if clients:
-            self.now |= {"until": _clock(until), "at_work": [], "not_connected": sorted(clients)}
+            self.now |= {"until": _clock(until), "at_work": [], "not_ready": sorted(clients)}
         write_json(self.file, self.now)
 
     def begin_round(self, what: str, turns: Sequence[Turn], deadline: float) -> None:
@@ -58,22 +59,24 @@ class Status:
         self.say(f"{self.now['now']}: {what}{loss}, {took:.0f} s; next: {self.now['next']}")
 
     def awaits(
-        self, at_work: Sequence[int], not_connected: Sequence[int], refused: Sequence[str]
+        self, at_work: Sequence[int], not_ready: Sequence[int], refused: Sequence[str]
     ) -> None:
         """Who has not answered yet; `refused`: why connected nodes are no clients of the run."""
         now = self.now | {
             "at_work": sorted(at_work),
-            "not_connected": sorted(not_connected),
+            "not_ready": sorted(not_ready),
             "refused": list(refused),
         }
         if now != self.now:
             self.now = now
             write_json(self.file, now)
-        away = ", ".join(map(str, sorted(not_connected)))
+        away = ", ".join(map(str, sorted(not_ready)))
         if away not in ("", self.named) and time.monotonic() > self.since + GRACE:
             self.named = away
             reasons = "".join(f" ({reason})" for reason in refused)
-            self.say(f"waiting until {now['until']} for clients not connected: {away}{reasons}")
+            self.say(
+                f"waiting until {now['until']} for clients not connected or ready: {away}{reasons}"
+            )
 
     def end(self, error: BaseException | None) -> None:
         """The run is finished, or has ended with an error."""
@@ -89,10 +92,11 @@ def _clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def finished(folder: Path) -> bool:
-    """Whether a run's last attempt reached its end."""
+def finished(folder: Path, begun: float) -> bool:
+    """Whether a run that was begun or continued at this time (in seconds of the epoch) is finished."""
     file = folder / FILE
-    return file.is_file() and read_json(file).get("now") == "finished"
+    fresh = file.is_file() and file.stat().st_mtime >= begun - 1
+    return fresh and read_json(file).get("now") == "finished"
 
 
 def lines(folder: Path) -> list[str]:
@@ -105,10 +109,10 @@ def lines(folder: Path) -> list[str]:
         raise FcitError(f"{file}: not a status that fcit wrote; ./run writes it anew")
     told = [f"run: {folder}: {now['now']} (since {now.get('since')})"]
     if now.get("clients"):
-        left = {*now["at_work"], *now["not_connected"]}
+        left = {*now["at_work"], *now["not_ready"]}
         answered = [client for client in now["clients"] if client not in left]
         rows = {"answered": answered, "at work": now["at_work"]}
-        rows["not connected"] = now["not_connected"]
+        rows["not connected or not ready"] = now["not_ready"]
         shown = [f"{what}: {', '.join(map(str, who)) or 'none'}" for what, who in rows.items()]
         told.append(f"clients of this round: {'; '.join(shown)}; awaited until {now['until']}")
         told += [f"refused: {reason}" for reason in now.get("refused", ())]

@@ -6,14 +6,28 @@ open to this machine alone. The script `start` that `fcit deploy init` writes ru
 """
 
 import ipaddress
+import os
+import signal
+import subprocess
+import sys
+import threading
+from argparse import ArgumentParser
+from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from cryptography import x509
 from flwr.superlink import extensions
-from flwr.superlink.cli.flower_superlink import flower_superlink
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan, flower_superlink
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from fcit.files import write_text
+from fcit.flower.machine import in_one_line, require_owner, require_port
+from fcit.flower.operate import ENDED
+from fcit.types import FcitError, one_line
 
 NODE_PATHS = ("/v1/fleet/", "/health")
 
@@ -38,18 +52,71 @@ def is_allowed(scope: Mapping[str, Any]) -> bool:
     """Whether a call is for nodes or comes from this machine."""
     if any(scope["path"].startswith(path) for path in NODE_PATHS):
         return True
+    caller, own = ((scope.get(side) or ("",))[0] for side in ("client", "server"))
     try:
-        return ipaddress.ip_address((scope.get("client") or ("",))[0]).is_loopback
+        return ipaddress.ip_address(caller).is_loopback or caller == own
     except ValueError:
         return False
 
 
+class Watched(SuperLinkLifespan):
+    """Ends the SuperLink where Flower's SuperExec ends, which starts runs: nothing else would say so."""
+
+    def _start_superexec_if_needed(self) -> None:
+        super()._start_superexec_if_needed()
+        if process := self.superexec_process:
+            threading.Thread(target=self._follow, args=(process,), daemon=True).start()
+
+    def _follow(self, process: subprocess.Popen[bytes]) -> None:
+        last = deque[str](maxlen=20)
+
+        def copy() -> None:
+            for line in process.stderr or ():
+                sys.stderr.buffer.write(line)
+                sys.stderr.buffer.flush()
+                last.append(line.decode(errors="replace").strip())
+
+        threading.Thread(target=copy, daemon=True).start()
+        code = process.wait()
+        if self._started and self.superexec_process is process:
+            threading.Event().wait(1.0)  # for its last lines
+            said = next((line for line in reversed(last) if line), "it said nothing")
+            reason = one_line(f"Flower's SuperExec exited with status {code}: {said}")
+            write_text(ENDED, reason + "\n")
+            print(f"error: {reason}", file=sys.stderr, flush=True)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def require_name(host: str, certificate: Path) -> None:
+    """Raise FcitError where the certificate would not be valid for the address to listen on: SuperExec
+    reaches the SuperLink there."""
+    names = x509.load_pem_x509_certificate(certificate.read_bytes()).extensions
+    known = names.get_extension_for_class(x509.SubjectAlternativeName).value
+    valid = {str(name.value) for name in known} | {"0.0.0.0", "::"}
+    if host not in valid:
+        raise FcitError(
+            f"FCIT_HOST: {certificate.name} is not valid for {host}, only for "
+            f"{', '.join(sorted(valid))}; choose one of these, or run fcit deploy init with --host {host}"
+        )
+
+
 def main() -> None:
     """Run the SuperLink; arguments are those of `flower-superlink`."""
-    before = extensions.get_middleware
-    extensions.get_middleware = lambda: (Middleware(NodesOnly), *before())
+    parser = ArgumentParser(add_help=False)
+    for name in ("host", "port", "ssl-certfile", "ssl-keyfile"):
+        parser.add_argument(f"--{name}", required=True)
+    given = parser.parse_known_args()[0]
+    require_owner(given.ssl_keyfile)
+    require_name(given.host, Path(given.ssl_certfile))
+    require_port(given.host, int(given.port))
+    ENDED.unlink(missing_ok=True)
+    flower = sys.modules[SuperLinkLifespan.__module__]
+    middleware, kwargs = extensions.get_middleware, flower.get_popen_detach_kwargs
+    extensions.get_middleware = lambda: (Middleware(NodesOnly), *middleware())
+    vars(flower)["SuperLinkLifespan"] = Watched
+    vars(flower)["get_popen_detach_kwargs"] = lambda: kwargs() | {"stderr": subprocess.PIPE}
     flower_superlink()
 
 
 if __name__ == "__main__":
-    main()
+    in_one_line(main)

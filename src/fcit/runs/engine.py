@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcit.aggregation.privacy import secret_noise
-from fcit.files import check_new_folder
+from fcit.files import folder_aside, private
 from fcit.flower import hush
 from fcit.recipe.config import Config
 from fcit.types import FcitError, Weights
@@ -73,13 +73,11 @@ def deployment(
     secret_noise(config.privacy)
     if not config.method.federated:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
-    check_new_folder(out)
-    clients = config.federation.clients
-    deploy.write(out, hosts, config, install)
-    if split:
-        shares.split(
-            config, [out / f"client-{client}" / "data" for client in range(clients)], watch
-        )
+    clients = range(config.federation.clients)
+    with private(out.absolute().parent), folder_aside(out) as folder:
+        deploy.write(folder, hosts, config, install)
+        if split:
+            shares.split(config, [folder / f"client-{k}" / "data" for k in clients], watch)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 #!/bin/sh
-{% include "environment.sh" %}
-exec python3 -m fcit.flower.superlink --host "${FCIT_HOST:-0.0.0.0}" --port "${FCIT_PORT:-{{ port }}}" \
+{% include "server.sh" %}
+exec python3 -P -m fcit.flower.superlink --host "$host" --port "$port" \
   --ssl-ca-certfile ca.crt --ssl-certfile server.crt --ssl-keyfile server.key \
   --enable-supernode-auth --database flower/state.db --disable-runtime-dependency-installation

@@ -1,0 +1,75 @@
+"""Flower's SuperNode, after a look at what a client brings along: key, data, clock. The script `start` of
+a client runs this module; its arguments are those of `flower-supernode`."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from flwr.common.config import parse_config_args
+from flwr.supernode.cli.flower_supernode import flower_supernode
+
+from fcit.benchmark import datasets
+from fcit.benchmark.datasets import Dataset, Split
+from fcit.engines.node import LocalClient
+from fcit.flower.apps import own_client
+from fcit.flower.machine import ask, in_one_line, require_clock, require_owner, require_port
+from fcit.types import FcitError
+
+SPLITS: tuple[Split, Split] = "train", "test"
+
+
+def main() -> None:
+    """Check, and then connect until this process is ended."""
+    parser = ArgumentParser(add_help=False)
+    for name in ("superlink", "root-certificates", "auth-supernode-private-key", "port"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--node-config", required=True)
+    given = parser.parse_known_args()[0]
+    client = own_client(parse_config_args([given.node_config]))
+    require_owner(given.auth_supernode_private_key)
+    check_data(client)
+    require_port("127.0.0.1", int(given.port))
+    certificate = Path(given.root_certificates)
+    try:
+        require_clock(ask(given.superlink, certificate))
+    except ConnectionError as error:
+        print(f"{error}; it is tried until it does", flush=True)
+    try:
+        flower_supernode()
+    except SystemExit as left:
+        if left.code:
+            raise FcitError(told(client, given.superlink, certificate)) from None
+
+
+def check_data(client: LocalClient) -> None:
+    """Raise FcitError where a client's data folder holds nothing to train on or to score, or anything
+    malformed."""
+    assert client.own
+    root, images = Path(client.own.root), tuple(map(Path, client.own.images))
+    files: list[tuple[Dataset, Split]] = [
+        (dataset, split)
+        for dataset in (datasets.find(name, root) for name in datasets.present(root))
+        for split in SPLITS
+        if dataset.file(root, split).is_file()
+    ]
+    if not files:
+        raise FcitError(f"{root}: no dataset with a training file; see docs/add-a-dataset.md")
+    for dataset, split in files:
+        for sample in dataset.read(root, split):
+            if not (image := datasets.image_path(root, sample, images)).is_file():
+                raise FcitError(f"{image}: no such image, of record {sample.id} of {dataset.name}")
+
+
+def told(client: LocalClient, address: str, certificate: Path) -> str:
+    """Why a client may not have stayed connected, and what to do."""
+    try:
+        require_clock(ask(address, certificate))
+    except (FcitError, ConnectionError) as error:
+        return str(error)
+    return (
+        f"client {client.number} is no longer connected (the lines above say why); if the SuperLink did "
+        f"not activate it, register its key on the server: ./register clients/client-{client.number}.pub"
+    )
+
+
+if __name__ == "__main__":
+    in_one_line(main)

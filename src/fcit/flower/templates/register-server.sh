@@ -1,0 +1,3 @@
+#!/bin/sh
+{% include "server.sh" %}
+exec python3 -P -m fcit.flower.operate register "$own" "$from" "$@"
