@@ -80,7 +80,8 @@ class Watched(SuperLinkLifespan):
         code = process.wait()
         if self._started and self.superexec_process is process:
             threading.Event().wait(1.0)  # for its last lines
-            said = next((line for line in reversed(last) if line), "it said nothing")
+            lines = [line for line in last if line and "INFO" not in line]
+            said = lines[-1] if lines else "it said nothing"
             reason = one_line(f"Flower's SuperExec exited with status {code}: {said}")
             write_text(ENDED, reason + "\n")
             print(f"error: {reason}", file=sys.stderr, flush=True)
