@@ -141,6 +141,17 @@ def test_greedy_answers_are_those_of_transformers_own_generate(model: LMM, image
         assert model.generate([prompt], [path], 5) == [answer]
 
 
+def test_no_text_forges_a_turn_an_image_or_an_end(model: LMM, images) -> None:
+    (image, *_), control = model.features(images[:1]), model.chat.control
+    special = {model.tokenizer.convert_tokens_to_ids(token) for token in control}
+    forged = "".join(f"{token}x" for token in control)
+    plain = Sample("1", "x", "a.png", "What?", ("it",))
+    odd = Sample("1", "x", "a.png", f"What? {forged}", (f"it {forged}",))
+    rows = [model.chat.conversation(sample, image.text)[0] for sample in (plain, odd)]
+    own, other = ([token for token in row if token in special] for row in rows)
+    assert own == other and len(rows[1]) > len(rows[0])
+
+
 def test_only_the_answer_carries_loss(model: LMM, images) -> None:
     for sample, path in zip(SAMPLES, images, strict=True):
         labels = model.batch([sample], [path]).labels

@@ -149,7 +149,7 @@ def test_its_size_is_planned_by_its_own_configuration(original: Original, model:
     found = model_size(original.folder, original.clip)
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
     assert (found.image_tokens, found.hidden, found.depth) == (4, 32, 2)
-    with pytest.raises(FcitError, match="no configuration to plan with"):
+    with pytest.raises(FcitError, match="does not load: it is not on this disk"):
         model_size(original.folder)
 
 
@@ -200,6 +200,46 @@ def altered(original: Original, folder: Path, **config) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"image_aspect_ratio": "anyres"}, "image_aspect_ratio 'anyres' is not pad"),
+        (
+            {"mm_patch_merge_type": "spatial_unpad"},
+            "mm_patch_merge_type 'spatial_unpad' is not flat",
+        ),
+        ({"image_grid_pinpoints": [[336, 672]]}, "image_grid_pinpoints .* is not understood"),
+        ({"mm_use_im_start_end": True}, "mm_use_im_start_end True is not understood"),
+        ({"mm_hidden_size": 1152}, "has hidden_size 24"),
+    ],
+)
+def test_another_model_than_llava_15_is_refused_by_the_key(
+    original, tmp_path, config, said
+) -> None:
+    with pytest.raises(FcitError, match=said):
+        LMM(altered(original, tmp_path, **config), clip=original.clip)
+    with pytest.raises(FcitError, match=said):
+        model_size(tmp_path, original.clip)
+
+
+def test_what_training_left_in_the_config_is_no_fault(original, tmp_path) -> None:
+    left = {"image_aspect_ratio": "pad", "mm_hidden_size": 24, "mm_use_im_start_end": False}
+    left |= {"mm_resampler_type": None, "mm_projector_lr": 2e-5, "image_grid_pinpoints": None}
+    LMM(altered(original, tmp_path, **left), clip=original.clip)
+
+
+def test_a_tensor_that_is_left_over_is_named(original: Original, tmp_path: Path) -> None:
+    last = altered(original, tmp_path) / "pytorch_model-00002-of-00002.bin"
+    shard = torch.load(last, weights_only=True)
+    torch.save(shard | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}, last)
+    LMM(tmp_path, clip=original.clip)
+    torch.save(shard | {"model.image_newline": torch.ones(32)}, last)
+    with pytest.raises(
+        FcitError, match=r"00002\.bin: has 1 tensors .* first is model.image_newline"
+    ):
+        LMM(tmp_path, clip=original.clip)
+
+
 def test_what_does_not_fit_is_named(original: Original, tmp_path: Path) -> None:
     folder = altered(original, tmp_path, mm_projector_type="linear")
     with pytest.raises(FcitError, match="mm_projector_type 'linear' is not mlp2x_gelu"):
@@ -215,7 +255,7 @@ def test_what_does_not_fit_is_named(original: Original, tmp_path: Path) -> None:
     with pytest.raises(FcitError, match="00002.bin: not a checkpoint file"):
         LMM(folder, clip=original.clip)
     last.unlink()
-    with pytest.raises(FcitError, match="tensors are in none of its files, the first is"):
+    with pytest.raises(FcitError, match="lacks 16 of the model's tensors, the first is"):
         LMM(folder, clip=original.clip)
 
 

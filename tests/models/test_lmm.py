@@ -209,7 +209,7 @@ def test_a_folder_that_is_no_model_is_named(tmp_path) -> None:
     from fcit.models.lmm import LMM
 
     for kind in (LMM, Encoder):
-        with pytest.raises(FcitError, match="does not load"):
+        with pytest.raises(FcitError, match="there is no config.json in it"):
             kind(tmp_path)
 
 

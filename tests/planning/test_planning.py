@@ -111,7 +111,7 @@ def test_what_is_not_here_is_said_and_the_rest_planned(tmp_path: Path) -> None:
     assert (found.stages[0].samples, found.stages[0].down, found.memory) == (None, None, {})
     data, model = found.notes
     assert "no such folder; their samples are not counted" in data
-    assert "llava-hf/llava-1.5-7b-hf: no configuration to plan with" in model
+    assert "llava-hf/llava-1.5-7b-hf does not load: it is not on this disk" in model
     known = plan(load(recipe, [*changes, "model.path="]))
     assert known.stages[0].samples is None
     assert known.stages[0].down
@@ -325,7 +325,7 @@ def test_recipes_for_real_models_are_planned_as_far_as_what_is_here_goes(recipe:
     assert "TO BE FILLED IN" not in recipe.read_text()
     found = plan(config)
     assert [stage.rounds for stage in found.stages] == [config.federation.rounds] * 8
-    assert any("no configuration to plan with" in note for note in found.notes)
+    assert any("does not load" in note for note in found.notes)
 
 
 def test_memory_is_planned_for_a_device_that_is_not_here(table: dict) -> None:

@@ -1,13 +1,16 @@
 """Conversations as token ids, in the model's own chat template; only the assistant's words carry loss."""
 
 import re
-from collections.abc import Collection, Sequence
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from fcit.types import FcitError, Sample
+from fcit.types import FcitError, Sample, one_line
 
 VICUNA = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -45,30 +48,62 @@ class Completion:
     """Whether it ended by itself (not at the limit)."""
 
 
+MARKED = re.compile("\ufdd0([0-9]+)\ufdd1")
+"""A control token in a user's text while the template is filled in: its number between noncharacters."""
+
+PATIENCE = 5.0
+"""Seconds that a model's chat template has for a short conversation."""
+
+
+def check_unicode(text: str) -> None:
+    """Raise FcitError for a text with half of a surrogate pair, which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise FcitError(f"not valid Unicode (is it in UTF-8?): {text[:60]!r}") from None
+
+
 class Chat:
     """A processor's chat template and tokenizer.
 
-    image_id: the token whose embeddings the image's replace. template: one of `TEMPLATES` instead of the
-    processor's own. kind: the model family, which may have a template where the processor has none. In
-    methods, `image` is the text that stands for an image in a prompt.
+    config: the model's configuration; it names the token whose embeddings the image's replace, and the
+    model family, which may have a template where the processor has none. template: one of `TEMPLATES`
+    instead of the processor's own. In methods, `image` is the text that stands for an image in a prompt.
+
+    Control tokens (`</s>`, `<image>`, `<|im_end|>`) are only those that the template writes. In a prompt
+    or an answer they are split into ordinary tokens, so that no text ends a turn or begins another.
     """
 
-    def __init__(
-        self, processor: Any, max_length: int, image_id: int, template: str = "", kind: str = ""
-    ):
+    def __init__(self, processor: Any, max_length: int, config: Any, template: str = ""):
         self.processor, self.tokenizer, self.max_length = processor, processor.tokenizer, max_length
-        self.image_id = image_id
         if template and template not in TEMPLATES:
             raise FcitError(f"[model] template: {template!r} is none of {', '.join(TEMPLATES)}")
-        own = TEMPLATES.get(template) or processor.chat_template or TEMPLATES.get(kind)
-        self.template = own["default"] if isinstance(own, dict) else own
+        own = TEMPLATES.get(template) or processor.chat_template or TEMPLATES.get(config.model_type)
+        self.template = own.get("default") if isinstance(own, dict) else own
         if not self.template:
             raise FcitError(
                 "[model] template: the processor has no chat template of its own; name one of "
                 f"{', '.join(TEMPLATES)}, or put a chat_template.jinja into the model's folder"
             )
-        tokens = (processor.image_token, self.tokenizer.convert_ids_to_tokens(image_id))
-        self.placeholders = tuple(dict.fromkeys(tokens))
+        image_id: Any = getattr(config, "image_token_id", None)
+        token = (
+            self.tokenizer.convert_ids_to_tokens(image_id) if isinstance(image_id, int) else None
+        )
+        if not token or not hasattr(processor, "image_token"):
+            raise FcitError(
+                f"[model] path: its tokenizer has no token for images ({image_id!r} in config.json)"
+            )
+        self.image_id: int = image_id
+        self.placeholders = tuple(dict.fromkeys((processor.image_token, token)))
+        added = self.tokenizer.added_tokens_decoder.values()
+        written = (x.content for x in added if x.special or x.content in self.template)
+        self.control = list(dict.fromkeys(x for x in (*self.placeholders, *written) if x.strip()))
+        longest_first = sorted(self.control, key=len, reverse=True)
+        self._control = re.compile("|".join(map(re.escape, longest_first)))
+        with _deadline(PATIENCE):
+            talk = [self._message("user", "a", True), self._message("assistant", "b")]
+            self._render(talk[:1], True, "")
+            self._render(talk, False, "")
 
     @property
     def writes_bos(self) -> bool:
@@ -131,18 +166,27 @@ class Chat:
         """A text's ids, and where each begins and ends in it.
 
         In Vicuna's conversation the texts around the image are tokenized one by one, as LLaVA does:
-        what follows the image is tokenized like the start of a text.
+        what follows the image is tokenized like the start of a text. The same is done around control
+        tokens of a user.
         """
-        token = self.placeholders[-1]
-        parts = re.split(f"((?:{re.escape(token)})+)", text) if self.template == VICUNA else [text]
+        images = f"(?:{re.escape(self.placeholders[-1])})+"
+        marked = MARKED.pattern.replace("(", "(?:")
+        parts = re.split(f"({images}|{marked})" if self.template == VICUNA else f"({marked})", text)
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         at = 0
         for part in filter(None, parts):
-            first = at == 0 and not self._starts_with_bos(text)
-            encoded = self.tokenizer(part, return_offsets_mapping=True, add_special_tokens=first)
-            ids += encoded["input_ids"]
-            offsets += [(at + start, at + end) for start, end in encoded["offset_mapping"]]
+            if mark := MARKED.fullmatch(part):
+                plain = self._plain(self.control[int(mark[1])])
+                ids += plain
+                offsets += [(at, at + len(part))] * len(plain)
+            else:
+                first = at == 0 and not self._starts_with_bos(text)
+                encoded = self.tokenizer(
+                    part, return_offsets_mapping=True, add_special_tokens=first
+                )
+                ids += encoded["input_ids"]
+                offsets += [(at + start, at + end) for start, end in encoded["offset_mapping"]]
             at += len(part)
         return ids, offsets
 
@@ -150,18 +194,51 @@ class Chat:
         bos = self.tokenizer.bos_token
         return bool(bos) and (text.startswith(bos) or self.template == PALIGEMMA)
 
+    def _plain(self, token: str) -> list[int]:
+        """A control token as ordinary tokens."""
+        encoded = self.tokenizer(token, add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = encoded["input_ids"]
+        if self.tokenizer.convert_tokens_to_ids(token) not in ids:
+            return ids
+        return [
+            id for letter in token for id in self.tokenizer.encode(letter, add_special_tokens=False)
+        ]
+
     def _message(self, role: str, text: str, image: bool = False) -> dict[str, Any]:
-        """A message without image placeholders in its text: the template writes the one there is."""
-        while token := next((token for token in self.placeholders if token in text), ""):
-            text = text.replace(token, "")  # what remains may form another
+        """A message in whose text control tokens are marked."""
+        check_unicode(text)
+        text = text.replace("\ufdd0", "").replace("\ufdd1", "").strip("\n")
+        text = self._control.sub(lambda token: f"\ufdd0{self.control.index(token[0])}\ufdd1", text)
         content = [{"type": "image"}] if image else []
-        return {"role": role, "content": [*content, {"type": "text", "text": text.strip("\n")}]}
+        return {"role": role, "content": [*content, {"type": "text", "text": text}]}
 
     def _render(self, messages: list[dict[str, Any]], open_turn: bool, image: str) -> str:
-        text = self.tokenizer.apply_chat_template(
-            messages,
-            chat_template=self.template,
-            tokenize=False,
-            add_generation_prompt=open_turn,
-        )
+        try:
+            text = self.tokenizer.apply_chat_template(
+                messages,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=open_turn,
+            )
+        except Exception as error:  # a template can raise anything
+            raise FcitError(
+                f"[model] template: the model's chat template fails: {one_line(str(error))}"
+            ) from None
         return text.replace(self.processor.image_token, image)
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in this thread's Python code once it has run for so long."""
+    end, before = time.monotonic() + seconds, sys.gettrace()
+
+    def watch(*event: Any) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes more than {seconds:g} seconds")
+        return watch
+
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)

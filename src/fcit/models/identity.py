@@ -7,12 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
-from transformers.utils import logging
 
+from fcit.models.chat import check_unicode
+from fcit.models.folders import load_weights, pretrained
 from fcit.models.images import open_image, pad_to_square
-from fcit.types import FcitError, first_line
-
-logging.disable_progress_bar()
 
 Kind = Literal["text", "image", "both"]
 
@@ -24,15 +22,9 @@ class Encoder:
     """
 
     def __init__(self, folder: str | Path, device: str = "cpu"):
-        try:
-            model: Any = CLIPModel.from_pretrained(
-                folder, dtype=torch.float32, use_safetensors=True
-            )
-            self.tokenizer = AutoTokenizer.from_pretrained(folder)
-            self.image_processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
-        except (OSError, ValueError, KeyError) as error:
-            line = first_line(error)
-            raise FcitError(f"[model] identity: {folder} does not load as a CLIP: {line}") from None
+        model = load_weights(CLIPModel, folder, "identity", dtype=torch.float32)
+        self.tokenizer = pretrained(AutoTokenizer, folder, "identity")
+        self.image_processor = pretrained(AutoImageProcessor, folder, "identity", backend="pil")
         self.device = torch.device(device)
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.length = int(self.model.config.text_config.max_position_embeddings)
@@ -62,8 +54,13 @@ class Encoder:
 
     @torch.no_grad()
     def _text(self, text: str) -> Tensor:
+        check_unicode(text)
         inputs = self.tokenizer(
-            [text], truncation=True, max_length=self.length, return_tensors="pt"
+            [text],
+            split_special_tokens=True,  # a written "<|endoftext|>" is text
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
         ).to(self.device)
         out = self.model.text_model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]

@@ -4,7 +4,6 @@ Such a folder holds a LLaMA with a projector, and names a CLIP as its vision tow
 renamed, in memory and one file at a time (Liu et al. 2023, arXiv 2310.03744).
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,9 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
+from fcit.files import read_json
 from fcit.models.chat import VICUNA
+from fcit.models.folders import check_folder, check_tensors, load_weights, pretrained
 from fcit.types import FcitError, first_line
 
 RENAMED = (
@@ -35,15 +36,32 @@ RENAMED = (
 )
 
 
+UNREAD = re.compile(r"rotary_emb\.inv_freq$|embeddings\.position_ids$")
+"""Tensors of some checkpoints that follow from the configuration."""
+
+CLIP_TEXT = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
+"""A whole CLIP's tensors beside its vision tower."""
+
+UNDERSTOOD: dict[str, tuple[str, ...]] = {
+    "mm_projector_type": ("mlp2x_gelu",),
+    "mm_vision_select_feature": ("patch", "cls_patch"),
+    "mm_patch_merge_type": ("flat",),
+    "image_aspect_ratio": ("pad",),
+}
+"""The values of these keys that are read as LLaVA-1.5; an absent key or null has the first one."""
+
+READ = ("mm_vision_tower", "mm_vision_select_layer", "mm_hidden_size", "mm_text_tower")
+TRAINING = ("mm_projector_lr", "mm_vision_tower_lr")
+"""Keys that say how the checkpoint was trained."""
+
+
 def recognize(folder: str | Path) -> bool:
     """Whether a folder is a LLaVA checkpoint in the original format."""
-    try:
-        config = _read_config(Path(folder))
-    except (OSError, ValueError):
-        return False
+    check_folder(folder)
+    path = Path(folder) / "config.json"
+    config = read_json(path) if path.exists() else {}
     return (
-        isinstance(config, dict)
-        and config.get("model_type") in ("llava", "llava_llama", "llama")
+        config.get("model_type") in ("llava", "llava_llama", "llama")
         and "vision_config" not in config
         and any(key.startswith("mm_") for key in config)
     )
@@ -68,7 +86,7 @@ def load(
     if "device_map" in options:
         raise unsupported("device_map", "spread")
     tower = _tower(folder, clip)
-    vision: Any = CLIPVisionModel.from_pretrained(tower, dtype=dtype)
+    vision = load_weights(CLIPVisionModel, tower, "identity", CLIP_TEXT, dtype=dtype)
     config, processor = _describe(folder, tower, vision.config)
     with torch.device("meta"):
         model = LlavaForConditionalGeneration._from_config(config, **options)
@@ -76,8 +94,10 @@ def load(
     expected = {name for name, _ in model.named_parameters()}
     loaded = {name for name in expected if name.startswith("model.vision_tower.")}
     for path in _files(folder):
-        weights = {_renamed(key): value.to(dtype) for key, value in _read(path).items()}
-        weights = {key: value for key, value in weights.items() if key in expected}
+        held = {_renamed(key): value for key, value in _read(path).items()}
+        leftover = {key for key in held.keys() - expected if not UNREAD.search(key)}
+        check_tensors(f"{path}:", set(), leftover)
+        weights = {key: value.to(dtype) for key, value in held.items() if key in expected}
         for key, value in weights.items():
             if key.endswith(("embed_tokens.weight", "lm_head.weight")):
                 weights[key] = _add_rows(value, config.text_config.vocab_size)
@@ -87,10 +107,7 @@ def load(
             line = " ".join(str(error).split())
             raise FcitError(f"{path}: does not fit config.json: {line}") from None
         loaded |= weights.keys()
-    if missing := sorted(expected - loaded):
-        raise FcitError(
-            f"{folder}: {len(missing)} tensors are in none of its files, the first is {missing[0]}"
-        )
+    check_tensors(f"{folder}:", expected - loaded, set())
     # No checkpoint holds the rotary frequencies: they come from the same layer made anew.
     language = model.model.language_model
     language.rotary_emb = type(language.rotary_emb)(config.text_config)
@@ -103,27 +120,21 @@ def configure(folder: Path, clip: str | Path) -> tuple[Any, Any]:
     Raises FcitError and OSError as `load` does.
     """
     tower = _tower(folder, clip)
-    vision = CLIPVisionConfig.from_pretrained(tower, local_files_only=True)
+    vision = pretrained(CLIPVisionConfig, tower, "identity", local_files_only=True)
     return _describe(folder, tower, vision)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _describe(folder: Path, tower: str, vision: Any) -> tuple[Any, Any]:
     """The configuration and the processor of this checkpoint with this vision tower."""
-    original = _read_config(folder)
-    kind = original.get("mm_projector_type", "mlp2x_gelu")
-    if kind != "mlp2x_gelu":
-        raise FcitError(f"{folder}/config.json: mm_projector_type {kind!r} is not mlp2x_gelu")
+    original = read_json(folder / "config.json")
+    _check_keys(folder / "config.json", original)
     _check_tower(folder, original, tower, vision)
     tokenizer = _tokenizer(folder)
     known = set(LlamaConfig().to_dict()) - {"model_type", "architectures", "dtype", "torch_dtype"}
     text = LlamaConfig(**{key: value for key, value in original.items() if key in known})
     text.vocab_size = max(text.vocab_size, len(tokenizer))
     text.pad_token_id = tokenizer.pad_token_id
-    feature = original.get("mm_vision_select_feature", "patch")
+    feature = original.get("mm_vision_select_feature") or "patch"
     config = LlavaConfig(
         vision_config=vision,
         text_config=text,
@@ -135,7 +146,7 @@ def _describe(folder: Path, tower: str, vision: Any) -> tuple[Any, Any]:
         tie_word_embeddings=False,
     )
     processor = LlavaProcessor(
-        image_processor=AutoImageProcessor.from_pretrained(tower, backend="pil"),
+        image_processor=pretrained(AutoImageProcessor, tower, "identity", backend="pil"),
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,
@@ -153,7 +164,7 @@ def _tokenizer(folder: Path) -> Any:
             f"{folder}/tokenizer.model: reading it needs sentencepiece and protobuf: pip install "
             "'fcit[large]'"
         )
-    tokenizer: Any = LlamaTokenizer.from_pretrained(folder, add_bos_token=True)
+    tokenizer = pretrained(LlamaTokenizer, folder, add_bos_token=True)
     tokenizer.add_tokens("<image>", special_tokens=True)
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
     return tokenizer
@@ -161,7 +172,7 @@ def _tokenizer(folder: Path) -> Any:
 
 def _tower(folder: Path, clip: str | Path) -> str:
     """The folder or hub id of the vision tower."""
-    named = str(_read_config(folder).get("mm_vision_tower") or "")
+    named = str(read_json(folder / "config.json").get("mm_vision_tower") or "")
     for path in (Path(named), folder / named):
         if named and path.is_dir():
             return str(path)
@@ -172,14 +183,29 @@ def _tower(folder: Path, clip: str | Path) -> str:
     return str(clip or named)
 
 
+def _check_keys(path: Path, original: dict[str, Any]) -> None:
+    """Raise FcitError for a value that makes it another model than LLaVA-1.5 (such as LLaVA-1.6's)."""
+    for key, value in original.items():
+        unset = value is None or value is False or not key.startswith(("mm_", "image_"))
+        if unset or key in (*READ, *TRAINING) or value in UNDERSTOOD.get(key, ()):
+            continue
+        known = " or ".join(UNDERSTOOD.get(key, ()))
+        raise FcitError(
+            f"{path}: {key} {value!r} is not {known or 'understood'}; only LLaVA-1.5 is read from the "
+            "original format, other models from transformers' own"
+        )
+
+
 def _check_tower(folder: Path, original: dict[str, Any], tower: str, vision: Any) -> None:
     """Raise FcitError where a CLIP has other sizes than the name in the config says."""
     named = str(original.get("mm_vision_tower") or "")
     sizes = re.search(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?$", named)
-    if sizes is None:
-        return
-    for key, expected in (("patch_size", sizes[1]), ("image_size", sizes[2] or "224")):
-        if int(expected) != getattr(vision, key):
+    width = original.get("mm_hidden_size") or vision.hidden_size
+    expected = {"hidden_size": width}
+    if sizes is not None:
+        expected |= {"patch_size": int(sizes[1]), "image_size": int(sizes[2] or "224")}
+    for key, number in expected.items():
+        if number != getattr(vision, key):
             raise FcitError(
                 f"{folder}/config.json: its vision tower is {named}, and {tower} has {key} "
                 f"{getattr(vision, key)}; name that CLIP in [model] identity"

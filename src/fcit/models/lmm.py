@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers.utils import logging
 
 from fcit.models.batch import Batch, add_image_tokens, collate
 from fcit.models.chat import Chat, Completion
@@ -25,8 +24,6 @@ from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
 from fcit.weights import split_projector
-
-logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 
 GRID = "image_grid_thw"
 """The name of an image's grid in families that place image tokens in two dimensions."""
@@ -61,8 +58,8 @@ class LMM:
         self.device = self.model.get_input_embeddings().weight.device
         self.tokenizer = self.processor.tokenizer
         config = self.model.config
-        self.image_id = int(config.image_token_id)
-        self.chat = Chat(self.processor, max_length, self.image_id, template, config.model_type)
+        self.chat = Chat(self.processor, max_length, config, template)
+        self.image_id = self.chat.image_id
         self.images = ImageReader(self.processor, config.model_type == "llava")
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
         self.checkpointing = False

@@ -1,7 +1,7 @@
 """Base models from folders and hub ids: whole or quantized, on one device or spread over several."""
 
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,10 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
 
 from fcit.models import llava_original
+from fcit.models.folders import faults, load_weights, pretrained
 from fcit.models.processors import load_processor
 from fcit.models.vision import find_projector
-from fcit.types import FcitError, first_line
+from fcit.types import FcitError
 
 BITS = ("none", "8bit", "4bit")
 
@@ -45,24 +46,12 @@ def load(
         options["quantization_config"] = _quantization(folder, quantize, device, dtype)
         options.setdefault("device_map", {"": device})
     model: Any
-    try:
-        if original:
+    if original:
+        with faults(folder):
             model, processor = llava_original.load(Path(folder), clip, dtype, options)
-        else:
-            processor = load_processor(folder)
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **options
-            )
-            model, report = loaded
-            _check_complete(folder, model, report["missing_keys"])
-    except ImportError as error:
-        line = " ".join(str(error).split())
-        raise FcitError(f"[model] path: {folder} needs a package: {line}") from None
-    except (OSError, ValueError, KeyError) as error:
-        line = first_line(error)
-        if "llava_llama" in line:  # a hub id: only a folder's files can be looked at
-            line = "a LLaVA checkpoint in the original format; download it and name its folder"
-        raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
+    else:
+        processor = load_processor(folder)
+        model = load_weights(AutoModelForImageTextToText, folder, dtype=dtype, **options)
     if "device_map" not in options:
         model.to(device)
     _check_placement(getattr(model, "hf_device_map", {}))
@@ -89,16 +78,6 @@ def _check_placement(devices: Mapping[str, Any]) -> None:
         )
 
 
-def _check_complete(folder: str | Path, model: Any, missing: Iterable[str]) -> None:
-    """transformers fills what a checkpoint lacks with random numbers; here that is an error."""
-    lacking = sorted(set(missing) & {name for name, _ in model.named_parameters()})
-    if lacking:
-        raise FcitError(
-            f"[model] path: {folder} lacks {len(lacking)} of the model's tensors, the first is "
-            f"{lacking[0]}"
-        )
-
-
 def _quantization(folder: str | Path, quantize: str, device: str, dtype: torch.dtype) -> Any:
     """bitsandbytes' settings."""
     if quantize not in BITS:
@@ -122,11 +101,9 @@ def _quantization(folder: str | Path, quantize: str, device: str, dtype: torch.d
 
 def whole_modules(folder: str | Path) -> list[str]:
     """Paths of the modules that are never quantized: vision tower, projector, output head."""
-    try:
-        model = blank_model(AutoConfig.from_pretrained(folder))
-    except (OSError, ValueError, KeyError) as error:
-        line = first_line(error)
-        raise FcitError(f"[model] path: {folder} does not load as an LMM: {line}") from None
+    config = pretrained(AutoConfig, folder)
+    with faults(folder):
+        model = blank_model(config)
     whole = {model.get_encoder(modality="image"), model.get_output_embeddings()}
     whole |= {module for _, module in find_projector(model)}
     return [name for name, module in model.named_modules() if module in whole]
@@ -135,7 +112,7 @@ def whole_modules(folder: str | Path) -> list[str]:
 def blank_model(config: Any) -> Any:
     """A model of this configuration without weights (on torch's meta device)."""
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(config)
+        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
 
 
 def _need(package: str, key: str) -> None:

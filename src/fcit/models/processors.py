@@ -11,8 +11,9 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils.import_utils import is_torchvision_available
 
 from fcit.models.features import FeatureCache
+from fcit.models.folders import pretrained
 from fcit.models.images import image_size, open_image, pad_to_square, read_ahead, read_image
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 
 
 def load_processor(folder: str | Path, local: bool = False) -> Any:
@@ -20,13 +21,16 @@ def load_processor(folder: str | Path, local: bool = False) -> Any:
 
     local: use only files on this disk. Without torchvision the part for videos is left out.
     """
+    loader: Any = AutoProcessor
     if not is_torchvision_available():
-        config = AutoConfig.from_pretrained(folder, local_files_only=local)
-        kind: Any = PROCESSOR_MAPPING.get(type(config), None)
-        if kind is not None and "video_processor" in kind.get_attributes():
-            kind = images_only(kind)
-            return kind.from_pretrained(folder, backend="pil", local_files_only=local)
-    return AutoProcessor.from_pretrained(folder, backend="pil", local_files_only=local)
+        config = pretrained(AutoConfig, folder, local_files_only=local)
+        known: Any = PROCESSOR_MAPPING.get(type(config), None)
+        if known is not None and "video_processor" in known.get_attributes():
+            loader = images_only(known)
+    processor = pretrained(loader, folder, backend="pil", local_files_only=local)
+    if not hasattr(processor, "tokenizer"):
+        raise FcitError(f"[model] path: {folder}: its processor is not that of an LMM")
+    return processor
 
 
 class PreparedImage(NamedTuple):
@@ -47,9 +51,11 @@ def prepare_image(processor: Any, image: Image.Image, name: Path | str = "") -> 
             return_tensors="np",
             return_text_replacement_offsets=True,
         )
-    except ValueError as error:  # such as a strip a hundred times as wide as high
+    except Exception as error:  # such as a strip a hundred times as wide as high
         start, size = f"{name}: " if name else "", f"{image.width} x {image.height}"
-        raise FcitError(f"{start}the model takes no image of {size} pixels: {error}") from None
+        raise FcitError(
+            f"{start}the model takes no image of {size} pixels: {first_line(error)}"
+        ) from None
     text = inputs.pop("text_replacement_offsets")[0][0]["replacement"]
     return PreparedImage(text, inputs)
 

@@ -75,7 +75,11 @@ class Router:
     @torch.no_grad()
     def _text(self, prompt: str) -> Tensor:
         inputs = self.tokenizer(
-            [prompt], truncation=True, max_length=self.length, return_tensors="pt"
+            [prompt],
+            split_special_tokens=True,  # a written "<|endoftext|>" is text
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
         )
         out = self.model.text_model(
             input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]

@@ -12,11 +12,12 @@ from transformers import AutoConfig, CLIPConfig, CLIPModel
 
 from fcit.models import llava_original
 from fcit.models.chat import Chat
+from fcit.models.folders import check_folder, faults, pretrained
 from fcit.models.loading import blank_model
 from fcit.models.processors import load_processor, prepare_blank
 from fcit.models.subspace import adapted_layers, blank_block
 from fcit.models.vision import find_projector
-from fcit.types import FcitError, Sample, Weights, first_line
+from fcit.types import FcitError, Sample, Weights
 
 PHOTO = (640, 480)
 """Width and height of a usual photograph, taken where no image is given."""
@@ -74,12 +75,9 @@ def model_size(
     clip: see `loading.load`. Raises FcitError where there is no such configuration, or where the
     processor refuses such images.
     """
-    try:
+    with faults(folder):
         config = _config(folder, clip)
         model = blank_model(config)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        reason = "no configuration to plan with (its config.json would do)"
-        raise FcitError(f"[model] path: {folder}: {reason}: {first_line(error)}") from None
     decoder, text = model.get_decoder(), config.get_text_config()
     parts, tower = find_projector(model), model.get_encoder(modality="image")
     embeddings, inside = _count(model.get_input_embeddings()), set(tower.modules())
@@ -118,7 +116,7 @@ def model_size(
 def _config(folder: str | Path, clip: str | Path) -> Any:
     if llava_original.recognize(folder):
         return llava_original.configure(Path(folder), clip)[0]
-    return AutoConfig.from_pretrained(folder, local_files_only=True)
+    return pretrained(AutoConfig, folder, local_files_only=True)
 
 
 def _image_tokens(
@@ -144,15 +142,12 @@ class TokenCounter:
     def __init__(self, folder: str | Path, clip: str | Path = "", template: str = ""):
         self.template = template
         self.config: Any
-        try:
-            if llava_original.recognize(folder):
+        if llava_original.recognize(folder):
+            with faults(folder):
                 self.config, self.processor = llava_original.configure(Path(folder), clip)
-            else:
-                self.config = _config(folder, clip)
-                self.processor = load_processor(folder, local=True)
-        except (OSError, ValueError, KeyError, ImportError) as error:
-            line = first_line(error)
-            raise FcitError(f"[model] path: {folder}: no processor: {line}") from None
+        else:
+            self.config = _config(folder, clip)
+            self.processor = load_processor(folder, local=True)
 
     def image(self, size: tuple[int, int]) -> tuple[str, int, int]:
         """Of an image of this width and height: the text that stands for it in a prompt, that text's
@@ -172,8 +167,7 @@ class TokenCounter:
         self, samples: Sequence[Sample], image: str, max_length: int
     ) -> list[tuple[int, int]]:
         """Each training sample's tokens, and those of its answers; `image` stands for its image."""
-        kind, token = self.config.model_type, int(self.config.image_token_id)
-        chat = Chat(self.processor, max_length, token, self.template, kind)
+        chat = Chat(self.processor, max_length, self.config, self.template)
         rows = [chat.conversation(sample, image) for sample in samples]
         return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
 
@@ -183,7 +177,8 @@ def encoder_size(folder: str | Path) -> tuple[int, int]:
 
     Raises FcitError where its configuration cannot be read or is not a CLIP's.
     """
-    try:
+    check_folder(folder, "identity")
+    with faults(folder, "identity"):
         table, _ = CLIPConfig.get_config_dict(folder, local_files_only=True)
         if (kind := table.get("model_type")) != "clip":
             raise ValueError(f"its model_type is {kind!r}, not 'clip'")
@@ -191,9 +186,6 @@ def encoder_size(folder: str | Path) -> tuple[int, int]:
         with torch.device("meta"):
             model = CLIPModel(config)
         return int(config.text_config.hidden_size), _count(model)
-    except (OSError, ValueError, AttributeError) as error:
-        line = first_line(error)
-        raise FcitError(f"[model] identity: {folder}: no configuration: {line}") from None
 
 
 def _count(part: Any) -> int:

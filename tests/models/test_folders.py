@@ -1,0 +1,149 @@
+"""Broken and hostile model folders: each ends in one line that names it, and none of its code runs."""
+
+import json
+import shutil
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fcit.models import CHECKPOINTS
+from fcit.models.folders import DEEPEST
+from fcit.models.identity import Encoder
+from fcit.models.loading import load
+from fcit.models.size import TokenCounter, encoder_size, model_size
+from fcit.types import FcitError
+
+Change = Callable[[Path], Any]
+
+
+def table(name: str, **more: Any) -> Change:
+    """Adds entries to one of the folder's JSON files."""
+
+    def change(folder: Path) -> None:
+        path = folder / name
+        held = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(held | more))
+
+    return change
+
+
+def content(name: str, data: bytes) -> Change:
+    """Replaces one of the folder's files."""
+    return lambda folder: (folder / name).write_bytes(data)
+
+
+def tensors(change: Callable[[dict[str, torch.Tensor]], Any]) -> Change:
+    """Changes the folder's tensors."""
+
+    def save(folder: Path) -> None:
+        path = folder / "model.safetensors"
+        held = load_file(path)
+        change(held)
+        save_file(held, path, {"format": "pt"})
+
+    return save
+
+
+def header(entries: dict[str, list[int]], data: bytes) -> bytes:
+    """A safetensors file whose float32 vectors have these (length, start, end)."""
+    described = {
+        name: {"dtype": "F32", "shape": [length], "data_offsets": [start, end]}
+        for name, (length, start, end) in entries.items()
+    }
+    text = json.dumps(described).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def copied(name: str, change: Change, folder: Path) -> Path:
+    shutil.copytree(CHECKPOINTS / name, folder / name)
+    change(folder / name)
+    return folder / name
+
+
+BIAS = "multi_modal_projector.linear_1.bias"
+WEIGHTS = [
+    (content("model.safetensors", b""), "header"),
+    (content("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"), "header too large"),
+    (content("model.safetensors", header({"a": [4, 0, 8]}, b"0" * 8)), "deserializing header"),
+    (
+        content("model.safetensors", header({"a": [2, 0, 8], "b": [2, 4, 12]}, b"0" * 12)),
+        "invalid offset",
+    ),
+    (content("model.safetensors", b"version https://git-lfs"), "header"),
+    (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "no safeten",
+    ),
+    (tensors(lambda held: held.pop(BIAS)), f"lacks 1 of the model's tensors.*{BIAS}"),
+    (tensors(lambda held: held.update({"image_newline": torch.ones(3)})), "first is image_newline"),
+    (tensors(lambda held: held.update({BIAS: torch.ones(3)})), rf"{BIAS} is \[3\]"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), WEIGHTS)
+def test_weights_that_are_not_the_models_are_refused(change: Change, said: str, tmp_path) -> None:
+    folder = copied("mini-lmm", change, tmp_path)
+    with pytest.raises(FcitError, match=said) as refused:
+        load(folder, "cpu", torch.float32)
+    assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
+
+
+TABLES = [
+    (content("config.json", b"[]"), r"config\.json: must be an object"),
+    (content("config.json", b"{"), r"config\.json: not valid JSON"),
+    (content("config.json", b"[" * 100_000), r"config\.json: not valid JSON: too deeply nested"),
+    (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
+    (content("tokenizer.json", b"{}"), "does not load: KeyError"),
+    (lambda folder: (folder / "tokenizer.json").unlink(), "does not load"),
+    (
+        content("processor_config.json", b"3"),
+        r"processor_config\.json: must be an object, not a number",
+    ),
+    (content("adapter_config.json", b"{}"), "holds a PEFT adapter"),
+    (table("config.json", num_hidden_layers=DEEPEST + 1), "num_hidden_layers = 1001 is too large"),
+    (
+        table("config.json", auto_map={"AutoConfig": "evil.A"}),
+        r"config\.json: auto_map names Python",
+    ),
+    (table("processor_config.json", auto_map={"AutoProcessor": "evil.A"}), "auto_map names Python"),
+    (
+        table("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.A", None]}),
+        "auto_map names",
+    ),
+    (
+        table("preprocessor_config.json", auto_map={"AutoImageProcessor": "evil.A"}),
+        "auto_map names",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), TABLES)
+def test_folders_are_refused_by_whoever_reads_them(change: Change, said: str, tmp_path) -> None:
+    lmm, clip = (copied(name, change, tmp_path) for name in ("mini-lmm", "mini-clip"))
+    for folder in (lmm, clip):
+        (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nA = 1\n")
+    for read in (
+        lambda: load(lmm, "cpu", torch.float32),
+        lambda: TokenCounter(lmm),
+        lambda: Encoder(clip),
+    ):
+        with pytest.raises(FcitError, match=said) as refused:
+            read()
+        assert "\n" not in str(refused.value)
+    if "config.json" in said.replace("\\", "").removeprefix("processor_"):
+        for measure, folder in ((model_size, lmm), (encoder_size, clip)):
+            with pytest.raises(FcitError):
+                measure(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_a_type_that_transformers_does_not_know_never_runs(tmp_path: Path) -> None:
+    """Without a table's auto_map, as for a hub id, transformers itself asks; the answer is always no."""
+    folder = copied("mini-lmm", table("config.json", model_type="odd"), tmp_path)
+    with pytest.raises(FcitError, match=r"\[model\] path: .* does not load: .*`odd`"):
+        load(folder, "cpu", torch.float32)
