@@ -203,7 +203,15 @@ def kind(value: Any) -> str:
 def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
     """Read a TOML file. Raises FcitError naming the file, and `what` it should be where it is missing."""
     with reading(path):
-        return tomllib.loads(read_text(path, what))
+        return parse_toml(read_text(path, what))
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """TOML without U+0000, which no path may hold. Raises ValueError, or RecursionError."""
+    table = tomllib.loads(text)
+    if "\\u0000" in json.dumps(table, default=str):
+        raise ValueError("holds U+0000, which is no character")
+    return table
 
 
 def clean(text: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from commandline import call, refused
 from fcit import suite as mini
 from fcit.benchmark.check import Problem, check
 from fcit.types import FcitError
@@ -72,8 +73,8 @@ def test_everything_wrong_is_listed_at_once(root):
     found = {(problem.file, problem.record): problem.what for problem in report.problems}
     assert len(found) == len(report.problems) == 8
     train, test = FILES["train"], FILES["test"]
-    assert found[train, "record 1 (id DVQA-train-1)"].endswith("train_000001.png: is missing")
-    assert "train_000002.png: cannot be decoded" in found[train, "record 2 (id DVQA-train-2)"]
+    assert found[train, "record 1 (id DVQA-train-1)"].endswith("train_000001.png': is missing")
+    assert "train_000002.png': cannot be decoded" in found[train, "record 2 (id DVQA-train-2)"]
     assert "cannot be decoded" in found[train, "record 3 (id DVQA-train-3)"]
     assert str(root) not in found[train, "record 3 (id DVQA-train-3)"]
     assert found[train, "record 4"] == "image: '../../secret.png' leaves datasets/"
@@ -121,6 +122,23 @@ def test_pillows_warnings_are_not_errors(root, monkeypatch):
     problems = check(root, ["DVQA"]).problems
     assert len(problems) == 7
     assert all("has too many pixels" in problem.what for problem in problems)
+
+
+def test_a_clients_folder_needs_what_its_turns_ask_for(root: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "two.toml"
+    stage = '[[setting.stages]]\nslots = ["{}"]\nclients = [{}]\n'
+    stages = [stage.format(*pair) for pair in (("DVQA", "0, 1"), ("IconQA", "1, 2"))]
+    federation = "[federation]\nclients = 3\nper_round = 2\nrounds = 1\n"
+    recipe.write_text('[setting]\nname = "two"\n' + "".join(stages) + federation)
+    (root / FILES["test"]).unlink()  # what only trains needs no test file
+
+    def checked(client: int, *more: str | Path):
+        return call("data", "check", root, "--client", str(client), *more)
+
+    assert checked(0, "--recipe", recipe).stdout.endswith("nothing wrong\n")
+    refused(checked(1, "--recipe", recipe), "no training samples of IconQA")
+    refused(checked(3, "--recipe", recipe), "--client 3", "clients 0 to 2")
+    refused(checked(1), "--client and --recipe belong together")
 
 
 def test_folder_without_images_is_one_problem(root):

@@ -116,7 +116,7 @@ def test_mistakes_in_the_published_split_are_found(root: Path) -> None:
         Problem(
             f"{TASK1}/client_1.json",
             "record 1 (id ImageNet-R-1)",
-            "image ImageNet-R/train/lost.jpg: is missing",
+            "image 'ImageNet-R/train/lost.jpg': is missing",
         ),
     }
     assert len(report.problems) == 7

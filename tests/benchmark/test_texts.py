@@ -13,6 +13,7 @@ from fcit.benchmark import datasets, tabular
 from fcit.benchmark.check import check
 from fcit.benchmark.predictions import score
 from fcit.files import read_json, read_toml
+from fcit.recipe.config import load
 from fcit.types import FcitError
 
 COMPOSED, TAKEN_APART = "caf\u00e9", "cafe\u0301"
@@ -196,4 +197,15 @@ def test_a_folder_in_an_images_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "datasets" / "0.png").unlink()
     (tmp_path / "datasets" / "0.png").mkdir()
     (problem,) = check(tmp_path).problems
-    assert problem.what == "image 0.png: is a folder"
+    assert problem.what == "image '0.png': is a folder"
+
+
+@pytest.mark.parametrize("written", ["1" * 5000, '"a\\u0000b"', "[" * 3000])
+def test_a_recipes_value_that_means_nothing_is_one_line(tmp_path: Path, written: str) -> None:
+    recipe = tmp_path / "small.toml"
+    recipe.write_text(f"[method]\nname = {written}\n")
+    with pytest.raises(FcitError, match=r"small\.toml: "):
+        load(recipe)
+    recipe.write_text("")
+    with pytest.raises(FcitError, match="--set"):
+        load(recipe, [f"method.name={written}"])

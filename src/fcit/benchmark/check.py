@@ -91,6 +91,7 @@ def check(
     images: Sequence[Path] = (),
     rules: Mapping[str, Rule] = NO_RULES,
     watch: Watch | None = None,
+    part: bool = False,
 ) -> Report:
     """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
 
@@ -99,7 +100,8 @@ def check(
     image content and prompt are also in training data. The published split (`partitioned_data/`) is
     read too: its records are training records, those of the training files or others, which are then
     checked like them. `images` are folders to look for images in instead of `datasets/`; `rules` are
-    rules of your own by dataset. Raises FcitError for a root that is not a folder or an unknown name.
+    rules of your own by dataset; `part`: it is one client's folder, whose datasets may lack a file.
+    Raises FcitError for a root that is not a folder or an unknown name.
     """
     if not root.is_dir():
         raise FcitError(f"{root}: no such folder")
@@ -118,7 +120,7 @@ def check(
         report.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
     with watch.bar("datasets", len(here) + len(splits)) as step:
         for done, name in enumerate(here, 1):
-            entries += _dataset(root, name, rules, taught, report)
+            entries += _dataset(root, name, rules, taught, report, part)
             step(done)
         for done, (folder, task) in enumerate(splits, len(here) + 1):
             entries += _published(root, folder, task, taught, report)
@@ -133,13 +135,20 @@ def check(
         shown = contents(paths, watch)
         faults = {image: what for image, what in shown.items() if isinstance(what, str)}
         for image, what in faults.items():
-            report.problems.append(first[image].problem(f"image {image}: {what}"))
-        report.problems.extend(_leaks([one for one in entries if one.image not in faults], shown))
+            report.problems.append(first[image].problem(f"image {image!r}: {what}"))
+        report.problems.extend(
+            _leaks([entry for entry in entries if entry.image not in faults], shown)
+        )
     return report
 
 
 def _dataset(
-    root: Path, name: str, rules: Mapping[str, Rule], taught: set[bytes], report: Report
+    root: Path,
+    name: str,
+    rules: Mapping[str, Rule],
+    taught: set[bytes],
+    report: Report,
+    part: bool,
 ) -> list[_Entry]:
     """Report on a dataset's two files, and return its readable records; `taught` gets digests."""
     entries: list[_Entry] = []
@@ -149,6 +158,8 @@ def _dataset(
         with report.faults(root):
             dataset = datasets.find(name, root, rules)
             path, samples = dataset.file(root, split), dataset.parse(root, split)
+            if part and not path.is_file():
+                continue
             for entry, sample in _readable(root, path, samples, split, report):
                 readable.append(entry)
                 if split == "train":
@@ -195,7 +206,7 @@ def _published(
                 records += 1
                 if _digest(sample) not in taught:
                     foreign.append(entry)
-    training = sum(report.counts.get(one, {}).get("train", 0) for one in task.datasets)
+    training = sum(report.counts.get(name, {}).get("train", 0) for name in task.datasets)
     report.published[name] = PublishedSplit(task.name, len(files), records, len(foreign), training)
     return foreign
 
@@ -225,8 +236,8 @@ def contents(paths: Mapping[str, Path], watch: Watch) -> dict[str, bytes | str]:
     ):
         warnings.simplefilter("ignore")  # Pillow's, of odd but readable images
         while some := list(islice(names, 256)):
-            found = pool.map(content, [paths[name] for name in some])
-            results |= zip(some, found, strict=True)
+            digests = pool.map(content, [paths[name] for name in some])
+            results |= zip(some, digests, strict=True)
             step(len(results))
     return results
 

@@ -29,7 +29,7 @@ class Round(Sequence[Turn]):
     def __getitem__(self, index: slice) -> list[Turn]: ...
     def __getitem__(self, index: int | slice) -> Turn | list[Turn]:
         if isinstance(index, slice):
-            return [self[place] for place in range(*index.indices(len(self)))]
+            return [self[slot] for slot in range(*index.indices(len(self)))]
         task = self.tasks[index if len(self.tasks) > 1 else 0]
         return Turn(self.clients[index], task, self.stage, self.number, self.last)
 

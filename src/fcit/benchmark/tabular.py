@@ -92,7 +92,7 @@ def write(
         row, others = wrong[0], len({row.image for row in wrong}) - 1
         more = f" (and {others} more images)" if others else ""
         raise FcitError(
-            f"{images}: row {row.number}, column image: {row.image} {shown[row.image]}{more}"
+            f"{images}: row {row.number}, column image: {row.image!r} {shown[row.image]}{more}"
         )
     test_images = _test_images(rows, shown, test_share, seed, name)
     samples: dict[bool, list[Sample]] = {False: [], True: []}

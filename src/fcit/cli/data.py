@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -56,6 +58,16 @@ def check(
     folder: Annotated[Path, typer.Argument(help="A data folder.", metavar="DIR")],
     images: Images = None,
     rule: Rules = None,
+    recipe: Annotated[
+        Path | None, typer.Option(help="With --client: the federation's recipe.", metavar="FILE")
+    ] = None,
+    client: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="The folder is this client's own: it needs what its turns of all stages ask for.",
+        ),
+    ] = None,
 ) -> None:
     """Validate a data folder: every record and image; exit with 2 if anything is wrong.
 
@@ -65,12 +77,22 @@ def check(
     the training files.
 
     Example:  fcit data check my-data
+
+    Example:  fcit data check clinic-data --client 3 --recipe recipe.toml
     """
     from fcit.benchmark import check as checks
     from fcit.benchmark.rules import load
 
-    rules = load(rule_files(rule), "--rule")
-    report = checks.check(folder, images=images or (), rules=rules, watch=Terminal())
+    if (recipe is None) != (client is None):
+        raise FcitError("fcit data check: --client and --recipe belong together")
+    files, source = rule_files(rule), {"root": str(folder), "images": [*map(str, images or ())]}
+    ready = (
+        _turns_check(recipe, client, source | {"rules": files})
+        if recipe and client is not None
+        else None
+    )
+    rules, part = load(files, "--rule"), ready is not None
+    report = checks.check(folder, None, images or (), rules, Terminal(), part)
     for name, counts in report.counts.items():
         show(f"{name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
     for folder_name, split in report.published.items():
@@ -84,7 +106,23 @@ def check(
         show(": ".join(filter(None, (problem.file, problem.record, problem.what))))
     if report.problems:
         raise FcitError(f"{folder}: {len(report.problems)} problems, listed above")
+    if ready:
+        ready()
     show("nothing wrong")
+
+
+def _turns_check(recipe: Path, client: int, source: dict[str, Any]) -> Callable[[], None]:
+    """A function that raises FcitError where a client's own data lacks anything for its turns."""
+    from fcit.engines.node import check_data
+    from fcit.recipe import config
+    from fcit.recipe.data import DataSection
+    from fcit.worker.experiment import Experiment
+
+    own = config.checked(DataSection, source, "fcit data check")
+    experiment = Experiment(config.load(recipe), own)
+    if client >= (clients := experiment.setting.clients):
+        raise FcitError(f"--client {client}: {recipe} has clients 0 to {clients - 1}")
+    return partial(check_data, experiment, client)
 
 
 @data.command("import")

@@ -1,7 +1,6 @@
 """One validated, frozen configuration <-> TOML: every key a recipe may hold, and its default."""
 
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -12,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from fcit.aggregation.privacy import Privacy
-from fcit.files import read_toml, write_text
+from fcit.files import parse_toml, read_toml, write_text
 from fcit.methods import Method, find, names
 from fcit.recipe.data import DataSection
 from fcit.recipe.renamed import announce, rename
@@ -269,8 +268,8 @@ def _change(table: dict[str, Any], change: str) -> None:
         raise FcitError("write key=value, for example federation.rounds=2")
     value: Any = text.strip()
     try:
-        value = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError as error:
+        value = parse_toml(f"value = {value}")["value"]
+    except (ValueError, RecursionError) as error:
         if value[:1] in ("[", "{", '"', "'"):  # otherwise it is a text without quotes
             raise FcitError(
                 f"not a value of TOML ({error}); a shell needs quotes around it, for example "

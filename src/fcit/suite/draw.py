@@ -68,9 +68,9 @@ def rgb(colour: str | Colour) -> Colour:
     return COLOURS[colour] if isinstance(colour, str) else colour
 
 
-def mix(one: str | Colour, other: str | Colour, share: float) -> Colour:
-    """`one` with `share` (0 to 1) of `other` mixed in."""
-    pairs = zip(rgb(one), rgb(other), strict=True)
+def mix(colour: str | Colour, other: str | Colour, share: float) -> Colour:
+    """`colour` with `share` (0 to 1) of `other` mixed in."""
+    pairs = zip(rgb(colour), rgb(other), strict=True)
     red, green, blue = (round(a + (b - a) * share) for a, b in pairs)
     return red, green, blue
 

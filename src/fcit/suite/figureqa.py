@@ -26,10 +26,10 @@ def sample(rng: np.random.Generator, split: Split) -> Drawn:
     ranked = sorted(bars, key=lambda bar: bar.value, reverse=topic is MOST)
     colours, number = [bar.colour for bar in ranked], len(bars)
     if topic in (MOST, LEAST):
-        one = colours[0] if yes else pick(rng, colours[1:])
+        colour = colours[0] if yes else pick(rng, colours[1:])
     else:
-        one = pick(rng, colours if yes else [hue for hue in HUES if hue not in colours])
+        colour = pick(rng, colours if yes else [hue for hue in HUES if hue not in colours])
     if not yes:
         number = pick(rng, [other for other in range(2, 6) if other != number])
-    prompt = ask(rng, split, topic, YES_NO, one=one, number=str(number))
+    prompt = ask(rng, split, topic, YES_NO, one=colour, number=str(number))
     return Drawn(image, prompt, ("yes" if yes else "no",))

@@ -36,9 +36,9 @@ def load(files: Mapping[str, str], source: str = "data.rules") -> dict[str, Rule
     return {name: _load(Path(file), f"{source}: {name}: {file}") for name, file in files.items()}
 
 
-def _load(path: Path, place: str) -> Rule:
+def _load(path: Path, where: str) -> Rule:
     if path.suffix != ".py" or not path.is_file():
-        raise FcitError(f"{place}: no such Python file")
+        raise FcitError(f"{where}: no such Python file")
     name = f"fcit_rule_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     spec = spec_from_file_location(name, path)
     assert spec and spec.loader
@@ -52,6 +52,6 @@ def _load(path: Path, place: str) -> Rule:
             raise FcitError(f"{kinds[0].__name__} must define right(self, answer, truth, mode)")
         return kinds[0]()
     except FcitError as error:
-        raise FcitError(f"{place}: {error}") from None
+        raise FcitError(f"{where}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever the file does
-        raise FcitError(f"{place}: cannot be used: {type(error).__name__}: {error}") from None
+        raise FcitError(f"{where}: cannot be used: {type(error).__name__}: {error}") from None

@@ -94,12 +94,12 @@ def numbers(box: str) -> Corners | None:
     return (x1, y1, x2, y2) if all(map(math.isfinite, (x1, y1, x2, y2))) else None
 
 
-def iou(one: Corners, other: Corners) -> float:
+def iou(box: Corners, other: Corners) -> float:
     """Intersection over union of two boxes; 0 where the union has no area."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
+    width = min(box[2], other[2]) - max(box[0], other[0])
+    height = min(box[3], other[3]) - max(box[1], other[1])
     shared = max(0.0, width) * max(0.0, height)
-    union = _area(one) + _area(other) - shared
+    union = _area(box) + _area(other) - shared
     return shared / union if union > 0 else 0.0
 
 

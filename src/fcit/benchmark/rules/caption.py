@@ -37,7 +37,9 @@ class Caption(Rule):
     def write(self, test: Path, samples: Sequence[Sample]) -> None:
         pairs = [(at, text) for at, sample in enumerate(samples, 1) for text in sample.answers]
         value = {
-            "images": [{"id": at, "file_name": one.image} for at, one in enumerate(samples, 1)],
+            "images": [
+                {"id": at, "file_name": sample.image} for at, sample in enumerate(samples, 1)
+            ],
             "annotations": [
                 {"id": number, "image_id": image, "caption": text}
                 for number, (image, text) in enumerate(pairs, 1)
