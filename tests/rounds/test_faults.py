@@ -350,6 +350,26 @@ def test_a_journal_changes_no_bit_and_spares_whoever_has_answered(
     assert crowd.trained == [6, 7]
 
 
+@pytest.mark.parametrize("where", ["a tensor", "the note"])
+def test_a_journal_file_that_is_not_as_it_was_written_is_not_believed(
+    where: str, tmp_path: Path
+) -> None:
+    whole, _ = go("disco", journal=RunJournal(tmp_path))
+    path = tmp_path / "journal" / "6.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(
+        data[:-1] + bytes([data[-1] ^ 1])
+        if where == "a tensor"
+        else data.replace(b'\\"samples\\": 10', b'\\"samples\\": 90')
+    )
+    assert path.read_bytes() != data
+    method = find("disco")(rank=2)
+    crowd = Crowd(method)
+    again, _ = take_round(one_round(method), begun(method), TURNS, crowd, RunJournal(tmp_path))
+    assert crowd.trained == [6]
+    assert same(again, whole)
+
+
 def remembering(update: Update) -> Update:
     return replace(update, memory={"kept": torch.arange(3.0)})
 

@@ -28,10 +28,8 @@ def byzantine(count: int, share: float) -> int:
 def suffices(rule: Rule, count: int, share: float) -> bool:
     """Whether a cohort is large enough for a rule: an honest majority, and for Krum 2 f + 3 clients
     (Blanchard et al. 2017, proposition 4.2)."""
-    least = {"mean": 1, "median": 3, "krum": 2 * byzantine(count, share) + 3}
-    return count >= least.get(rule, 2 * byzantine(count, share) + 1) and (
-        rule != "trimmed" or count > 2
-    )
+    f = byzantine(count, share)
+    return count >= {"mean": 1, "median": 3, "trimmed": max(3, 2 * f + 1), "krum": 2 * f + 3}[rule]
 
 
 def aggregate(

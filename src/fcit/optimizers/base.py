@@ -133,20 +133,12 @@ def carry_memory(before: State, after: State) -> State:
     """`after` with the optimizer's memory of `before`, except for what the method opened or replaced: a
     fresh subspace starts with a fresh optimizer."""
 
-    def replaced(group: str) -> bool:
+    def kept(group: str) -> bool:
         kind, _, name = group.partition(".")
-        if kind not in ("adapters", "extras"):
-            return False
-        old, new = (_group(state, kind, name) for state in (before, after))
-        return not _same(old, new)
+        if kind not in ("adapters", "extras"):  # clients' statistics of an optimizer
+            return True
+        old, new = (getattr(state, kind).get(name, {}) for state in (before, after))
+        return old is new or (old.keys() == new.keys() and all(old[k].equal(new[k]) for k in old))
 
-    stored = {group: slots for group, slots in before.optimizer.items() if not replaced(group)}
+    stored = {group: slots for group, slots in before.optimizer.items() if kept(group)}
     return replace(after, optimizer=stored)
-
-
-def _group(state: State, kind: str, name: str) -> Weights:
-    return (state.adapters if kind == "adapters" else state.extras).get(name, {})
-
-
-def _same(a: Weights, b: Weights) -> bool:
-    return a is b or (a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a))

@@ -70,15 +70,15 @@ class Federation:
                 "federation.robust does not cover scaffold's control variates, which are plain means; "
                 "choose another optimizer"
             )
-        known = [option.name for option in fields(find(self.optimizer))]
-        for key in self.optimizer_options:
-            if key not in known:
-                options = f"its options are {', '.join(known)}" if known else "it has no options"
-                raise FcitError(
-                    f"federation.optimizer_options: {self.optimizer} has no {key!r}; {options}"
-                )
         self.build_optimizer()
 
     def build_optimizer(self) -> Optimizer:
-        """The federated optimizer with its hyper-parameters."""
-        return find(self.optimizer)(**self.optimizer_options)
+        """The federated optimizer with its hyper-parameters. Raises FcitError on one that it lacks."""
+        kind = find(self.optimizer)
+        known = [option.name for option in fields(kind)]
+        if unknown := next((key for key in self.optimizer_options if key not in known), None):
+            options = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise FcitError(
+                f"federation.optimizer_options: {self.optimizer} has no {unknown!r}; {options}"
+            )
+        return kind(**self.optimizer_options)

@@ -5,16 +5,17 @@ clients, and a round's updates need not fit in memory together. Each client's re
 file with the rest of the reply in its header. Rejected updates go to `quarantine/` and stay there.
 """
 
+import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fcit.rounds.acceptance import Reply
-from fcit.types import Fault, Identity, Update, Weights
+from fcit.types import Fault, Identity, Tensor, Update, Weights
 from fcit.weights import KINDS, MEMORY, Stored, StoredParts, flatten, save
 
 TOKENS = "tokens"
@@ -55,13 +56,15 @@ class RunJournal:
         self.round = (0, 0)
         self.known: tuple[list[Identity], list[Fault]] = [], []
         self.kept: dict[int, Reply] = {}
+        self.remembered: dict[int, Stored] = {}
 
     def begin(self, stage: int, number: int) -> None:
         """Load what the journal has of this round (from 0); remove what is left of others."""
-        self.round, self.known, self.kept = (stage, number), ([], []), {}
+        self.round, self.known = (stage, number), ([], [])
+        self.kept, self.remembered = {}, {}
         for path in sorted(self.folder.glob("*.safetensors")):
             note, keys = _header(path)
-            if note is None or note.get("round") != list(self.round):
+            if note is None or note["round"] != list(self.round):
                 path.unlink()
             elif path.stem == TOKENS:
                 tensors = Stored(path, "", keys)
@@ -71,7 +74,7 @@ class RunJournal:
                 ]
                 self.known = identities, [Fault(**fault) for fault in note["faults"]]
             else:
-                self.kept[note["client"]] = _reply(path, note, keys)
+                self._take(path, note, keys)
         self.check(self.memories())
 
     def identities(self) -> tuple[list[Identity], list[Fault]]:
@@ -101,20 +104,11 @@ class RunJournal:
             "reply": [reply.size, reply.norm, dict(reply.spread)],
             "remembers": update.memory is not None,
         }
-        path = self._write(str(update.client), tensors, note)
-        self.kept[update.client] = _reply(path, note, list(tensors))
-        return self.kept[update.client]
+        return self._take(self._write(str(update.client), tensors, note), note, list(tensors))
 
     def memories(self) -> dict[int, Weights]:
         """The new memories of the clients whose replies were accepted."""
-        memories: dict[int, Weights] = {}
-        for client in sorted(self.kept):
-            path = self._path(str(client))
-            note, keys = _header(path)
-            if note and note["remembers"]:
-                names = sorted(key.removeprefix(MEMORY) for key in keys if key.startswith(MEMORY))
-                memories[client] = dict(Stored(path, MEMORY, names))
-        return memories
+        return {client: dict(stored) for client, stored in sorted(self.remembered.items())}
 
     def quarantine(self, update: Update, fault: Fault) -> None:
         """Move an update to `quarantine/`, named by stage, round (from 1), client and fault."""
@@ -128,6 +122,7 @@ class RunJournal:
     def forget(self, client: int) -> None:
         """Remove a client's reply: it is asked again."""
         del self.kept[client]
+        self.remembered.pop(client, None)
         self._path(str(client)).unlink()
 
     def clear(self) -> None:
@@ -137,10 +132,22 @@ class RunJournal:
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
+    def _take(self, path: Path, note: dict[str, Any], keys: Sequence[str]) -> Reply:
+        """The reply in a file, whose tensors are read on use."""
+        client, own = note["client"], [key for key in keys if not key.startswith(MEMORY)]
+        adapters, extras, optimizer = (StoredParts(path, kind, own) for kind in KINDS)
+        update = Update(client, note["samples"], adapters, extras, note["metrics"], optimizer)
+        self.kept[client] = Reply(update, *note["reply"])
+        if note["remembers"]:
+            names = sorted(key.removeprefix(MEMORY) for key in keys if key.startswith(MEMORY))
+            self.remembered[client] = Stored(path, MEMORY, names)
+        return self.kept[client]
+
     def _write(self, name: str, tensors: Weights, note: dict[str, Any]) -> Path:
-        # Not synced: a file that a power cut damages is unreadable, and its client trains again.
-        note = {"fcit": json.dumps({"round": self.round} | note)}
-        save(self._path(name), tensors, durable=False, note=note)
+        # Not synced: a file that a power cut damages is removed, and its client trains again.
+        text = json.dumps({"round": self.round} | note)
+        header = {"fcit": text, "digest": _digest(text, tensors)}
+        save(self._path(name), tensors, durable=False, note=header)
         return self._path(name)
 
 
@@ -149,18 +156,25 @@ Journal = RunJournal | InMemory
 
 
 def _header(path: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """A file's note and tensor names; no note where the file is damaged."""
+    """A file's note and tensor names; no note where it is not as it was written."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            return json.loads((file.metadata() or {})["fcit"]), list(file.keys())
+            header, keys = file.metadata() or {}, list(file.keys())
+        if header["digest"] != _digest(header["fcit"], Stored(path, "", keys)):
+            return None, []
+        return json.loads(header["fcit"]), keys
     except (SafetensorError, OSError, KeyError, ValueError):
         return None, []
 
 
-def _reply(path: Path, note: dict[str, Any], keys: Sequence[str]) -> Reply:
-    own = [key for key in keys if not key.startswith(MEMORY)]
-    adapters, extras, optimizer = (StoredParts(path, kind, own) for kind in KINDS)
-    update = Update(note["client"], note["samples"], adapters, extras, note["metrics"], optimizer)
-    return Reply(update, *note["reply"])
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """A hash of a file's note and tensors."""
+    from torch import uint8
+
+    total = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].contiguous().view(-1).view(uint8).numpy().tobytes())
+    return total.hexdigest()

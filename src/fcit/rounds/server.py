@@ -170,6 +170,7 @@ def take_round(
     )
     require_enough(replies, [*lost, *faults])
     updates = [reply.update for reply in replies]
+    norms = {reply.update.client: reply.norm for reply in replies}
     after, notes, averaged = method.aggregate(state, updates), list[str](), updates
     if rules.average == "product":
         after = exact(after, updates)
@@ -177,28 +178,17 @@ def take_round(
         after, notes = robust.aggregate(after, updates, rules.robust, rules.byzantine_share)
     if run.privacy.on:
         averaged = list(expected.values())
-        noise = run.privacy.stream(run.seed, "updates", *key)
-        norms = [reply.norm for reply in replies]
-        after = privacy.aggregate(state, after, averaged, updates, norms, run.privacy, noise)
-    accepted = {update.client for update in updates}
-    trained = [job.turn for job in jobs if job.turn.client in accepted]
-    after = server_step(
-        run.optimizer, state, after, trained, updates, method.trained_extras, averaged
-    )
-    norms = {reply.update.client: reply.norm for reply in replies}
+        noise, sizes = run.privacy.stream(run.seed, "updates", *key), list(norms.values())
+        after = privacy.aggregate(state, after, averaged, updates, sizes, run.privacy, noise)
+    jobs = [job for job in jobs if job.turn.client in norms]
+    trained, extras = [job.turn for job in jobs], method.trained_extras
+    after = server_step(run.optimizer, state, after, trained, updates, extras, averaged)
     _require_finite(after, state, where, norms)
     if turns[0].last:
         _require_finite(_ended(run, after, run.setting.stages[stage]), after, where, norms)
-    report = Round(
-        [job for job in jobs if job.turn.client in accepted],
-        updates,
-        identities,
-        [_bytes(job.received) for job in packed if job.turn.client in accepted],
-        [reply.size for reply in replies],
-        [*lost, *faults],
-        notes,
-    )
-    return after, report
+    down = [_bytes(job.received) for job in packed if job.turn.client in norms]
+    up = [reply.size for reply in replies]
+    return after, Round(jobs, updates, identities, down, up, [*lost, *faults], notes)
 
 
 def _identify(
