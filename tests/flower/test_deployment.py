@@ -251,7 +251,7 @@ class Running:
         return done.stdout + done.stderr
 
     def call(self, path: str, **headers: str) -> int:
-        context = ssl.create_default_context(cafile=self.root / "server" / "ca.crt")
+        context = ssl.create_default_context(cafile=self.root / "server" / "server.crt")
         address = f"https://localhost:{self.port}{path}"
         request = urllib.request.Request(address, headers=headers)
         try:

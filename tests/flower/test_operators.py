@@ -143,7 +143,7 @@ def test_a_clock_that_flower_would_refuse_is_named(skew: int, what: str, tmp_pat
         server.socket = context.wrap_socket(server.socket, server_side=True)
         threading.Thread(target=server.handle_request, daemon=True).start()
         address = f"localhost:{server.server_address[1]}"
-        ahead = machine.ask(address, out / "client-0" / "ca.crt")
+        ahead = machine.ask(address, out / "client-0" / "server.crt")
         if what:
             with pytest.raises(FcitError, match=f"{what}.*NTP"):
                 machine.require_clock(ahead)
@@ -152,12 +152,12 @@ def test_a_clock_that_flower_would_refuse_is_named(skew: int, what: str, tmp_pat
             thread = threading.Thread(target=server.handle_request, daemon=True)
             thread.start()
             (tmp_path / "other").mkdir()
-            other = init(tmp_path / "other", "--host", "localhost") / "client-0" / "ca.crt"
+            other = init(tmp_path / "other", "--host", "localhost") / "client-0" / "server.crt"
             with pytest.raises(FcitError, match="its certificate is not valid here"):
                 machine.ask(address, other)
             thread.join()
     with pytest.raises(ConnectionError, match="does not answer: Connection refused"):
-        machine.ask(address, out / "client-0" / "ca.crt")
+        machine.ask(address, out / "client-0" / "server.crt")
 
 
 def test_a_client_looks_at_its_data_before_it_joins(suite: Path, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_superexec_that_ends_takes_the_superlink_with_it_and_says_why(
     assert operate.ENDED.read_text() == f"{reason}\n"
     assert sent == [(os.getpid(), signal.SIGTERM)]
     assert f"error: {reason}" in capsys.readouterr().err
-    (tmp_path / "ca.crt").touch()
+    (tmp_path / "server.crt").touch()
     monkeypatch.setattr(operate, "ask", refused)
     monkeypatch.setattr(sys, "argv", ["operate", "run", "localhost:9", "run-folder"])
     with pytest.raises(FcitError, match=r"refused \(it ended: Flower's SuperExec .*\./start"):

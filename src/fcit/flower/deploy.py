@@ -69,7 +69,10 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
             path.chmod(0o700)
 
     server = out / "server"
-    authority = _write_certificates(server, list(dict.fromkeys((*hosts, *OWN_NAMES))))
+    key = generate_private_key(SECP384R1())
+    _write_secret(server / "server.key", key, PrivateFormat.PKCS8)
+    certificate = _certificate(list(dict.fromkeys((*hosts, *OWN_NAMES))), key)
+    write_text(server / "server.crt", certificate)
     table = to_table(config)
     table["federation"]["engine"] = "flower"
     write_recipe(server / "recipe.toml", table)
@@ -82,7 +85,7 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
         name = f"client-{client}"
         folder, title = out / name, f"client {client}"
         write_text(server / "clients" / f"{name}.pub", write_client_key(folder / "client.key"))
-        write_text(folder / "ca.crt", authority)
+        write_text(folder / "server.crt", certificate)
         (folder / "data").mkdir(parents=True, exist_ok=True)
         fill("start-client.sh", folder / "start", client=client)
         fill("unit.service", folder / f"fcit-{name}.service", title=title, folder=name)
@@ -101,52 +104,23 @@ def check_host(host: str) -> None:
             ) from None
 
 
-def _write_certificates(server: Path, hosts: Sequence[str]) -> str:
-    """The server's key and certificate, signed by an authority whose key is not kept.
-
-    Returns the authority's certificate.
-    """
-    authority, key = generate_private_key(SECP384R1()), generate_private_key(SECP384R1())
-    signs = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
-    root = _certificate(
-        "fcit", authority, authority, x509.BasicConstraints(ca=True, path_length=0), signs
-    )
-    own = _certificate(
-        hosts[0],
-        key,
-        authority,
-        x509.BasicConstraints(ca=False, path_length=None),
-        x509.SubjectAlternativeName([_general_name(host) for host in hosts]),
-        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
-        x509.AuthorityKeyIdentifier.from_issuer_public_key(authority.public_key()),
-    )
-    write_text(server / "ca.crt", root)
-    write_text(server / "server.crt", own)
-    _write_secret(server / "server.key", key, PrivateFormat.PKCS8)
-    return root
-
-
-def _certificate(
-    name: str,
-    key: EllipticCurvePrivateKey,
-    authority: EllipticCurvePrivateKey,
-    *extensions: x509.ExtensionType,
-) -> str:
+def _certificate(hosts: Sequence[str], key: EllipticCurvePrivateKey) -> str:
+    """A server's certificate for these hosts, signed by its own key: nobody else signs for it."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fcit")])
     now = datetime.datetime.now(datetime.UTC)
     builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fcit")]))
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + VALID)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    for extension in extensions:
-        critical = isinstance(extension, x509.BasicConstraints | x509.KeyUsage)
+    for extension, critical in (
+        (x509.SubjectAlternativeName([_general_name(host) for host in hosts]), False),
+        (x509.BasicConstraints(ca=False, path_length=None), True),
+        (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
+        (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+    ):
         builder = builder.add_extension(extension, critical)
-    return builder.sign(authority, hashes.SHA384()).public_bytes(Encoding.PEM).decode()
+    return builder.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM).decode()
 
 
 def _general_name(host: str) -> x509.GeneralName:

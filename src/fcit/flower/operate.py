@@ -40,7 +40,7 @@ def main() -> None:
     """Do what the first argument says; the second is the server's address, as this machine reaches it."""
     do, address, *given = sys.argv[1:]
     require_owner()
-    certificate = Path("ca.crt").absolute()
+    certificate = Path("server.crt").absolute()
     text = CONNECTION.format(address=address, certificate=certificate)
     write_text(Path("flower/config.toml"), text)
     try:

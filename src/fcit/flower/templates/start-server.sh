@@ -1,5 +1,5 @@
 #!/bin/sh
 {% include "server.sh" %}
 exec python3 -P -m fcit.flower.superlink --host "$host" --port "$port" \
-  --ssl-ca-certfile ca.crt --ssl-certfile server.crt --ssl-keyfile server.key \
+  --ssl-ca-certfile server.crt --ssl-certfile server.crt --ssl-keyfile server.key \
   --enable-supernode-auth --database flower/state.db --disable-runtime-dependency-installation
