@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import signal
+import threading
 from pathlib import Path
 
 import pytest
 
+import zygote
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if threading.current_thread() is threading.main_thread():
+    # A shell without job control starts background commands with Ctrl-C ignored, and so are their
+    # children: tests of Ctrl-C pass there as well.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    zygote.install()
+    if config.getoption("numprocesses", None):
+        zygote.start()  # one for all of this run's processes
+
+
+def pytest_unconfigure() -> None:
+    zygote.end()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -16,25 +33,6 @@ def _cache(tmp_path_factory: pytest.TempPathFactory):
     """Everything fcit makes again goes into a folder of the test run, also in subprocesses."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FCIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="session")
-def _warm_processes(_cache: None) -> Iterator[None]:
-    yield
-    import warm
-
-    warm.end()
-
-
-@pytest.fixture(scope="module")
-def warm_workers(_warm_processes: None) -> Iterator[None]:
-    """Engines take over the worker processes of earlier ones: for tests of results, not of processes."""
-    from fcit.engines import local
-    from warm import WarmWorker
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local, "WorkerProcess", WarmWorker)
         yield
 
 
@@ -65,10 +63,10 @@ def table(suite: Path) -> dict:
     """A configuration that runs in seconds: two stages of two rounds, two of four clients."""
     return {
         "seed": 3,
-        "data": {"root": str(suite)},
+        "data": {"root": str(suite), "train": 20},
         "setting": {"name": "task-hom", "order": ["IconQA", "FigureQA"]},
         "federation": {"clients": 4, "per_round": 2, "rounds": 2, "workers": 1, "min_samples": 4},
         "training": {"lr": 3e-3, "projector_lr": 1e-4, "batch_size": 8},
         "method": {"name": "disco"},
-        "evaluation": {"max_new_tokens": 6, "general_questions": 4},
+        "evaluation": {"limit": 6, "max_new_tokens": 4, "general_questions": 2},
     }

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+import zygote
+
 LEAVE = """
 import torch
 from pathlib import Path
@@ -30,7 +32,10 @@ print(before - small, small - resident())
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to give back")
-def test_freed_memory_goes_back_after_a_step_of_a_large_model() -> None:
+def test_freed_memory_goes_back_after_a_step_of_a_large_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(zygote.FORK, "1")
     done = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, check=True)
     small, large = map(int, done.stdout.split())
     assert small < 10 << 20 < 100 << 20 < large

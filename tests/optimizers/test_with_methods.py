@@ -21,8 +21,6 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.types import Job, Stage, State, Task, Turn, Update, Weights
 from fcit.weights import flatten, nbytes, state_bytes, to_bytes
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 TASK = Task("IconQA", ("IconQA",))
 
 

@@ -14,8 +14,6 @@ from fcit.recipe.config import Config, validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.weights import flatten, nbytes, to_bytes
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 TRAINED = [name for name in methods.names() if name != "zeroshot"]
 REFERENCES = ["zeroshot", "individual", "multitask"]
 LEARNERS = [name for name in methods.names() if name not in REFERENCES]

@@ -15,14 +15,13 @@ import pytest
 import tomli_w
 
 import fcit
+import zygote
 from commandline import COMMAND, call
 from fcit.engines.local import LocalEngine
 from fcit.files import read_lines
 from fcit.recipe import config as configs
 from fcit.types import Fault, Job, Update
 from fcit.worker.experiment import Experiment
-
-pytestmark = pytest.mark.usefixtures("warm_workers")
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -40,12 +39,12 @@ def recipe(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(recipe: Path, warm_workers: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fcit.run(recipe, tmp_path_factory.mktemp("undisturbed") / "run").folder
 
 
-def killed(recipe: Path, folder: Path, when: Callable[[], bool]) -> int:
-    """Start a run, kill -9 it as soon as `when()` holds, and return its process id."""
+def killed(recipe: Path, folder: Path, when: Callable[[], bool]) -> list[int]:
+    """Start a run, kill -9 it as soon as `when()` holds, and return the ids of its workers."""
     process = subprocess.Popen(
         [*COMMAND, "run", str(recipe), "--out", str(folder)],
         stdout=subprocess.DEVNULL,
@@ -55,9 +54,10 @@ def killed(recipe: Path, folder: Path, when: Callable[[], bool]) -> int:
     while not when() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     assert process.poll() is None, "the run ended before it could be killed"
+    workers = workers_of(process.pid)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    return process.pid
+    return workers
 
 
 def lines(folder: Path) -> int:
@@ -93,16 +93,17 @@ def test_a_killed_run_ends_in_the_same_bytes(
 
 
 @pytest.fixture(scope="module")
-def cut(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
-    """A run whose server died as soon as a first reply was in its journal, and the server's process."""
+def cut(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[int]]:
+    """A run whose server died as soon as a first reply was in its journal, and the ids of its workers."""
     folder = tmp_path_factory.mktemp("cut") / "run"
-    pid = killed(recipe, folder, lambda: bool(list(folder.glob("journal/[0-9]*.safetensors"))))
-    return folder, pid
+    return folder, killed(
+        recipe, folder, lambda: bool(list(folder.glob("journal/[0-9]*.safetensors")))
+    )
 
 
 def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
     recipe: Path,
-    cut: tuple[Path, int],
+    cut: tuple[Path, list[int]],
     undisturbed: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -126,16 +127,20 @@ def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
     assert not (folder / "journal").exists()
 
 
-def test_no_worker_outlives_a_killed_server(cut: tuple[Path, int]) -> None:
+def test_no_worker_outlives_a_killed_server(cut: tuple[Path, list[int]]) -> None:
+    assert len(cut[1]) == 2
     end = time.monotonic() + 10
-    while (left := workers_of(cut[1])) and time.monotonic() < end:
+    while (left := [worker for worker in cut[1] if lives(worker)]) and time.monotonic() < end:
         time.sleep(0.1)
     assert not left
 
 
 def workers_of(pid: int) -> list[int]:
-    """Worker processes whose session leader's parent was the server (they keep its environment)."""
-    found = []
+    """Worker processes of a server: forked for the tests, or started (they keep its environment)."""
+    server = str(pid)
+    found = [
+        child for child, asked in zygote.running() if asked["env"].get("FCIT_SERVER") == server
+    ]
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes()
@@ -145,6 +150,14 @@ def workers_of(pid: int) -> list[int]:
         if b"fcit.engines.process" in command and f"FCIT_SERVER={pid}".encode() in environment:
             found.append(int(entry.name))
     return found
+
+
+def lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_resuming_a_finished_run_changes_nothing(recipe: Path, undisturbed: Path) -> None:

@@ -12,8 +12,6 @@ from fcit.files import read_json, read_lines
 from fcit.rounds.runfolder import RunFolder
 from fcit.weights import nbytes
 
-pytestmark = pytest.mark.usefixtures("warm_workers")
-
 
 def made(table: dict, out: Path, method: str, **sections: dict) -> Path:
     changed = copy.deepcopy(table)

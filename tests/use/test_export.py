@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import handmade
+import zygote
 from fcit.files import write_lines
 from fcit.methods import Gating
 from fcit.methods.disco import Disco
@@ -168,13 +169,14 @@ def test_the_router_takes_the_image_where_tokens_are_of_both(
         export.merged(run, PROMPT, tmp_path / "merged")
 
 
-def test_the_router_needs_no_fcit(made, tmp_path: Path) -> None:
+def test_the_router_needs_no_fcit(made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     export.everything(made(), tmp_path / "all")
     code = (
         "import sys; sys.modules['fcit'] = None; sys.path.insert(0, '.'); import router;"
         f"r = router.Router('.', {str(CHECKPOINTS / 'mini-clip')!r});"
         f"w = r.weights({PROMPT!r}); assert max(w, key=w.get) == '0', w"
     )
+    monkeypatch.setenv(zygote.FORK, "1")
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path / "all", capture_output=True, text=True
     )
