@@ -76,11 +76,11 @@ def test_a_run_sends_what_was_planned(
 def test_reference_points_have_the_stages_they_train(table: dict) -> None:
     changed = copy.deepcopy(table)
     changed["evaluation"]["general_questions"] = 3
-    for method, tests in (("zeroshot", []), ("individual", [0, 24]), ("multitask", [27])):
+    for method, tests in (("zeroshot", []), ("individual", [0, 12]), ("multitask", [15])):
         changed["method"] = {"name": method}
         found = plan(validate(changed))
         assert [stage.tests for stage in found.stages] == tests
-        assert found.zero_shot == 27
+        assert found.zero_shot == 15
 
 
 def test_who_trains_on_what_is_named(table: dict) -> None:
