@@ -122,16 +122,17 @@ JSON = json.JSONDecoder(object_pairs_hook=_table, parse_int=_whole)
 
 
 @contextmanager
-def reading(path: Path, what: str = "file") -> Iterator[None]:
-    """Raises FcitError naming the file where it cannot be read or is not valid JSON or TOML."""
+def reading(path: Path, what: str = "file", place: str = "") -> Iterator[None]:
+    """Raises FcitError naming the file, and the place in it, where it cannot be read or is not valid."""
+    where = f"{path}{place}"
     try:
         yield
     except FileNotFoundError:
         raise FcitError(f"{path}: no such {what}") from None
     except RecursionError:
-        raise FcitError(f"{path}: too deeply nested") from None
+        raise FcitError(f"{where}: too deeply nested") from None
     except json.JSONDecodeError as error:
-        raise FcitError(f"{path}: not valid JSON: {error}") from None
+        raise FcitError(f"{where}: not valid JSON: {error.msg if place else error}") from None
     except tomllib.TOMLDecodeError as error:
         raise FcitError(f"{path}: not valid TOML: {error}") from None
     except UnicodeDecodeError:
@@ -139,7 +140,7 @@ def reading(path: Path, what: str = "file") -> Iterator[None]:
     except OSError as error:
         raise FcitError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (BadValue, ValueError) as error:
-        raise FcitError(f"{path}: {error}") from None
+        raise FcitError(f"{where}: {error}") from None
 
 
 def _encoding_fault(path: Path) -> str:
@@ -176,14 +177,8 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
-            try:
+            with reading(path, place=f", line {number}"):
                 value = JSON.decode(line)
-            except json.JSONDecodeError as error:
-                raise FcitError(f"{path}, line {number}: not valid JSON: {error.msg}") from None
-            except RecursionError:
-                raise FcitError(f"{path}, line {number}: too deeply nested") from None
-            except BadValue as error:
-                raise FcitError(f"{path}, line {number}: {error}") from None
             if not isinstance(value, dict):
                 raise FcitError(f"{path}, line {number}: must be an object, not {kind(value)}")
             yield number, value

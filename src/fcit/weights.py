@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fcit.files import written_aside
-from fcit.types import PROJECTOR, FcitError, Parts, State, Update, Weights
+from fcit.files import reading, written_aside
+from fcit.types import PROJECTOR, FcitError, Parts, State, Update, Weights, naming
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -213,9 +213,5 @@ def split_projector(adapter: Weights) -> tuple[Weights, Weights]:
 
 def load(path: Path) -> Weights:
     """Read a safetensors file. Raises FcitError naming the file when it cannot be read."""
-    try:
+    with reading(path), naming(str(path)):
         return from_bytes(path.read_bytes())
-    except OSError as error:
-        raise FcitError(f"{path}: cannot be read: {error.strerror}") from None
-    except FcitError as error:
-        raise FcitError(f"{path}: {error}") from None

@@ -33,11 +33,6 @@ def test_backward_transfer_counts_only_datasets_that_stages_followed():
     assert metrics.backward_transfer([[10.0, 20.0]]) == 0.0
 
 
-def test_just_learned_is_the_first_value_of_every_column():
-    assert metrics.just_learned(MATRIX) == [80.0, 50.0, 90.0]
-    assert metrics.just_learned(MATRIX[:2]) == [80.0, 50.0, None]
-
-
 def test_unfinished_run_has_metrics_of_what_it_has_seen():
     rows = MATRIX[:2]
     assert metrics.last(rows) == 55.0

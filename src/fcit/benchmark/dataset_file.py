@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from fcit.benchmark import records, rules
 from fcit.benchmark.rules.caption import Caption
 from fcit.files import is_plain_name, read_toml
-from fcit.types import FcitError
+from fcit.types import FcitError, naming, readable
 
 if TYPE_CHECKING:
     from fcit.benchmark.datasets import Dataset
@@ -68,14 +68,12 @@ class DatasetFile(BaseModel):
 
 def applied(path: Path, dataset: Dataset) -> Dataset:
     """A dataset as its `dataset.toml` says it is. Raises FcitError naming the file and key at fault."""
-    table = read_toml(path, "file")
-    try:
-        return DatasetFile.model_validate(table).apply(dataset)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        message = str(fault["msg"]).removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            message = f"unknown key; there are {', '.join(DatasetFile.model_fields)}"
-        raise FcitError(f"{path}: {'.'.join(map(str, fault['loc']))}: {message}") from None
-    except FcitError as error:
-        raise FcitError(f"{path}: {error}") from None
+    table = read_toml(path)
+    with naming(str(path)):
+        try:
+            return DatasetFile.model_validate(table).apply(dataset)
+        except ValidationError as error:
+            fault, message = error.errors()[0], readable(error.errors()[0])
+            if fault["type"] == "extra_forbidden":
+                message = f"unknown key; there are {', '.join(DatasetFile.model_fields)}"
+            raise FcitError(f"{'.'.join(map(str, fault['loc']))}: {message}") from None

@@ -29,11 +29,6 @@ def forgetting(matrix: Matrix, datasets: Sequence[str]) -> dict[str, float]:
     return {name: max(column) - column[-1] for name, column in named if column}
 
 
-def just_learned(matrix: Matrix) -> list[float | None]:
-    """Every dataset's accuracy after the stage that first trained on it; None where not seen."""
-    return [column[0] if column else None for column in _columns(matrix)]
-
-
 def backward_transfer(matrix: Matrix) -> float:
     """Mean of last minus just-learned accuracy, in points (Lopez-Paz and Ranzato 2017).
 

@@ -75,14 +75,11 @@ def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sa
     files = client_files(path)
     lacking = next((client for client in range(clients) if client not in files), None)
     if lacking is not None or len(files) != clients:
+        lacks = f"client_{lacking}.json is missing"
+        advice = f"set it to {len(files)} or move the split away" if lacking is None else lacks
         raise FcitError(
-            f"{path}: a published split for {len(files)} clients, "
-            f"but federation.clients = {clients}; "
-            + (
-                f"client_{lacking}.json is missing"
-                if lacking is not None
-                else f"set it to {len(files)} or move the split away"
-            )
+            f"{path}: a published split for {len(files)} clients, but federation.clients = {clients}; "
+            + advice
         )
     tell = partial(dataset_of, task)
     return [sound(parse_training_file(path, tell)) for path in files.values()]

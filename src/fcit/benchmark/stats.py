@@ -149,9 +149,8 @@ def nearest(own: Tokens) -> dict[str, dict[Kind, Neighbour]]:
     neighbours: dict[str, dict[Kind, Neighbour]] = {name: {} for name in names}
     for kind, cosines in alike.items():
         others = cosines - 3 * np.eye(len(names))  # below every cosine: nobody is his own neighbour
-        for at, name in enumerate(names):
-            best = int(others[at].argmax())
-            neighbours[name][kind] = Neighbour(names[best], float(cosines[at, best]))
+        for at, best in enumerate(others.argmax(axis=1)):
+            neighbours[names[at]][kind] = Neighbour(names[best], float(cosines[at, best]))
     return neighbours
 
 

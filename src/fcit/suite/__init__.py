@@ -39,10 +39,11 @@ def write(
     """Write the mini suite to `root`: `train` and `test` samples a dataset, the same for one seed.
 
     The folder appears whole or not at all. `progress` is told (samples done, samples in all). Raises
-    `FcitError` for a root that holds anything, an unknown dataset name or a count below 1.
+    `FcitError` for a root that holds anything, and for an unknown dataset name.
     """
     wanted = tuple(GENERATORS) if names is None else tuple(dict.fromkeys(names))
-    _validate(train, test, wanted)
+    if stranger := next((name for name in wanted if name not in GENERATORS), None):
+        raise FcitError(f"mini suite: no dataset {stranger!r}; there are {', '.join(GENERATORS)}")
     total, done = len(wanted) * (train + test), 0
     parts: list[tuple[str, Split, int]] = [
         (name, split, count)
@@ -90,12 +91,3 @@ def draws(seed: int, name: str, split: Split, count: int) -> Iterator[Drawn]:
                 f"mini suite, {name}: no new {split} sample after {index} of {count}; "
                 f"ask for fewer (--{split})"
             )
-
-
-def _validate(train: int, test: int, names: Sequence[str]) -> None:
-    for option, value in (("train", train), ("test", test)):
-        if value < 1:
-            raise FcitError(f"mini suite: {option} = {value}; it must be at least 1")
-    for name in names:
-        if name not in GENERATORS:
-            raise FcitError(f"mini suite: no dataset {name!r}; there are {', '.join(GENERATORS)}")
