@@ -42,7 +42,7 @@ def test_export_writes_what_it_is_asked_for(made: Run, tmp_path: Path) -> None:
     assert done.stdout.strip() == str(tmp_path / "one")
     assert {path.name for path in (tmp_path / "one").iterdir()} == {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "chat_template.jinja",
-        "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+        "mini-lmm", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     again = call("export", made.folder, "--subspace", "1", "--out", tmp_path / "one")
     refused(again, "not empty")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from fcit.benchmark import datasets
 from fcit.files import folder_aside, read_lines, write_json, write_text
 from fcit.methods import Method, Query, TokenRouted
+from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
 from fcit.rounds.runfolder import RunFolder
@@ -53,6 +54,7 @@ def subspace(run: Run, name: str, out: Path) -> None:
     with folder_aside(out) as folder:
         save_peft(folder, adapter.block, scale, base, adapter.projector, paths)
         save_processor(model, folder)
+        _copy_mini(run, folder, clip=False)
         write_text(folder / "README.md", cards.subspace(run, name))
 
 
@@ -86,6 +88,7 @@ def everything(run: Run, out: Path) -> None:
             save(folder / "identity.safetensors", {"tokens": tokens})
         write_json(folder / "router.json", _router(run, list(adapters)))
         save_processor(run.worker.model, folder)
+        _copy_mini(run, folder, clip=tokens is not None)
         shutil.copyfile(router.__file__, folder / "router.py")
         write_text(folder / "README.md", cards.everything(run))
 
@@ -137,6 +140,14 @@ def _exportable(run: Run) -> Run:
     if not run.state.adapters:
         raise FcitError(f"{run.folder}: {name} trained nothing, so there is nothing to export")
     return run
+
+
+def _copy_mini(run: Run, folder: Path, clip: bool) -> None:
+    """Copy the mini models that a run used, which only this package has, so that the card loads them."""
+    model = run.config.model
+    for name, own in (("mini-lmm", model.path), *([("mini-clip", model.identity)] if clip else [])):
+        if not own:
+            shutil.copytree(CHECKPOINTS / name, folder / name)
 
 
 def _overridden(method: Method, hooks: Sequence[str]) -> str:

@@ -41,10 +41,13 @@ print(processor.decode(out[0, inputs["input_ids"].shape[1]:], skip_special_token
 PROMPT = '"How many icons are there?"'
 PEFT = "from peft import PeftModel\n"
 BASE = "BASE = BASE_NAME\nbase = AutoModelForImageTextToText.from_pretrained(BASE)\n"
+BESIDE = (
+    "  # the folder of this name that the run used; put a copy of it, or a link, beside this file"
+)
 
 TESTED = (
-    "One image and one instruction at a time; the answer is greedy. In float32 the answers are fcit's\n"
-    "own; in another number format a rare answer may differ.\n"
+    "Run this in the folder of this file. One image and one instruction at a time; the answer is\n"
+    "greedy. In float32 the answers are fcit's own; in another number format a rare answer may differ.\n"
 )
 
 
@@ -83,7 +86,8 @@ def everything(run: Run) -> str:
     if run.worker.method.gating.gate == "choose":
         names = list(run.state.adapters)
         chosen = f"weights = dict.fromkeys({names!r}, 0.0) | {{{names[0]!r}: 1.0}}\n"
-    load = BASE + (f'CLIP = "{clip_name(run)}"\n' if routed else "")
+    clip = f'CLIP = "{clip_name(run)}"{_beside(run.config.model.identity)}\n'
+    load = BASE + (clip if routed else "")
     load += 'model = load(".", base)\nprompt = "How many icons are there?"\n'
     load += chosen + "open_adapters(model, weights)\n"
     local = "\nfrom router import Router, load, open_adapters\n"
@@ -127,6 +131,11 @@ def _outside(path: str, mini: str) -> str:
     return Path(path).name if Path(path).is_absolute() else path
 
 
+def _beside(path: str) -> str:
+    """A comment where the code loads a folder of the run's machine."""
+    return BESIDE if Path(path).is_absolute() else ""
+
+
 def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str = PROMPT) -> str:
     """A card's Python code, for the run's model family."""
     model = run.worker.model
@@ -138,7 +147,7 @@ def _code(run: Run, load: str, imports: str = "", local: str = "", prompt: str =
     code = CODE.format(
         imports=imports,
         local=local,
-        load=load.replace("BASE_NAME", repr(base_name(run)).replace("'", '"')),
+        load=load.replace("BASE_NAME", f'"{base_name(run)}"{_beside(run.config.model.path)}'),
         square=SQUARE if model.images.square else "",
         text=text,
         image=f"square({image})" if model.images.square else image,
