@@ -209,16 +209,27 @@ def parse_fcit(words: Sequence[str]) -> dict:
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
     given = command.make_context(" ".join(words), rest).params
-    if given.get("recipe"):
+    own = {Path(file).stem for file in written()}
+    if (given.get("recipe") and Path(given["recipe"]).stem not in own) and given.get(
+        "method"
+    ) not in own:
         config.load(ROOT / given["recipe"], given["changes"] or [], given.get("method"))
     if command.name == "sweep":
         from fcit.runs import sweep
 
         sweep.choose(sweep.read(ROOT / given["file"], None), given["only"] or [])
     if command.name == "report":
-        lost = [one for one in given["folders"] if not any(map(within(str(one)), swept()))]
+        outs = {Path(run).parts[:2] for run in swept()}
+        told = [one for one in map(str, given["folders"]) if Path(one).parts[:2] in outs]
+        lost = [one for one in told if not any(map(within(one), swept()))]
         assert not lost, f"no sweep makes {lost}"
     return given
+
+
+@cache
+def written() -> set[str]:
+    """The files that readers of the pages write."""
+    return {step.file for path in PAGES for step in steps(path) if step.file}
 
 
 def within(pattern: str) -> Callable[[str], bool]:

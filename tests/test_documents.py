@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 import documents
-from documents import PAGES, RECIPES, SCRIPTS, Reader, Step, name
+from documents import PAGES, RECIPES, ROOT, SCRIPTS, Reader, Step, name
+from fcit import methods
+from fcit.recipe import keys
 
 NOT_RUN = {
-    "make install": "installs",
     "make test": "runs these tests",
     "pip install": "needs a package index",
     "export": "for `flwr run`",
@@ -21,26 +24,36 @@ NOT_RUN = {
     "FCIT_RUN=$PWD/second ./run": "a federation of processes",
     ".venv/bin/python benchmarks/": "takes minutes to hours",
     "python tools/": "takes minutes, or writes a page",
-    "fcit bench": "takes minutes",
+    "fcit bench": "takes minutes; tests/bench runs it",
     "fcit sweep": "takes hours, except with --dry-run",
     "fcit report runs/comparison": "reads a sweep that takes hours",
     "fcit report runs/grid": "reads a sweep that takes hours",
     "fcit run recipes/paper/": "needs the official data, the hub and a GPU",
     "fcit run recipes/real/": "needs the official data and the hub, most of them a GPU",
-    "fcit run recipes/mini/": "takes minutes; the slow test runs it",
+    "fcit run recipes/mini/": "takes many seconds even in small; the slow test runs it",
 }
-"""Commands that are not run here, by how they begin, and why. What they name must exist all the same."""
+"""Commands that are not run here, by how they begin, and why. What they name has to exist."""
 
-OTHERS = {
-    "docs/models.md": "converts LLaVA's original checkpoint; tests/models/test_llava_original.py does so",
+NOT_EXECUTED = {
+    "docs/models.md": "converts a LLaVA checkpoint; tests/models/test_llava_original.py does so",
 }
 """Pages whose Python code is not run here, and why."""
 
+SLOW = ("docs/commands.md", "docs/mini.md", "examples/", "recipes/own.toml", "recipes/mini/")
+"""Documents that only the slow test follows; of these the fast one looks up what they name."""
+
+FOREIGN = {"--node-config", "--name", "--trusted-entities"}
+"""Options of other programs, and of the scripts of a deployment."""
+
+WITH_CODE = [path for path in [*PAGES, *RECIPES, *SCRIPTS] if documents.steps(path)]
+
 
 def exception(step: Step) -> str:
-    if "--dry-run" in step.text:
+    """How the entry of NOT_RUN begins that excepts a command, or ""."""
+    text = step.text.removeprefix(".venv/bin/") if "fcit" in step.text else step.text
+    if "--dry-run" in text:
         return ""
-    return next((begin for begin in NOT_RUN if step.text.startswith(begin)), "")
+    return next((begin for begin in NOT_RUN if text.startswith(begin)), "")
 
 
 @pytest.fixture(scope="module")
@@ -49,26 +62,133 @@ def runs() -> dict[str, Path]:
     return {}
 
 
-def follow(reader: Reader, steps: list[Step], skip: tuple[str, ...] = ()) -> None:
+def follow(reader: Reader, steps: list[Step], also: str = "") -> None:
+    """Do all steps but the exceptions, of which `also` is none here."""
     with reader.reading():
         try:
             for step in steps:
-                begin = exception(step) if step.language == "sh" else ""
-                if begin and begin not in skip:
+                if step.language == "sh" and exception(step) not in ("", also):
                     documents.parse(step)
-                elif not (step.language == "python" and step.document in OTHERS):
+                elif not (step.language == "python" and step.document in NOT_EXECUTED):
                     reader.follow(step)
         finally:
             reader.close()
 
 
-WITH_CODE = [path for path in [*PAGES, *RECIPES, *SCRIPTS] if documents.steps(path)]
+# -- code ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", WITH_CODE, ids=name)
+@pytest.mark.parametrize(
+    "path", [path for path in WITH_CODE if not name(path).startswith(SLOW)], ids=name
+)
 def test_a_document_works_as_it_stands(path: Path, tmp_path: Path, runs: dict[str, Path]) -> None:
     follow(Reader(tmp_path, runs), documents.steps(path))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path", [path for path in WITH_CODE if name(path).startswith(SLOW)], ids=name
+)
+def test_a_longer_document_works_as_it_stands(
+    path: Path, tmp_path: Path, runs: dict[str, Path]
+) -> None:
+    follow(Reader(tmp_path, runs), documents.steps(path), "fcit run recipes/mini/")
+
+
+@pytest.mark.slow
 def test_the_examples_of_the_help_texts_work(tmp_path: Path, runs: dict[str, Path]) -> None:
     follow(Reader(tmp_path, runs), documents.helped())
+
+
+def all_commands() -> list[Step]:
+    told = [step for path in WITH_CODE for step in documents.steps(path)]
+    return [step for step in [*told, *documents.helped()] if step.language == "sh"]
+
+
+def test_what_every_command_names_exists() -> None:
+    for step in all_commands():
+        documents.parse(step)
+
+
+def test_every_exception_is_needed() -> None:
+    assert {exception(step) for step in all_commands()} - {""} == set(NOT_RUN)
+    assert {step.document for path in PAGES for step in documents.steps(path)} >= set(NOT_EXECUTED)
+
+
+def test_every_command_is_shown() -> None:
+    shown = [step.text.removeprefix(".venv/bin/") for step in all_commands()]
+    for words, command in documents.every_command():
+        if not hasattr(command, "commands"):
+            assert any(text.startswith(" ".join(["fcit", *words])) for text in shown), words
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_no_command_hides_from_this_test(path: Path) -> None:
+    """Commands stand in fenced blocks of the language sh: not in other blocks, and not indented."""
+    text = path.read_text("utf-8")
+    for block in documents.blocks(path):
+        assert block.language in ("", "sh", "python", "toml", "json", "bibtex"), str(block)
+        if block.language == "":
+            assert not any(map(documents.program, block.text.splitlines())), str(block)
+    outside = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.S | re.M)
+    for line in re.findall(r"^    ( *\S.*)$", outside, re.M):
+        assert not documents.program(line), line
+
+
+# -- what a sentence names -------------------------------------------------------------------------
+
+
+def inline(path: Path) -> list[str]:
+    """The words and phrases in a page's sentences that are set as code."""
+    text = re.sub(r"^ *```.*?^ *```$", "", path.read_text("utf-8"), flags=re.S | re.M)
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", text)]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_commands_and_options_in_a_sentence_exist(path: Path) -> None:
+    known = {" ".join(words): command for words, command in documents.every_command()}
+    options = {
+        option for one in known.values() for given in one.params for option in given.opts
+    } | {"--help"}
+    for script in SCRIPTS:
+        options |= set(re.findall(r'"(--[a-z-]+)"', script.read_text("utf-8")))
+    for code in inline(path):
+        if code.startswith("fcit "):
+            words = code.split()[1:]
+            named = next((n for n in (2, 1) if " ".join(words[:n]) in known), 0)
+            assert named or words[0].startswith("-"), code
+            own = {
+                option for given in known[" ".join(words[:named])].params for option in given.opts
+            }
+            told = {word.split("=")[0] for word in words if re.match(r"--\w", word)}
+            assert told <= own | {"--help"}, code
+        elif re.match(r"--[a-z]", code):
+            assert code.split()[0].split("=")[0] in options | FOREIGN, code
+        elif re.match(r"make [a-z]", code):
+            documents.parse(Step(name(path), 1, "sh", re.sub(r"\w+=\S+ ", "", code)))
+        documents.parse_extras(code)
+
+
+@cache
+def recipe_keys() -> set[str]:
+    """The keys of a recipe, and the members of the `model` that docs/add-a-method.md describes."""
+    known = {key.name for _, section in keys.sections() for key in section}
+    known |= {f"model.{member}" for member in dir(methods.Model)}
+    return known | {f"model.{member}" for member in vars(methods.Model)["__annotations__"]}
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_recipe_keys_in_a_sentence_exist(path: Path) -> None:
+    sections = "data|model|setting|federation|privacy|training|method|evaluation|tracking"
+    old = path.parent.name == "decisions" or path.name == "log.md"  # they speak of their own time
+    for code in inline(path):
+        for key in re.findall(rf"(?<![\w./])((?:{sections})\.[a-z_]+)(?![\w(/.])", code):
+            assert old or key in recipe_keys() or Path(key).suffix in (".py", ".toml", ".png"), code
+
+
+def test_the_folder_of_a_reader_is_that_of_a_clone(tmp_path: Path) -> None:
+    documents.clone(tmp_path)
+    for path in [*RECIPES, *SCRIPTS, *PAGES[2:]]:
+        if path.is_relative_to(ROOT / "src"):
+            continue
+        assert (tmp_path / name(path)).is_file()

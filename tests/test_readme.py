@@ -1,32 +1,25 @@
-"""What the documents say is so: commands parse, paths exist, tables and examples agree with the code."""
+"""What the documents say is so: links lead somewhere, tables and examples agree with the code."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import json
 import re
-import shlex
 import tomllib
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
-import typer
-from PIL import Image
 
+import documents
 import fcit
+from documents import DOCS, ROOT, name
 from fcit import methods, optimizers
 from fcit.benchmark import datasets, rules
-from fcit.cli import app
 from fcit.recipe import config
-from fcit.runs.api import Run
 from test_floors import floors
 
-ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-DOCS = ROOT / "docs"
 METHODS = DOCS / "add-a-method.md"
 DOCUMENTS = [
     README,
@@ -34,34 +27,11 @@ DOCUMENTS = [
     ROOT / "CHANGELOG.md",
     *sorted(DOCS.rglob("*.md")),
 ]
-PROGRAMS = ("fcit", "python", "make", "pip", "flwr", "export")
-
-MINE = re.compile(r"(runs/|my-|data$|photo|partition\.png)")
-"""Paths in examples that a reader makes, as against those that are here."""
 
 
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
-
-
-@cache
 def blocks(path: Path, language: str) -> list[str]:
     """The fenced blocks of a language in a document."""
-    found = re.finditer(r"^```(\w*)\n(.*?)^```$", path.read_text("utf-8"), re.S | re.M)
-    return [one[2] for one in found if one[1] == language]
-
-
-def commands(path: Path) -> Iterator[list[str]]:
-    """The words of every shell line of a document, comments left out."""
-    for block in blocks(path, "sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            if words := shlex.split(line, comments=True):
-                yield words[: words.index(">")] if ">" in words else words
-
-
-def fcit_commands() -> list[list[str]]:
-    found = [words for path in DOCUMENTS for words in commands(path)]
-    return [words[1:] for words in found if Path(words[0]).name == "fcit"]
+    return [block.text for block in documents.blocks(path) if block.language == language]
 
 
 def rows(path: Path, header: str) -> list[list[str]]:
@@ -72,60 +42,39 @@ def rows(path: Path, header: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-# -- commands --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("words", fcit_commands(), ids=" ".join)
-def test_every_fcit_command_parses(words: list[str]) -> None:
-    command, rest = typer.main.get_command(app), list(words)
-    while hasattr(command, "commands"):
-        command = command.commands[rest.pop(0)]
-    given = command.make_context(" ".join(words), rest).params
-    if recipe := given.get("recipe"):
-        if MINE.match(str(recipe)):
-            return
-        assert (ROOT / recipe).is_file(), recipe
-        if given.get("method") == "lookback":
-            return  # the example of add-a-method.md, tested below
-        config.load(ROOT / recipe, given["changes"] or [], given.get("method"))
-
-
-def test_every_command_is_shown() -> None:
-    shown = {tuple(words[: 2 if words[0] == "data" else 1]) for words in fcit_commands()}
-    top = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    known = {(one,) for one in top if one != "data"} | {
-        ("data", one) for one in top["data"].commands
-    }
-    assert known <= shown
-
-
-def test_make_targets_and_scripts_exist() -> None:
-    makefile = (ROOT / "Makefile").read_text("utf-8")
-    targets = set(re.findall(r"^([\w-]+):", makefile, re.M))
-    for path in DOCUMENTS:
-        text = path.read_text("utf-8")
-        named = re.findall(r"^make ([a-z-]+)|`make (?:\w+=\S+ )?([a-z-]+)`", text, re.M)
-        assert {one or other for one, other in named} <= targets, name(path)
-        for words in commands(path):
-            assert Path(words[0]).name in PROGRAMS, words
-            if Path(words[0]).name == "python":
-                assert (ROOT / words[1]).is_file(), words[1]
-
-
 # -- paths -----------------------------------------------------------------------------------------
+
+
+def home() -> str:
+    """The address of the repository, which pyproject.toml names."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
+
+
+@cache
+def anchors(path: Path) -> set[str]:
+    """The names of a page's headings in links."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_every_link_and_path_exists(path: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", path.read_text("utf-8"), flags=re.S | re.M)
-    links = [one for one in re.findall(r"\]\(([^)#\s]+)\)", text) if "://" not in one]
-    lost = [one for one in links if not (path.parent / one).exists()]
+    lost = list[str]()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        of_ours = re.sub(rf"^{re.escape(home())}/(blob|raw)/main/", f"{ROOT}/", link)
+        to, _, anchor = of_ours.partition("#")
+        if "://" not in to:
+            page = path.parent / to if to else path
+            lost += [link] if not page.exists() or (anchor and anchor not in anchors(page)) else []
     inside = r"`((?:src|tests|docs|recipes|examples|benchmarks)/[\w./-]+)`"
-    own = {"src/fcit/methods/lookback.py", "src/fcit/methods/pertask.py"}  # of add-a-method.md
-    lost += [
-        one for one in re.findall(inside, text) if one not in own and not (ROOT / one).exists()
-    ]
-    assert not lost
+    named = set(re.findall(inside, text)) - documents.written()
+    assert not lost + [one for one in named if not (ROOT / one).exists()]
+
+
+def test_the_readme_leads_somewhere_from_a_package_index_too() -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", README.read_text("utf-8"))
+    assert links and all(link.startswith("https://") for link in links)
 
 
 def test_the_readme_is_short_and_the_index_lists_every_page() -> None:
@@ -218,19 +167,6 @@ def test_the_table_of_rules_names_every_rule() -> None:
 # -- examples --------------------------------------------------------------------------------------
 
 
-def test_the_python_example_uses_what_there_is() -> None:
-    for block in blocks(README, "python"):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-                owner = {"fcit": fcit, "run": Run}[node.value.id]
-                assert hasattr(owner, node.attr), node.attr
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                owner = {"fcit": fcit, "run": Run}[ast.unparse(node.func.value)]
-                given = [None] * (len(node.args) + (owner is Run))
-                keys = {one.arg: None for one in node.keywords if one.arg}
-                inspect.signature(getattr(owner, node.func.attr)).bind(*given, **keys)
-
-
 def example_method(
     name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> methods.Method:
@@ -287,32 +223,18 @@ def test_the_example_of_identity_tokens_routes_by_them(
 
 
 def test_the_example_records_are_read(tmp_path: Path) -> None:
-    document = DOCS / "add-a-dataset.md"
-    train, test = blocks(document, "json")
-    folder = tmp_path / "data" / "instructions" / "My-Plants"
-    (tmp_path / "data" / "datasets" / "plants").mkdir(parents=True)
-    folder.mkdir(parents=True)
-    for split, text in (("train", train), ("test", test)):
-        json.loads(text)
-        (folder / f"{split}.json").write_text(text, encoding="utf-8")
-    for number, colour in (("0001", "green"), ("0002", "grey")):
-        place = tmp_path / "data" / "datasets" / "plants" / f"{number}.png"
-        Image.new("RGB", (8, 8), colour).save(place)
-    from fcit.benchmark.check import check
-
-    assert check(tmp_path / "data").problems == []
-    (learnt,) = datasets.read(tmp_path / "data", "My-Plants", "train")
+    written = {
+        block.file: block.text for block in documents.blocks(DOCS / "add-a-dataset.md") if block.file
+    }
+    for path, text in written.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(text, encoding="utf-8")
+    learnt, _ = datasets.read(tmp_path / "data", "My-Plants", "train")
     assert (learnt.id, learnt.answers) == ("a1", ("fern",))
     assert learnt.prompt == "Which plant is this?\nAnswer with one word."
-    recipe, told, named = blocks(document, "toml")
-    assert config.validate(tomllib.loads(recipe)).setting.order == ("My-Plants", "My-Rocks")
-    (folder / "dataset.toml").write_text(told, encoding="utf-8")
     dataset = datasets.find("My-Plants", tmp_path / "data")
-    assert (dataset.train_file, dataset.images) == ("train_10k.json", "plants")
-    (source,) = blocks(document, "python")
-    (tmp_path / "near.py").write_text(source, encoding="utf-8")
-    (tmp_path / "recipe.toml").write_text(named, encoding="utf-8")
-    near = rules.load(config.load(tmp_path / "recipe.toml").data.rules)["My-Meters"]
+    assert (dataset.train_file, dataset.images) == ("train.json", "plants")
+    near = rules.load(config.load(tmp_path / "my-meters.toml").data.rules)["My-Meters"]
     assert near.right("10", "10.4", "strict") and not near.right("ten", "10", "strict")
 
 
