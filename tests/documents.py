@@ -48,19 +48,13 @@ SCRIPTS = sorted(
 )
 
 PROGRAMS = (
-    "fcit",
-    "python",
-    "make",
-    "pip",
-    "flwr",
-    "hf",
-    "export",
-    "rm",
-    "start",
-    "register",
-    "run",
-)
+    "fcit", "python", "make", "pip", "flwr", "hf", "export", "rm", "start", "register", "run", "status",
+    "python3", "useradd", "chown", "cp", "mv", "tar", "ssh-keygen", "systemctl", "sudo", "pkill", "curl",
+)  # fmt: skip
 """What a shell line of a document begins with."""
+
+SCRIPT_NAMES = ("start", "register", "run", "status")
+"""Commands that `fcit deploy init` writes."""
 
 SMALL = (
     "data.train=20", "data.test=8",
@@ -151,7 +145,7 @@ def program(line: str) -> str:
     """The name of the program that a line calls, or ""."""
     first = line.strip().split(" ")[0]
     called = Path(first).name
-    alone = called in ("start", "register", "run") and "/" not in first
+    alone = called in SCRIPT_NAMES and "/" not in first
     return called if called in PROGRAMS and not alone else ""
 
 
@@ -185,7 +179,7 @@ class ParsedError(Exception):
 
 def parse(step: Step) -> None:
     """Assert that a command that is not run could be: its options, keys, files and names exist."""
-    words = step.words
+    words, _ = _redirected(step.words)
     while "=" in words[0]:  # VARIABLE=value before a command
         words = words[1:]
     called = program(words[0])
@@ -199,7 +193,7 @@ def parse(step: Step) -> None:
         assert set(words[1:]) <= set(targets), step
     elif called == "pip":
         parse_extras(step.text)
-    elif called in ("start", "register", "run"):
+    elif called in SCRIPT_NAMES:
         assert list(ROOT.glob(f"src/fcit/flower/templates/{called}*.sh")), step
 
 
@@ -395,12 +389,12 @@ class Reader:
             exec(compile(code.replace(":8000", f":{self.port}"), "document", "exec"), {})
 
     def command(self, step: Step) -> None:
-        words = step.words
-        if ">" in words:
-            words = words[: words.index(">")]
+        words, printed = _redirected(step.words)
         called = program(words[0])
         if called == "fcit":
-            self.fcit(words[1:], step)
+            said = self.fcit(words[1:], step)
+            if printed:
+                Path(printed).write_text(said, encoding="utf-8")
         elif called == "python":
             with redirect_stdout(io.StringIO()):
                 self.patch.setattr(sys, "argv", words[1:])
@@ -417,19 +411,20 @@ class Reader:
         else:
             raise AssertionError(f"{step}: not a program that this test runs")
 
-    def fcit(self, words: Sequence[str], step: Step) -> None:
+    def fcit(self, words: Sequence[str], step: Step) -> str:
+        """What the command prints, if it was run."""
         given = [Path(word) for word in words if word.startswith("runs/first")]
         if words[0] != "run" and given and not given[0].exists():
             self.command(RUN)
         if words[0] == "serve":
             self.serve(words, step)
-            return
+            return ""
         at = words.index("--out") if "--out" in words else len(words)
         out = Path(words[at + 1]) if "--out" in words else None
         known = shlex.join([*words[:at], *words[at + 2 :]])
         if words[0] == "run" and out and known in self.runs:
             shutil.copytree(self.runs[known], out)
-            return
+            return ""
         done = call(*words, typed="How many icons are there?\n" if words[0] == "chat" else "")
         assert done.returncode == 0, f"{step}\n{done.stderr[-2000:]}"
         if (
@@ -439,6 +434,7 @@ class Reader:
             and words[1].startswith("recipes/")
         ):
             self.runs[known] = self.folder / out
+        return done.stdout
 
     def serve(self, words: Sequence[str], step: Step) -> None:
         """Serve on a free port, ask whether it is well, and let it serve until the page's end."""
@@ -469,6 +465,14 @@ class Reader:
         if self.port:
             self.stop.should_exit = True
             self.server.join()
+
+
+def _redirected(words: list[str]) -> tuple[list[str], str]:
+    """A command without its `> FILE`, and that file, or "" where nothing is to be written."""
+    if ">" not in words:
+        return words, ""
+    at = words.index(">")
+    return words[:at], "" if words[at + 1] == "/dev/null" else words[at + 1]
 
 
 def clone(folder: Path) -> None:

@@ -22,6 +22,9 @@ NOT_RUN = {
     "HF_HUB_OFFLINE=1 ./start": "needs the hub",
     "./": "a federation of processes; tests/flower/test_deployment.py starts one",
     "FCIT_RUN=$PWD/second ./run": "a federation of processes",
+    **dict.fromkeys(
+        ("useradd", "python3 -m venv", "chown", "cp", "systemctl"), "root's work on a machine"
+    ),
     ".venv/bin/python benchmarks/": "takes minutes to hours",
     "python tools/": "takes minutes, or writes a page",
     "fcit bench": "takes minutes; tests/bench runs it",

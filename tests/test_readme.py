@@ -47,7 +47,9 @@ def rows(path: Path, header: str) -> list[list[str]]:
 
 def home() -> str:
     """The address of the repository, which pyproject.toml names."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]["Repository"]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"][
+        "Repository"
+    ]
 
 
 @cache
@@ -224,7 +226,9 @@ def test_the_example_of_identity_tokens_routes_by_them(
 
 def test_the_example_records_are_read(tmp_path: Path) -> None:
     written = {
-        block.file: block.text for block in documents.blocks(DOCS / "add-a-dataset.md") if block.file
+        block.file: block.text
+        for block in documents.blocks(DOCS / "add-a-dataset.md")
+        if block.file
     }
     for path, text in written.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
