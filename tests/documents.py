@@ -203,10 +203,9 @@ def parse_fcit(words: Sequence[str]) -> dict:
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
     given = command.make_context(" ".join(words), rest).params
-    own = {Path(file).stem for file in written()}
-    if (given.get("recipe") and Path(given["recipe"]).stem not in own) and given.get(
-        "method"
-    ) not in own:
+    own = {str(given.get("recipe")), f"src/fcit/methods/{given.get('method')}.py"} & written()
+    of_a_run = given.get("resume") and not str(given["recipe"]).endswith(".toml")
+    if given.get("recipe") and not own and not of_a_run:
         config.load(ROOT / given["recipe"], given["changes"] or [], given.get("method"))
     if command.name == "sweep":
         from fcit.runs import sweep
@@ -222,8 +221,10 @@ def parse_fcit(words: Sequence[str]) -> dict:
 
 @cache
 def written() -> set[str]:
-    """The files that readers of the pages write."""
-    return {step.file for path in PAGES for step in steps(path) if step.file}
+    """The files that readers of the pages and of the help texts write, or print a command's lines to."""
+    told = [*helped(), *(step for path in PAGES for step in steps(path))]
+    printed = {_redirected(step.words)[1] for step in told if step.language == "sh"}
+    return ({step.file for step in told} | printed) - {""}
 
 
 def within(pattern: str) -> Callable[[str], bool]:

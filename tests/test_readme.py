@@ -90,8 +90,8 @@ def test_the_readmes_tree_names_folders_that_exist_and_every_room() -> None:
     named: set[Path] = set()
     for line in tree.splitlines():
         folder = Path()
-        for name in line.split("  ")[0].split(", "):
-            folder = folder.parent / name if "/" not in name else Path(name)
+        for room in line.split("  ")[0].split(", "):
+            folder = folder.parent / room if "/" not in room else Path(room)
             assert (ROOT / folder).is_dir(), line
             named.add(folder)
     rooms = {path.parent.relative_to(ROOT) for path in ROOT.glob("src/fcit/*/__init__.py")}
@@ -141,7 +141,9 @@ def test_the_members_of_a_token_routed_method_are_named() -> None:
 def test_the_class_variables_of_a_method_are_named() -> None:
     table = rows(METHODS, "| class variable | default | meaning |")
     kinds = {
-        key for key, kind in vars(methods.Method)["__annotations__"].items() if "ClassVar" in kind
+        key
+        for key, kind in vars(methods.Method)["__annotations__"].items()
+        if "ClassVar" in str(kind)
     }
     told = {key.strip("`"): ast.literal_eval(value.strip("`")) for key, value, _ in table}
     assert told == {key: getattr(methods.Method, key) for key in kinds}

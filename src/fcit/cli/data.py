@@ -76,9 +76,9 @@ def check(
     partitioned_data/, is read too: how many records its clients have, and how many of them are not in
     the training files.
 
-    Example:  fcit data check my-data
+    Example:  fcit data check my-mini
 
-    Example:  fcit data check clinic-data --client 3 --recipe recipe.toml
+    Example:  fcit data check my-mini --client 3 --recipe demo.toml
     """
     from fcit.benchmark import check as checks
     from fcit.benchmark.rules import load

@@ -99,7 +99,7 @@ def run(
     fedprox, scaffold, fedavgm, fedadam, fedyogi or fedadagrad. --set federation.average=product averages
     B·A instead of A and B separately.
 
-    Example:  fcit run demo.toml --method disco --set federation.rounds=2 --out runs/first
+    Example:  fcit run demo.toml --method disco --set federation.rounds=2 --out runs/second
 
     Example:  fcit run --resume runs/first
     """
