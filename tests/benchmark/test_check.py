@@ -137,7 +137,7 @@ def test_a_clients_folder_needs_what_its_turns_ask_for(root: Path, tmp_path: Pat
 
     assert checked(0, "--recipe", recipe).stdout.endswith("nothing wrong\n")
     refused(checked(1, "--recipe", recipe), "no training samples of IconQA")
-    refused(checked(3, "--recipe", recipe), "--client 3", "clients 0 to 2")
+    refused(checked(3, "--recipe", recipe), "client 3", "clients 0 to 2")
     refused(checked(1), "--client and --recipe belong together")
 
 

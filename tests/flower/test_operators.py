@@ -28,11 +28,8 @@ pytest.importorskip("flwr")
 
 from cryptography import x509
 
-from fcit.engines.node import LocalClient
-from fcit.flower import machine, operate, superlink
+from fcit.flower import machine, operate, superlink, supernode
 from fcit.flower.deploy import write_client_key
-from fcit.flower.supernode import check_data
-from fcit.recipe.data import DataSection
 
 
 def init(folder: Path, *words: str) -> Path:
@@ -160,17 +157,28 @@ def test_a_clock_that_flower_would_refuse_is_named(skew: int, what: str, tmp_pat
         machine.ask(address, out / "client-0" / "server.crt")
 
 
-def test_a_client_looks_at_its_data_before_it_joins(suite: Path, tmp_path: Path) -> None:
-    def client(root: Path) -> LocalClient:
-        return LocalClient(0, tmp_path, DataSection(root=str(root)))
-
-    check_data(client(suite))
-    (tmp_path / "instructions").mkdir()
-    with pytest.raises(FcitError, match="no dataset with a training file"):
-        check_data(client(tmp_path))
-    (tmp_path / "instructions" / "IconQA").symlink_to(suite / "instructions" / "IconQA")
-    with pytest.raises(FcitError, match="no such image, of record .* of IconQA"):
-        check_data(client(tmp_path))
+def test_a_client_looks_at_its_data_before_it_joins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = init(tmp_path, "--host", "localhost")
+    monkeypatch.chdir(out / "client-1")
+    words = ["--superlink", "localhost:9", "--root-certificates", "server.crt", "--port", "0"]
+    words += ["--auth-supernode-private-key", "client.key"]
+    monkeypatch.setattr(sys, "argv", ["start", *words, "--node-config", 'client=1 data="data"'])
+    with pytest.raises(FcitError, match="data: has no training samples of "):
+        supernode.main()
+    monkeypatch.setattr(sys, "argv", ["start", *words, "--node-config", 'client=2 data="data"'])
+    with pytest.raises(FcitError, match="client 2: the recipe has clients 0 to 1"):
+        supernode.main()
+    monkeypatch.setattr(supernode, "check_data", lambda *_: None)
+    monkeypatch.setattr(supernode, "flower_supernode", lambda: sys.exit(1))
+    with pytest.raises(FcitError, match="localhost:9 does not answer"):
+        supernode.main()
+    monkeypatch.setattr(supernode, "ask", lambda *_: 0.0)
+    with pytest.raises(
+        FcitError, match=r"register its key on the server: \./register clients/client-2"
+    ):
+        supernode.main()
 
 
 # -- keys ------------------------------------------------------------------------------------------

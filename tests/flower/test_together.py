@@ -142,6 +142,32 @@ def test_clients_that_fail_are_named_and_put_aside_and_the_round_goes_on(
     assert all(value.isfinite().all() for value in state.values())
 
 
+def test_a_client_whose_token_was_late_or_that_was_mended_is_asked_again(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round without quorum ends the run; who answered is not asked again, and the others are."""
+    config = recipe(table, "flower", "disco", {"setting": {"order": ["IconQA"]}})
+    respond, asked, late = worker.respond, list[tuple[str, int]](), list[int]()
+
+    def first_late(
+        header: wire.Header, weights: Weights, client: LocalClient, model_worker: ModelWorker
+    ) -> wire.Frame:
+        asked.append((header["do"], client.number))
+        if header["do"] == "identify" and len(late) < 1:
+            late.append(client.number)
+            return {"error": "no reply within 1 s", "kind": "timeout"}, {}
+        return respond(header, weights, client, model_worker)
+
+    monkeypatch.setattr(worker, "respond", first_late)
+    with pytest.raises(FcitError, match="timeout: no reply within 1 s.*needed|needed.*timeout"):
+        fcit.run(config, tmp_path / "run")
+    before = len(asked)
+    run = fcit.run(config, tmp_path / "run", resume=True).folder
+    (row,) = read_lines(run / "log.jsonl")
+    assert len(row["clients"]) == 2 and "faults" not in row
+    assert [client for do, client in asked[before:] if do == "identify"] == late
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["crash", "timeout"])
 def test_a_worker_that_dies_or_hangs_in_a_simulated_turn_is_its_clients_fault(

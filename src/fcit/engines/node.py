@@ -97,6 +97,8 @@ def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
 
 def check_data(experiment: Experiment, client: int) -> None:
     """Raise FcitError where a client's own data lacks anything for its turns, in all stages."""
+    if client >= (clients := experiment.setting.clients):
+        raise FcitError(f"client {client}: the recipe has clients 0 to {clients - 1}")
     turns = [turn for rounds in experiment.plan for turns in rounds for turn in turns]
     tasks = dict.fromkeys(turn.task for turn in turns if turn.client == client)
     parts = [experiment.data(Turn(client, task, 0, 0)) for task in tasks]

@@ -86,6 +86,7 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
         folder, title = out / name, f"client {client}"
         write_text(server / "clients" / f"{name}.pub", write_client_key(folder / "client.key"))
         write_text(folder / "server.crt", certificate)
+        write_recipe(folder / "recipe.toml", table)
         (folder / "data").mkdir(parents=True, exist_ok=True)
         fill("start-client.sh", folder / "start", client=client)
         fill("unit.service", folder / f"fcit-{name}.service", title=title, folder=name)

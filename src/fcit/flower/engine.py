@@ -189,11 +189,12 @@ class FlowerEngine:
                 elif answered:
                     client = answered.request[0]
                     yield client, read_reply(client, message)
-            for key, one in list(sent.items()):
-                if self.nodes.active_since.get(one.node, one.active_since) != one.active_since:
-                    waiting[one.request[0]] = sent.pop(key).request
+            for key, on_way in list(sent.items()):
+                since = self.nodes.active_since.get(on_way.node, on_way.active_since)
+                if since != on_way.active_since:
+                    waiting[on_way.request[0]] = sent.pop(key).request
             if self.status:
-                at_work = [one.request[0] for one in sent.values()]
+                at_work = [on_way.request[0] for on_way in sent.values()]
                 self.status.awaits(at_work, list(waiting), list(self.nodes.refused.values()))
             if time.monotonic() > end:
                 break
@@ -203,8 +204,8 @@ class FlowerEngine:
         for client in waiting:
             reasons = "; ".join(["the client is not connected", *self.nodes.refused.values()])
             yield client, Fault(client, "timeout", reasons)
-        for key, one in sent.items():
-            client = self.overdue[key] = one.request[0]
+        for key, on_way in sent.items():
+            client = self.overdue[key] = on_way.request[0]
             yield client, Fault(client, "timeout", f"no answer in {self.deadline:g} s")
 
     def _push(self, request: wire.Request, node: int) -> str:

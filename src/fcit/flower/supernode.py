@@ -7,14 +7,15 @@ from pathlib import Path
 from flwr.common.config import parse_config_args
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
-from fcit.benchmark import datasets
-from fcit.benchmark.datasets import Dataset, Split
-from fcit.engines.node import LocalClient
+from fcit.engines.node import LocalClient, check_data
 from fcit.flower.apps import own_client
 from fcit.flower.machine import ask, in_one_line, require_clock, require_owner, require_port
+from fcit.recipe.config import load
 from fcit.types import FcitError
+from fcit.worker.experiment import Experiment
 
-SPLITS: tuple[Split, Split] = "train", "test"
+RECIPE = Path("recipe.toml")
+"""The recipe that the server begins with, in a client's folder."""
 
 
 def main() -> None:
@@ -26,7 +27,7 @@ def main() -> None:
     given = parser.parse_known_args()[0]
     client = own_client(parse_config_args([given.node_config]))
     require_owner(given.auth_supernode_private_key)
-    check_data(client)
+    check_data(Experiment(load(RECIPE), client.own), client.number)
     require_port("127.0.0.1", int(given.port))
     certificate = Path(given.root_certificates)
     try:
@@ -38,25 +39,6 @@ def main() -> None:
     except SystemExit as left:
         if left.code:
             raise FcitError(told(client, given.superlink, certificate)) from None
-
-
-def check_data(client: LocalClient) -> None:
-    """Raise FcitError where a client's data folder holds nothing to train on or to score, or anything
-    malformed."""
-    assert client.own
-    root, images = Path(client.own.root), tuple(map(Path, client.own.images))
-    files: list[tuple[Dataset, Split]] = [
-        (dataset, split)
-        for dataset in (datasets.find(name, root) for name in datasets.present(root))
-        for split in SPLITS
-        if dataset.file(root, split).is_file()
-    ]
-    if not files:
-        raise FcitError(f"{root}: no dataset with a training file; see docs/add-a-dataset.md")
-    for dataset, split in files:
-        for sample in dataset.read(root, split):
-            if not (image := datasets.image_path(root, sample, images)).is_file():
-                raise FcitError(f"{image}: no such image, of record {sample.id} of {dataset.name}")
 
 
 def told(client: LocalClient, address: str, certificate: Path) -> str:

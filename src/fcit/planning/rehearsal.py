@@ -66,7 +66,9 @@ def rehearse(
                 updates = list(engine.run(jobs))
             tokens = {identity.client: nbytes({"": identity.token}) for identity in identities}
             down.append([_wire_bytes(job.received, wire) for job in jobs])
-            up.append([_wire_bytes(one, wire) + tokens.get(one.client, 0) for one in updates])
+            up.append(
+                [_wire_bytes(update, wire) + tokens.get(update.client, 0) for update in updates]
+            )
         turn = replace(jobs[0].turn, last=False)
         _, (usual,) = hand_out(run, state, [turn], [])
         state = replace(method.end(state, stage), optimizer=state.optimizer)
