@@ -181,7 +181,7 @@ def test_the_smaller_of_the_two_bounds_holds() -> None:
         ({}, True),
         ({"privacy": Privacy(1.0, 1.0, seeded_noise=False)}, False),
         ({"from_the_seed": False}, False),
-        ({"identified": True}, False),
+        ({"named": True}, False),
         ({"setting": setting(9, 2, 1, RED, BLUE)}, False),
     ],
 )
@@ -190,7 +190,7 @@ def test_draws_are_secret_only_where_nothing_tells_them(changes: dict, secret: b
         "privacy": Privacy(1.0, 1.0),
         "setting": setting(9, 2, 1),
         "from_the_seed": True,
-        "identified": False,
+        "named": False,
     }
     assert draws_are_secret(**whole | changes) == secret
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from fcit.benchmark.datasets import image_path, read
-from fcit.methods.base import Method
+from fcit.methods.base import Method, Query
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
 from fcit.models.chat import Completion
@@ -106,6 +107,20 @@ def test_every_sample_opens_its_own_gate_in_the_models_order_of_names() -> None:
     assert found[0].similarity == pytest.approx({"0": 1, "1": 0, "2": -1}, abs=1e-6)
     assert found[3].activation["0"] == pytest.approx(found[3].activation["1"], abs=1e-5)
     assert encoder.kinds == ["text"]
+
+
+def test_a_questions_cosines_are_computed_once() -> None:
+    class Counting(Disco):
+        def similarities(self, state: State, query: Query) -> Mapping[str, float]:
+            asked.append(query.dataset)
+            return super().similarities(state, query)
+
+    asked: list[str] = []
+    method = Counting()
+    state, model = organised(method, 0, 90), Mirror(("0", "1"))
+    plain = answer(model, Compass(), Disco(), state, pointed(0, 45))  # type: ignore[arg-type]
+    assert answer(model, Compass(), method, state, pointed(0, 45)) == plain  # type: ignore[arg-type]
+    assert len(asked) == 2
 
 
 def test_a_method_without_tokens_asks_no_encoder() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 
 import fcit
 from fcit.benchmark.datasets import Dataset
@@ -14,9 +15,13 @@ from fcit.benchmark.general import GENERAL
 from fcit.engines.local import LocalEngine
 from fcit.files import read_json, read_lines, write_lines
 from fcit.recipe.config import validate
+from fcit.rounds.runfolder import RunFolder
+from fcit.rounds.server import Position
+from fcit.runs.results import Results
 from fcit.runs.session import Session
-from fcit.types import Fault, Job, Update
+from fcit.types import Fault, Job, State, Update
 from fcit.watch import Silent
+from fcit.worker.experiment import Experiment
 from tools.mini_models import general
 
 
@@ -25,6 +30,36 @@ def run(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     changes = {"evaluation": table.get("evaluation", {}) | {"general_questions": 20}}
     config = validate(table | changes | {"method": {"name": "disco"}})
     return fcit.run(config, tmp_path_factory.mktemp("results") / "run").folder
+
+
+@pytest.mark.parametrize(
+    ("method", "setting", "memory", "epsilon"),
+    [
+        ("finetune", "task-hom", {}, 0.6189),
+        ("finetune", "task-hom", {3: {"turn": torch.tensor([0, 1])}}, 1.8473),
+        ("finetune", "task-het", {}, 1.8473),
+        ("disco", "task-hom", {}, 1.8473),
+        ("hide", "task-hom", {}, 1.8473),
+    ],
+)
+def test_sampling_is_credited_only_where_nothing_tells_who_was_drawn(
+    method: str, setting: str, memory: dict, epsilon: float, tmp_path: Path
+) -> None:
+    """The two numbers of docs/privacy.md."""
+    pytest.importorskip("dp_accounting")
+    config = validate(
+        {
+            "method": {"name": method},
+            "setting": {"name": setting},
+            "privacy": {"clip_norm": 1.0, "noise_multiplier": 8.0, "token_noise": 1.0},
+            "federation": {"outlier_factor": 0},
+        }
+    )
+    folder = RunFolder(tmp_path / "run")
+    folder.commit(State(), Position(0, 10), memory)
+    spent = Results(Experiment(config), folder, Silent())._spent()
+    assert spent["epsilon_updates"] == epsilon
+    assert (spent["epsilon_tokens"] > 0) == (method != "finetune")
 
 
 def right(run: Path, stage: str, dataset: str) -> float:

@@ -185,17 +185,15 @@ def epsilon(
     return finite | {"delta": privacy.delta}
 
 
-def draws_are_secret(
-    privacy: Privacy, setting: Setting, from_the_seed: bool, identified: bool
-) -> bool:
+def draws_are_secret(privacy: Privacy, setting: Setting, from_the_seed: bool, named: bool) -> bool:
     """Whether nobody but the server can know who was drawn, so that sampling amplifies privacy.
 
-    It needs a secret seed from which clients are drawn, and a state that names no clients: identity
-    tokens come with members. It also needs stages of one task. With a task for each slot of a round,
+    It needs a secret seed from which clients are drawn, and a state in which no clients are `named`, by
+    members or by their memories. It also needs stages of one task. With a task for each slot of a round,
     another client in one slot moves the clients after it to other tasks, and all their updates change.
     """
     one_task = all(len(stage.tasks) == 1 for stage in setting.stages)
-    return privacy.seeded_noise and from_the_seed and not identified and one_task
+    return privacy.seeded_noise and from_the_seed and not named and one_task
 
 
 def secret_noise(privacy: Privacy) -> None:

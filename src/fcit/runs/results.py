@@ -12,10 +12,10 @@ from fcit.aggregation.privacy import draws_are_secret, epsilon
 from fcit.benchmark import metrics
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.rules import Accuracy
-from fcit.files import read_lines, write_json, write_lines
+from fcit.files import read_json, read_lines, write_json, write_lines
 from fcit.methods import TokenRouted
 from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
-from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
+from fcit.rounds.runfolder import CLIENTS, ZERO_SHOT, RunFolder
 from fcit.rounds.server import Position
 from fcit.runs import client_scores
 from fcit.types import State
@@ -217,8 +217,10 @@ class Results:
         )
         sent = {(t.client, t.stage, t.task.name, 0 if once else t.round) for t in turns}
         tokens = max(Counter(client for client, *_ in sent).values(), default=0)
+        manifest = self.folder.states / "state.json"
+        named = identified or bool(manifest.is_file() and read_json(manifest)[CLIENTS])
         derived = self.config.setting.sampling == "derived"
-        secret = draws_are_secret(privacy, setting, derived, identified)
+        secret = draws_are_secret(privacy, setting, derived, named)
         uncovered = ["log.jsonl", "partition.json", "journal", "quarantine"]
         if self.config.evaluation.where == "clients":
             uncovered.append("every accuracy (clients score their own test samples)")
