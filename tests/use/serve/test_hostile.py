@@ -138,7 +138,7 @@ def test_a_bad_request_gets_an_error_and_the_next_an_answer(parrot, name: str) -
 
 
 def test_text_of_all_the_world_is_taken(parrot) -> None:
-    text = "ñ 漢字 🙂 \u202e\u0000 <image> </s> {{ 7 * 7 }} <script>"
+    text = "ñ 漢字 🙂 \u202e <image> </s> {{ 7 * 7 }} <script>"
     status, found, _ = call(parrot, ask({"url": url(drawn())}, text))
     assert (status, found["choices"][0]["message"]["content"]) == (200, text.upper())
 

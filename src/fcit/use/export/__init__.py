@@ -50,12 +50,12 @@ def subspace(run: Run, name: str, out: Path) -> None:
     from fcit.models.saving import save_peft, save_processor
 
     adapter, model = adapters[name], run.worker.model
-    scale, base, paths = run.config.method.scale, cards.base_name(run), model.vision.projector_paths
+    scale, base, paths = run.config.method.scale, cards.base(run).name, model.vision.projector_paths
     with folder_aside(out) as folder:
         save_peft(folder, adapter.block, scale, base, adapter.projector, paths)
         save_processor(model, folder)
         _copy_mini(run, folder, clip=False)
-        write_text(folder / "README.md", cards.subspace(run, name))
+        write_text(folder / "README.md", cards.card(run, "subspace", name=name))
 
 
 def everything(run: Run, out: Path) -> None:
@@ -79,7 +79,7 @@ def everything(run: Run, out: Path) -> None:
     with folder_aside(out) as folder:
         for name, adapter in adapters.items():
             path = folder / "adapters" / name
-            save_peft(path, adapter.block, method.scale, cards.base_name(run))
+            save_peft(path, adapter.block, method.scale, cards.base(run).name)
             if adapter.own and adapter.projector:
                 save(path / "projector.safetensors", adapter.projector)
         if run.state.projector is not None:
@@ -90,7 +90,7 @@ def everything(run: Run, out: Path) -> None:
         save_processor(run.worker.model, folder)
         _copy_mini(run, folder, clip=tokens is not None)
         shutil.copyfile(router.__file__, folder / "router.py")
-        write_text(folder / "README.md", cards.everything(run))
+        write_text(folder / "README.md", cards.card(run, "all"))
 
 
 def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
@@ -119,7 +119,8 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
             save_merged(worker.model, folder, getattr(torch, dtype))
         except FcitError as error:
             raise FcitError(f"--merged: {run.folder} cannot be merged: {error}") from None
-        write_text(folder / "README.md", cards.merged(run, target, shares, dtype))
+        card = cards.card(run, "merged", target=target, shares=shares, dtype=dtype)
+        write_text(folder / "README.md", card)
 
 
 def _exportable(run: Run) -> Run:
@@ -176,8 +177,8 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
         "gate": method.gating.gate,
         "temperature": method.gating.temperature,
         "projector": run.worker.model.vision.projector_paths,
-        "base": cards.base_name(run),
-        "clip": cards.clip_name(run) if token else "",
+        "base": cards.base(run).name,
+        "clip": cards.clip(run).name if token else "",
     }
 
 
