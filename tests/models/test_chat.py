@@ -119,11 +119,6 @@ def test_control_tokens_in_a_persons_text_and_in_an_answer_are_ordinary_text() -
     assert asked == ids[: len(asked)]
 
 
-def test_half_a_character_is_refused() -> None:
-    with pytest.raises(FcitError, match="not valid Unicode"):
-        vicuna(False).question("What \udce9?", "<image>")
-
-
 LOOP = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
 

@@ -55,14 +55,6 @@ PATIENCE = 5.0
 """Seconds that a model's chat template has for a short conversation."""
 
 
-def check_unicode(text: str) -> None:
-    """Raise FcitError for a text with half of a surrogate pair, which no tokenizer takes."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise FcitError(f"not valid Unicode (is it in UTF-8?): {text[:60]!r}") from None
-
-
 class Chat:
     """A processor's chat template and tokenizer.
 
@@ -206,7 +198,6 @@ class Chat:
 
     def _message(self, role: str, text: str, image: bool = False) -> dict[str, Any]:
         """A message in whose text control tokens are marked."""
-        check_unicode(text)
         text = text.replace("\ufdd0", "").replace("\ufdd1", "").strip("\n")
         text = self._control.sub(lambda token: f"\ufdd0{self.control.index(token[0])}\ufdd1", text)
         content = [{"type": "image"}] if image else []

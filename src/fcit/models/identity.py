@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from fcit.models.chat import check_unicode
 from fcit.models.folders import load_weights, pretrained
 from fcit.models.images import open_image, pad_to_square
 
@@ -54,7 +53,6 @@ class Encoder:
 
     @torch.no_grad()
     def _text(self, text: str) -> Tensor:
-        check_unicode(text)
         inputs = self.tokenizer(
             [text],
             split_special_tokens=True,  # a written "<|endoftext|>" is text

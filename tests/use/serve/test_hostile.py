@@ -126,6 +126,49 @@ BODIES: dict[str, tuple[bytes | str | dict, int]] = {
 }
 
 
+DATA = base64.encodebytes(drawn()).decode()
+"""An image in lines of base64, as `base64 FILE` writes it."""
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        {"url": f"data:image/png;base64,{DATA}"},
+        {"url": f"data:image/png;base64,{DATA.strip().rstrip('=')}"},
+        {"url": f"DATA:image/png;charset=utf-8;BASE64,{DATA}"},
+        {"url": "data:;base64," + base64.urlsafe_b64encode(drawn()).decode()},
+        {"url": "data:image/png;base64," + DATA.replace("+", "%2B").replace("\n", "%0A")},
+        {"url": "data:image/png," + "".join(f"%{byte:02x}" for byte in drawn())},
+        f"data:image/png;base64,{DATA}",
+    ],
+    ids=["lines", "no padding", "capitals", "url alphabet", "escaped", "no base64", "a string"],
+)
+def test_an_image_may_be_written_in_every_way_of_data_urls(parrot, image: Any) -> None:
+    status, found, _ = call(parrot, ask(image))
+    assert (status, found["choices"][0]["message"]["content"]) == (200, "HELLO")
+
+
+@pytest.mark.parametrize(
+    ("parts", "field"),
+    [
+        ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": 3}], "1.image_url"),
+        ([{"type": "image_url", "image_url": {"url": None}}], "0.image_url.url"),
+        ([{"type": "text"}], "0.text"),
+        ([{"type": "video"}], "0"),
+        ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "x"}], "1.image_url"),
+        (
+            [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "data:,x"}],
+            "1.image_url",
+        ),
+    ],
+)
+def test_an_error_names_the_field_at_fault(parrot, parts: list, field: str) -> None:
+    body = {"model": "parrot", "messages": [{"role": "user", "content": parts}]}
+    _, found, _ = call(parrot, body)
+    assert found["error"]["param"] == f"messages.0.content.{field}"
+    assert found["error"]["message"].startswith(f"messages.0.content.{field}: ")
+
+
 @pytest.mark.parametrize("name", BODIES)
 def test_a_bad_request_gets_an_error_and_the_next_an_answer(parrot, name: str) -> None:
     body, status = BODIES[name]
@@ -148,7 +191,7 @@ def test_image_placeholders_in_a_text_do_no_harm(real, picture: Path) -> None:
         body = ask({"url": url(picture.read_bytes())}, text, model="first")
         status, found, _ = call(real, body)
         assert (status, found["choices"][0]["message"]["role"]) == (200, "assistant")
-        assert found["usage"]["prompt_tokens"] < 100
+        assert found["usage"]["prompt_tokens"] < 400
 
 
 def test_a_body_without_a_length_is_cut_off_while_it_is_read(parrot) -> None:

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any, Literal
 
 from fcit.benchmark import datasets
-from fcit.files import folder_aside, read_lines, write_json, write_text
+from fcit.files import clean, folder_aside, read_lines, write_json, write_text
 from fcit.methods import Method, Query, TokenRouted
 from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
@@ -194,7 +194,7 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
             f"--merged: {run.config.method.name} routes by images as well, so a prompt alone does not "
             f"choose; name a dataset: {', '.join(worker.experiment.setting.datasets)}"
         )
-    data = Data([Sample("", "", "", target, ("",))], [Path()])
+    data = Data([Sample("", "", "", clean(target), ("",))], [Path()])
     encoder = worker.encoder if worker.method.identity else None
     return activate(worker.model, encoder, worker.method, run.state, data)[0].activation
 

@@ -85,7 +85,7 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
             chat, question = await asyncio.to_thread(parse, body, served.name, limits)
             del body
             async with decoding:
-                await asyncio.to_thread(check_image, question.image, limits)
+                await asyncio.to_thread(check_image, question, limits)
             answer = batcher.ask(question, limits.timeout)
             completion, route = await _unless_gone(request, answer)
         head = {

@@ -4,14 +4,15 @@ import base64
 import json
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote_to_bytes
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from fcit.files import clean
 from fcit.models.images import ImageTooLargeError, open_image
-from fcit.types import FcitError
+from fcit.types import FcitError, readable
 
 FORMATS = ("PNG", "JPEG", "WEBP")
 
@@ -83,6 +84,8 @@ class Question:
     """The content of the image's file."""
     limit: int | None = None
     """Tokens of the answer (None: the server's default)."""
+    field: str = "messages"
+    """Where in the request the image is."""
 
 
 class Strict(BaseModel):
@@ -104,18 +107,32 @@ class TextPart(Strict):
     text: str
 
 
+def _address(value: Any) -> Any:
+    """Some clients send the address alone."""
+    return {"url": value} if isinstance(value, str) else value
+
+
 class ImagePart(Strict):
     """An image in a message."""
 
     type: Literal["image_url"]
-    image_url: ImageUrl
+    image_url: Annotated[ImageUrl, BeforeValidator(_address)]
+
+
+def _parts(value: Any) -> Any:
+    if not isinstance(value, str | list):
+        raise ValueError("must be text or a list of parts")
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
 
 
 class Message(Strict):
     """One message of the conversation."""
 
     role: str
-    content: str | list[Annotated[TextPart | ImagePart, Field(discriminator="type")]]
+    content: Annotated[list[Part], BeforeValidator(_parts)]
 
 
 class StreamOptions(Strict):
@@ -172,9 +189,12 @@ def parse(body: bytes, model: str, limits: Limits) -> tuple[ChatRequest, Questio
         request = ChatRequest.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        field = ".".join(map(str, first["loc"]))
+        place = first["loc"]
+        if len(place) > 4:  # in a part, pydantic names the part's type too
+            place = (*place[:4], *place[5:])
+        field = ".".join(map(str, place))
         code = "invalid_json" if first["type"] == "json_invalid" else "invalid_type"
-        raise Refusal(400, f"{field or 'body'}: {first['msg']}", code, field or None) from None
+        raise Refusal(400, f"{field or 'body'}: {readable(first)}", code, field or None) from None
     if request.model != model:
         message = f"there is no such model here; it is {model!r}"
         raise Refusal(404, message, "model_not_found", "model")
@@ -184,20 +204,19 @@ def parse(body: bytes, model: str, limits: Limits) -> tuple[ChatRequest, Questio
             advice = f"leave it out, or set {json.dumps(values[0])}" if values else "leave it out"
             message = f"{key}: answers are greedy text; {advice}"
             raise Refusal(422, message, "unsupported_value", key)
-    prompt, url = _only_message(request.messages)
+    prompt, url, field = _only_message(request.messages)
     if len(prompt) > limits.prompt:
         message = f"the text has {len(prompt)} characters; the limit is {limits.prompt}"
         raise Refusal(413, message, "prompt_too_long", "messages")
     limit = request.max_completion_tokens or request.max_tokens
-    return request, Question(prompt, _decode(url), limit)
+    return request, Question(prompt, _decode(url, field), limit, field)
 
 
-def _only_message(messages: list[Message]) -> tuple[str, str]:
-    """The text and the image's address of the one message that is allowed."""
-    content, message = messages[0].content, ""
-    parts = [TextPart(type="text", text=content)] if isinstance(content, str) else content
+def _only_message(messages: list[Message]) -> tuple[str, str, str]:
+    """The text of the one message that is allowed, its image's address, and the field of that."""
+    parts = messages[0].content
     text = "\n".join(part.text for part in parts if isinstance(part, TextPart))
-    urls = [part.image_url.url for part in parts if isinstance(part, ImagePart)]
+    urls = {at: part.image_url.url for at, part in enumerate(parts) if isinstance(part, ImagePart)}
     if len(messages) > 1 or messages[0].role != "user":
         message = "the model answers one instruction at a time: send one message, of role user"
         raise Refusal(422, message, "single_turn", "messages")
@@ -206,33 +225,40 @@ def _only_message(messages: list[Message]) -> tuple[str, str]:
         raise Refusal(422, message, "one_image", "messages")
     if not text.strip():
         raise Refusal(422, "the message has no text", "no_text", "messages")
+    ((at, url),) = urls.items()
     try:
-        return clean(text), urls[0]
+        return clean(text), url, f"messages.0.content.{at}.image_url"
     except FcitError as error:
         raise Refusal(400, f"the text {error}", "invalid_text", "messages") from None
 
 
-def _decode(url: str) -> bytes:
-    """The bytes of a data: URL; nothing is ever fetched or opened."""
+def _decode(url: str, field: str) -> bytes:
+    """The bytes of a data: URL (RFC 2397); nothing is ever fetched or opened. Base64 may have line breaks
+    (RFC 2045), no padding, and the alphabet of addresses."""
     head, comma, data = url.partition(",")
-    if not head.startswith("data:") or not comma:
-        message = "images must be data: URLs (data:image/png;base64,...); nothing is fetched"
-        raise Refusal(422, message, "image_url", "messages")
+    kind = "".join(head.split()).lower()
+    if not kind.startswith("data:") or not comma:
+        message = f"{field}: must be a data: URL (data:image/png;base64,...); nothing is fetched"
+        raise Refusal(422, message, "image_url", field)
     try:
-        if head.endswith(";base64"):
-            return base64.b64decode(data, validate=True)
+        content = unquote_to_bytes(data.encode("ascii"))
+        if not kind.endswith(";base64"):
+            return content
+        content = b"".join(content.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+        return base64.b64decode(content + b"=" * (-len(content) % 4), validate=True)
     except ValueError:
-        pass
-    raise Refusal(400, "the image's data: URL is not valid base64", "image_url", "messages")
+        message = f"{field}: the data: URL is not valid base64"
+        raise Refusal(400, message, "image_url", field) from None
 
 
-def check_image(data: bytes, limits: Limits) -> None:
-    """Decode an image to see that it is whole; its size is checked before. Raises Refusal."""
+def check_image(question: Question, limits: Limits) -> None:
+    """Decode a question's image to see that it is whole; its size is checked before. Raises Refusal."""
+    field = question.field
     try:
-        open_image(data, formats=FORMATS, max_pixels=limits.pixels)
+        open_image(question.image, formats=FORMATS, max_pixels=limits.pixels)
     except ImageTooLargeError:
-        message = f"the image, padded to a square, has more than {limits.pixels} pixels"
-        raise Refusal(413, message, "image_too_large", "messages") from None
-    except FcitError:
-        message = "the image cannot be decoded; send PNG, JPEG or WebP"
-        raise Refusal(400, message, "invalid_image", "messages") from None
+        message = f"{field}: the image, padded to a square, has more than {limits.pixels} pixels"
+        raise Refusal(413, message, "image_too_large", field) from None
+    except FcitError as error:
+        message = f"{field}: {error}; send PNG, JPEG or WebP"
+        raise Refusal(400, message, "invalid_image", field) from None
