@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fcit.benchmark import datasets, tabular
+from fcit.benchmark import datasets, rules, tabular
 from fcit.benchmark.check import check
 from fcit.benchmark.predictions import score
 from fcit.files import read_json, read_toml
-from fcit.recipe.config import load
+from fcit.recipe.config import load, validate
 from fcit.types import FcitError
+from fcit.worker.experiment import Experiment
 
 COMPOSED, TAKEN_APART = "caf\u00e9", "cafe\u0301"
 
@@ -153,6 +154,20 @@ def test_names_are_found_in_either_unicode_form(tmp_path: Path) -> None:
     table.write_text(f"image;question;answer\n{COMPOSED}.png;Why, then?; x \n", encoding="utf-8")
     (row,) = tabular.read(table, "csv")
     assert (row.image, row.question, row.answer) == (f"{COMPOSED}.png", "Why, then?", "x")
+
+
+def test_rules_are_found_by_a_name_in_either_unicode_form(tmp_path: Path) -> None:
+    place = folder(tmp_path, ["a"], name=COMPOSED)
+    (place / "rule.py").write_text(
+        "from fcit.benchmark.rules import Rule\n"
+        "class A(Rule):\n    def right(self, *_):\n        return 1\n"
+    )
+    files = {TAKEN_APART: str(place / "rule.py")}
+    given = {"data": {"root": str(tmp_path), "rules": files}, "setting": {"order": [TAKEN_APART]}}
+    dataset = Experiment(validate(given)).dataset(COMPOSED)
+    assert dataset.score(["b"], dataset.read(tmp_path, "test"), "strict").percent == 100
+    found = datasets.find(TAKEN_APART, tmp_path, rules.load(files))
+    assert type(found.rule).__name__ == "A"
 
 
 def test_answers_match_in_either_unicode_form(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def check(
     images: Sequence[Path] = (),
     rules: Mapping[str, Rule] = NO_RULES,
     watch: Watch | None = None,
-    part: bool = False,
+    of_client: bool = False,
 ) -> Report:
     """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
 
@@ -100,7 +100,7 @@ def check(
     image content and prompt are also in training data. The published split (`partitioned_data/`) is
     read too: its records are training records, those of the training files or others, which are then
     checked like them. `images` are folders to look for images in instead of `datasets/`; `rules` are
-    rules of your own by dataset; `part`: it is one client's folder, whose datasets may lack a file.
+    rules of your own by dataset; `of_client`: it is one client's folder, whose datasets may lack a file.
     Raises FcitError for a root that is not a folder or an unknown name.
     """
     if not root.is_dir():
@@ -120,7 +120,7 @@ def check(
         report.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
     with watch.bar("datasets", len(here) + len(splits)) as step:
         for done, name in enumerate(here, 1):
-            entries += _dataset(root, name, rules, taught, report, part)
+            entries += _dataset(root, name, rules, taught, report, of_client)
             step(done)
         for done, (folder, task) in enumerate(splits, len(here) + 1):
             entries += _published(root, folder, task, taught, report)
@@ -148,7 +148,7 @@ def _dataset(
     rules: Mapping[str, Rule],
     taught: set[bytes],
     report: Report,
-    part: bool,
+    of_client: bool,
 ) -> list[_Entry]:
     """Report on a dataset's two files, and return its readable records; `taught` gets digests."""
     entries: list[_Entry] = []
@@ -158,7 +158,7 @@ def _dataset(
         with report.faults(root):
             dataset = datasets.find(name, root, rules)
             path, samples = dataset.file(root, split), dataset.parse(root, split)
-            if part and not path.is_file():
+            if of_client and not path.is_file():
                 continue
             for entry, sample in _readable(root, path, samples, split, report):
                 readable.append(entry)

@@ -91,8 +91,8 @@ def check(
         if recipe and client is not None
         else None
     )
-    rules, part = load(files, "--rule"), ready is not None
-    report = checks.check(folder, None, images or (), rules, Terminal(), part)
+    rules, of_client = load(files, "--rule"), ready is not None
+    report = checks.check(folder, None, images or (), rules, Terminal(), of_client)
     for name, counts in report.counts.items():
         show(f"{name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
     for folder_name, split in report.published.items():

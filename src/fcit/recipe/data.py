@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 from pydantic import Field
 
@@ -45,6 +46,8 @@ class DataSection:
                 f"data.size = {self.size!r} is a size of the mini suite, but data.root names a data "
                 "folder; leave one of them out (train and test limit what is read of a folder)"
             )
+        rules = {normalize("NFC", name): file for name, file in self.rules.items()}
+        object.__setattr__(self, "rules", rules)
         if not self.root:
             object.__setattr__(self, "size", self.size or "small")
 

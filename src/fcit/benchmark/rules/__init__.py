@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from unicodedata import normalize
 
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
 from fcit.files import find_class, modules, subclasses
@@ -33,7 +34,10 @@ def load(files: Mapping[str, str], source: str = "data.rules") -> dict[str, Rule
     Call it for files that the user has named, never for what a data folder or a server names. Raises
     FcitError naming `source`, the dataset and the file.
     """
-    return {name: _load(Path(file), f"{source}: {name}: {file}") for name, file in files.items()}
+    return {
+        normalize("NFC", name): _load(Path(file), f"{source}: {name}: {file}")
+        for name, file in files.items()
+    }
 
 
 def _load(path: Path, where: str) -> Rule:
