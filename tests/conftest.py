@@ -12,6 +12,7 @@ import pytest
 import zygote
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread waits for work by computing nothing
 if threading.current_thread() is threading.main_thread():
     # A shell without job control starts background commands with Ctrl-C ignored, and so are their
     # children: tests of Ctrl-C pass there as well.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
-import subprocess
+import io
+import runpy
 import sys
 from collections import Counter
+from contextlib import redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +26,25 @@ DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 STAGES = ("Digit-Read", "Digit-Parity", "Digit-Size")
 
 
-def make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", str(DIGITS / "make.py"), str(folder), *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+@dataclass(frozen=True)
+class Done:
+    """What the script left."""
+
+    returncode: int
+    stderr: str
+
+
+def make(folder: Path, *words: str) -> Done:
+    """The script, called in this process, where warnings are errors."""
+    said = io.StringIO()
+    script = str(DIGITS / "make.py")
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(said):
+        patch.setattr(sys, "argv", [script, str(folder), *words])
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as ended:
+            return Done(int(ended.code or 0), said.getvalue())
+    return Done(0, said.getvalue())
 
 
 @pytest.fixture(scope="module")
@@ -150,18 +169,18 @@ def test_the_recipe_spreads_every_training_scan_over_ten_clients(root: Path) -> 
 def test_a_short_federation_gives_each_question_its_subspace(
     root: Path, table: dict, tmp_path: Path
 ) -> None:
-    changed = copy.deepcopy(table) | {"data": {"root": str(root), "train": 40, "test": 12}}
+    changed = copy.deepcopy(table) | {"data": {"root": str(root), "train": 20, "test": 6}}
     changed["setting"]["order"] = list(STAGES)
     changed["federation"] |= {"clients": 2, "rounds": 1}
     run = fcit.run(validate(changed), tmp_path / "run")
     assert run.results["datasets"] == list(STAGES)
     assert [sum(cell is not None for cell in row) for row in run.results["matrix"]] == [1, 2, 3]
     rounds = read_lines(run.folder / "log.jsonl")
-    assert [sum(row["samples"]) for row in rounds] == [40, 40, 40]
+    assert [sum(row["samples"]) for row in rounds] == [20, 20, 20]
     assert len({tuple(set(row["subspaces"])) for row in rounds}) == 3
     for name in STAGES:
         answers = read_lines(run.folder / "predictions" / "3" / f"{name}.jsonl")
-        assert len(answers) == 12
+        assert len(answers) == 6
         for row in answers:
             right = row["prediction"].strip().lower() in (row["truth"], row["truth"] + ".")
             assert bool(row["score"]) == right

@@ -98,7 +98,7 @@ def test_the_command_writes_every_ratio_with_its_verdict(tmp_path: Path) -> None
 
     path = tmp_path / "bench.json"
     sizes = {"hidden": 128, "intermediate": 192, "layers": 1, "rank": 2, "subspaces": 2, "batch": 2}
-    sizes |= {"steps": 1, "tokens": 2, "rounds": 2}
+    sizes |= {"steps": 1, "tokens": 2, "rounds": 1}
     words = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     done = CliRunner().invoke(
         app, ["bench", "--device", "cpu", "--dtype", "bfloat16", *words, "--json", str(path)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,12 @@ def small(monkeypatch):
     monkeypatch.setattr(chunks, "CHUNK", 8)
 
 
-def test_pretrain_writes_two_loadable_folders_and_clears_its_state(small, tmp_path):
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_pretrain_writes_two_loadable_folders_and_clears_its_state(
+    processes, small, monkeypatch, tmp_path
+):
+    if not processes:  # a thread draws the batches: it need not import, nor learn the words again
+        monkeypatch.setattr(chunks, "ProcessPoolExecutor", lambda n, **_: ThreadPoolExecutor(n))
     from transformers import AutoModelForImageTextToText, AutoProcessor, CLIPModel
 
     heard: list[tuple[str, int, int]] = []
