@@ -7,11 +7,11 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -115,7 +115,7 @@ def engine(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def make(behave, clients: int = 3, **more: Any) -> FlowerEngine:
         grid: Any = FakeGrid(clients, behave)
-        home: Any = nullcontext()
+        home: Any = MagicMock()
         return FlowerEngine(config, grid, home, tmp_path, **more)
 
     return make

@@ -20,7 +20,6 @@ from fcit.flower.messages import is_lost, pack, read_reply
 from fcit.flower.nodes import Nodes
 from fcit.flower.status import Status
 from fcit.recipe.config import Config, to_table
-from fcit.rounds.evaluate import Answer
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten
 
@@ -86,6 +85,7 @@ class FlowerEngine:
         """Messages whose deadline has passed, and their clients."""
         self.stack = ExitStack()
         self.home = self.stack.enter_context(home)
+        self.start, self.answer = home.start, home.answer
 
     def __enter__(self) -> FlowerEngine:
         return self
@@ -99,22 +99,12 @@ class FlowerEngine:
         """End what the engine started."""
         self.stack.close()
 
-    # -- what the server does itself ---------------------------------------------------------------
-
-    def start(self) -> State:
-        """The method's state before the first round."""
-        return self.home.start()
-
     def place(self, state: State) -> None:
         """Set the state to answer with, here and for what clients score."""
         if self.status:
             self.status.begin("answering the test sets", (), 0.0, "")
         self.home.place(state)
         self.placed = state
-
-    def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
-        """Answers to chunks of a dataset's test samples (indices), in the order given."""
-        return self.home.answer(dataset, chunks)
 
     # -- what clients do ---------------------------------------------------------------------------
 

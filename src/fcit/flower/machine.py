@@ -7,10 +7,10 @@ import ssl
 import sys
 import time
 import urllib.request
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from urllib.error import URLError
 
 import click
 
@@ -29,6 +29,14 @@ def in_one_line(command: Callable[[], None]) -> None:
     except FcitError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+def arguments(*names: str) -> Namespace:
+    """These of the options that are given to Flower too."""
+    parser = ArgumentParser(add_help=False)
+    for name in names:
+        parser.add_argument(f"--{name}", required=True)
+    return parser.parse_known_args()[0]
 
 
 def require_owner(*secrets: str) -> None:
@@ -73,21 +81,18 @@ def ask(address: str, certificate: Path) -> float:
     """
     context = ssl.create_default_context(cafile=certificate)
     try:
-        with urllib.request.urlopen(
-            f"https://{address}/health", context=context, timeout=10
-        ) as reply:
+        url = f"https://{address}/health"
+        with urllib.request.urlopen(url, context=context, timeout=10) as reply:
             there = parsedate_to_datetime(reply.headers["Date"]).timestamp()
-    except URLError as error:
-        if isinstance(error.reason, ssl.SSLCertVerificationError):
-            raise FcitError(
-                f"{address}: its certificate is not valid here: {error.reason.verify_message}; "
-                f"{certificate} and the server's folder must come from one fcit deploy init, with "
-                "--host for this name"
-            ) from None
-        reason = getattr(error.reason, "strerror", None) or first_line(error)
-        raise ConnectionError(f"{address} does not answer: {reason}") from None
     except OSError as error:
-        raise ConnectionError(f"{address} does not answer: {first_line(error)}") from None
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise FcitError(
+                f"{address}: its certificate is not valid here: {reason.verify_message}; {certificate} "
+                "and the server's folder must come from one fcit deploy init, with --host for this name"
+            ) from None
+        what = getattr(reason, "strerror", None) or first_line(error)
+        raise ConnectionError(f"{address} does not answer: {what}") from None
     return time.time() - there
 
 

@@ -46,6 +46,8 @@ def main() -> None:
     try:
         ask(address, certificate)
     except ConnectionError as error:
+        if do == "status":
+            print(*status.lines(Path(given[0])), sep="\n")
         reason = f" (it ended: {ENDED.read_text().strip()})" if ENDED.is_file() else ""
         raise FcitError(f"the SuperLink {error}{reason}; start it with ./start") from None
     if do == "register":

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-from argparse import ArgumentParser
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcit.files import write_text
-from fcit.flower.machine import in_one_line, require_owner, require_port
+from fcit.flower.machine import arguments, in_one_line, require_owner, require_port
 from fcit.flower.operate import ENDED
 from fcit.types import FcitError, one_line
 
@@ -103,10 +102,7 @@ def require_name(host: str, certificate: Path) -> None:
 
 def main() -> None:
     """Run the SuperLink; arguments are those of `flower-superlink`."""
-    parser = ArgumentParser(add_help=False)
-    for name in ("host", "port", "ssl-certfile", "ssl-keyfile"):
-        parser.add_argument(f"--{name}", required=True)
-    given = parser.parse_known_args()[0]
+    given = arguments("host", "port", "ssl-certfile", "ssl-keyfile")
     require_owner(given.ssl_keyfile)
     require_name(given.host, Path(given.ssl_certfile))
     require_port(given.host, int(given.port))

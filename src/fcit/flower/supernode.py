@@ -1,7 +1,6 @@
 """Flower's SuperNode, after a look at what a client brings along: key, data, clock. The script `start` of
 a client runs this module; its arguments are those of `flower-supernode`."""
 
-from argparse import ArgumentParser
 from pathlib import Path
 
 from flwr.common.config import parse_config_args
@@ -9,7 +8,14 @@ from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from fcit.engines.node import LocalClient, check_data
 from fcit.flower.apps import own_client
-from fcit.flower.machine import ask, in_one_line, require_clock, require_owner, require_port
+from fcit.flower.machine import (
+    arguments,
+    ask,
+    in_one_line,
+    require_clock,
+    require_owner,
+    require_port,
+)
 from fcit.recipe.config import load
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
@@ -20,11 +26,9 @@ RECIPE = Path("recipe.toml")
 
 def main() -> None:
     """Check, and then connect until this process is ended."""
-    parser = ArgumentParser(add_help=False)
-    for name in ("superlink", "root-certificates", "auth-supernode-private-key", "port"):
-        parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--node-config", required=True)
-    given = parser.parse_known_args()[0]
+    given = arguments(
+        "superlink", "root-certificates", "auth-supernode-private-key", "port", "node-config"
+    )
     client = own_client(parse_config_args([given.node_config]))
     require_owner(given.auth_supernode_private_key)
     check_data(Experiment(load(RECIPE), client.own), client.number)

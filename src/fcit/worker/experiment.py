@@ -160,6 +160,13 @@ class Experiment:
             self._samples[key] = samples
         return self._samples[key]
 
+    def assume(self, dataset: str, train: int, test: int) -> None:
+        """Plan with so many samples of a dataset that is not made yet; nothing is in them."""
+        blank = Sample("", dataset, "", "", ("",))
+        limit = self.config.evaluation.limit
+        self._samples[dataset, "train"] = [blank] * train
+        self._samples[dataset, "test"] = [blank] * (min(test, limit) if limit else test)
+
     def _root_of(self, dataset: str) -> Path:
         return self.general if dataset == GENERAL and self.general else self.root
 
