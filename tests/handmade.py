@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw
 
 import fcit
-from fcit.files import write_lines
 from fcit.models import CHECKPOINTS
 from fcit.models.identity import Encoder
 from fcit.models.lmm import LMM
@@ -21,6 +21,7 @@ from fcit.rounds.server import Position
 from fcit.runs.api import Run
 from fcit.seeds import torch_stream
 from fcit.types import State, Weights
+from fcit.worker.experiment import Experiment
 
 TASKS = ("IconQA", "FigureQA")
 PROMPTS = (
@@ -49,7 +50,7 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
     table["evaluation"] = {"max_new_tokens": 12}
     config = configs.validate(table)
     folder.mkdir(parents=True)
-    configs.write(folder / "config.toml", configs.to_table(config))
+    RunFolder(folder).begin(configs.to_table(config))
     built = config.method
     state = built.start(
         model().subspaces.blank(4, 0.05, torch_stream(0, "blank")), model().base_projector
@@ -71,15 +72,26 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
         if built.identity == "both":
             tokens = torch.cat([tokens, tokens[:, : encoder().model.config.projection_dim]], 1)
         extras["identity"] = {"tokens": tokens, "samples": torch.tensor([3, 4])}
-    kept = RunFolder(folder)
+    kept, plan = RunFolder(folder), Experiment(config).plan
     if method != "zeroshot":
-        kept.commit(State(state.adapters, extras), Position(1, 2, True))
-    rows = [
-        {"stage": at + 1, "round": 1, "tasks": [task], "subspaces": [names[at % len(names)]]}
-        for at, task in enumerate(TASKS)
-    ]
-    write_lines(kept.log, rows)
+        at = Position(len(plan) - 1, len(plan[-1]), True)
+        kept.commit(State(state.adapters, extras), at)
+    rows = [[50.0, 50.0]] * (1 if built.single_row else len(plan))
+    kept.write(kept.matrix, {"datasets": TASKS, "matrix": rows})
+    for stage, rounds in enumerate(plan):
+        for number in range(len(rounds)):
+            name = names[stage % len(names)]
+            kept.append_log(line(stage + 1, number + 1, task=TASKS[stage], subspace=name))
     return fcit.load(folder)
+
+
+def line(
+    stage: int, number: int, clients: Sequence[int] = (0,), task: str = "", subspace: str = "0"
+) -> dict:
+    """A line of a run's log: its clients trained a subspace on a task."""
+    each = dict.fromkeys(("samples", "losses", "bytes_down", "bytes_up"), [1] * len(clients))
+    also = {"tasks": [task] * len(clients), "subspaces": [subspace] * len(clients)}
+    return {"stage": stage, "round": number, "clients": clients, "seconds": 1.0, **each, **also}
 
 
 def picture(path: Path, size: tuple[int, int] = (64, 40)) -> Path:

@@ -9,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import tomli_w
+import torch
 from PIL import Image
-from safetensors.numpy import save
 
 from fcit.files import write_json, write_lines, write_text
-from fcit.report.gallery import Picture
-from fcit.report.page import Embedded
+from fcit.methods import names
+from fcit.recipe.config import validate
+from fcit.rounds.runfolder import RunFolder
+from fcit.rounds.server import Position
+from fcit.types import State
+from fcit.worker.experiment import Experiment
 
 TASKS = (
     "ImageNet-R",
@@ -50,12 +54,8 @@ def build(tmp_path: Path) -> Build:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave figures out of the page, where a test looks at its words only."""
-    blank = "data:image/svg+xml,"
-
-    def embed(folder: Path, name: str, picture: Picture) -> Embedded:
-        return Embedded(picture, name, blank, blank, 600)
-
-    monkeypatch.setattr("fcit.report.page._embed", embed)
+    monkeypatch.setattr("fcit.report.style.to_svg", lambda figure: "<svg/>")
+    monkeypatch.setattr("fcit.report.style.save_png", lambda figure, path: None)
 
 
 def write_run(
@@ -109,7 +109,7 @@ def write_run(
     config: dict[str, Any] = {
         "seed": seed,
         "data": {"root": str(root)},
-        "setting": {"name": "task-hom", "beta": 1.0},
+        "setting": {"name": "task-hom", "beta": 1.0, "order": list(datasets)},
         "federation": {"clients": 10, "per_round": 5, "rounds": 2},
         "method": {"name": method, "rank": 8},
         "evaluation": {"scoring": "strict"},
@@ -124,10 +124,16 @@ def write_run(
     write_text(run / "config.toml", tomli_w.dumps(config))
     counts = {one: draw.integers(5, 200, 10).tolist() for one in datasets}
     write_json(run / "partition.json", {"datasets": counts})
-    if method != "zeroshot":
-        write_lines(run / "log.jsonl", _log(method, datasets, stages, single))
-    if method == "disco":
-        _state(run / "state", len(datasets), draw)
+    plain = {key: part for key, part in config.items() if key != "versions"}
+    plan: Any = [[0, 1]] * len(datasets)
+    if method in names():
+        plan = Experiment(validate(plain)).plan
+    plan = plan if single else plan[:stages]
+    if plan:
+        write_lines(run / "log.jsonl", _log(method, datasets, plan, single))
+        tokens = torch.tensor(draw.normal(size=(len(datasets), 64)) + 0.7, dtype=torch.float32)
+        extras = {"identity": {"tokens": tokens}} if method == "disco" else {}
+        RunFolder(run).commit(State({}, extras), Position(len(plan) - 1, len(plan[-1]), True))
     for stage in ["zero-shot", *map(str, range(1, stages + 1))]:
         seen = datasets if single or stage == "zero-shot" else datasets[: int(stage)]
         for at, one in enumerate(seen):
@@ -136,7 +142,7 @@ def write_run(
     return run
 
 
-def _log(method: str, names: tuple[str, ...], stages: int, single: bool) -> list[dict[str, Any]]:
+def _log(method: str, names: tuple[str, ...], plan: Any, single: bool) -> list[dict[str, Any]]:
     share = 1 if method == "disco" else 3
     return [
         {
@@ -151,20 +157,9 @@ def _log(method: str, names: tuple[str, ...], stages: int, single: bool) -> list
             "bytes_down": [400_000 * share] * 5,
             "bytes_up": [300_000 * share] * 5,
         }
-        for stage in range(stages)
-        for turn in range(2)
+        for stage, rounds in enumerate(plan)
+        for turn in range(len(rounds))
     ]
-
-
-def _state(folder: Path, subspaces: int, draw: np.random.Generator) -> None:
-    tokens = draw.normal(size=(subspaces, 64)).astype(np.float32) + 0.7
-    held = {"tokens": tokens, "samples": np.full(subspaces, 300, dtype=np.int64)}
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "identity.safetensors").write_bytes(save(held))
-    write_json(
-        folder / "state.json",
-        {"stage": 0, "adapters": {}, "extras": {"identity": "identity.safetensors"}},
-    )
 
 
 def _predictions(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fcit.files import read_lines, write_lines
-from fcit.report import write
+from fcit.report.page import write
 
 Build = Callable[..., Path]
 

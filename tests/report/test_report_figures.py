@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from fcit.files import write_text
-from fcit.report import charts, heatmaps, save_partition, style
+from fcit.methods import find
+from fcit.report import charts, heatmaps, style
 from fcit.report.groups import group_runs
 from fcit.report.run_data import read_run, read_runs
 from fcit.types import FcitError
@@ -76,9 +77,9 @@ def test_tokens_of_both_kinds_average_their_two_cosines(build: Build) -> None:
 
     run = read_run(build("d", "disco"))
     tokens = ((1.0, 0.0, 9.0, 0.0), (0.0, 1.0, 3.0, 0.0))
-    both = replace(run, tokens=tokens, config={"method": {"token": "both"}})
+    both = replace(run, tokens=tokens, method_used=find("disco")(identity="both"))
     assert "0.50" in texts(heatmaps.token_similarity(both))
-    assert "0.50" not in texts(heatmaps.token_similarity(replace(both, config={})))
+    assert "0.50" not in texts(heatmaps.token_similarity(replace(both, method_used=None)))
 
 
 def test_activation_is_the_final_stages_mean(build: Build) -> None:
@@ -131,9 +132,9 @@ def test_dark_svg_changes_ink_and_paper_but_no_data() -> None:
 
 
 def test_a_partition_is_saved_as_its_name_says(tmp_path: Path) -> None:
-    save_partition({"A": [1, 2]}, tmp_path / "p.png")
-    save_partition({"A": [1, 2]}, tmp_path / "p.svg")
+    heatmaps.save_partition({"A": [1, 2]}, tmp_path / "p.png")
+    heatmaps.save_partition({"A": [1, 2]}, tmp_path / "p.svg")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "p.svg").read_text(encoding="utf-8")
     with pytest.raises(FcitError, match=r"p\.pdf: a picture ends with"):
-        save_partition({"A": [1, 2]}, tmp_path / "p.pdf")
+        heatmaps.save_partition({"A": [1, 2]}, tmp_path / "p.pdf")

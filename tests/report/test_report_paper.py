@@ -12,8 +12,8 @@ import pytest
 import tomli_w
 
 from fcit.files import write_text
-from fcit.report import write
 from fcit.report.groups import group_runs
+from fcit.report.page import write
 from fcit.report.result_tables import paper_tables
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from fcit.files import read_json, write_json, write_lines
-from fcit.report import write
 from fcit.report.groups import Group, group_runs
+from fcit.report.page import write
 from fcit.report.run_data import read_runs
 from fcit.report.significance import RESAMPLES, bootstrap, significance, significance_table
 from fcit.seeds import numpy_stream

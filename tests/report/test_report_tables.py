@@ -11,8 +11,8 @@ from statistics import fmean
 import pytest
 
 from fcit.files import read_json, write_text
-from fcit.report import write
 from fcit.report.groups import COLOURS, group_runs
+from fcit.report.page import write
 from fcit.report.result_tables import setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs

@@ -18,6 +18,7 @@ from fcit.models.chat import Completion
 from fcit.models.identity import Encoder
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import answer, chunks, routing
+from fcit.rounds.records import Prediction
 from fcit.seeds import torch_stream
 from fcit.types import Identity, Sample, Stage, State, Task
 
@@ -42,7 +43,8 @@ def test_prompts_of_one_length_keep_their_order() -> None:
 
 
 def test_routing_counts_the_answers_whose_first_subspace_is_their_home() -> None:
-    rows = [{"activation": {"0": a, "1": 1 - a}} for a in (0.9, 0.6, 0.2, 0.7)]
+    shares = [{"0": a, "1": 1 - a} for a in (0.9, 0.6, 0.2, 0.7)]
+    rows = [Prediction("", "", "", (), 0.0, activation=share) for share in shares]
     assert routing(rows, {"0"}) == 75.0
     assert routing(rows, {"1"}) == 25.0
     assert routing(rows, {"0", "1"}) == 100.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcit.files import ASIDE, read_json, read_lines, sweep_aside, write_json
+from fcit.files import ASIDE, read_json, sweep_aside, write_json
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
@@ -167,36 +167,30 @@ def test_a_crash_anywhere_leaves_the_old_state_or_the_new_one(
     assert seen[-1] == SECOND
 
 
-ROWS = [{"stage": 1, "round": 1}, {"stage": 1, "round": 2}, {"stage": 2, "round": 1}]
+KEYS = [(1, 1), (1, 2), (2, 1)]
 
 
-@pytest.mark.parametrize(
-    ("position", "kept"),
-    [
-        (None, 0),
-        (Position(0, 1), 1),
-        (Position(0, 2), 2),
-        (Position(0, 2, True), 2),
-        (Position(1, 1), 3),
-    ],
-)
+def line(stage: int, number: int) -> dict:
+    lists = ("clients", "tasks", "samples", "losses", "subspaces", "bytes_down", "bytes_up")
+    return {"stage": stage, "round": number, "seconds": 0.5, **{name: [] for name in lists}}
+
+
+@pytest.mark.parametrize("kept", range(4))
 @pytest.mark.parametrize("cut", ["", '{"stage": 2, "rou'])
-def test_the_log_keeps_committed_rounds_alone(
-    position: Position | None, kept: int, cut: str, folder: RunFolder
-) -> None:
+def test_the_log_keeps_committed_rounds_alone(kept: int, cut: str, folder: RunFolder) -> None:
     folder.path.mkdir()
-    for row in ROWS:
-        folder.append_log(row)
+    for key in KEYS:
+        folder.append_log(line(*key))
     with folder.log.open("a") as file:
         file.write(cut)
-    folder.keep_log(position)
-    assert read_lines(folder.log) == ROWS[:kept]
-    folder.append_log({"stage": 9, "round": 9})
-    assert read_lines(folder.log) == [*ROWS[:kept], {"stage": 9, "round": 9}]
+    assert [(row.stage, row.round) for row in folder.rounds()] == KEYS
+    folder.keep_log(kept)
+    folder.append_log(line(9, 9))
+    assert [(row.stage, row.round) for row in folder.rounds()] == [*KEYS[:kept], (9, 9)]
 
 
 def test_a_run_without_log_has_nothing_to_keep(folder: RunFolder) -> None:
-    folder.keep_log(FIRST)
+    folder.keep_log(1)
     assert not folder.log.exists()
 
 

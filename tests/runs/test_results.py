@@ -13,7 +13,7 @@ import fcit
 from fcit.benchmark.datasets import Dataset
 from fcit.benchmark.general import GENERAL
 from fcit.engines.local import LocalEngine
-from fcit.files import read_json, read_lines, write_lines
+from fcit.files import read_json, read_lines
 from fcit.recipe.config import validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
@@ -88,7 +88,6 @@ def test_general_questions_are_asked_before_and_after(run: Path) -> None:
 def test_evaluating_again_asks_them_again(run: Path) -> None:
     before = read_json(run / "matrix.json")
     session = Session(fcit.load(run).config, run, Silent())
-    session.prepare()
     session.evaluate()
     assert read_json(run / "matrix.json") == before
 
@@ -98,7 +97,7 @@ def test_neither_is_asked_where_the_recipe_says_so(table: dict, tmp_path: Path) 
     run = fcit.run(table | {"evaluation": quiet, "method": {"name": "finetune"}}, tmp_path / "run")
     found = run.results
     assert found["ahead"] == found["general"] == {}
-    names = {path.name for path in (run.folder / "predictions" / "1").iterdir()}
+    names = {path.name for path in (run.folder / "predictions" / "1").glob("*.jsonl")}
     assert names == {f"{found['datasets'][0]}.jsonl"}
 
 
@@ -155,13 +154,15 @@ def test_what_nobody_trained_on_is_not_seen_and_is_asked_ahead(faulty: Path) -> 
     assert set(found["routing"]) == {"IconQA", "FigureQA"}
 
 
-def test_a_dataset_without_a_subspace_is_routed_to_none(faulty: Path, tmp_path: Path) -> None:
+def test_a_dataset_without_a_subspace_is_routed_to_none(
+    faulty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = tmp_path / "run"
     shutil.copytree(faulty, copy)
-    log = copy / "log.jsonl"
-    write_lines(log, [row for row in read_lines(log) if row["stage"] == 1])
+    first = [row for row in RunFolder(copy).rounds() if row.stage == 1]
     session = Session(fcit.load(copy).config, copy, Silent())
-    matrix = read_json(copy / "matrix.json")
+    matrix = session.folder.read(session.folder.matrix)
+    monkeypatch.setattr(RunFolder, "rounds", lambda folder: first)
     assert session.results.seen(1) == ["IconQA"]
     found = session.results.write_matrix(matrix["zero_shot"], matrix["matrix"])
     assert found["routing"]["FigureQA"] == 0
@@ -177,7 +178,7 @@ def test_answers_are_scored_once_however_often_the_matrix_is_written(
         Dataset, "score", lambda self, *rest: [scored.append(self.name), score(self, *rest)][1]
     )
     results = Session(fcit.load(run).config, run, Silent()).results
-    matrix = read_json(run / "matrix.json")
+    matrix = results.folder.read(results.folder.matrix)
     assert results.write_matrix(matrix["zero_shot"], matrix["matrix"]) == matrix
     assert scored.count(GENERAL) == 2, "before and after"
     scored.clear()

@@ -191,7 +191,8 @@ def test_a_finished_run_evaluated_anew_has_the_same_row(capable: Path) -> None:
 def test_a_run_of_another_mini_model_is_refused(
     unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fcit.runs.session.base", lambda config: "another")
+    digests = {"base": "another", "rules": ""}
+    monkeypatch.setattr("fcit.runs.session.basis", lambda experiment: digests)
     with pytest.raises(FcitError, match="mini model"):
         Session(validate(short), unfinished, Silent()).open(resume=True)
 

@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from commandline import COMMAND, call, refused
-from fcit.files import read_json, read_lines, write_json, write_lines, write_text
+from fcit.files import read_json, read_lines, write_json, write_text
 from fcit.recipe.config import load
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs import sweep
@@ -170,12 +170,13 @@ def test_a_run_of_other_questions_is_refused_and_a_renamed_folder_is_not(
 ) -> None:
     shutil.copytree(swept.parent / "runs" / "short", tmp_path / "runs" / "short")
     (run,) = sweep.read(write(tmp_path, short))
-    partition = RunFolder(run.folder).partition
-    write_json(partition, read_json(partition) | {"data": str(tmp_path / "elsewhere")})
+    kept = RunFolder(run.folder)
+    moved = kept.read(kept.partition) | {"data": str(tmp_path / "elsewhere")}
+    kept.write(kept.partition, moved)
     assert sweep.survey([run])[0].finished
-    answers = RunFolder(run.folder).predictions("zero-shot", "IconQA")
-    write_lines(answers, [row | {"prompt": "Who?"} for row in read_lines(answers)])
-    with pytest.raises(FcitError, match="was made with other data .IconQA"):
+    rows = read_lines(kept.predictions("zero-shot", "IconQA"))
+    kept.keep_answers("zero-shot", "IconQA", [row | {"prompt": "Who?"} for row in rows])
+    with pytest.raises(FcitError, match=r"IconQA\.jsonl: answers other questions than"):
         sweep.run([run])
 
 

@@ -15,12 +15,10 @@ import pytest
 
 import handmade
 import zygote
-from fcit.files import write_lines
 from fcit.methods import Gating
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
-from fcit.rounds.runfolder import RunFolder
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
 from fcit.use import export
@@ -208,8 +206,9 @@ def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(
     run = handmade.run(tmp_path / "run", table, "hide")
     with pytest.raises(FcitError, match="IconQA.jsonl: does not exist"):
         export.merged(run, "IconQA", tmp_path / "merged")
-    rows = [{"activation": {"0": 0.9, "1": 0.1}}, {"activation": {"0": 0.5, "1": 0.5}}]
-    write_lines(RunFolder(run.folder).predictions("2", "IconQA"), rows)
+    empty = dict.fromkeys(("question_id", "prompt", "prediction", "truth"), "") | {"score": 0}
+    rows = [empty | {"activation": {"0": share, "1": 1 - share}} for share in (0.9, 0.5)]
+    run.files.keep_answers("2", "IconQA", rows)
     worker = run.worker
     worker.method.activate(worker.model, torch.tensor([[0.7, 0.3]]))
     want = worker.model.generate([PROMPT], [image], 12)[0]

@@ -15,7 +15,8 @@ from fcit.cli import app
 from fcit.files import read_lines, write_json, write_lines
 from fcit.recipe import config as configs
 from fcit.rounds.runfolder import RunFolder
-from fcit.types import FcitError
+from fcit.rounds.server import Position
+from fcit.types import FcitError, State
 from fcit.use.why import Trainers, why, write_page
 
 
@@ -37,21 +38,13 @@ def written(folder: Path, table: dict, root: Path, method: str = "disco") -> Pat
     table = copy.deepcopy(table) | {"data": {"root": str(root)}, "method": {"name": method}}
     folder.mkdir()
     configs.write(folder / "config.toml", configs.to_table(configs.validate(table)))
-    lists = dict.fromkeys(("samples", "losses", "bytes_down", "bytes_up"), ())
-    turns = [(1, 1, [0, 1]), (1, 2, [0, 3]), (2, 2, [2])]
+    turns = [(1, 1, [0, 1]), (1, 2, [0, 3]), (2, 1, [2]), (2, 2, [2])]
     rows = [
-        lists
-        | {
-            "stage": stage,
-            "round": round,
-            "seconds": 1.0,
-            "clients": clients,
-            "tasks": [("IconQA", "FigureQA")[stage - 1]] * len(clients),
-            "subspaces": [str(stage - 1)] * len(clients),
-        }
-        for stage, round, clients in turns
+        handmade.line(*turn, ("IconQA", "FigureQA")[turn[0] - 1], str(turn[0] - 1))
+        for turn in turns
     ]
     write_lines(folder / "log.jsonl", rows)
+    RunFolder(folder).commit(State({}, {}), Position(1, 2, True))
     matrix = {
         "setting": "task-hom", "method": method, "scoring": "strict", "beta": 1.0, "seed": 3,
         "datasets": ["IconQA", "FigureQA"], "stages": ["IconQA", "FigureQA"],

@@ -258,7 +258,7 @@ def partition(
     Example:  fcit data partition recipes/mini/task-hom.toml --set setting.beta=0.5
     """
     from fcit.recipe import config
-    from fcit.report import save_partition
+    from fcit.report.heatmaps import save_partition
     from fcit.worker.experiment import Experiment
 
     experiment = Experiment(config.load(recipe, changes or []))

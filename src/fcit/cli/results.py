@@ -68,18 +68,18 @@ def report(
 
     Example:  fcit report runs/first runs/second --out runs/report
     """
-    from fcit import report as reports
+    from fcit.report.page import write
 
-    page = reports.write(folders, out or folders[0] / "report")
+    page = write(folders, out or folders[0] / "report")
     show_results(folders)
     show(str(page.resolve()))
 
 
 def show_results(folders: list[Path]) -> None:
     """One table per setting, one row per method."""
-    from fcit.report import overview
+    from fcit.report.result_tables import overview
 
-    columns = ("Last", "Avg", "forgetting", "zero-shot", "chance", "routing")
-    for title, rows in overview(folders).items():
-        show(title)
-        show_table([(label, *values) for label, values in rows], "method", numbers=columns)
+    for part in overview(folders):
+        show(part.title)
+        rows = [(line.label, *(cell.text for cell in line.cells)) for line in part.lines]
+        show_table(rows, "method", numbers=part.columns)

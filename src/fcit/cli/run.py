@@ -134,6 +134,5 @@ def evaluate(folder: Folder) -> None:
 
     session = Session(api.load(folder).config, folder, Terminal())
     with stoppable("run the same command again"):
-        session.prepare()
         session.evaluate()
     show_results([folder])

@@ -117,6 +117,9 @@ class Method:
     single_row: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
 
+    reference: ClassVar[bool] = False
+    """Whether it only gives a reference point, and is no federated continual method."""
+
     federated: ClassVar[bool] = True
     """Whether clients train it. Otherwise one machine holds all data, and no federated optimizer,
     privacy or Flower applies."""

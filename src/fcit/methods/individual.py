@@ -12,6 +12,7 @@ class Individual(Method):
     """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds."""
 
     single_row: ClassVar[bool] = True
+    reference: ClassVar[bool] = True
 
     def reshape(self, setting: Setting) -> Setting:
         """A stage per dataset: as many rounds as its longest stage has, with all clients who hold it."""

@@ -15,6 +15,7 @@ class Multitask(Method):
     2.5 epochs stops half-way."""
 
     single_row: ClassVar[bool] = True
+    reference: ClassVar[bool] = True
     federated: ClassVar[bool] = False
 
     def reshape(self, setting: Setting) -> Setting:

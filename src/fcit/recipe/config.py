@@ -26,6 +26,16 @@ T = TypeVar("T")
 PATHS = ("data.root", "data.images", "data.rules", "model.path", "model.identity")
 """The keys that hold paths."""
 
+FREE_TO_CHANGE = (
+    "federation.workers",
+    "federation.engine",
+    "federation.min_clients",
+    "federation.deadline",
+    "tracking.to",
+    "tracking.project",
+)
+"""Keys that a resumed run may change: speed and tolerated failures, nothing that training uses."""
+
 METHOD = "disco"
 """The method of a recipe that names none."""
 
@@ -106,6 +116,7 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     """
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
+    table.pop("digest", None)
     with naming(str(path)):
         renamed = _rename(table)
     _anchor(table, path.parent)
@@ -221,6 +232,15 @@ def to_table(config: Config) -> dict[str, Any]:
     table["method"] = {"name": config.method.name} | table["method"]
     table["federation"]["optimizer_options"] = asdict(config.federation.build_optimizer())
     return table
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table as {"section.key": value}."""
+    keys: dict[str, Any] = {}
+    for key, value in table.items():
+        own = prefix + key
+        keys |= flat(value, f"{own}.") if isinstance(value, Mapping) else {own: value}
+    return keys
 
 
 def write(path: Path, table: Mapping[str, Any]) -> None:

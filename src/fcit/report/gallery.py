@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fcit.report import charts, heatmaps
+from fcit.report import charts, heatmaps, style
 from fcit.report.groups import Entry, Group
 
 if TYPE_CHECKING:
@@ -22,6 +23,26 @@ class Picture:
     caption: str
     figure: Figure
     entry: Entry | None = None
+
+    @cached_property
+    def svg(self) -> str:
+        """The figure as SVG."""
+        return style.to_svg(self.figure)
+
+    @property
+    def light(self) -> str:
+        """The SVG as a data URI, as a light page embeds it."""
+        return style.data_uri(self.svg)
+
+    @property
+    def dark(self) -> str:
+        """The same for a dark page."""
+        return style.data_uri(style.to_dark(self.svg))
+
+    @property
+    def width(self) -> int:
+        """In CSS pixels."""
+        return round(float(self.figure.get_size_inches()[0]) * 96)
 
 
 def accuracy(group: Group) -> Iterator[Picture]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from fcit.report.run_data import REFERENCES, RunData
+from fcit.recipe.config import FREE_TO_CHANGE, flat
+from fcit.report.run_data import RunData
 from fcit.report.style import COLOURS, MARKERS, SPARE_COLOURS, SPARE_MARKERS
 
 SETTINGS = ("task-hom", "task-het", "cap-hom", "cap-het")
@@ -23,14 +24,9 @@ _SAME_NUMBERS = {
     "versions",
     "data.root",
     "data.images",
-    "federation.engine",
-    "federation.workers",
-    "federation.min_clients",
-    "federation.deadline",
+    *FREE_TO_CHANGE,
     "model.cache_features",
     "evaluation.batch_size",
-    "tracking.to",
-    "tracking.project",
 }
 """Keys in which repetitions of one experiment may differ: the seed, and what changes no number."""
 
@@ -188,25 +184,14 @@ def spread(values: Iterable[float | None]) -> Spread | None:
     return Spread(fmean(known), stdev(known) if len(known) > 1 else None)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested configuration as {"section.key": value}."""
-    result: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            result |= flat(value, f"{prefix}{key}.")
-        else:
-            result[prefix + key] = value
-    return result
-
-
 def _entries(runs: Sequence[RunData]) -> tuple[Entry, ...]:
     """One entry per method and configuration; a repeated seed is an entry of its own."""
     order = list(COLOURS)
-    methods = list(dict.fromkeys(run.method for run in runs))
-    methods.sort(key=lambda name: (name in REFERENCES, order.index(name) if name in order else 99))
+    methods = {run.method: run.reference for run in runs}
+    rank = {name: (methods[name], order.index(name) if name in order else 99) for name in methods}
     entries: list[Entry] = []
     colours, markers = cycle(SPARE_COLOURS), cycle(SPARE_MARKERS)
-    for method in methods:
+    for method in sorted(methods, key=rank.__getitem__):
         variants: list[list[RunData]] = []
         own = (run for run in runs if run.method == method)
         for run in sorted(own, key=lambda run: run.seed):

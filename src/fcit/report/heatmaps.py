@@ -6,12 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from fcit.files import write_text
 from fcit.report.groups import Entry
-from fcit.report.run_data import RunData, predictions, token_routed
-from fcit.report.style import PAPER, QUIET, new_figure, shorten, styled
+from fcit.report.run_data import RunData, predictions
+from fcit.report.style import PAPER, QUIET, new_figure, save_png, shorten, styled, to_svg
+from fcit.types import FcitError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +55,8 @@ def token_similarity(run: RunData) -> Figure:
     import numpy as np
 
     values = np.array(run.tokens, dtype=np.float64)
-    method = token_routed(run.method, run.config)
-    halves = np.split(values, 2, axis=1) if method and method.identity == "both" else [values]
+    both = run.token_routed and run.token_routed.identity == "both"
+    halves = np.split(values, 2, axis=1) if both else [values]
     cosines = np.mean([_cosines(half) for half in halves], axis=0)
     names = [subspace_label(run, str(number)) for number in range(len(values))]
     low = min(0.0, float(np.min(cosines, initial=0.0)))
@@ -99,6 +102,17 @@ def partition(counts: Mapping[str, Sequence[int]]) -> Figure:
     width = min(max(0.16 * clients, 4.0) + 2.2, 11.0) if crowded else 0.5 * clients + 2.6
     figure.set_size_inches(max(width, 4.0), 1.3 + 0.32 * len(counts))
     return figure
+
+
+def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Draw `partition` into a .png or .svg file. Raises FcitError when its name ends otherwise."""
+    if path.suffix not in (".png", ".svg"):
+        raise FcitError(f"{path}: a picture ends with .png or .svg; give such a name")
+    figure = partition(counts)
+    if path.suffix == ".svg":
+        write_text(path, to_svg(figure))
+    else:
+        save_png(figure, path)
 
 
 def subspace_label(run: RunData, name: str) -> str:

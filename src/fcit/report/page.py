@@ -1,35 +1,21 @@
 """Builds the HTML page, the figures' files and the tables' files from groups of runs."""
 
-import base64
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcit.files import write_text
+from fcit.recipe.config import flat
 from fcit.report import gallery, style
 from fcit.report.examples import Example, examples
 from fcit.report.gallery import Picture
-from fcit.report.groups import Entry, Group, flat, group_runs
+from fcit.report.groups import Entry, Group, group_runs
 from fcit.report.result_tables import cost_table, paper_tables, setting_table, settings_csv
 from fcit.report.results import Column, MethodLine, columns, method_lines
 from fcit.report.run_data import RunData, read_runs
 from fcit.report.significance import Tests, significance, significance_table
 from fcit.report.tables import MARK, Table, to_csv, to_latex, to_markdown
 from fcit.types import FcitError
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A picture as it stands in the page."""
-
-    picture: Picture
-    name: str
-    """Of its files, without the ending."""
-    light: str
-    dark: str
-    """Its SVG as data URIs, for light and dark pages."""
-    width: int
-    """In CSS pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +26,11 @@ class Section:
     lede: str
     columns: Sequence[Column]
     lines: Sequence[MethodLine]
-    level: frozenset[str]
-    """Labels of the methods that are not significantly below the best."""
+    tests: Tests | None
     comparisons: Table | None
     hidden: int
     """How many entries the figures leave out."""
-    figures: dict[str, list[Embedded]]
+    figures: dict[str, list[Picture]]
     """By the part of the section that shows them."""
     costs: Table
     privacy: Sequence[str]
@@ -55,32 +40,28 @@ class Section:
 
 
 def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
-    """Write index.html, figures/*.png|svg and {table,paper,significance}.md|csv|tex into `out`; return
-    the page."""
+    """Write a report of run folders (or folders of such) into `out`; return the path of its index.html.
+
+    The page is self-contained. Beside it are all figures as PNG and SVG (`figures/`) and the tables as
+    Markdown, CSV and LaTeX (`table`: one per setting; `paper`: all settings in one; `significance`: which
+    methods differ significantly). root: the data folder that has the images of runs whose configuration
+    names none. Raises FcitError naming the folder or file at fault.
+    """
     groups = group_runs(read_runs(paths))
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise FcitError(f"{out}: is a file; give a folder for the report")
-    tests = {group.slug: found for group in groups if (found := significance(group))}
-    comparisons = {
-        group.slug: table
-        for group in groups
-        if group.slug in tests and (table := significance_table(group, tests[group.slug])).lines
-    }
+    figures = out / "figures"
     sections = [
-        _section(
-            group,
-            out / "figures",
-            f"{group.slug}-" if len(groups) > 1 else "",
-            root,
-            tests.get(group.slug),
-            comparisons.get(group.slug),
-        )
+        _section(group, figures, f"{group.slug}-" if len(groups) > 1 else "", root)
         for group in groups
     ]
-    papers = paper_tables(groups, tests)
-    settings = [setting_table(group) for group in groups]
-    tables = {"table": settings, "paper": papers, "significance": list(comparisons.values())}
+    papers = paper_tables(groups, {part.group.slug: part.tests for part in sections if part.tests})
+    tables = {
+        "table": [setting_table(group) for group in groups],
+        "paper": papers,
+        "significance": [part.comparisons for part in sections if part.comparisons],
+    }
     for name, parts in tables.items():
         write_text(out / f"{name}.md", to_markdown(parts))
         write_text(out / f"{name}.csv", settings_csv(groups) if name == "table" else to_csv(parts))
@@ -90,33 +71,32 @@ def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
     return page
 
 
-def _section(
-    group: Group,
-    folder: Path,
-    prefix: str,
-    root: Path | None,
-    tests: Tests | None,
-    comparisons: Table | None,
-) -> Section:
-    lines, shown = method_lines(group), group.for_figures
+def _section(group: Group, folder: Path, prefix: str, root: Path | None) -> Section:
+    """All about a group; the files of its figures are written on the way."""
+    lines, shown, tests = method_lines(group), group.for_figures, significance(group)
+    compared = significance_table(group, tests) if tests else None
     runs = [run for entry in group.entries for run in entry.runs]
 
-    def embedded(pictures: Iterable[Picture]) -> list[Embedded]:
-        return [_embed(folder, prefix + picture.name, picture) for picture in pictures]
+    def saved(pictures: Iterable[Picture]) -> list[Picture]:
+        named = [replace(picture, name=prefix + picture.name) for picture in pictures]
+        for picture in named:
+            write_text(folder / f"{picture.name}.svg", picture.svg)
+            style.save_png(picture.figure, folder / f"{picture.name}.png")
+        return named
 
     return Section(
         group=group,
         lede=_lede(lines, group.contest),
         columns=columns(lines),
         lines=lines,
-        level=tests.level if tests else frozenset(),
-        comparisons=comparisons,
+        tests=tests,
+        comparisons=compared if compared and compared.lines else None,
         hidden=len(group.entries) - len(shown.entries),
         figures={
-            "accuracy": embedded(gallery.accuracy(shown)),
-            "maps": embedded(gallery.stage_by_stage(shown)),
-            "inner": embedded(gallery.subspaces(shown)),
-            "clients": embedded(gallery.clients(shown)),
+            "accuracy": saved(gallery.accuracy(shown)),
+            "maps": saved(gallery.stage_by_stage(shown)),
+            "inner": saved(gallery.subspaces(shown)),
+            "clients": saved(gallery.clients(shown)),
         },
         costs=cost_table(group),
         privacy=[_epsilon(run) for run in runs if run.privacy],
@@ -164,20 +144,6 @@ def _faults(runs: Sequence[RunData]) -> list[tuple[str, int, int, str]]:
         for row in run.rounds
         for text in (*(f"client {f.client}, {f.kind}: {f.detail}" for f in row.faults), *row.notes)
     ]
-
-
-def _embed(folder: Path, name: str, picture: Picture) -> Embedded:
-    """Write a picture's files, and make of it what the page embeds."""
-    svg = style.to_svg(picture.figure)
-    write_text(folder / f"{name}.svg", svg)
-    style.save_png(picture.figure, folder / f"{name}.png")
-    width = round(float(picture.figure.get_size_inches()[0]) * 96)
-    return Embedded(picture, name, _data_uri(svg), _data_uri(style.to_dark(svg)), width)
-
-
-def _data_uri(svg: str) -> str:
-    body = svg[svg.index("<svg") :]
-    return "data:image/svg+xml;base64," + base64.b64encode(body.encode()).decode()
 
 
 def _render(sections: Sequence[Section], papers: Sequence[Table]) -> str:

@@ -1,34 +1,52 @@
 """The tables of results: one per setting with every metric; a paper's with all settings side by side."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from fcit.report.groups import Group, beta_text
-from fcit.report.results import COLUMNS, columns, method_lines
+from fcit.report.groups import Group, beta_text, group_runs
+from fcit.report.results import COLUMNS, Column, MethodLine, columns, method_lines
+from fcit.report.run_data import read_runs
 from fcit.report.significance import LEVEL, Tests
 from fcit.report.tables import MARK, Cell, Line, Table, csv_numbers, csv_text
 
 _PAPER = [column for column in COLUMNS if column.field in ("last", "avg")]
+_TERMINAL = ("last", "avg", "forgetting", "zero_shot", "chance", "routing")
+
+
+def overview(runs: Sequence[Path]) -> list[Table]:
+    """What a terminal shows of run folders: every setting's methods with the main metrics.
+
+    Raises FcitError naming the folder or file at fault.
+    """
+    groups = group_runs(read_runs(runs))
+    return [_table(group, columns(method_lines(group), _TERMINAL), False) for group in groups]
 
 
 def setting_table(group: Group) -> Table:
     """A group's methods with every metric that was measured."""
-    lines = method_lines(group)
-    shown = columns(lines)
-    rows: list[Line] = []
-    for line in lines:
-        cells = [
-            Cell(
-                line.text(column),
-                line.ranks.get(column.field) == 0,
-                value=line.values[column.field],
-            )
-            for column in shown
-        ]
-        cells.append(Cell(line.entry.seeds))
-        rows.append(Line(line.entry.name, tuple(cells), line.entry.reference))
-    titles = (*(column.title for column in shown), "Seeds")
+    return _table(group, columns(method_lines(group)), True)
+
+
+def _table(group: Group, shown: Sequence[Column], seeds: bool) -> Table:
+    rows = [
+        Line(
+            line.entry.name,
+            (
+                *(_cell(line, column) for column in shown),
+                *([Cell(line.entry.seeds)] if seeds else ()),
+            ),
+            line.entry.reference,
+        )
+        for line in method_lines(group)
+    ]
+    titles = (*(column.title for column in shown), *(["Seeds"] if seeds else ()))
     notes = tuple(f"{column.title}: {column.meaning}." for column in shown)
     return Table(group.title, titles, tuple(rows), notes)
+
+
+def _cell(line: MethodLine, column: Column, **marks: bool) -> Cell:
+    best = line.ranks.get(column.field) == 0
+    return Cell(line.text(column), best, value=line.values[column.field], **marks)
 
 
 def settings_csv(groups: Sequence[Group]) -> str:
@@ -137,12 +155,11 @@ def _paper_cells(group: Group, tests: Tests | None) -> dict[str, tuple[Cell, ...
     three = len(group.contest) > 2
     return {
         line.entry.label: tuple(
-            Cell(
-                line.text(column),
-                best=line.ranks.get(column.field) == 0,
+            _cell(
+                line,
+                column,
                 second=line.ranks.get(column.field) == 1 and three,
                 mark=column.field == "last" and line.entry.label in level,
-                value=line.values[column.field],
             )
             for column in _PAPER
         )

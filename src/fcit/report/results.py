@@ -39,6 +39,8 @@ COLUMNS = (
     Column("chance", "Chance", 0, "the best constant answer, mean over datasets, %"),
 )
 
+FIELDS = tuple(column.field for column in COLUMNS)
+
 
 @dataclass(frozen=True)
 class MethodLine:
@@ -98,6 +100,7 @@ def method_lines(group: Group) -> list[MethodLine]:
     return [MethodLine(entry, values[entry.slug], ranks[entry.slug]) for entry in group.entries]
 
 
-def columns(lines: Sequence[MethodLine]) -> list[Column]:
-    """The columns in which at least one line has a value."""
-    return [column for column in COLUMNS if any(line.values[column.field] for line in lines)]
+def columns(lines: Sequence[MethodLine], fields: Sequence[str] = FIELDS) -> list[Column]:
+    """Some columns, without those in which no line has a value."""
+    asked = [column for field in fields for column in COLUMNS if column.field == field]
+    return [column for column in asked if any(line.values[column.field] for line in lines)]

@@ -1,75 +1,19 @@
 """Reads a run folder into frozen values; everything a report shows comes from here."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict
 
-from fcit.files import json_lines, read_json
-from fcit.methods import TokenRouted, find
+from fcit.methods import TokenRouted
 from fcit.recipe import config as configs
-from fcit.types import Fault, FcitError
-
-T = TypeVar("T")
-
-REFERENCES = ("zeroshot", "individual", "multitask")
-"""Methods that only give reference points: no federated stages, one matrix row or none."""
-
-
-def _without_nulls(values: Any) -> Any:
-    if not isinstance(values, Mapping):
-        return values or {}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _as_list(value: Any) -> Any:
-    return value if isinstance(value, list) else [value]
-
-
-Numbers = Annotated[Mapping[str, float], BeforeValidator(_without_nulls)]
-"""Numbers by name (percent by dataset, where nothing else is said); what was not measured is absent."""
-
-
-@dataclass(frozen=True)
-class RoundLog:
-    """One line of log.jsonl: tuples have one entry per client of the round; stage and round from 1."""
-
-    stage: int
-    round: int
-    clients: tuple[int, ...]
-    tasks: tuple[str, ...]
-    samples: tuple[int, ...]
-    losses: tuple[float, ...]
-    subspaces: tuple[str, ...]
-    seconds: float
-    bytes_down: tuple[int, ...]
-    bytes_up: tuple[int, ...]
-    faults: tuple[Fault, ...] = ()
-    notes: tuple[str, ...] = ()
-    """Where the server had to fall back to another rule."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The model's answer to one test sample."""
-
-    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True)
-
-    question_id: str
-    prompt: str
-    prediction: str
-    truth: Annotated[tuple[str, ...], BeforeValidator(_as_list)]
-    score: float
-    """In percent."""
-    image: Annotated[str, BeforeValidator(lambda value: value or "")] = ""
-    activation: Numbers = field(default_factory=dict)
-    """The activation factor of every subspace."""
-    similarity: Numbers = field(default_factory=dict)
-    """The cosine to every subspace's identity token; empty in older runs."""
+from fcit.rounds.records import Numbers, Prediction, RoundLog, parse
+from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
+from fcit.types import FcitError
+from fcit.worker.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -100,6 +44,8 @@ class RunData:
         default_factory=dict
     )
     config: Mapping[str, Any] = field(default_factory=dict)
+    method_used: Any = None
+    """The `Method`; None where this fcit does not know it."""
     rounds: tuple[RoundLog, ...] = ()
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Training samples of every client, by dataset."""
@@ -111,7 +57,12 @@ class RunData:
     @property
     def reference(self) -> bool:
         """Whether this is a reference point and not a federated continual method."""
-        return self.method in REFERENCES
+        return self.method_used is not None and self.method_used.reference
+
+    @property
+    def token_routed(self) -> TokenRouted | None:
+        """The method, if it routes by identity tokens."""
+        return self.method_used if isinstance(self.method_used, TokenRouted) else None
 
     @property
     def unfinished(self) -> bool:
@@ -124,44 +75,37 @@ class RunData:
         return table.get(key, default) if isinstance(table, Mapping) else default
 
 
-@dataclass(frozen=True)
-class _Partition:
-    datasets: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    data: str = ""
-
-
 def read_run(path: Path) -> RunData:
-    """Read a run folder. Raises FcitError naming the file (and field) that is missing or broken."""
-    path = Path(path)
-    file = path / "matrix.json"
-    if not file.is_file():
-        problem = "holds no matrix.json" if path.is_dir() else "is not a folder"
+    """Read a run folder. Raises FcitError naming the file that is missing, broken or changed."""
+    folder = RunFolder(Path(path))
+    if not folder.matrix.is_file():
+        problem = "holds no matrix.json" if folder.path.is_dir() else "is not a folder"
         raise FcitError(f"{path}: {problem}; give the folder of a run (made by `fcit run`)")
-    table = read_json(file)
-    if not isinstance(table, dict):
-        raise FcitError(
-            f"{file}: must hold one JSON object; run `fcit evaluate {path}` to rewrite it"
-        )
-    log, split = path / "log.jsonl", path / "partition.json"
-    config = _config(path / "config.toml")
-    partition = (
-        _parse(_Partition, read_json(split), str(split)) if split.is_file() else _Partition()
-    )
+    table, experiment = folder.table(), _experiment(folder)
+    if experiment:
+        folder.check(experiment.plan, experiment.method.single_row)
+        versions = table.get("versions", {})  # and the defaults of keys that are newer than the run
+        table = configs.to_table(experiment.config) | {"versions": versions}
+    split = folder.read(folder.partition) if folder.partition.is_file() else {}
     parts = {
-        "path": path,
-        "config": config,
-        "rounds": tuple(_rows(RoundLog, log)) if log.is_file() else (),
-        "partition": partition.datasets,
-        "data": partition.data,
-        "tokens": _tokens(path / "state", token_routed(str(table.get("method")), config)),
+        "path": folder.path,
+        "config": table,
+        "method_used": experiment and experiment.method,
+        "rounds": tuple(folder.rounds()),
+        "partition": split.get("datasets", {}),
+        "data": split.get("data", ""),
     }
-    run = _parse(RunData, table | parts, str(file))
-    for row in run.matrix:
-        if len(row) != len(run.datasets):
-            raise FcitError(
-                f"{file}: matrix: a row of {len(row)} cells for {len(run.datasets)} datasets"
-            )
-    return run
+    folder.rows()
+    run = parse(RunData, folder.read(folder.matrix) | parts, str(folder.matrix))
+    return replace(run, tokens=_tokens(folder, run.token_routed))
+
+
+def _experiment(folder: RunFolder) -> Experiment | None:
+    """The run's plan and method; None where another fcit made it, with keys that are unknown here."""
+    try:
+        return Experiment(configs.load(folder.config))
+    except FcitError:
+        return None
 
 
 def read_runs(paths: Sequence[Path]) -> list[RunData]:
@@ -188,84 +132,16 @@ def _run_folders(path: Path) -> list[Path]:
 
 def predictions(run: RunData, dataset: str, stage: int | None = None) -> list[Prediction]:
     """A dataset's predictions after a stage (default: the final one); [] when there are none."""
-    folder = run.path / "predictions" / str(stage) if stage else _final_predictions(run)
-    file = folder / f"{dataset}.jsonl" if folder else None
-    if file is None or file.parent != folder or not file.is_file():
+    folder, name = RunFolder(run.path), str(stage or len(run.matrix) or ZERO_SHOT)
+    file = folder.predictions(name, dataset)
+    known = dataset in run.datasets and file.is_file()
+    return folder.answers(name, dataset) if known else []
+
+
+def _tokens(folder: RunFolder, method: TokenRouted | None) -> list[list[float]]:
+    if method is None:
         return []
-    return list(_rows(Prediction, file))
-
-
-def _final_predictions(run: RunData) -> Path | None:
-    """The folder of the last stage that has a matrix row (the base model's where there is none)."""
-    folder = run.path / "predictions"
-    names = [entry.name for entry in folder.iterdir() if entry.is_dir()] if folder.is_dir() else []
-    if not run.matrix:
-        return folder / "zero-shot" if "zero-shot" in names else None
-    stages = sorted(int(name) for name in names if name.isascii() and name.isdigit())
-    measured = [stage for stage in stages if stage <= len(run.matrix)] or stages
-    return folder / str(measured[-1]) if measured else None
-
-
-def _config(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    table = configs.read_toml(file, "configuration")
-    try:  # fill in the defaults of keys that are newer than the run
-        return configs.to_table(configs.load(file)) | {"versions": table.get("versions", {})}
-    except FcitError:  # made by another fcit, with keys that are unknown here
-        return table
-
-
-def token_routed(name: str, config: Mapping[str, Any]) -> TokenRouted | None:
-    """The run's method, if it routes by identity tokens; None for methods of another fcit."""
-    options = {key: value for key, value in config.get("method", {}).items() if key != "name"}
-    try:
-        method = find(name)(**options)
-    except (FcitError, TypeError):
-        return None
-    return method if isinstance(method, TokenRouted) else None
-
-
-def _tokens(state: Path, method: TokenRouted | None) -> list[list[float]]:
-    index = state / "state.json"
-    table = read_json(index) if index.is_file() else None
-    extras = table.get("extras") if isinstance(table, dict) else None
-    if not method or not isinstance(extras, dict) or method.tokens_name not in extras:
-        return []
-    name = method.tokens_name
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    file = state / str(extras[name])
-    if not file.resolve().is_relative_to(state.resolve()):
-        raise FcitError(f"{index}: extras.{name}: {extras[name]} leaves the run's folder")
-    try:
-        return load(file.read_bytes())["tokens"].astype(float).tolist()
-    except OSError as error:
-        raise FcitError(f"{file}: cannot be read: {error.strerror}") from None
-    except (SafetensorError, KeyError) as error:
-        raise FcitError(f"{file}: not a file of identity tokens: {error}") from None
-
-
-# -- checking what the files hold ----------------------------------------------------------------------
-
-
-def _rows(kind: type[T], file: Path) -> Iterator[T]:
-    for number, row in json_lines(file):
-        yield _parse(kind, row, f"{file}, line {number}")
-
-
-def _parse(kind: type[T], table: Any, source: str) -> T:
-    """A JSON object as one of the dataclasses above. Raises FcitError naming the source and field."""
-    try:
-        return _adapter(kind).validate_python(table)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        if first["type"] == "missing":
-            raise FcitError(f"{source}: the field {name!r} is missing") from None
-        message = "must be a JSON object" if not name else f"{name}: {first['msg']}"
-        raise FcitError(f"{source}: {message}") from None
-
-
-_adapter = cache(TypeAdapter)
+    files = folder.tensors("extras", method.tokens_name)
+    return [row for _, data in files for row in load(data)["tokens"].astype(float).tolist()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 from collections.abc import Iterator
@@ -88,6 +89,12 @@ def to_dark(svg: str) -> str:
     for light, dark in DARK.items():
         svg = svg.replace(light, dark)
     return svg
+
+
+def data_uri(svg: str) -> str:
+    """What a page embeds of an SVG."""
+    body = svg[svg.index("<svg") :]
+    return "data:image/svg+xml;base64," + base64.b64encode(body.encode()).decode()
 
 
 def save_png(figure: Figure, path: Path) -> None:

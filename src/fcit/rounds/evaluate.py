@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fcit.methods.base import Method, Query
+from fcit.rounds.records import Prediction
 from fcit.types import Sample, State, Task
 
 if TYPE_CHECKING:
@@ -128,6 +129,6 @@ def winner(activation: Mapping[str, float]) -> str:
     return max(activation, key=activation.__getitem__)
 
 
-def routing(rows: Sequence[dict], own: Collection[str]) -> float:
+def routing(rows: Sequence[Prediction], own: Collection[str]) -> float:
     """Percent of answers whose largest activation factor is an adapter that their dataset trained."""
-    return 100 * sum(winner(row["activation"]) in own for row in rows) / len(rows)
+    return 100 * sum(winner(row.activation) in own for row in rows) / len(rows)

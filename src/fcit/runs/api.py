@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fcit.files import clean, read_json
+from fcit.files import clean
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data
@@ -40,35 +40,38 @@ def run(
     folder = Path(out) if out else Path("runs") / name
     session = Session(config, folder, watch or Silent())
     session.open(resume)
-    if session.finished:
-        session.watch.say(f"{folder}: this run is already finished")
-    else:
-        session.prepare()
-        session.run()
+    session.run()
     return Run(folder)
 
 
 def load(folder: str | Path) -> Run:
     """An existing run. Raises FcitError if the folder holds none."""
-    RunFolder(Path(folder)).require()
-    return Run(Path(folder))
+    run = Run(Path(folder))
+    run.files.require()
+    run.files.check(run.experiment.plan, run.experiment.method.single_row)
+    return run
 
 
 class Run:
     """A run on disk: its results and its trained model."""
 
     def __init__(self, folder: Path):
-        self.folder = folder
+        self.folder, self.files = folder, RunFolder(folder)
 
     @cached_property
     def config(self) -> Config:
         """The configuration that the run was made with."""
-        return configs.load(self.folder / "config.toml")
+        return configs.load(self.files.config)
+
+    @cached_property
+    def experiment(self) -> Experiment:
+        """Its data, plan and method."""
+        return Experiment(self.config)
 
     @property
     def results(self) -> dict[str, Any]:
         """The contents of `matrix.json`: the accuracy matrix, Last, Avg, forgetting, ..."""
-        return read_json(self.folder / "matrix.json")
+        return self.files.read(self.files.matrix)
 
     def generate(self, image: str | Path, prompt: str) -> str:
         """The trained model's answer to a prompt about an image file, routed as in evaluation."""
@@ -83,16 +86,14 @@ class Run:
     @cached_property
     def state(self) -> State:
         """The run's last committed state (empty for a reference point that trains nothing)."""
-        folder = RunFolder(self.folder)
-        trains = bool(Experiment(self.config).training_setting.stages)
-        if folder.position() is None and trains:
+        if self.experiment.plan and self.files.position() is None:
             raise FcitError(f"{self.folder}: this run has no state yet; finish it with --resume")
-        return folder.state()[0] if trains else State()
+        return self.files.state()[0]
 
     @property
     def trained_by(self) -> dict[str, list[str]]:
         """For every adapter the tasks whose clients trained it, the most frequent first."""
-        trainers = RunFolder(self.folder).trainers()
+        trainers = self.files.trainers()
         return {
             name: [task for task, _ in trainers.get(name, Counter[str]()).most_common()]
             for name in self.state.adapters

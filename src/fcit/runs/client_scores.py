@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fcit.files import read_json, write_json
 from fcit.rounds.acceptance import MOST_SAMPLES
 from fcit.rounds.replies import named
+from fcit.rounds.runfolder import RunFolder
 from fcit.types import Fault, FcitError, Score
 from fcit.watch import Watch
 
@@ -25,8 +25,10 @@ def file(run: Path, stage: str, dataset: str) -> Path:
     return run / "scores" / stage / f"{dataset}.json"
 
 
-def ask(engine: AnyEngine, dataset: str, clients: Sequence[int], out: Path, watch: Watch) -> None:
-    """Ask clients for their scores of a dataset and write the total; the state must be in place.
+def ask(
+    engine: AnyEngine, dataset: str, clients: Sequence[int], watch: Watch
+) -> dict[str, float | int]:
+    """Ask clients for their scores of a dataset and return the total; the state must be in place.
 
     A client without a usable score is reported and left out. Raises FcitError when no client has a test
     sample of the dataset.
@@ -38,14 +40,16 @@ def ask(engine: AnyEngine, dataset: str, clients: Sequence[int], out: Path, watc
     if not count:
         raise FcitError(f"{dataset}: no client has scored a test sample of it")
     total = sum(score.total for score in scores)
-    value = {"total": total, "count": count, "clients": len(scores), "faults": len(faults)}
-    write_json(out, value)
+    return {"total": total, "count": count, "clients": len(scores), "faults": len(faults)}
 
 
-def percent(file: Path) -> float:
-    """The accuracy (percent) in a file that `ask` wrote."""
-    scores = read_json(file)
-    return scores["total"] / scores["count"]
+def percent(run: RunFolder, file: Path) -> float:
+    """The accuracy (percent) in a file that holds what `ask` returned."""
+    scores = run.read(file)
+    total, count = scores.get("total"), scores.get("count")
+    if not count or not _possible(total, count):
+        raise FcitError(f"{file}: holds no scores; restore it from a copy")
+    return total / count
 
 
 def usable(
@@ -71,7 +75,7 @@ def usable(
     return [scores[client] for client in sorted(scores)], faults
 
 
-def _possible(total: object, count: object) -> bool:
+def _possible(total: Any, count: Any) -> bool:
     """Whether a client can have so many samples with this total (each sample scores 0 to 100)."""
     if isinstance(count, bool) or not isinstance(count, int) or not 0 <= count < MOST_SAMPLES:
         return False

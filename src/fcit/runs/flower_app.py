@@ -47,8 +47,7 @@ def run(given: Mapping[str, Any], build: Build) -> None:
     session = Session(config, out, Lines(), build)
     session.open(resume=session.folder.begun())
     # No partition.json: only the clients know what they hold. Where they score, the server has no data.
-    session.prepare(partition=False, data=config.evaluation.where == "server")
-    session.run()
+    session.run(partition=False, data=config.evaluation.where == "server")
     Lines().say(f"run folder: {out}")
 
 

@@ -4,31 +4,43 @@ import hashlib
 import importlib.metadata
 import platform
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 from fcit.models import CHECKPOINTS
-from fcit.recipe.config import Config
+from fcit.worker.experiment import Experiment
 
 
-def base(config: Config) -> str:
-    """A digest of the mini checkpoints that a configuration uses (of none: that of nothing)."""
-    digest = hashlib.sha256()
-    for name, other in (("mini-lmm", config.model.path), ("mini-clip", config.model.identity)):
-        if not other:
-            digest.update((CHECKPOINTS / name / "model.safetensors").read_bytes())
-    return digest.hexdigest()[:12]
+def basis(experiment: Experiment) -> dict[str, str]:
+    """Digests of files that a run must find unchanged: the mini checkpoints that it uses as `base`, its
+    `[data.rules]` and its datasets' `dataset.toml` as `rules`."""
+    config = experiment.config
+    minis = (("mini-lmm", config.model.path), ("mini-clip", config.model.identity))
+    base = [CHECKPOINTS / name / "model.safetensors" for name, own in minis if not own]
+    rules = [Path(file) for _, file in sorted(config.data.rules.items())]
+    if config.data.root:
+        folder = Path(config.data.root) / "instructions"
+        rules += [folder / name / "dataset.toml" for name in experiment.setting.datasets]
+    return {"base": _digest(base), "rules": _digest(rules)}
 
 
-def versions(config: Config) -> dict[str, str]:
+def _digest(files: Iterable[Path]) -> str:
+    """Of the files that there are."""
+    present = [file.read_bytes() for file in files if file.is_file()]
+    return hashlib.sha256(b"".join(present)).hexdigest()[:12]
+
+
+def versions(experiment: Experiment) -> dict[str, str]:
     """The `[versions]` section of a run's config.toml."""
     from fcit.models.device import choose
 
     packages = ("fcit", "torch", "transformers", "numpy", "pillow")
-    device, dtype = choose(config.model.device, config.model.dtype)
+    model = experiment.config.model
+    device, dtype = choose(model.device, model.dtype)
     return {name: importlib.metadata.version(name) for name in packages} | {
         "python": platform.python_version(),
         "commit": _commit(),
-        "base": base(config),
+        **basis(experiment),
         "computed": f"{str(dtype).removeprefix('torch.')} on {device}",
     }
 

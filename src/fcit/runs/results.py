@@ -12,13 +12,13 @@ from fcit.aggregation.privacy import draws_are_secret, epsilon
 from fcit.benchmark import metrics
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.rules import Accuracy
-from fcit.files import read_json, read_lines, write_json, write_lines
 from fcit.methods import TokenRouted
 from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
-from fcit.rounds.runfolder import CLIENTS, ZERO_SHOT, RunFolder
+from fcit.rounds.records import Prediction
+from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
 from fcit.rounds.server import Position
 from fcit.runs import client_scores
-from fcit.types import State
+from fcit.types import FcitError, State
 from fcit.watch import Watch
 from fcit.worker.experiment import Experiment
 
@@ -109,7 +109,8 @@ class Results:
         engine.place(state)
         for name in filter(self._by_clients, missing):
             clients = range(self.setting.clients)
-            client_scores.ask(engine, name, clients, self._file(stage, name), self.watch)
+            scores = client_scores.ask(engine, name, clients, self.watch)
+            self.folder.write(self._file(stage, name), scores)
         size = self.config.evaluation.batch_size
         todo = {
             name: chunks(self.experiment.samples(name, "test"), size)
@@ -145,7 +146,7 @@ class Results:
             }
             for sample, answer, points in zip(samples, answers, score.each, strict=True)
         ]
-        write_lines(self.folder.predictions(stage, name), rows)
+        self.folder.keep_answers(stage, name, rows)
         self._percents[stage, name] = round(score.percent, 4)
 
     def _score(self, name: str, texts: Sequence[str]) -> Accuracy:
@@ -153,14 +154,26 @@ class Results:
         mode = self.config.evaluation.scoring
         return self.experiment.dataset(name).score(texts, samples, mode)
 
+    def answers(self, stage: str, name: str) -> list[Prediction]:
+        """A dataset's answers after a stage. Raises FcitError where its test samples are others now."""
+        rows = self.folder.answers(stage, name)
+        asked = [(row.question_id, row.prompt) for row in rows]
+        if asked != [(s.id, s.prompt) for s in self.experiment.samples(name, "test")]:
+            raise FcitError(
+                f"{self.folder.predictions(stage, name)}: answers other questions than "
+                f"{self.experiment.root} has; choose another --out"
+            )
+        return rows
+
     def _percent(self, stage: str, name: str) -> float:
         """A dataset's accuracy after a stage, from its file; read once."""
         if (stage, name) not in self._percents:
             file = self._file(stage, name)
             if self._by_clients(name):
-                percent = client_scores.percent(file)
+                percent = client_scores.percent(self.folder, file)
             else:
-                percent = self._score(name, [row["prediction"] for row in read_lines(file)]).percent
+                said = [row.prediction for row in self.answers(stage, name)]
+                percent = self._score(name, said).percent
             self._percents[stage, name] = round(percent, 4)
         return self._percents[stage, name]
 
@@ -199,7 +212,7 @@ class Results:
         }
         if self.config.privacy.on:
             value["privacy"] = self._spent()
-        write_json(self.folder.matrix, value)
+        self.folder.write(self.folder.matrix, value)
         return value
 
     def _spent(self) -> dict[str, Any]:
@@ -217,8 +230,8 @@ class Results:
         )
         sent = {(t.client, t.stage, t.task.name, 0 if once else t.round) for t in turns}
         tokens = max(Counter(client for client, *_ in sent).values(), default=0)
-        manifest = self.folder.states / "state.json"
-        named = identified or bool(manifest.is_file() and read_json(manifest)[CLIENTS])
+        manifest = self.folder.manifest()
+        named = identified or bool(manifest and manifest.clients)
         derived = self.config.setting.sampling == "derived"
         secret = draws_are_secret(privacy, setting, derived, named)
         uncovered = ["log.jsonl", "partition.json", "journal", "quarantine"]
@@ -279,7 +292,7 @@ class Results:
             return {}
         trained, stage = self._trained_adapters(), str(len(rows))
         return {
-            name: round(routing(read_lines(self._file(stage, name)), trained.get(name, ())), 4)
+            name: round(routing(self.folder.answers(stage, name), trained.get(name, ())), 4)
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
             if value is not None and not self._by_clients(name)
         }

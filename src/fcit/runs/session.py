@@ -14,7 +14,7 @@ from fcit.aggregation import privacy
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.published import PARTITIONS
 from fcit.engines.local import LocalEngine
-from fcit.files import ASIDE, read_json, sweep_aside, write_json
+from fcit.files import ASIDE, private, sweep_aside
 from fcit.models import hub
 from fcit.models.device import choose
 from fcit.recipe import config as configs
@@ -25,7 +25,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
 from fcit.runs import log
 from fcit.runs.engine import Build, build, check_memory, workers
-from fcit.runs.provenance import base, versions
+from fcit.runs.provenance import basis, versions
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State
@@ -34,16 +34,6 @@ from fcit.worker.experiment import Experiment
 
 if TYPE_CHECKING:
     from fcit.runs.engine import AnyEngine
-
-FREE_TO_CHANGE = (
-    "federation.workers",
-    "federation.engine",
-    "federation.min_clients",
-    "federation.deadline",
-    "tracking.to",
-    "tracking.project",
-)
-"""Recipe keys that a resumed run may change: speed and tolerated failures, nothing that training uses."""
 
 
 class Session:
@@ -71,11 +61,11 @@ class Session:
             choose(section.device, section.dtype)
             hub.require(section.path, "model.path")
             hub.require(section.identity, "model.identity")
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        if not self.folder.begun():
-            table = configs.to_table(self.config) | {"versions": versions(self.config)}
-            present = {key: value for key, value in table.items() if value is not None}
-            configs.write(self.folder.config, present)
+        with private(self.folder.path):
+            if not self.folder.begun():
+                self.folder.path.chmod(0o700)
+                table = configs.to_table(self.config) | {"versions": versions(self.experiment)}
+                self.folder.begin({key: part for key, part in table.items() if part is not None})
 
     def check(self, resume: bool) -> None:
         """Raise FcitError where `open` would; write nothing."""
@@ -102,29 +92,28 @@ class Session:
                 else "already exists; continue it with --resume"
             )
             raise FcitError(f"{path}: this run {state}, or choose another --out")
+        folder.check(self.experiment.plan, self.method.single_row)
+
+    def _same_base(self) -> None:
+        """Raise FcitError if the run was begun with another mini model or other scoring rules."""
+        then, now = self.folder.table().get("versions", {}), basis(self.experiment)
+        for key, what in (("base", "version of the mini model"), ("rules", "file of data.rules")):
+            if then.get(key, now[key]) != now[key]:
+                raise FcitError(
+                    f"{self.folder.path}: was made with another {what}; choose another --out"
+                )
 
     @property
     def finished(self) -> bool:
         """Whether the matrix has all its rows."""
-        stages, matrix = len(self.stages), self.folder.matrix
-        rows = min(1, stages) if self.method.single_row else stages
-        return matrix.is_file() and len(read_json(matrix)["matrix"]) >= rows
-
-    def _same_base(self) -> None:
-        """Raise FcitError if the run was begun with another version of the mini model."""
-        table = configs.read_toml(self.folder.config, "configuration")
-        now = base(self.config)
-        if table.get("versions", {}).get("base", now) != now:
-            raise FcitError(
-                f"{self.folder.path}: was made with another version of the mini model; "
-                "choose another --out"
-            )
+        rows = min(1, len(self.stages)) if self.method.single_row else len(self.stages)
+        return self.folder.matrix.is_file() and len(self.folder.rows()) >= rows
 
     def prepare(self, partition: bool = True, data: bool = True) -> None:
         """Make or check the data, and write how many samples each client has.
 
         data: whether this process has data; partition: whether it knows the clients' shares (a
-        deployment's server does not).
+        deployment's server does not). Raises FcitError where clients have other samples than before.
         """
         experiment, setting = self.experiment, self.experiment.training_setting
         if self.config.privacy.on:
@@ -141,16 +130,28 @@ class Session:
             kinds = {"published for": published, "drawn from the seed for": drawn}
             shares = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
             self.watch.say(f"the clients' shares: {'; '.join(shares)}")
+        file = self.folder.partition
+        if file.is_file() and self.folder.begun() and self.folder.read(file)["datasets"] != counts:
+            raise FcitError(f"{file}: made from other data than {experiment.root} now has")
         value = {"data": str(experiment.root), "published": published, "datasets": counts}
-        write_json(self.folder.partition, value)
+        with private(self.folder.path):
+            self.folder.write(self.folder.partition, value)
 
     # -- the run ---------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Do what is left of the run."""
+    def run(self, partition: bool = True, data: bool = True) -> None:
+        """Do what is left of the run, if anything; see `prepare`."""
         config, folder, results = self.config, self.folder, self.results
+        folder.check_answers()
+        state, memory = folder.state()
+        check_memory(config, memory)
+        if self.finished:
+            self.watch.say(f"{folder.path}: this run is already finished")
+            return
+        self.prepare(partition, data)
         table = configs.to_table(config)
         with (
+            private(folder.path),
             folder.locked(),
             tracking(config.tracking, folder.path, table, self.watch.say) as track,
             self.build(config, workers(config), folder.path) as engine,
@@ -158,11 +159,10 @@ class Session:
             self.watch.say(f"loading {config.model.path or 'the mini model'}")
             position = folder.position()
             sweep_aside(folder.path)
-            folder.keep_log(position)
+            folder.keep_log(self._rounds(position))
             if position:
                 folder.require_resumable()
-                state, engine.memory = folder.state()
-                check_memory(config, engine.memory)
+                engine.memory = memory
                 self.watch.say(
                     f"continuing after stage {position.stage + 1}, round {position.rounds}"
                 )
@@ -233,10 +233,15 @@ class Session:
             raise FcitError(
                 f"{self.folder.path}: this run is not finished; finish it with fcit run --resume"
             )
-        self._same_base()
+        self.check(resume=True)
+        self.prepare()
         stage = self.results.stage_name(last)
-        state = self.folder.state()[0] if self.stages else State()
-        with self.folder.locked(), LocalEngine(self.config, workers(self.config)) as engine:
+        state = self.folder.state()[0]
+        with (
+            private(self.folder.path),
+            self.folder.locked(),
+            LocalEngine(self.config, workers(self.config)) as engine,
+        ):
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*self.setting.datasets, GENERAL):
                 self.results.forget(stage, name)
@@ -261,17 +266,10 @@ class Session:
         return 0 if self.method.single_row else stage
 
     def _known_rows(self, position: Position | None) -> list[Row]:
-        if position is None or not self.folder.matrix.is_file():
-            return []
-        return read_json(self.folder.matrix)["matrix"][: self._row_index(position.stage) + 1]
+        return self.folder.rows()[: self._row_index(position.stage) + 1] if position else []
 
 
 def _comparable(config: Config) -> dict[str, Any]:
     """A configuration's values by dotted key, without those that a resumed run may change."""
-    flat: dict[str, Any] = {}
-    for section, values in configs.to_table(config).items():
-        if isinstance(values, Mapping):
-            flat |= {f"{section}.{key}": value for key, value in values.items()}
-        else:
-            flat[section] = values
-    return {key: value for key, value in flat.items() if key not in FREE_TO_CHANGE}
+    keys = configs.flat(configs.to_table(config))
+    return {key: value for key, value in keys.items() if key not in configs.FREE_TO_CHANGE}

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import read_json, write_json
+from fcit.recipe.config import flat
 from fcit.recipe.sections import TrackingSection
 from fcit.types import FcitError
 
@@ -115,7 +116,9 @@ def _begin(name: str, project: str, folder: Path, table: Mapping[str, Any]) -> G
         start = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": _mlflow}[name]
         tracker, key = start(project, folder.resolve(), begun.get(name))
         if name not in begun:
-            tracker.store_init_configuration(_flat(table))
+            keys = flat(table).items()
+            plain = {k: v if isinstance(v, str | int | float) else json.dumps(v) for k, v in keys}
+            tracker.store_init_configuration(plain)
             write_json(ids, begun | {name: key})
     except Exception as error:
         raise FcitError(f"tracking.to: {name} does not start: {_line(error)}") from None
@@ -174,17 +177,6 @@ def _mlflow(project: str, folder: Path, known: str | None) -> tuple[GeneralTrack
     tracker = MLflowTracker(project, artifacts, run_id=known, run_name=folder.name)
     tracker.start()
     return tracker, tracker.tracker.info.run_id
-
-
-def _flat(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration's values by their dotted keys; what is neither number nor text as JSON."""
-    flat: dict[str, Any] = {}
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": one for inner, one in _flat(value).items()}
-        else:
-            flat[key] = value if isinstance(value, str | int | float) else json.dumps(value)
-    return flat
 
 
 def _line(error: Exception) -> str:

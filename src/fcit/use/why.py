@@ -11,7 +11,6 @@ from fcit.report.examples import RIGHT, embedded_image
 from fcit.rounds.evaluate import adapters_by_dataset, winner
 from fcit.runs.api import Run
 from fcit.types import FcitError
-from fcit.worker.experiment import Experiment
 
 SHOWN = 8
 """Subspaces listed for a question on a screen or page; the rest gave the least."""
@@ -109,7 +108,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     stage: from 1 (default: the last evaluated). Raises FcitError where the run does not route by
     identity tokens, or has no such dataset, stage or question.
     """
-    data, experiment = run_data.read_run(run.folder), Experiment(run.config)
+    data, experiment = run_data.read_run(run.folder), run.experiment
     if not experiment.method.identity:
         raise FcitError(
             f"{run.folder}: {data.method} does not route questions by identity tokens, so there is no "

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcit.files import read_json, read_lines
+from fcit.files import read_json
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
+from fcit.rounds.records import parse
 from fcit.rounds.runfolder import ZERO_SHOT
 from fcit.rounds.server import Position
 from fcit.runs.session import Session
@@ -65,7 +66,7 @@ def survey(runs: Sequence[Run]) -> list[Status]:
 def clock(run: Run) -> Clock:
     """A run's clock; a run made without the sweep has none and counts as started once."""
     if run.clock.is_file():
-        return Clock(**read_json(run.clock))
+        return parse(Clock, read_json(run.clock), str(run.clock))
     return Clock(starts=int(run.folder.is_dir()))
 
 
@@ -75,17 +76,10 @@ def same_data(session: Session) -> None:
     Checked only where the folder's name differs: the mini suite's changes with every version of its code,
     mostly without a change of its questions.
     """
-    experiment, partition = session.experiment, session.folder.partition
-    root = read_json(partition).get("data", "") if partition.is_file() else ""
+    experiment, folder = session.experiment, session.folder
+    root = folder.read(folder.partition).get("data", "") if folder.partition.is_file() else ""
     if not root or Path(root).name == experiment.root.name or not experiment.root.is_dir():
         return
     for name in session.setting.datasets:
-        answers = session.folder.predictions(ZERO_SHOT, name)
-        if answers.is_file():
-            asked = [(row["question_id"], row["prompt"]) for row in read_lines(answers)]
-            samples = experiment.samples(name, "test")
-            if asked != [(sample.id, sample.prompt) for sample in samples]:
-                raise FcitError(
-                    f"{session.folder.path}: was made with other data ({name} has other questions); "
-                    "delete it to repeat the run, or choose another --out"
-                )
+        if folder.predictions(ZERO_SHOT, name).is_file():
+            session.results.answers(ZERO_SHOT, name)

@@ -8,12 +8,11 @@ from statistics import fmean
 from typing import Any, Literal
 
 from fcit.benchmark import datasets
-from fcit.files import clean, folder_aside, read_lines, write_json, write_text
+from fcit.files import clean, folder_aside, write_json, write_text
 from fcit.methods import Method, Query, TokenRouted
 from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
-from fcit.rounds.runfolder import RunFolder
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample, Weights
 from fcit.use.export import cards
@@ -211,14 +210,13 @@ def _mean_shares(run: Run, dataset: str) -> Mapping[str, float]:
             f"--merged: {dataset}: this run's clients scored their own test samples, and so "
             "there are no activation factors; give a prompt instead"
         )
-    folder = RunFolder(run.folder)
-    position = folder.position()
+    position = run.files.position()
     assert position is not None
     stage = "1" if run.worker.method.single_row else str(position.stage + 1)
-    file = folder.predictions(stage, dataset)
+    file = run.files.predictions(stage, dataset)
     if not file.is_file():
         raise FcitError(
             f"--merged: {file}: does not exist; finish the run, or give a prompt instead"
         )
-    rows = [row["activation"] for row in read_lines(file)]
+    rows = [row.activation for row in run.files.answers(stage, dataset)]
     return {name: fmean(row[name] for row in rows) for name in rows[0]} if rows else {}

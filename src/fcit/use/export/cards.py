@@ -1,7 +1,6 @@
 """The README.md of every exported folder: what it contains, which run made it, how to load it."""
 
 import json
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,9 +44,8 @@ def clip(run: Run) -> Source:
 
 def card(run: Run, kind: Literal["subspace", "all", "merged"], **more: Any) -> str:
     """The text of one card. more: a subspace's `name`; merged weights' `target`, `shares`, `dtype`."""
-    text = (run.folder / "config.toml").read_text(encoding="utf-8")
-    made: dict[str, Any] = tomllib.loads(text).get("versions", {})
-    results = run.results if (run.folder / "matrix.json").is_file() else {}
+    made: dict[str, Any] = run.files.table().get("versions", {})
+    results = run.results if run.files.matrix.is_file() else {}
     scores = {key: results.get(key) for key in ("last", "avg", "zero_shot_mean")}
     model, method = run.worker.model, run.worker.method
     own = split_projector(run.state.adapters[more["name"]])[1] if kind == "subspace" else {}

@@ -1,0 +1,140 @@
+"""What the files of a run folder hold, checked as they are read."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+
+from fcit.types import Fault, FcitError
+
+T = TypeVar("T")
+
+
+def _without_nulls(values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        return values or {}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
+Numbers = Annotated[Mapping[str, float], BeforeValidator(_without_nulls)]
+"""Numbers by name (percent by dataset, where nothing else is said); what was not measured is absent."""
+
+
+@dataclass(frozen=True)
+class RoundLog:
+    """One line of log.jsonl: tuples have one entry per client of the round; stage and round from 1."""
+
+    stage: int
+    round: int
+    clients: tuple[int, ...]
+    tasks: tuple[str, ...]
+    samples: tuple[int, ...]
+    losses: tuple[float, ...]
+    subspaces: tuple[str, ...]
+    seconds: float
+    bytes_down: tuple[int, ...]
+    bytes_up: tuple[int, ...]
+    faults: tuple[Fault, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Where the server had to fall back to another rule."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The model's answer to one test sample."""
+
+    __pydantic_config__ = ConfigDict(coerce_numbers_to_str=True)
+
+    question_id: str
+    prompt: str
+    prediction: str
+    truth: Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+    score: float
+    """In percent."""
+    image: Annotated[str, BeforeValidator(lambda value: value or "")] = ""
+    activation: Numbers = field(default_factory=dict)
+    """The activation factor of every subspace."""
+    similarity: Numbers = field(default_factory=dict)
+    """The cosine to every subspace's identity token; empty in older runs."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """state.json: how far the run is, and the file of every adapter, extra and memory by its name."""
+
+    stage: int
+    rounds: int
+    ended: bool = False
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    extras: Mapping[str, str] = field(default_factory=dict)
+    optimizer: Mapping[str, str] = field(default_factory=dict)
+    clients: Mapping[str, str] = field(default_factory=dict)
+    optimiser: Mapping[str, str] = field(default_factory=dict)
+    """Of an earlier version of fcit."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The accuracies in matrix.json (percent); None where a dataset was not seen yet."""
+
+    datasets: tuple[str, ...]
+    matrix: tuple[tuple[float | None, ...], ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError on a row of another width."""
+        for row in self.matrix:
+            if len(row) != len(self.datasets):
+                raise ValueError(f"a row of {len(row)} cells for {len(self.datasets)} datasets")
+
+
+def parse(kind: type[T], table: Any, source: str) -> T:
+    """A JSON object as one of these dataclasses. Raises FcitError naming the source and field."""
+    try:
+        return _adapter(kind).validate_python(table)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(map(str, fault["loc"]))
+        if fault["type"] == "missing":
+            raise FcitError(f"{source}: the field {name!r} is missing") from None
+        message = fault["msg"].removeprefix("Value error, ")
+        raise FcitError(f"{source}: {name}: {message}".replace(": : ", ": ")) from None
+
+
+_adapter = cache(TypeAdapter)
+
+
+def seal(value: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON object with its SHA-256 under `digest`."""
+    return {"digest": sha256(json.dumps(value, sort_keys=True).encode())} | dict(value)
+
+
+def unseal(value: Any, source: Path | str, sealed: bool) -> dict[str, Any]:
+    """A JSON object without its digest, which must be right; `sealed`: whether there must be one."""
+    if not isinstance(value, dict):
+        raise FcitError(f"{source}: must be a JSON object; restore it from a copy")
+    plain = {key: part for key, part in value.items() if key != "digest"}
+    compare(source, value, seal(plain) if sealed else plain)
+    return plain
+
+
+def compare(source: Path | str, value: object, written: object) -> None:
+    """Raise FcitError where a file does not hold what was written."""
+    if value != written:
+        raise FcitError(
+            f"{source}: was changed after fcit wrote it (its digest is another); restore it from a copy, "
+            "or run again with another --out"
+        )
+
+
+def sha256(data: bytes) -> str:
+    """The digest of a file's content."""
+    return hashlib.sha256(data).hexdigest()
