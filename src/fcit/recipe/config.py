@@ -26,16 +26,6 @@ T = TypeVar("T")
 PATHS = ("data.root", "data.images", "data.rules", "model.path", "model.identity")
 """The keys that hold paths."""
 
-FREE_TO_CHANGE = (
-    "federation.workers",
-    "federation.engine",
-    "federation.min_clients",
-    "federation.deadline",
-    "tracking.to",
-    "tracking.project",
-)
-"""Keys that a resumed run may change: speed and tolerated failures, nothing that training uses."""
-
 METHOD = "disco"
 """The method of a recipe that names none."""
 
@@ -232,15 +222,6 @@ def to_table(config: Config) -> dict[str, Any]:
     table["method"] = {"name": config.method.name} | table["method"]
     table["federation"]["optimizer_options"] = asdict(config.federation.build_optimizer())
     return table
-
-
-def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested table as {"section.key": value}."""
-    keys: dict[str, Any] = {}
-    for key, value in table.items():
-        own = prefix + key
-        keys |= flat(value, f"{own}.") if isinstance(value, Mapping) else {own: value}
-    return keys
 
 
 def write(path: Path, table: Mapping[str, Any]) -> None:

@@ -4,13 +4,23 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, NamedTuple
 
 from fcit import methods, optimizers
 from fcit.benchmark.settings import StageSpec
 from fcit.recipe.config import Config
+
+FREE_TO_CHANGE = (
+    "federation.workers",
+    "federation.engine",
+    "federation.min_clients",
+    "federation.deadline",
+    "tracking.to",
+    "tracking.project",
+)
+"""Keys that a resumed run may change: speed and tolerated failures, nothing that training uses."""
 
 
 class Key(NamedTuple):
@@ -90,3 +100,12 @@ def _toml(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}".replace("e-0", "e-") if value and value < 1e-3 else repr(value)
     return json.dumps(value)
+
+
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested table as {"section.key": value}."""
+    keys: dict[str, Any] = {}
+    for key, value in table.items():
+        own = prefix + key
+        keys |= flat(value, f"{own}.") if isinstance(value, Mapping) else {own: value}
+    return keys

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from fcit.recipe.config import FREE_TO_CHANGE, flat
+from fcit.recipe.keys import FREE_TO_CHANGE, flat
 from fcit.report.run_data import RunData
 from fcit.report.style import COLOURS, MARKERS, SPARE_COLOURS, SPARE_MARKERS
 

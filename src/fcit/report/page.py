@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcit.files import write_text
-from fcit.recipe.config import flat
+from fcit.recipe.keys import flat
 from fcit.report import gallery, style
 from fcit.report.examples import Example, examples
 from fcit.report.gallery import Picture

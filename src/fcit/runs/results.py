@@ -141,8 +141,8 @@ class Results:
                 "prediction": answer.text,
                 "truth": sample.answers[0] if len(sample.answers) == 1 else list(sample.answers),
                 "score": round(points, 4),
-                "activation": _rounded(answer.activation),
-                "similarity": _rounded(answer.similarity),
+                "activation": {key: round(part, 6) for key, part in answer.activation.items()},
+                "similarity": {key: round(part, 6) for key, part in answer.similarity.items()},
             }
             for sample, answer, points in zip(samples, answers, score.each, strict=True)
         ]
@@ -296,7 +296,3 @@ class Results:
             for name, value in zip(self.setting.datasets, rows[-1], strict=True)
             if value is not None and not self._by_clients(name)
         }
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in values.items()}

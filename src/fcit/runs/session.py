@@ -19,6 +19,7 @@ from fcit.models import hub
 from fcit.models.device import choose
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
+from fcit.recipe.keys import FREE_TO_CHANGE, flat
 from fcit.rounds.journal import RunJournal
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
@@ -271,5 +272,5 @@ class Session:
 
 def _comparable(config: Config) -> dict[str, Any]:
     """A configuration's values by dotted key, without those that a resumed run may change."""
-    keys = configs.flat(configs.to_table(config))
-    return {key: value for key, value in keys.items() if key not in configs.FREE_TO_CHANGE}
+    keys = flat(configs.to_table(config))
+    return {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import read_json, write_json
-from fcit.recipe.config import flat
+from fcit.recipe.keys import flat
 from fcit.recipe.sections import TrackingSection
 from fcit.types import FcitError
 
