@@ -54,9 +54,9 @@ def test_facts_are_counted_from_the_files(tmp_path):
     assert mine.chance == pytest.approx(200 / 3)
     assert (yours.new, yours.chance) == (0.0, 0.0)
     assert not mine.nearest and stats.neighbours([mine, yours]) == []
-    lines = stats.rows([mine, yours])
-    assert all(len(line) == len(stats.COLUMNS) for line in lines)
-    assert lines[0][5:9] == ("One word. (67 %)", "Yours", "2", "red")
+    first, second = stats.rows([mine, yours])
+    assert list(first) == list(second)
+    assert (first["answers"], first["commonest"], first["chance"]) == ("2", "red", "66.7 %")
 
 
 def test_five_datasets_of_the_mini_suite_share_their_format_line(tmp_path):

@@ -22,19 +22,6 @@ Tokens = Mapping[str, Mapping[Kind, np.ndarray]]
 
 SAMPLES = 200
 """Training samples of a dataset that its tokens are the mean of."""
-COLUMNS = (
-    "dataset",
-    "train",
-    "test",
-    "training prompts",
-    "new at test",
-    "format line",
-    "shared with",
-    "answers",
-    "commonest",
-    "its share",
-    "chance",
-)
 
 
 @dataclass(frozen=True)
@@ -154,22 +141,20 @@ def nearest(own: Tokens) -> dict[str, dict[Kind, Neighbour]]:
     return neighbours
 
 
-def rows(facts: Sequence[Stats]) -> list[tuple[str, ...]]:
-    """The facts as lines of a table, in the order of COLUMNS."""
+def rows(facts: Sequence[Stats]) -> list[dict[str, str]]:
+    """The facts as lines of a table, by column."""
     return [
-        (
-            stats.dataset,
-            str(stats.train),
-            str(stats.test),
-            str(stats.prompts),
-            f"{stats.new:.0f} %",
-            stats.form if stats.formed == 100 else f"{stats.form} ({stats.formed:.0f} %)",
-            ", ".join(stats.shared) or "-",
-            str(stats.answers),
-            stats.common,
-            f"{stats.share:.1f} %",
-            f"{stats.chance:.1f} %",
-        )
+        {
+            "dataset": stats.dataset,
+            "commonest": stats.common,
+            "train": str(stats.train),
+            "test": str(stats.test),
+            "training prompts": str(stats.prompts),
+            "new at test": f"{stats.new:.0f} %",
+            "answers": str(stats.answers),
+            "its share": f"{stats.share:.1f} %",
+            "chance": f"{stats.chance:.1f} %",
+        }
         for stats in facts
     ]
 

@@ -227,14 +227,9 @@ def _print_stats(results: list[Stats]) -> None:
     """The facts as tables: numbers, format lines, nearest datasets."""
     from fcit.benchmark import stats as facts
 
-    texts, apart = ("dataset", "commonest"), ("format line", "shared with")
-    numbers = [name for name in facts.COLUMNS if name not in (*texts, *apart)]
-    rows: list[dict[str, str]] = [
-        dict(zip(facts.COLUMNS, row, strict=True)) for row in facts.rows(results)
-    ]
-    show_table(
-        [[row[name] for name in (*texts, *numbers)] for row in rows], *texts, numbers=numbers
-    )
+    rows = facts.rows(results)
+    first, second, *numbers = rows[0]
+    show_table([[*row.values()] for row in rows], first, second, numbers=numbers)
     forms: dict[str, list[str]] = {}
     for stats in results:
         share = "" if stats.formed == 100 else f" ({stats.formed:.0f} % of its prompts)"
