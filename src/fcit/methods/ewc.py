@@ -74,10 +74,9 @@ class Ewc(Method):
             return replace(state, extras=extras | {FISHER: new, CENTRE: theta})
         old, centre = extras[FISHER], extras[CENTRE]
         total = {key: old[key] + new[key] for key in new}
-        middle = {
-            key: centre[key] + (theta[key] - centre[key]) * _share(new[key], total[key])
-            for key in new
-        }
+        # where the total is 0 nothing pulls, so the newest value is taken
+        shares = {key: (new[key] / total[key]).where(total[key] > 0, 1.0) for key in new}
+        middle = {key: centre[key] + (theta[key] - centre[key]) * shares[key] for key in new}
         return replace(state, extras=extras | {FISHER: total, CENTRE: middle})
 
     def _fisher(self, model: Model, batches: Iterable[Any]) -> Weights:
@@ -98,13 +97,9 @@ class Ewc(Method):
 
 def pull(theta: Weights, fisher: Weights, centre: Weights) -> Tensor:
     """sum F (theta - theta*)^2 over all tensors of an adapter; a scalar with a gradient."""
-    parts = [
-        (fisher[key].to(theta[key].device) * (theta[key] - centre[key].to(theta[key].device)) ** 2)
-        for key in sorted(fisher)
-    ]
-    return sum((part.sum() for part in parts[1:]), start=parts[0].sum())
-
-
-def _share(new: Tensor, total: Tensor) -> Tensor:
-    """new / total, and 1 where the total is 0 (nothing pulls there, so the newest value is taken)."""
-    return (new / total).where(total > 0, total.new_ones(()))
+    first, *rest = (
+        (fisher[key].to(value.device) * (value - centre[key].to(value.device)) ** 2).sum()
+        for key, value in sorted(theta.items())
+        if key in fisher
+    )
+    return sum(rest, start=first)

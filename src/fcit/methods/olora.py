@@ -56,9 +56,9 @@ def overlap(new: Weights, old: list[Weights]) -> Tensor:
     """Sum over old LoRAs and layers of ||A_new A_old^T||_1 (all entries' absolute values, as in the
     authors' published code); 0 when every row of A_new is orthogonal to every row of every A_old."""
     factors_new = factors(new)
-    parts = [
+    first, *rest = (
         (factors_new[path][0] @ a.T).abs().sum()
         for block in old
         for path, (a, _) in factors(block).items()
-    ]
-    return sum(parts[1:], start=parts[0])
+    )
+    return sum(rest, start=first)

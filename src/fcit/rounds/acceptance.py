@@ -25,17 +25,13 @@ TOKEN_NORMS = (1e-9, 1e9)
 
 
 class Rejected(Exception):  # noqa: N818
-    """A reply is not accepted; kind and detail as in a Fault."""
-
-    def __init__(self, kind: str, detail: str):
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
+    """A reply is not accepted; its arguments are the kind and the detail of a Fault."""
 
 
 def fault(client: int, error: Exception) -> Fault:
     """The fault of a client whose reply raised this error, whatever it is: no reply may end a round."""
     if isinstance(error, Rejected):
-        return Fault(client, error.kind, error.detail)
+        return Fault(client, *error.args)
     return Fault(client, "garbled", str(error) if isinstance(error, FcitError) else repr(error))
 
 

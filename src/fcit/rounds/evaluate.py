@@ -84,7 +84,7 @@ def activate(
         Query(sample.dataset, feature)
         for sample, feature in zip(data.samples, features, strict=True)
     ]
-    routes = [_route(method, state, query) for query in queries]
+    routes = [_route(method, state, query) if state.adapters else Route({}) for query in queries]
     names = model.subspaces.names
     if names and all(route.activation for route in routes):
         table = [[route.activation[name] for name in names] for route in routes]
@@ -93,8 +93,6 @@ def activate(
 
 
 def _route(method: Method, state: State, query: Query) -> Route:
-    if not state.adapters:
-        return Route({})
     similarities = method.similarities(state, query)
     if type(method).route is Method.route:  # the cosines are computed once
         shares = method.gating.shares(state.adapters, similarities, query.dataset)

@@ -186,7 +186,8 @@ def take_round(
     _require_finite(after, state, where, norms)
     if turns[0].last:
         _require_finite(_ended(run, after, run.setting.stages[stage]), after, where, norms)
-    down = [_bytes(job.received) for job in packed if job.turn.client in norms]
+    sent = [kinds(job.received) for job in packed if job.turn.client in norms]
+    down = [sum(map(state_bytes, parts)) for parts in sent]
     up = [reply.size for reply in replies]
     return after, Round(jobs, updates, identities, down, up, [*lost, *faults], notes)
 
@@ -217,8 +218,14 @@ def hand_out(
     """Organise and send: what a round's clients are given. A client that the method has a reason to
     skip gets no job."""
     state = carry_memory(state, run.method.organise(state, identities))
-    placed = [turn for turn in turns if not run.method.reason_to_skip(state, turn)]
-    return state, [Job(turn, _sent(run, state, turn), run.setting.epochs) for turn in placed]
+    jobs: list[Job] = []
+    for turn in turns:
+        if not run.method.reason_to_skip(state, turn):
+            sent = run.method.send(state, turn)
+            trained = groups(run.method.trains(sent), sent.projector is not None)
+            sent = replace(sent, optimizer=run.optimizer.send(state.optimizer, trained))
+            jobs.append(Job(turn, sent, run.setting.epochs))
+    return state, jobs
 
 
 def _require_finite(
@@ -243,13 +250,6 @@ def _require_finite(
             raise FcitError(f"{where}: the aggregate is not finite ({tensor}). {fix}")
 
 
-def _sent(run: FederatedRun, state: State, turn: Turn) -> State:
-    """What a client gets: the method's part and the optimizer's."""
-    sent = run.method.send(state, turn)
-    trained = groups(run.method.trains(sent), sent.projector is not None)
-    return replace(sent, optimizer=run.optimizer.send(state.optimizer, trained))
-
-
 def _packed(run: FederatedRun, jobs: Sequence[Job], key: tuple[int, int]) -> list[Job]:
     """The jobs in their form on the wire; what several clients get is packed once."""
     wire = run.federation.wire
@@ -265,7 +265,3 @@ def _packed(run: FederatedRun, jobs: Sequence[Job], key: tuple[int, int]) -> lis
             seen[content] = pack_state(job.received, wire, noise)
         packed.append(replace(job, received=seen[content]))
     return packed
-
-
-def _bytes(sent: State) -> int:
-    return sum(map(state_bytes, kinds(sent)))
