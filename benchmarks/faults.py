@@ -96,6 +96,14 @@ def recipe(folder: Path, method: str = "disco") -> Path:
     return path
 
 
+def undisturbed(folder: Path) -> Path:
+    """The recipe's run, made once."""
+    run = folder / "whole"
+    if not (run / "matrix.json").exists():
+        assert call("run", recipe(folder), "--out", run)[0] == 0
+    return run
+
+
 def bits(run: Path) -> dict[str, bytes]:
     """What two equal runs have in common."""
     files = [run / "matrix.json", *sorted((run / "state").glob("*.safetensors"))]
@@ -108,11 +116,10 @@ def draw(seed: int, *place: str | int) -> np.random.Generator:
 
 def kills(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """Runs killed at a random moment after they began, and resumed."""
-    file, whole = recipe(folder), folder / "whole"
+    file, whole = recipe(folder), undisturbed(folder)
     words = [sys.executable, "-m", "fcit.cli", "run", str(file), "--out"]
-    started = time.monotonic()
-    assert call("run", file, "--out", whole)[0] == 0
-    length = time.monotonic() - started
+    times = [path.stat().st_mtime for path in (whole / "config.toml", whole / "matrix.json")]
+    length = times[1] - times[0]
     for number in range(count):
         run = folder / f"killed-{number}"
         with subprocess.Popen(
@@ -133,8 +140,7 @@ def kills(folder: Path, count: int, seed: int) -> Iterator[Case]:
 
 def run_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """Run folders with a damaged or edited file: evaluated, reported, resumed."""
-    file, finished, cut = recipe(folder), folder / "finished", folder / "cut"
-    assert call("run", file, "--out", finished)[0] == 0
+    file, finished, cut = recipe(folder), undisturbed(folder), folder / "cut"
     commit = RunFolder.commit
 
     def cut_off(self: RunFolder, state, position, memory=None) -> None:
@@ -215,7 +221,7 @@ def data_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
     file = recipe(folder)
     config = configs.load(file)
     whole = folder / "whole-data"
-    (folder / "data").rename(whole)
+    shutil.copytree(folder / "data", whole)
     names = ("IconQA", "FigureQA")
     files = [
         path.relative_to(whole)

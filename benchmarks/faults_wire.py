@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,7 +41,9 @@ from fcit.weights import flatten
 
 def requests(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """Requests to an endpoint whose model repeats the question, in this process."""
-    from starlette.testclient import TestClient
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # starlette's, of a name in anyio
+        from starlette.testclient import TestClient
 
     from fcit.models.chat import Completion
     from fcit.rounds.evaluate import Route

@@ -1,0 +1,54 @@
+"""Kills, damaged folders, odd requests and odd replies: a few of the cases of benchmarks/faults.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The kinds share one run and its data."""
+    return tmp_path_factory.mktemp("faults")
+
+
+@pytest.mark.parametrize(
+    ("kind", "count"),
+    [
+        ("kills", 1), ("run-folders", 6), ("data-folders", 8), ("model-folders", 4),
+        ("requests", 60), ("replies", 80),
+    ],
+)  # fmt: skip
+def test_no_fault_gives_another_result_or_a_traceback(
+    kind: str, count: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import faults
+
+    function, usual = faults.kinds()[kind]
+    cases = list(function(folder, count, 0))
+    assert 0 < len(cases) <= count <= usual
+    assert not [case for case in cases if case.outcome in faults.BAD]
+
+
+def test_damage_changes_a_file_and_says_what_it_cannot_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import faults
+
+    for name, text in (("a.json", '{"a": [1, "yes"]}'), ("b.jsonl", '{"a": 1}\n{"a": 2}\n')):
+        file = tmp_path / name
+        file.write_text(text)
+        for how in (*faults.garbles(file), "removed"):
+            file.write_text(text)
+            done = faults.damage(file, how, faults.draw(0, name, how))
+            assert done == (not file.exists() or file.read_bytes() != text.encode())
+            assert done or how == "line removed"
+    assert faults.judge(-1, "KeyError()", "x", bool) == (faults.TRACEBACK, "KeyError()")
+    assert faults.judge(2, "fcit: /a/x.json: is odd", "x.json", bool)[0] == faults.REFUSED
+    assert faults.judge(2, "fcit: it is odd", "x.json", bool)[0] == faults.UNNAMED
+    assert faults.judge(0, "", "x.json", lambda: False)[0] == faults.OTHER
