@@ -25,6 +25,12 @@ def test_cosine_ignores_length() -> None:
     assert cosine(a, b).tolist() == [[1.0, 0.0, -1.0]]
 
 
+def test_a_name_with_a_slash_is_refused_and_not_shortened() -> None:
+    weights = {"w": torch.ones(1)}
+    with pytest.raises(FcitError, match="'speed/0'"):
+        flatten(State({"0": weights}, {"speed/0": weights}))
+
+
 def test_a_state_survives_flattening_names_with_slashes_included() -> None:
     state = State({"0": {"a.b/c": torch.ones(2)}}, {"members": {"3/ImageNet-R": torch.tensor(1)}})
     again = unflatten(from_bytes(to_bytes(flatten(state))))

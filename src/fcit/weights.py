@@ -99,7 +99,12 @@ def find_nonfinite(parts: Parts, checked: Parts) -> str:
 
 def flatten(value: State | Update, memory: Weights | None = None) -> Weights:
     """A State or an Update as one flat dict: `adapters/<name>/<tensor>`, `extras/...`,
-    `optimizer/...`; with a client's memory as `memory/<name>`."""
+    `optimizer/...`; with a client's memory as `memory/<name>`.
+
+    Raises FcitError for a name with a slash, which `unflatten` would take for a shorter one."""
+    named = [name for parts in kinds(value) for name in parts]
+    if wrong := next((name for name in named if "/" in name), None):
+        raise FcitError(f"{wrong!r}: names of adapters, extras and optimizer parts have no slash")
     flat = {
         f"{kind}/{name}/{key}": tensor
         for kind, parts in zip(KINDS, kinds(value), strict=True)
