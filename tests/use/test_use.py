@@ -74,7 +74,7 @@ def test_chat_at_a_terminal_tells_mistakes_and_goes_on(made: Run, image: Path) -
         keyboard.write(f"hello\n/image {image}\n{PROMPT}\n/quit\n")
         keyboard.flush()
         done = call("chat", made.folder, typed=terminal)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "loading the model\n")
     assert "set an image first" in done.stdout
     assert made.answer(image, PROMPT).text in done.stdout
 
@@ -109,6 +109,7 @@ def served(made: Run) -> Iterator[subprocess.Popen[str]]:
 
 def test_serve_says_where_it_is_and_stops_at_ctrl_c(served: subprocess.Popen[str]) -> None:
     assert served.stderr
+    assert served.stderr.readline() == "loading the model\n"
     line = served.stderr.readline()
     place = re.fullmatch(r"serving first at (http://127.0.0.1:\d+) \(Ctrl-C stops\)\n", line)
     assert place, line

@@ -93,6 +93,8 @@ def test_all_questions_of_a_foreign_subspace_are_explained(run: Path) -> None:
     assert (own.own, own.questions, own.score) == (True, 1, 100.0)
     assert (other.own, other.questions, other.score) == (False, 2, 50.0)
     assert str(own.trained[0]) == "IconQA by clients 0-1, 3 (stage 1, rounds 1-2)"
+    alone = Trainers("IconQA", (4,), ((1, 1), (2, 1), (2, 3)))
+    assert str(alone) == "IconQA by client 4 (stage 1, round 1; stage 2, rounds 1, 3)"
 
 
 def test_one_question_is_explained_however_it_was_routed(run: Path) -> None:

@@ -40,6 +40,8 @@ def talk(run: Run, image: Path | None) -> None:
             elif image is None and line:
                 raise FcitError("set an image first: /image PATH")
             elif image and line:
+                if "worker" not in vars(run):  # it is loaded by the first question
+                    show("loading the model", err=True)
                 answer = run.answer(image, line)
                 show(answer.text or "(empty answer)")
                 if len(answer.activation) > 1:

@@ -1,6 +1,6 @@
 """The frozen encoder behind identity tokens: CLIP features of instructions, of images, or of both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,17 +39,17 @@ class Encoder:
 
     def text(self, prompts: Sequence[str]) -> Tensor:
         """Pooled text features [n, d] of instructions, cut at the encoder's length."""
-        for text in prompts:
-            if text not in self.cache:
-                self.cache[text] = self._text(text)
-        return torch.stack([self.cache[text] for text in prompts])
+        return self._rows(self._text, prompts)
 
     def image(self, images: Sequence[Path]) -> Tensor:
         """Projected image embeddings [n, d] of image files."""
-        for path in images:
-            if path not in self.cache:
-                self.cache[path] = self._image(path)
-        return torch.stack([self.cache[path] for path in images])
+        return self._rows(self._image, images)
+
+    def _rows(self, compute: Callable[[Any], Tensor], keys: Sequence[str | Path]) -> Tensor:
+        for key in keys:
+            if key not in self.cache:
+                self.cache[key] = compute(key)
+        return torch.stack([self.cache[key] for key in keys])
 
     @torch.no_grad()
     def _text(self, text: str) -> Tensor:

@@ -37,8 +37,10 @@ class Router:
         self.tokens = load_file(folder / "identity.safetensors")["tokens"]
         model: Any = CLIPModel.from_pretrained(clip, dtype=torch.float32)
         self.model = model.eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(clip)
-        self.images = AutoImageProcessor.from_pretrained(clip, backend="pil")
+        self.tokenizer = AutoTokenizer.from_pretrained(clip, trust_remote_code=False)
+        self.images = AutoImageProcessor.from_pretrained(
+            clip, backend="pil", trust_remote_code=False
+        )
         self.length = int(model.config.text_config.max_position_embeddings)
 
     def weights(self, prompt: str, image: Any = None) -> dict[str, float]:
@@ -117,13 +119,13 @@ def load(folder: str | Path, base: nn.Module) -> Any:
     facts = json.loads((folder / "router.json").read_text(encoding="utf-8"))
     names, shared = facts["adapters"], folder / "projector.safetensors"
     own = {name: folder / "adapters" / name / "projector.safetensors" for name in names}
-    for place, prefix in facts["projector"].items():
+    for path, prefix in facts["projector"].items():
         if shared.is_file():
-            base.get_submodule(place).load_state_dict(_under(prefix, shared))
-        if all(path.is_file() for path in own.values()):
-            parent, _, leaf = place.rpartition(".")
-            parts = {name: _under(prefix, path) for name, path in own.items()}
-            setattr(base.get_submodule(parent), leaf, Projectors(base.get_submodule(place), parts))
+            base.get_submodule(path).load_state_dict(_under(prefix, shared))
+        if all(file.is_file() for file in own.values()):
+            parent, _, leaf = path.rpartition(".")
+            parts = {name: _under(prefix, file) for name, file in own.items()}
+            setattr(base.get_submodule(parent), leaf, Projectors(base.get_submodule(path), parts))
     model: Any = PeftModel.from_pretrained(
         base, folder / "adapters" / names[0], adapter_name=names[0]
     )
@@ -135,15 +137,15 @@ def load(folder: str | Path, base: nn.Module) -> Any:
 
 def _under(prefix: str, path: Path) -> dict[str, Tensor]:
     """A file's tensors of one part of the projector, by their names in it."""
-    found = load_file(path)
-    return {name[len(prefix) :]: found[name] for name in found if name.startswith(prefix)}
+    tensors = load_file(path).items()
+    return {name[len(prefix) :]: value for name, value in tensors if name.startswith(prefix)}
 
 
 def open_adapters(model: Any, weights: Mapping[str, float]) -> None:
     """Let every adapter give as much as `weights` says, until the next call."""
-    for part in model.modules():
-        if isinstance(part, Projectors):
-            part.weights = dict(weights)
-        elif hasattr(part, "set_scale"):
+    for module in model.modules():
+        if isinstance(module, Projectors):
+            module.weights = dict(weights)
+        elif hasattr(module, "set_scale"):
             for name, weight in weights.items():
-                part.set_scale(name, weight)
+                module.set_scale(name, weight)

@@ -26,12 +26,15 @@ class Trainers:
     """(stage, round), counted from 1."""
 
     def __str__(self) -> str:
-        stages = dict.fromkeys(stage for stage, _ in self.rounds)
+        stages: dict[int, list[int]] = {}
+        for stage, number in self.rounds:
+            stages.setdefault(stage, []).append(number)
         when = "; ".join(
-            f"stage {stage}, rounds {_spans([number for at, number in self.rounds if at == stage])}"
-            for stage in stages
+            f"stage {stage}, round{'s' * (len(numbers) > 1)} {_spans(numbers)}"
+            for stage, numbers in stages.items()
         )
-        return f"{self.task} by clients {_spans(self.clients)} ({when})"
+        who = f"client{'s' * (len(self.clients) > 1)} {_spans(self.clients)}"
+        return f"{self.task} by {who} ({when})"
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def serve(
     Raises FcitError when the run cannot answer, the port is taken, or a name is not a host name.
     """
     with bind(host, port) as listener:
+        say("loading the model")
         server = uvicorn.Server(settings(run, host, key, limits or Limits(), names))
         address, port = listener.getsockname()[:2]
         address = f"[{address}]" if ":" in address else address

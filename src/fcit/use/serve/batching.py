@@ -83,7 +83,7 @@ class Batcher(Generic[Q, R]):
     def _work(self) -> None:
         while (first := self._queue.get()) is not None:
             batch = self._gather(first)
-            self._reply([one for one in batch if one.future.set_running_or_notify_cancel()])
+            self._reply([each for each in batch if each.future.set_running_or_notify_cancel()])
 
     def _gather(self, first: Waiting[Q, R]) -> list[Waiting[Q, R]]:
         batch, until = [first], time.monotonic() + self.window
