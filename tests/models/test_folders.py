@@ -96,7 +96,7 @@ def test_weights_that_are_not_the_models_are_refused(change: Change, said: str, 
 TABLES = [
     (content("config.json", b"[]"), r"config\.json: must be an object"),
     (content("config.json", b"{"), r"config\.json: not valid JSON"),
-    (content("config.json", b"[" * 100_000), r"config\.json: not valid JSON: too deeply nested"),
+    (content("config.json", b"[" * 100_000), r"config\.json: .*too deeply nested"),
     (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
     (content("tokenizer.json", b"{}"), "does not load: KeyError"),
     (lambda folder: (folder / "tokenizer.json").unlink(), "does not load"),

@@ -318,6 +318,17 @@ def test_fewer_subspaces_than_tasks_are_planned_with_and_said(table: dict) -> No
     assert any("which of the 2 tasks share a subspace" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("key", ["path", "identity"])
+def test_a_folder_with_code_of_its_own_ends_the_plan_and_the_run(key: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "odd", "auto_map": {"AutoConfig": "a.A"}}'
+    )
+    config = load(RECIPES / "demo.toml", [f"model.{key}={tmp_path}", "data.size=tiny"])
+    for start in (lambda: plan(config), lambda: fcit.run(config, tmp_path / "run")):
+        with pytest.raises(FcitError, match=r"config\.json: auto_map names Python code"):
+            start()
+
+
 @pytest.mark.parametrize("recipe", sorted((RECIPES / "real").glob("*.toml")), ids=lambda p: p.stem)
 def test_recipes_for_real_models_are_planned_as_far_as_what_is_here_goes(recipe: Path) -> None:
     config = load(recipe, ["data.root=", "data.size=tiny"])

@@ -9,11 +9,14 @@ SECONDS = 5.0
 
 
 def require(name: str, key: str) -> None:
-    """Raise FcitError naming the recipe's `key` where a folder or hub id has no config.json."""
-    if not name or (Path(name) / "config.json").is_file():
+    """Raise FcitError naming the recipe's `key` where a hub id has no config.json, or where a folder is
+    not a model's (see `folders.check_folder`)."""
+    if not name:
         return
     if Path(name).is_dir():
-        raise FcitError(f"{key}: {name}: this folder has no config.json, so it holds no model")
+        from fcit.models.folders import check_folder
+
+        return check_folder(name, key.removeprefix("model."))
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
     from huggingface_hub.utils import validate_repo_id

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, prod
+from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -143,6 +144,8 @@ def _with_costs(
         largest = max(images, key=prod, default=PHOTO)
         size = model_size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
+        if Path(experiment.model_path()).is_dir():
+            raise
         notes.append(f"{error}; bytes, memory and time are left out")
         return made
     width, encoder = _encoder(experiment, notes)
@@ -244,6 +247,8 @@ def _encoder(experiment: Experiment, notes: list[str]) -> tuple[int, int]:
     try:
         return encoder_size(experiment.identity_path())
     except FcitError as error:
+        if Path(experiment.identity_path()).is_dir():
+            raise
         notes.append(
             f"{error}; identity tokens are taken to be {TOKEN_WIDTH} wide, and the memory of their "
             "encoder is left out"
