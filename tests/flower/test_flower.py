@@ -435,6 +435,24 @@ def test_a_server_can_neither_write_nor_delete_outside_a_clients_memory(
     assert [path.name for path in tmp_path.iterdir()] == ["precious"]
 
 
+def test_a_clients_memory_is_for_its_owner_alone_whatever_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = Update(3, 5, {"0": {"a": torch.ones(1)}}, {}, {"loss": 1.0})
+    worker = SimpleNamespace(train=lambda job, memory: (trained, {"drift": torch.ones(1)}))
+    header, _ = wire.pack_job(replace(jobs()[0], turn=Turn(3, TASK, 0, 0)), {})
+    umask = os.umask(0o000)
+    try:
+        client = LocalClient(3, tmp_path / "memory")
+        reply, _ = respond(header | {"run": "a", "since": None}, {}, client, worker)  # type: ignore
+    finally:
+        os.umask(umask)
+    assert reply["kept"]
+    written = [tmp_path / "memory", *(tmp_path / "memory").rglob("*")]
+    assert [path.name for path in written[1:]] == ["a", "client-3", "stage0-round0.safetensors"]
+    assert not any(path.stat().st_mode & 0o077 for path in written)
+
+
 def never(*_: object):
     raise AssertionError("a worker was made")
 
