@@ -104,19 +104,22 @@ def run(
     Example:  fcit run --resume runs/first
     """
     from fcit.recipe import config
-    from fcit.runs import api
+    from fcit.rounds.runfolder import RunFolder
 
     if recipe.is_dir():
         if not resume or (out and out.resolve() != recipe.resolve()):
             raise FcitError(
                 f"{recipe}: is a folder, not a recipe; fcit run --resume {recipe} continues the run in it"
             )
-        recipe, out = api.load(recipe).folder / "config.toml", recipe
+        RunFolder(recipe).require()
+        recipe, out = RunFolder(recipe).config, recipe
     elif resume and not recipe.exists():
         raise FcitError(f"{recipe}: no such run folder or recipe")
     extra = [f"federation.engine={engine}"] if engine else []
     loaded = config.load(recipe, [*(changes or []), *extra], method)
     with stoppable("continue with --resume"):
+        from fcit.runs import api  # takes a second or more: after the recipe's mistakes were named
+
         done = api.run(loaded, out, resume, Terminal())
     show_results([done.folder])
     show(f"run folder: {done.folder}")

@@ -26,13 +26,21 @@ Build = Callable[[Config, int, Path], "AnyEngine"]
 
 
 def workers(config: Config) -> int:
-    """How many worker processes a run uses: the recipe's number, else one per GPU or per core."""
+    """How many worker processes a run uses: the recipe's number, else one per GPU or per core.
+
+    Raises FcitError for more than can be of use.
+    """
     from fcit.engines.workers import cores, gpus_to_share
     from fcit.models.device import choose
 
-    if config.federation.workers:
-        return config.federation.workers
     useful = max(config.federation.per_round, 4)
+    if (asked := config.federation.workers) > max(useful, cores()):
+        raise FcitError(
+            f"federation.workers: {asked} processes for {config.federation.per_round} clients per round on "
+            f"{cores()} cores; use at most {max(useful, cores())}, or 0 to let fcit choose"
+        )
+    if asked:
+        return asked
     if gpus := gpus_to_share(config):
         return min(useful, len(gpus))
     device = config.model.device

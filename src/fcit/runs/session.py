@@ -54,10 +54,11 @@ class Session:
     def open(self, resume: bool) -> None:
         """Begin the folder, or check that it holds this run.
 
-        Raises FcitError if it does not, or where the recipe's device or models are not to be had.
+        Raises FcitError if it does not, or where the recipe's workers, device or models are not to be had.
         """
         self.check(resume)
         if not self.finished:
+            workers(self.config)
             section = self.config.model
             choose(section.device, section.dtype)
             hub.require(section.path, "model.path")
