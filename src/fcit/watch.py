@@ -98,6 +98,7 @@ class Terminal:
         finally:
             self.open -= 1
             if not self.open:
-                self.progress.stop()
+                if self.progress.live.is_started:
+                    self.progress.stop()
                 for old in self.progress.task_ids:
                     self.progress.remove_task(old)

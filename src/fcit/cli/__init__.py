@@ -83,7 +83,7 @@ def main() -> None:
                 errors="surrogateescape" if stream is sys.stdin else "backslashreplace"
             )
     try:
-        status = app(standalone_mode=False) or 0
+        status = app(prog_name="fcit", standalone_mode=False) or 0
         sys.stdout.flush()
         error = "stopped" if status == 130 else ""
     except ClickException as mistake:

@@ -105,7 +105,7 @@ def check(
     for problem in report.problems:
         show(": ".join(filter(None, (problem.file, problem.record, problem.what))))
     if report.problems:
-        raise FcitError(f"{folder}: {len(report.problems)} problems, listed above")
+        raise FcitError(f"{folder}: problems, listed above: {len(report.problems)}")
     if ready:
         ready()
     show("nothing wrong")

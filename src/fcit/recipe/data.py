@@ -44,7 +44,8 @@ class DataSection:
         if self.size and self.root:
             raise FcitError(
                 f"data.size = {self.size!r} is a size of the mini suite, but data.root names a data "
-                "folder; leave one of them out (train and test limit what is read of a folder)"
+                "folder; leave one of them out, with --set data.size= for example (data.train and "
+                "data.test limit what is read of a folder)"
             )
         rules = {normalize("NFC", name): file for name, file in self.rules.items()}
         object.__setattr__(self, "rules", rules)

@@ -36,8 +36,8 @@ def workers(config: Config) -> int:
     useful = max(config.federation.per_round, 4)
     if (asked := config.federation.workers) > max(useful, cores()):
         raise FcitError(
-            f"federation.workers: {asked} processes for {config.federation.per_round} clients per round on "
-            f"{cores()} cores; use at most {max(useful, cores())}, or 0 to let fcit choose"
+            f"federation.workers: {asked} processes for {config.federation.per_round} clients per round "
+            f"on {cores()} cores; use at most {max(useful, cores())}, or 0 to let fcit choose"
         )
     if asked:
         return asked

@@ -54,7 +54,7 @@ class Session:
     def open(self, resume: bool) -> None:
         """Begin the folder, or check that it holds this run.
 
-        Raises FcitError if it does not, or where the recipe's workers, device or models are not to be had.
+        Raises FcitError if it does not, or where the recipe's device or models are not to be had.
         """
         self.check(resume)
         if not self.finished:
@@ -74,6 +74,8 @@ class Session:
         folder, path = self.folder, self.folder.path
         if resume and not path.is_dir():
             raise FcitError(f"{path}: no such run folder to resume; run without --resume")
+        if path.exists() and not path.is_dir():
+            raise FcitError(f"{path}: is a file, not a folder; choose another --out")
         files = path.iterdir() if path.is_dir() else ()
         foreign = any(not file.name.startswith(ASIDE) for file in files)
         if foreign and not folder.config.is_file():

@@ -17,7 +17,7 @@ from fcit.recipe.config import Config
 from fcit.recipe.data import DataSection
 from fcit.rounds.client import Data
 from fcit.rounds.server import FederatedRun
-from fcit.types import FcitError, Sample, Setting, Task, Turn
+from fcit.types import FcitError, Sample, Setting, Task, Turn, did_you_mean
 from fcit.watch import Watch
 from fcit.worker.cache import cache_folder, made_by
 
@@ -122,6 +122,10 @@ class Experiment:
         if not self.config.data.root and not self.root.is_dir():
             from fcit import suite
 
+            for name in self.setting.datasets:
+                if name not in datasets.DATASETS:
+                    hint = did_you_mean(name, datasets.DATASETS)
+                    raise FcitError(f"setting: the mini suite has no dataset {name!r}{hint}")
             train, test = self.config.data.counts
             watch.say(f"making the mini suite in {self.root}")
             with watch.bar("mini suite", 12 * (train + test)) as step:

@@ -1,0 +1,208 @@
+"""What a newcomer types first, and every mistake in one line before anything is made or loaded."""
+
+import os
+import signal
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import tomli_w
+from click.testing import CliRunner
+from typer.main import get_command
+
+import fcit
+import handmade
+from commandline import COMMAND, call, refused
+from fcit.cli import app
+from fcit.files import write_json, write_lines
+from fcit.recipe import config
+from fcit.watch import Terminal
+
+GROUP = get_command(app)
+COMMANDS = [
+    (name, *inner)
+    for name, command in GROUP.commands.items()  # type: ignore[attr-defined]
+    for inner in ([(key,) for key in command.commands] if hasattr(command, "commands") else [()])
+]
+
+
+def test_a_first_recipe_comes_from_the_package(tmp_path: Path) -> None:
+    listed = call("recipe")
+    assert listed.returncode == 0
+    for name in ("demo", "own", "mini/task-hom", "paper/cap-het"):
+        assert f" {name} " in listed.stdout
+    written = call("recipe", "demo")
+    assert (written.returncode, written.stderr) == (0, "")
+    path = tmp_path / "demo.toml"
+    path.write_text(written.stdout, encoding="utf-8")
+    assert config.load(path).setting.order == ("ImageNet-R", "CLEVR-Math", "Flickr30k")
+    refused(call("recipe", "dmo"), "no recipe 'dmo'", "did you mean 'demo'?")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_help_of_every_command_has_an_example(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(GROUP, [*words, "--help"], prog_name="fcit")
+    assert f"Example:  fcit {' '.join(words)}" in done.output
+
+
+def test_the_version_is_an_attribute() -> None:
+    assert fcit.__version__ == version("fcit")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("run x.toml --method mo", {"moelora"}),
+        ("run x.toml --set federation.rou", {"federation.rounds="}),
+        ("recipe de", {"demo"}),
+        ("data pa", {"partition"}),
+        ("score --mode s", {"strict"}),
+    ],
+)
+def test_a_shell_completes_values(typed: str, offered: set[str]) -> None:
+    asked = {"_FCIT_COMPLETE": "complete_bash", "COMP_WORDS": f"fcit {typed}"}
+    asked["COMP_CWORD"] = str(len(typed.split()))
+    done = CliRunner().invoke(GROUP, prog_name="fcit", env=asked)
+    assert set(done.output.split()) == offered
+
+
+def test_the_cache_is_shown_and_only_its_own_parts_are_deleted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FCIT_CACHE", str(tmp_path))
+    assert call("cache").stdout == f"{tmp_path}: is empty\n"
+    for name in ("mini-1234abcd-seed0-60x24", "features", "mini-cooper"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x" * 2_500_000)
+    shown = call("cache").stdout
+    assert shown.count("2.5") == 2 and "5.0" in shown and "mini-cooper" not in shown
+    assert call("cache", "--clear").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mini-cooper"]
+
+
+@pytest.fixture(scope="module")
+def recipe(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "short.toml"
+    path.write_text(tomli_w.dumps(table))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            ["federation.rouds=2"],
+            "--set federation.rouds=2: federation.rouds: unknown key; did you",
+        ),
+        (["lr=2"], "--set lr=2: lr: unknown key; did you mean training.lr?"),
+        (
+            ["seed=1", "method.tao=1", "seed=2"],
+            "--set method.tao=1: method: disco has no 'tao'; did",
+        ),
+        (["federation.rounds=2.5"], "must be a whole number (got 2.5)"),
+        (["evaluation.forward_transfer=True"], "must be true or false (got 'True')"),
+        (["setting.order=[IconQA]"], """--set 'setting.order=["IconQA"]'"""),
+        (["seed"], "--set seed: write key=value"),
+        (["federation.clients=2", "federation.per_round=3"], "--set federation.per_round=3: "),
+        (["federation.workers=100000"], "federation.workers: 100000 processes for 2 clients"),
+        (["model.path=/nowhere/at/all"], "model.path: /nowhere/at/all: no such folder"),
+        (["model.identity=."], "this folder has no config.json"),
+        (["data.root=", "setting.order=['IconQa']"], "'IconQa'; did you mean 'IconQA'?"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_loaded(
+    changes: list[str], said: str, recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCIT_CACHE", str(tmp_path / "cache"))
+    done = call("run", recipe, "--out", tmp_path / "run", *(f"--set={text}" for text in changes))
+    refused(done, said)
+    assert "loading" not in done.stderr and "making" not in done.stderr
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_file_is_blamed_for_what_it_says_itself(recipe: Path, tmp_path: Path) -> None:
+    path = tmp_path / "r.toml"
+    path.write_text("[federation]\nround = 3\n")
+    refused(call("run", path, "--set", "seed=1"), f"{path}: federation.round: unknown key")
+    path.write_text("[federation]\nper_round = 3\n")
+    refused(call("run", path, "--set=federation.clients=2"), "--set federation.clients=2: ")
+
+
+def test_a_hub_name_without_a_network_is_one_line(recipe: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
+    words = ["run", str(recipe), "--out", str(tmp_path / "run"), "--set=model.path=nobody/none"]
+    done = subprocess.run([*COMMAND, *words], env=environment, capture_output=True, text=True)
+    refused(done, "model.path: nobody/none: no such folder, and https://")  # type: ignore[arg-type]
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("out", ["file", "file/run", "full"])
+def test_a_folder_that_cannot_be_written_is_named(out: str, recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "other").write_text("x")
+    refused(call("run", recipe, "--out", tmp_path / out), str(tmp_path / out))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["rn", "x"], "No such command 'rn'. Did you mean 'run'?; see fcit --help"),
+        (["run"], "Missing argument 'RECIPE'; see fcit run --help"),
+        (["run", "x", "--metod", "y"], "No such option '--metod'"),
+        (["run", "x", "--engine", "flwr"], "'flwr' is not one of 'local', 'flower'"),
+        (["run", "--resume", "gone"], "gone: no such run folder or recipe"),
+        (["run", "."], "fcit run --resume . continues the run"),
+    ],
+)
+def test_wrong_words_are_one_line_too(words: list[str], said: str) -> None:
+    done = call(*words)
+    refused(done, said)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_finished_run_needs_no_recipe_and_no_model_to_be_shown(
+    table: dict, tmp_path: Path
+) -> None:
+    run = handmade.run(tmp_path / "first", table)
+    matrix = {
+        "setting": "task-hom", "method": "disco", "scoring": "strict", "beta": 1.0, "seed": 3,
+        "datasets": ["IconQA", "FigureQA"], "stages": ["IconQA", "FigureQA"],
+        "matrix": [[50.0, None], [50.0, 50.0]], "last": 50.0, "avg": 50.0,
+    }  # fmt: skip
+    write_json(run.folder / "matrix.json", matrix)
+    lists = ("clients", "tasks", "samples", "losses", "subspaces", "bytes_down", "bytes_up")
+    rows = [(1, 1), (1, 2), (2, 1), (2, 2)]
+    none = dict.fromkeys(lists, ()) | {"seconds": 1.0}
+    write_lines(run.folder / "log.jsonl", [none | {"stage": s, "round": r} for s, r in rows])
+    done = call("run", "--resume", run.folder)
+    assert done.returncode == 0, done.stderr
+    assert "this run is already finished" in done.stderr and "loading" not in done.stderr
+    assert "Last" in done.stdout and done.stdout.endswith(f"run folder: {run.folder}\n")
+    refused(call("run", "--resume", run.folder, "--set=seed=9"), "another config (seed differs)")
+    refused(
+        call("run", "--resume", run.folder, "--out", tmp_path / "x"), "is a folder, not a recipe"
+    )
+
+
+def test_ctrl_c_is_one_line_from_the_first_moment() -> None:
+    code = "import sys, os, signal, fcit; from fcit.__main__ import main\n"
+    code += "class Stop:\n def find_spec(self, name, *_):\n"
+    code += "  if name == sys.argv[1]: os.kill(os.getpid(), signal.SIGINT)\n"
+    code += "sys.meta_path.insert(0, Stop()); where = sys.argv[1]; sys.argv[1:] = ['doctor']; "
+    code = code.replace("== sys.argv[1]", "== where") + "main()"
+    for moment in ("typer", "torch"):
+        words = [sys.executable, "-c", code, moment]
+        done = subprocess.run(
+            words, capture_output=True, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (130, "fcit: stopped\n"), moment
+
+
+def test_a_bar_that_never_moved_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with Terminal().bar("nothing", 1):
+        pass
+    assert capsys.readouterr().err == ""
