@@ -74,8 +74,9 @@ class Session:
         folder, path = self.folder, self.folder.path
         if resume and not path.is_dir():
             raise FcitError(f"{path}: no such run folder to resume; run without --resume")
-        if path.exists() and not path.is_dir():
-            raise FcitError(f"{path}: is a file, not a folder; choose another --out")
+        nearest = next(above for above in (path, *path.absolute().parents) if above.exists())
+        if not nearest.is_dir():
+            raise FcitError(f"{nearest}: is a file, not a folder; choose another --out")
         files = path.iterdir() if path.is_dir() else ()
         foreign = any(not file.name.startswith(ASIDE) for file in files)
         if foreign and not folder.config.is_file():
