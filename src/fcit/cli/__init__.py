@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from click import ClickException, UsageError
+from typer import Option
 
 import fcit
 from fcit.cli import machine, results, run, use
@@ -17,7 +18,6 @@ from fcit.cli.data import data
 from fcit.cli.deploy import deploy
 from fcit.cli.plan import plan
 from fcit.cli.screen import show
-from fcit.cli.sweep import sweep
 from fcit.cli.why import why
 from fcit.types import FcitError
 from fcit_bench.command import bench
@@ -47,7 +47,7 @@ Start here (minutes on a laptop; no data, no GPU and no network are needed):
 """,
 )
 COMMANDS = {
-    "Train and compare": (run.recipe, plan, run.run, sweep, results.report),
+    "Train and compare": (run.recipe, plan, run.run, run.sweep, results.report),
     "Look at a run": (run.evaluate, why, results.score),
     "Use a run's model": (use.chat, use.serve, use.export),
     "This machine": (machine.doctor, machine.cache, bench),
@@ -68,8 +68,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print fcit's version."),
+        bool, Option("--version", callback=_version, is_eager=True, help="Print fcit's version.")
     ] = False,
 ) -> None:
     pass

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer import Argument, Option
 
 from fcit.cli.options import Changes, Images, Json, Recipe, Rules, Scoring, rule_files
 from fcit.cli.screen import show, show_json, show_table
@@ -24,17 +25,13 @@ data = typer.Typer(no_args_is_help=True, help="Make, check and look at data fold
 
 @data.command()
 def mini(
-    folder: Annotated[
-        Path, typer.Argument(help="Where to write it (new or empty).", metavar="DIR")
-    ],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
-    size: Annotated[Size, typer.Option(help="Its size, as `data.size` of a recipe.")] = "small",
+    folder: Annotated[Path, Argument(help="Where to write it (new or empty).", metavar="DIR")],
+    seed: Annotated[int, Option(min=0, help="Seed of all random choices.")] = 0,
+    size: Annotated[Size, Option(help="Its size, as `data.size` of a recipe.")] = "small",
     train: Annotated[
-        int, typer.Option(min=0, help="Training samples per dataset (0: as the size says).")
+        int, Option(min=0, help="Training samples per dataset (0: as the size says).")
     ] = 0,
-    test: Annotated[
-        int, typer.Option(min=0, help="Test samples per dataset (0: as the size says).")
-    ] = 0,
+    test: Annotated[int, Option(min=0, help="Test samples per dataset (0: as the size says).")] = 0,
 ) -> None:
     """Write the mini suite: twelve procedural miniatures in the official data layout.
 
@@ -55,15 +52,15 @@ def mini(
 
 @data.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="A data folder.", metavar="DIR")],
+    folder: Annotated[Path, Argument(help="A data folder.", metavar="DIR")],
     images: Images = None,
     rule: Rules = None,
     recipe: Annotated[
-        Path | None, typer.Option(help="With --client: the federation's recipe.", metavar="FILE")
+        Path | None, Option(help="With --client: the federation's recipe.", metavar="FILE")
     ] = None,
     client: Annotated[
         int | None,
-        typer.Option(
+        Option(
             min=0,
             help="The folder is this client's own: it needs what its turns of all stages ask for.",
         ),
@@ -125,17 +122,15 @@ def _turns_check(recipe: Path, client: int, source: dict[str, Any]) -> Callable[
 
 @data.command("import")
 def import_table(
-    name: Annotated[str, typer.Argument(help="The dataset's name.", metavar="NAME")],
+    name: Annotated[str, Argument(help="The dataset's name.", metavar="NAME")],
     images: Annotated[
-        Path, typer.Option(help="The folder that the image column starts at.", metavar="DIR")
+        Path, Option(help="The folder that the image column starts at.", metavar="DIR")
     ],
-    out: Annotated[Path, typer.Option(help="A data folder, new or there already.", metavar="ROOT")],
-    csv: Annotated[Path | None, typer.Option(help="The table, as CSV.", metavar="FILE")] = None,
-    jsonl: Annotated[
-        Path | None, typer.Option(help="The table, as JSON lines.", metavar="FILE")
-    ] = None,
-    test_share: Annotated[float, typer.Option(help="The share of rows to test with.")] = 0.2,
-    seed: Annotated[int, typer.Option(min=0, help="Seed for choosing the test rows.")] = 0,
+    out: Annotated[Path, Option(help="A data folder, new or there already.", metavar="ROOT")],
+    csv: Annotated[Path | None, Option(help="The table, as CSV.", metavar="FILE")] = None,
+    jsonl: Annotated[Path | None, Option(help="The table, as JSON lines.", metavar="FILE")] = None,
+    test_share: Annotated[float, Option(help="The share of rows to test with.")] = 0.2,
+    seed: Annotated[int, Option(min=0, help="Seed for choosing the test rows.")] = 0,
 ) -> None:
     """Turn a table of image, question and answer into a dataset of a data folder.
 
@@ -156,19 +151,18 @@ def import_table(
 @data.command()
 def stats(
     root: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A data folder; left out: the mini suite."),
+        Path | None, Option(metavar="DIR", help="A data folder; left out: the mini suite.")
     ] = None,
     images: Images = None,
     rule: Rules = None,
-    size: Annotated[Size | None, typer.Option(help="Size of the mini suite [small].")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the mini suite [0].")] = None,
-    scoring: Annotated[Scoring, typer.Option(help="How chance is scored.")] = "strict",
+    size: Annotated[Size | None, Option(help="Size of the mini suite [small].")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Seed of the mini suite [0].")] = None,
+    scoring: Annotated[Scoring, Option(help="How chance is scored.")] = "strict",
     identity: Annotated[
-        str, typer.Option(help="A CLIP folder or hub id to compare datasets with [the mini CLIP].")
+        str, Option(help="A CLIP folder or hub id to compare datasets with [the mini CLIP].")
     ] = "",
     tokens: Annotated[
-        bool, typer.Option(help="Compare the datasets by identity tokens (reads images).")
+        bool, Option(help="Compare the datasets by identity tokens (reads images).")
     ] = True,
     as_json: Json = False,
 ) -> None:
@@ -246,7 +240,7 @@ def _print_stats(results: list[Stats]) -> None:
 def partition(
     recipe: Recipe,
     changes: Changes = None,
-    out: Annotated[Path | None, typer.Option(help="Where the picture goes (.png or .svg).")] = None,
+    out: Annotated[Path | None, Option(help="Where the picture goes (.png or .svg).")] = None,
 ) -> None:
     """Show how many samples of each dataset every client holds, and draw them.
 

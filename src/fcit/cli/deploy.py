@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from fcit.cli.options import Changes, Recipe
 from fcit.cli.screen import show
@@ -20,20 +21,19 @@ def _group() -> None:
 @deploy.command()
 def init(
     recipe: Recipe,
-    out: Annotated[Path, typer.Option(help="The folder to write; new or empty.", metavar="DIR")],
+    out: Annotated[Path, Option(help="The folder to write; new or empty.", metavar="DIR")],
     host: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             help="A host name or address of the server; repeatable, clients use the first [localhost]."
         ),
     ] = None,
     changes: Changes = None,
     split: Annotated[
-        bool, typer.Option("--split", help="Give every client its share of the recipe's data.")
+        bool, Option("--split", help="Give every client its share of the recipe's data.")
     ] = False,
     install: Annotated[
-        str,
-        typer.Option(help="Where the folders will be installed on their machines.", metavar="DIR"),
+        str, Option(help="Where the folders will be installed on their machines.", metavar="DIR")
     ] = "/srv/fcit",
 ) -> None:
     """Write what operators need: certificates, keys, commands and systemd units.

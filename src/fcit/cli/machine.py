@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from fcit.cli.screen import show, show_table
 
@@ -101,9 +101,7 @@ def _disk(part: str, folder: Path) -> Finding:
     return Finding(f"disk ({part})", f"{folder}: {free:.1f} GB free", off)
 
 
-def cache(
-    clear: Annotated[bool, typer.Option("--clear", help="Delete all of it.")] = False,
-) -> None:
+def cache(clear: Annotated[bool, Option("--clear", help="Delete all of it.")] = False) -> None:
     """Show where fcit keeps what it can make again, and how large it is: mini suites, image features.
 
     $FCIT_CACHE names another folder. Nothing in it is a result. Do not clear it while a run goes on.

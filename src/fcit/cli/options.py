@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from fcit.cli.screen import show
 from fcit.types import FcitError
@@ -28,12 +28,12 @@ def _keys(typed: str) -> list[str]:
 
 
 Recipe = Annotated[
-    Path, typer.Argument(help="A recipe (TOML file); `fcit recipe` lists and prints examples.")
+    Path, Argument(help="A recipe (TOML file); `fcit recipe` lists and prints examples.")
 ]
-Folder = Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]
+Folder = Annotated[Path, Argument(help="A run's folder.", metavar="RUN")]
 Method = Annotated[
     str | None,
-    typer.Option(
+    Option(
         help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
         "disco, or a reference point (zeroshot, individual, multitask).",
         autocompletion=_methods,
@@ -41,18 +41,18 @@ Method = Annotated[
 ]
 Changes = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--set",
         metavar="KEY=VALUE",
         help="Change a recipe key, e.g. federation.rounds=2; repeatable.",
         autocompletion=_keys,
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Json = Annotated[bool, Option("--json", help="Print JSON.")]
 Scoring = Literal["strict", "reference"]
 Images = Annotated[
     list[Path] | None,
-    typer.Option(
+    Option(
         "--images",
         metavar="DIR",
         help="The folder that image paths are relative to, instead of datasets/ in the data folder; "
@@ -61,7 +61,7 @@ Images = Annotated[
 ]
 Rules = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--rule",
         metavar="NAME=FILE",
         help="Score the dataset NAME by the rule in a Python file of your own (the file is run).",

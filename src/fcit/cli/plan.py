@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from fcit.cli.options import Changes, Json, Method, Recipe
 from fcit.cli.screen import show, show_json, show_table
@@ -21,11 +21,10 @@ def plan(
     method: Method = None,
     changes: Changes = None,
     measure: Annotated[
-        bool,
-        typer.Option("--measure", help="Time a few real training steps instead of estimating."),
+        bool, Option("--measure", help="Time a few real training steps instead of estimating.")
     ] = False,
     turns: Annotated[
-        bool, typer.Option("--turns", help="Also list the clients of every round with their tasks.")
+        bool, Option("--turns", help="Also list the clients of every round with their tasks.")
     ] = False,
     as_json: Json = False,
 ) -> None:

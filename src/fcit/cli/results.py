@@ -3,29 +3,26 @@
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from fcit.cli.options import Json, Scoring
 from fcit.cli.screen import show, show_table
 
 
 def score(
-    dataset: Annotated[str, typer.Option(help="IconQA, OCR-VQA, Flickr30k, ...")],
+    dataset: Annotated[str, Option(help="IconQA, OCR-VQA, Flickr30k, ...")],
     truth: Annotated[
-        Path,
-        typer.Option(help="The dataset's test file (captions: the COCO file).", metavar="FILE"),
+        Path, Option(help="The dataset's test file (captions: the COCO file).", metavar="FILE")
     ],
     predictions: Annotated[
-        Path, typer.Option(help='JSON lines {"question_id": ..., "text": ...}.', metavar="FILE")
+        Path, Option(help='JSON lines {"question_id": ..., "text": ...}.', metavar="FILE")
     ],
     mode: Annotated[
-        Scoring, typer.Option(help="strict: correct; reference: as the published code scores.")
+        Scoring, Option(help="strict: correct; reference: as the published code scores.")
     ] = "strict",
     rule: Annotated[
         str,
-        typer.Option(
-            help="A Python file with a scoring rule of your own (it is run).", metavar="FILE"
-        ),
+        Option(help="A Python file with a scoring rule of your own (it is run).", metavar="FILE"),
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -56,9 +53,9 @@ def score(
 def report(
     folders: Annotated[
         list[Path],
-        typer.Argument(help="Run folders, or folders of them such as a sweep's.", metavar="RUN..."),
+        Argument(help="Run folders, or folders of them such as a sweep's.", metavar="RUN..."),
     ],
-    out: Annotated[Path | None, typer.Option(help="The report's folder [RUN/report].")] = None,
+    out: Annotated[Path | None, Option(help="The report's folder [RUN/report].")] = None,
 ) -> None:
     """Compare runs in one self-contained HTML page, with every figure and table as files beside it.
 

@@ -1,10 +1,12 @@
-"""The commands that make a run: recipe, run, evaluate."""
+"""The commands that make runs: recipe, run, evaluate, sweep."""
 
 import re
+import signal
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
 import fcit
 from fcit.cli.options import Changes, Folder, Method, Recipe, stoppable
@@ -23,7 +25,7 @@ def _shipped() -> dict[str, Path]:
 
 def recipe(
     name: Annotated[
-        str | None, typer.Argument(autocompletion=lambda: list(_shipped()), metavar="NAME")
+        str | None, Argument(autocompletion=lambda: list(_shipped()), metavar="NAME")
     ] = None,
 ) -> None:
     """Print a recipe to start from; without NAME, list the recipes that come with fcit.
@@ -32,11 +34,10 @@ def recipe(
     """
     files = _shipped()
     if name is None:
-        first = [
-            re.match(r"# (.+?)(?:[.:](?=\s)|\n)", file.read_text("utf-8"))
-            for file in files.values()
+        heads = [file.read_text("utf-8").partition("\n#\n")[0] for file in files.values()]
+        about = [
+            re.sub(r"\n# ?", " ", head).removeprefix("# ").partition(". ")[0] for head in heads
         ]
-        about = [match[1] if match else "" for match in first]
         show_table(zip(files, about, strict=True), "NAME", "recipe")
         show(
             "fcit recipe NAME > FILE writes one to a file, for example: fcit recipe demo > demo.toml"
@@ -70,19 +71,18 @@ def run(
     method: Method = None,
     engine: Annotated[
         Literal["local", "flower"] | None,
-        typer.Option(help="Where clients run: worker processes, or Flower's simulation [local]."),
+        Option(help="Where clients run: worker processes, or Flower's simulation [local]."),
     ] = None,
     changes: Changes = None,
     out: Annotated[
-        Path | None, typer.Option(help="The run's folder [runs/SETTING-METHOD-seedN].")
+        Path | None, Option(help="The run's folder [runs/SETTING-METHOD-seedN].")
     ] = None,
     resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Continue an interrupted run; RECIPE may be its folder."),
+        bool, Option("--resume", help="Continue an interrupted run; RECIPE may be its folder.")
     ] = False,
     help_keys: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--help-keys",
             callback=_help_keys,
             is_eager=True,
@@ -139,3 +139,51 @@ def evaluate(folder: Folder) -> None:
     with stoppable("run the same command again"):
         session.evaluate()
     show_results([folder])
+
+
+def sweep(
+    file: Annotated[Path, Argument(help="A sweep file (TOML); see docs/run-folder.md.")],
+    out: Annotated[
+        Path | None, Option(help="The sweep's folder, instead of the file's `out`.")
+    ] = None,
+    jobs: Annotated[
+        int, Option(min=0, help="Runs at a time; 0: one per GPU, otherwise one per core.")
+    ] = 0,
+    only: Annotated[
+        list[str] | None,
+        Option(metavar="NAME|METHOD", help="Run only this name or method; repeatable."),
+    ] = None,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Check the file and show what is left to run.")
+    ] = False,
+) -> None:
+    """Run several methods, settings and seeds from one file, some at the same time.
+
+    Each run has the folder OUT/NAME/METHOD/seedN; what it prints goes to seedN.log beside it. Finished
+    runs are skipped and interrupted ones continue, so after Ctrl-C give the same command again. If a run
+    fails, the others go on, and the exit status is 1.
+
+    Example:  fcit sweep recipes/mini/comparison.toml --only disco --only finetune
+    """
+    from fcit.runs import sweep as sweeps
+
+    runs = sweeps.choose(sweeps.read(file, out), only or [])
+    if dry_run:
+        rows: list[tuple[str, str, str]] = []
+        for status in (statuses := sweeps.survey(runs)):
+            at = status.position
+            begun = f"stage {at.stage + 1}, round {at.rounds}" if at else "to do"
+            progress = "finished" if status.finished else begun
+            rows.append((str(status.run), progress, str(status.run.folder)))
+        show_table(rows, "run", "progress", "folder")
+        left = sum(not status.finished for status in statuses)
+        show(f"{left} of {len(statuses)} runs are left")
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stop the child processes too
+    with stoppable("the same command continues"):
+        failed = sweeps.run(runs, jobs, Terminal())
+    folder = runs[0].folder.parents[2]
+    show(f"{len(runs) - len(failed)} of {len(runs)} runs are finished")
+    show(f"the tables: fcit report {folder}")
+    if failed:
+        raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Option
 
 from fcit.cli.options import Folder
 from fcit.cli.screen import show
@@ -12,26 +12,25 @@ from fcit.types import FcitError
 
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Option(help="The folder to write; new or empty.")],
+    out: Annotated[Path, Option(help="The folder to write; new or empty.")],
     subspace: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="NAME", help="One adapter as a PEFT folder: 0, 1, ... (or a dataset's name)."
         ),
     ] = None,
     everything: Annotated[
-        bool,
-        typer.Option("--all", help="All adapters, the identity tokens, and a router.py."),
+        bool, Option("--all", help="All adapters, the identity tokens, and a router.py.")
     ] = False,
     merged: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="DATASET|PROMPT",
             help="The whole model with its adapters merged, weighted for this dataset or prompt.",
         ),
     ] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of merged weights.")
+        Literal["float32", "bfloat16", "float16"], Option(help="Of merged weights.")
     ] = "float32",
 ) -> None:
     """Export a run's model for use without fcit, with PEFT or with transformers alone.
@@ -62,7 +61,7 @@ def export(
 def chat(
     folder: Folder,
     image: Annotated[
-        Path | None, typer.Option(help="The image to ask about; /image PATH changes it.")
+        Path | None, Option(help="The image to ask about; /image PATH changes it.")
     ] = None,
 ) -> None:
     """Ask a run's model about an image in the terminal, and see which subspaces answered.
@@ -80,26 +79,26 @@ def chat(
 
 def serve(
     folder: Folder,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0: any free port.", min=0, max=65535)] = 8000,
+    host: Annotated[str, Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="0: any free port.", min=0, max=65535)] = 8000,
     key_file: Annotated[
         Path | None,
-        typer.Option(help="A file with the API key that clients must send (or $FCIT_SERVE_KEY)."),
+        Option(help="A file with the API key that clients must send (or $FCIT_SERVE_KEY)."),
     ] = None,
     name: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST", help="A host name used by a proxy in front; repeatable."),
+        Option(metavar="HOST", help="A host name used by a proxy in front; repeatable."),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Maximum questions per batch.")] = 16,
-    window: Annotated[float, typer.Option(help="Milliseconds to wait for a fuller batch.")] = 5.0,
-    waiting: Annotated[int, typer.Option(help="Maximum concurrent requests (more get 429).")] = 64,
-    body: Annotated[int, typer.Option(help="Maximum bytes per request.")] = 8 << 20,
+    batch: Annotated[int, Option(help="Maximum questions per batch.")] = 16,
+    window: Annotated[float, Option(help="Milliseconds to wait for a fuller batch.")] = 5.0,
+    waiting: Annotated[int, Option(help="Maximum concurrent requests (more get 429).")] = 64,
+    body: Annotated[int, Option(help="Maximum bytes per request.")] = 8 << 20,
     pixels: Annotated[
-        int, typer.Option(help="Maximum pixels of an image padded to a square.")
+        int, Option(help="Maximum pixels of an image padded to a square.")
     ] = 36_000_000,
-    prompt: Annotated[int, typer.Option(help="Maximum characters of a prompt.")] = 4000,
-    tokens: Annotated[int, typer.Option(help="Maximum tokens of an answer.")] = 512,
-    timeout: Annotated[float, typer.Option(help="Maximum seconds per answer.")] = 120.0,
+    prompt: Annotated[int, Option(help="Maximum characters of a prompt.")] = 4000,
+    tokens: Annotated[int, Option(help="Maximum tokens of an answer.")] = 512,
+    timeout: Annotated[float, Option(help="Maximum seconds per answer.")] = 120.0,
 ) -> None:
     """Serve a run's model: an OpenAI-compatible endpoint, and a page that shows which subspaces answered.
 

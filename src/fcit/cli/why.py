@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from fcit.cli.options import Folder, Json
 from fcit.cli.screen import show, show_json, show_table
@@ -17,24 +17,23 @@ if TYPE_CHECKING:
 
 def why(
     folder: Folder,
-    dataset: Annotated[str, typer.Argument(help="A dataset of the run, e.g. IconQA.")],
+    dataset: Annotated[str, Argument(help="A dataset of the run, e.g. IconQA.")],
     id: Annotated[
-        str | None,
-        typer.Option("--id", metavar="ID", help="Explain this question (its question_id)."),
+        str | None, Option("--id", metavar="ID", help="Explain this question (its question_id).")
     ] = None,
     wrong: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--wrong", help="Explain every question that went to a subspace of another dataset."
         ),
     ] = False,
     stage: Annotated[
-        int | None, typer.Option(min=1, help="The stage after which it was asked [the last].")
+        int | None, Option(min=1, help="The stage after which it was asked [the last].")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Questions to show at most.")] = 20,
+    limit: Annotated[int, Option(min=1, help="Questions to show at most.")] = 20,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page with the images too (one HTML file)."),
+        Option(metavar="FILE", help="Write a page with the images too (one HTML file)."),
     ] = None,
     as_json: Json = False,
 ) -> None:
