@@ -81,7 +81,7 @@ def requests(folder: Path, count: int, seed: int) -> Iterator[Case]:
             else:
                 told = reply.text
                 try:
-                    said = isinstance(json.loads(told)["error"]["message"], str)
+                    said = method == "HEAD" or isinstance(json.loads(told)["error"]["message"], str)
                 except (ValueError, KeyError, TypeError):
                     said = False
                 outcome = "refused in OpenAI's form" if said else "refused in another form"

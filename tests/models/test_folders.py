@@ -99,6 +99,7 @@ TABLES = [
     (content("config.json", b"[" * 100_000), r"config\.json: .*too deeply nested"),
     (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
     (content("tokenizer.json", b"{}"), "does not load: KeyError"),
+    (content("tokenizer.json", b'{"version": '), r"tokenizer\.json: not valid JSON"),
     (lambda folder: (folder / "tokenizer.json").unlink(), "does not load"),
     (
         content("processor_config.json", b"3"),
@@ -146,4 +147,12 @@ def test_code_of_a_type_that_transformers_does_not_know_never_runs(tmp_path: Pat
     """Without a table's auto_map, as for a hub id, transformers itself asks; the answer is always no."""
     folder = copied("mini-lmm", table("config.json", model_type="odd"), tmp_path)
     with pytest.raises(FcitError, match=r"\[model\] path: .* does not load: .*`odd`"):
+        load(folder, "cpu", torch.float32)
+
+
+def test_a_tokenizer_that_cannot_pad_is_refused_before_the_first_batch(tmp_path: Path) -> None:
+    folder = copied("mini-lmm", lambda at: (at / "tokenizer_config.json").unlink(), tmp_path)
+    with pytest.raises(
+        FcitError, match=r"no padding token; set pad_token in tokenizer_config\.json"
+    ):
         load(folder, "cpu", torch.float32)

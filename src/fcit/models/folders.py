@@ -37,6 +37,8 @@ def faults(folder: str | Path, key: str = "path") -> Iterator[None]:
     except ImportError as error:
         raise FcitError(f"{start} needs a package: {one_line(str(error))}") from None
     except BaseException as error:  # transformers raises nearly anything on a broken folder
+        if (tokenizer := Path(folder) / "tokenizer.json").is_file():  # large, so only now
+            read_json(tokenizer)
         line = str(error) or type(error).__name__
         if not isinstance(error, OSError | ValueError):
             line = f"{type(error).__name__}: {line}"

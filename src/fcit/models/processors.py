@@ -30,6 +30,11 @@ def load_processor(folder: str | Path, local: bool = False) -> Any:
     processor = pretrained(loader, folder, backend="pil", local_files_only=local)
     if not hasattr(processor, "tokenizer"):
         raise FcitError(f"[model] path: {folder}: its processor is not that of an LMM")
+    if processor.tokenizer.pad_token is None:
+        raise FcitError(
+            f"[model] path: {folder}: its tokenizer has no padding token; set pad_token in "
+            "tokenizer_config.json, for example to the value of eos_token"
+        )
     return processor
 
 
