@@ -36,8 +36,8 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError
 
-OTHER, TRACEBACK, HANGS = "OTHER RESULT", "TRACEBACK", "HANGS"
-BAD = {OTHER, TRACEBACK, HANGS, "STATE NOT FINITE", "STATE MOVED FAR"}
+OTHER, TRACEBACK, NOT_RESUMED = "OTHER RESULT", "TRACEBACK", "NOT RESUMED"
+BAD = {OTHER, TRACEBACK, NOT_RESUMED, "STATE NOT FINITE", "STATE MOVED FAR"}
 SAME, REFUSED, UNNAMED = "same result", "refused by name", "refused, file not named"
 
 
@@ -117,22 +117,27 @@ def draw(seed: int, *place: str | int) -> np.random.Generator:
 def kills(folder: Path, count: int, seed: int) -> Iterator[Case]:
     """Runs killed at a random moment after they began, and resumed."""
     file, whole = recipe(folder), undisturbed(folder)
-    words = [sys.executable, "-m", "fcit.cli", "run", str(file), "--out"]
+    words = [sys.executable, "-m", "fcit", "run", str(file), "--out"]
     times = [path.stat().st_mtime for path in (whole / "config.toml", whole / "matrix.json")]
     length = times[1] - times[0]
     for number in range(count):
         run = folder / f"killed-{number}"
         with subprocess.Popen(
-            [*words, str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*words, str(run)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         ) as process:
             while not (run / "config.toml").exists() and process.poll() is None:
                 time.sleep(0.01)
             time.sleep(draw(seed, "kills", number).uniform(0, length))
             process.send_signal(signal.SIGKILL)
+            _, words_said = process.communicate()
+        if not (run / "config.toml").exists():
+            yield Case("a run", "never began", NOT_RESUMED, words_said.decode().strip())
+            continue
         rounds = (run / "log.jsonl").read_text().count("\n") if (run / "log.jsonl").exists() else 0
         finished = (run / "matrix.json").exists() and process.returncode == 0
         status, said = call("run", file, "--out", run, "--resume")
         outcome, detail = judge(status, said, "?", lambda run=run: bits(run) == bits(whole))
+        outcome = NOT_RESUMED if outcome == UNNAMED else outcome
         yield Case(
             "a run", f"killed, {rounds} rounds logged{', ended' * finished}", outcome, detail
         )
