@@ -135,6 +135,7 @@ def test_examples_show_right_and_wrong_with_their_images(build: Build, tmp_path:
     assert text.count('<article class="card case">') == 9
     assert text.count('<img src="data:image/png;base64,') == 9
     assert text.count("✓") >= 6 and text.count("✗") >= 3
+    assert text.count("<code>fcit why ") == 9 and "/d IconQA --id=IconQA-" in text
 
 
 @pytest.mark.usefixtures("undrawn")

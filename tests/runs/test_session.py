@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -291,3 +292,20 @@ def test_there_is_a_worker_per_gpu_that_clients_can_use(monkeypatch: pytest.Monk
     assert found("auto") == found(per_round=20) == 1
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert found() == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_runs_folder_is_for_its_owner_alone(capable: Path) -> None:
+    paths = [capable, *capable.rglob("*")]
+    modes = {(path.is_dir(), path.stat().st_mode & 0o777) for path in paths}
+    assert modes == {(True, 0o700), (False, 0o600)}
+
+
+def test_a_run_shows_its_table(capable: Path) -> None:
+    run = fcit.load(capable)
+    head, names, *rows, last = repr(run).splitlines()
+    assert head == f"Run({str(capable)!r})"
+    assert names.split()[3:] == run.results["datasets"]
+    assert len(rows) == 4 + 1, "stages, and zero-shot"
+    assert last.split()[-2:] == [f"{run.results[key]:.2f}" for key in ("last", "avg")]
+    assert run._repr_html_().count("<tr>") == 7

@@ -3,8 +3,9 @@
 import base64
 import io
 import re
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcit.report.groups import Entry, Group
@@ -56,6 +57,8 @@ class Example:
     truth: tuple[str, ...]
     answers: tuple[MethodAnswer, ...]
     boxes: tuple[OverlayBox, ...]
+    why: str
+    """The command that explains how it was routed; "" where no run routes by identity tokens."""
 
 
 def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]:
@@ -74,7 +77,11 @@ def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]
         graded = any(row.score not in (0.0, 100.0) for row in questions)
         folder = _images(best.first, root)
         if chosen := _choose(questions, best.first.seed, dataset):
-            result[dataset] = [_example(row, answered, folder, graded) for row in chosen]
+            routed = next((e.first for e in group.entries if e.first.token_routed), None)
+            result[dataset] = [
+                replace(_example(row, answered, folder, graded), why=_why(routed, dataset, row))
+                for row in chosen
+            ]
     return result
 
 
@@ -119,7 +126,12 @@ def _example(
     image, missing = embedded_image(folder, question.image)
     truths = tuple(_cut(text, 160) for text in question.truth[:2])
     prompt = _cut(question.prompt, 600)
-    return Example(image, missing, prompt, truths, tuple(answers), tuple(boxes))
+    return Example(image, missing, prompt, truths, tuple(answers), tuple(boxes), "")
+
+
+def _why(run: RunData | None, dataset: str, question: Prediction) -> str:
+    words = [str(run.path), dataset, f"--id={question.question_id}"] if run else []
+    return shlex.join(["fcit", "why", *words]) if words else ""
 
 
 def _cut(text: str, most: int) -> str:

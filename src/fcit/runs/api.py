@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
+from html import escape
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State
-from fcit.watch import Silent, Watch
+from fcit.watch import Silent, Terminal, Watch
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import ModelWorker
 
@@ -30,7 +33,8 @@ def run(
     """Run an experiment and return its run.
 
     config: a recipe's path, a table of the same form, or a `Config`. out: the run's folder (default:
-    `runs/<setting>-<method>-seed<seed>`). resume: continue the run in that folder.
+    `runs/<setting>-<method>-seed<seed>`). resume: continue the run in that folder. watch: what shows the
+    progress (default: lines in a notebook, nothing elsewhere).
     Raises FcitError on every user error.
     """
     if not isinstance(config, Config):
@@ -38,7 +42,7 @@ def run(
         config = configs.validate(config) if table else configs.load(Path(config))
     name = f"{config.setting.name}-{config.method.name}-seed{config.seed}"
     folder = Path(out) if out else Path("runs") / name
-    session = Session(config, folder, watch or Silent())
+    session = Session(config, folder, watch or (Terminal() if _in_notebook() else Silent()))
     session.open(resume)
     session.run()
     return Run(folder)
@@ -52,11 +56,46 @@ def load(folder: str | Path) -> Run:
     return run
 
 
+def _in_notebook() -> bool:
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell is not None and hasattr(shell, "kernel")
+
+
 class Run:
     """A run on disk: its results and its trained model."""
 
     def __init__(self, folder: Path):
         self.folder, self.files = folder, RunFolder(folder)
+
+    def _cells(self) -> list[list[str]]:
+        """The accuracies (percent) of every stage, with Last and Avg."""
+        if not self.files.matrix.is_file():
+            return [["no results yet"]]
+        found, rows = self.results, self.files.rows()
+        stages = [f"{at} {name}" for at, name in enumerate(found["stages"][: len(rows)], 1)]
+        rows = [*rows, list(found["zero_shot"].values())]
+        return [
+            [f"{found['method']}, accuracy %", *found["datasets"]],
+            *(
+                [name, *("" if cell is None else f"{cell:.2f}" for cell in row)]
+                for name, row in zip([*stages, "zero-shot"], rows, strict=True)
+            ),
+            [
+                "Last, Avg",
+                *(f"{found[key]:.2f}" for key in ("last", "avg") if found[key] is not None),
+            ],
+        ]
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]
+        return "\n".join([f"Run({str(self.folder)!r})", *lines])
+
+    def _repr_html_(self) -> str:
+        """The same for a notebook."""
+        lines = ("".join(f"<td>{escape(cell)}</td>" for cell in row) for row in self._cells())
+        return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
     @cached_property
     def config(self) -> Config:
