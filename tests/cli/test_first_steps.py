@@ -107,7 +107,7 @@ def recipe(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["federation.clients=2", "federation.per_round=3"], "--set federation.per_round=3: "),
         (["federation.workers=100000"], "federation.workers: 100000 processes for 2 clients"),
         (["model.path=/nowhere/at/all"], "model.path: /nowhere/at/all: no such folder"),
-        (["model.identity=."], "this folder has no config.json"),
+        (["model.identity=."], "there is no config.json in it"),
         (["data.root=", "setting.order=['IconQa']"], "'IconQa'; did you mean 'IconQA'?"),
     ],
 )
