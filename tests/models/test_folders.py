@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fcit.models import CHECKPOINTS
 from fcit.models.folders import DEEPEST
 from fcit.models.identity import Encoder
+from fcit.models.lmm import LMM
 from fcit.models.loading import load
 from fcit.models.size import TokenCounter, encoder_size, model_size
 from fcit.types import FcitError
@@ -156,3 +158,11 @@ def test_a_tokenizer_that_cannot_pad_is_refused_before_the_first_batch(tmp_path:
         FcitError, match=r"no padding token; set pad_token in tokenizer_config\.json"
     ):
         load(folder, "cpu", torch.float32)
+
+
+def test_a_processor_that_counts_image_tokens_otherwise_is_named(tmp_path: Path) -> None:
+    change = table("processor_config.json", num_additional_image_tokens=2)
+    Image.new("RGB", (48, 48)).save(tmp_path / "image.png")
+    lmm = LMM(copied("mini-lmm", change, tmp_path))
+    with pytest.raises(FcitError, match=r"\[model\] path: its processor writes 37 .* makes 36"):
+        lmm.generate(["What is it?"], [tmp_path / "image.png"])

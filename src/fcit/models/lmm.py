@@ -263,6 +263,12 @@ class LMM:
         embeds = self.project(batch.images)
         ids, mask, labels = batch.ids, batch.mask, batch.labels
         grids = [image.inputs[GRID] for image in batch.images if GRID in image.inputs]
+        for count, levels in zip((ids == self.image_id).sum(dim=1).tolist(), embeds, strict=True):
+            if count != len(levels[0]):
+                raise FcitError(
+                    f"[model] path: its processor writes {count} image tokens where the model makes "
+                    f"{len(levels[0])}; the processor's files must be those of this model"
+                )
         if self.prompts is not None:
             if grids:
                 raise FcitError(
