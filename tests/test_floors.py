@@ -23,8 +23,8 @@ def files() -> list[Path]:
 
 
 def room(path: Path) -> str:
-    """The folder a file lies in; the loose files are the ground, `__init__` is the roof. `__main__` is the
-    command line's own door."""
+    """The folder a file lies in; the loose files are the ground, `__init__` is the roof, and `__main__`
+    belongs to the command line."""
     first = path.relative_to(ROOT).parts[0].removesuffix(".py")
     return (
         "ground" if first in GROUND else {"__init__": "roof", "__main__": "cli"}.get(first, first)
