@@ -82,6 +82,7 @@ def test_all_questions_of_a_foreign_subspace_are_explained(run: Path) -> None:
     found = why(fcit.load(run), "IconQA")
     assert (found.stage, found.asked, found.misrouted, found.recorded) == (2, 3, 2, True)
     assert [question.id for question in found.questions] == ["b", "c"]
+    assert found.gate.endswith("Share: the softmax of the cosines over the temperature 0.05.")
     wrong = found.questions[0]
     assert (wrong.right, wrong.misrouted, wrong.truth) == (False, True, ("4",))
     assert [(one.subspace, one.share, one.cosine) for one in wrong.factors] == [

@@ -88,6 +88,8 @@ def _print(routing: Why, limit: int) -> None:
     }
     for question in routing.questions[:limit]:
         _print_question(question, names, tasks)
+    if limit and routing.questions:
+        show(f"\n{routing.gate}")
     if not limit:
         wrong = "--wrong explains these questions, " if routing.misrouted else ""
         show(f"{wrong}--id ID explains one.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fcit.benchmark.datasets import locate
 from fcit.files import write_text
+from fcit.methods import Method
 from fcit.report import run_data
 from fcit.report.examples import RIGHT, embedded_image
 from fcit.rounds.evaluate import adapters_by_dataset, winner
@@ -88,6 +89,8 @@ class Why:
     stage: int
     asked: int
     misrouted: int
+    gate: str
+    """How shares come from cosines, in a sentence."""
     recorded: bool
     """Whether the run recorded cosines (runs of earlier versions did not)."""
     subspaces: tuple[Subspace, ...]
@@ -148,6 +151,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         stage,
         len(rows),
         sum(win not in own for win in wins),
+        _gate(experiment.method),
         bool(rows[0].similarity),
         tuple(_subspace(name, trained, own, rows, wins) for name in names),
         tuple(
@@ -155,6 +159,19 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
             for row, win in chosen
         ),
     )
+
+
+def _gate(method: Method) -> str:
+    features = "text and image" if method.identity == "both" else method.identity
+    compared = (
+        f"Cosine: of the question's {features} feature and the subspace's identity token. Share: "
+    )
+    gating = method.gating
+    return compared + {
+        "softmax": f"the softmax of the cosines over the temperature {gating.temperature:g}.",
+        "argmax": "1 for the largest cosine.",
+        "cosine": "the cosine.",
+    }.get(gating.gate, "1 for every subspace.")
 
 
 def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, ...]]:
