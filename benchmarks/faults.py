@@ -1,7 +1,7 @@
 """What fcit does with what goes wrong: runs that are killed, folders that were damaged or edited, odd
 requests and odd replies. Counts outcomes by kind.
 
-    .venv/bin/python benchmarks/faults.py [KIND ...] [--count N] [--seed 0] [--cases]
+    .venv/bin/python benchmarks/faults.py [KIND ...] [--count 10] [--seed 0] [--cases]
 
 Kinds: kills, run-folders, data-folders, model-folders, requests, replies (default: all). `--cases` also
 prints every case. The exit status is 1 where a result differs from the undisturbed one without a

@@ -13,8 +13,8 @@ import fcit
 from fcit import suite as mini
 from fcit.benchmark import metrics
 from fcit.files import read_lines
+from fcit.methods import find, names
 from fcit.report.groups import spread
-from fcit.report.run_data import REFERENCES as POINTS
 from fcit.report.tables import format_spread
 from fcit.rounds.evaluate import adapters_by_dataset, routing
 from fcit.rounds.runfolder import RunFolder
@@ -30,6 +30,8 @@ METHODS = (
 USUAL = ("zeroshot", "finetune", "disco", "individual", "multitask")
 """Those that run where none are named."""
 
+POINTS = tuple(name for name in names() if find(name).reference)
+"""The reference points."""
 REFERENCES = {"task-het": "task-hom", "cap-het": "cap-hom"}
 """Zero-shot, individual and multitask training know no slots: those of the homogeneous setting, over
 the same datasets with the same seed, stand for both."""
