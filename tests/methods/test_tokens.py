@@ -108,3 +108,37 @@ def test_a_datasets_adapter_is_chosen_and_other_datasets_are_refused() -> None:
     assert gating.shares(["A", "B"], {}, "B") == {"A": 0.0, "B": 1.0}
     with pytest.raises(FcitError, match="its own datasets only: A, B"):
         gating.shares(["A", "B"], {}, "")
+
+
+def test_a_class_that_is_not_written_as_the_guide_says_is_refused() -> None:
+    @dataclass(frozen=True)
+    class Unassigned(TokenRouted): ...
+
+    @dataclass(frozen=True)
+    class Unrouted(TokenRouted):
+        def assign(self, state, identities):
+            return []
+
+    @dataclass(frozen=True)
+    class Plain(Unrouted):
+        def gating(self):
+            return Gating("argmax")
+
+    class Bare(Unrouted):
+        temperature: float = 1.0
+
+    for kind, said in [
+        (Bare, r"put @dataclass\(frozen=True\) above Bare"),
+        (Unassigned, "does not define assign"),
+        (Unrouted, "does not define gating"),
+        (Plain, "put @property above gating"),
+    ]:
+        with pytest.raises(FcitError, match=said):
+            kind()
+
+
+def test_a_gating_function_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(FcitError, match=r"Gating\.gate: .*nearest"):
+        Gating("nearest")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(FcitError, match=r"temperature: must be above 0"):
+        Gating("softmax")

@@ -509,6 +509,7 @@ def test_a_newcomers_token_is_compared_with_those_of_the_subspaces() -> None:
     assert after.extras["identity"] == state.extras["identity"]
 
 
+@dataclass(frozen=True)
 class Overflowing(Disco):
     """Computes infinity at one of the places where a method computes something."""
 

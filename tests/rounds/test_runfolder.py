@@ -28,7 +28,7 @@ def state(value: float, adapters: tuple[str, ...] = ("0",)) -> State:
 
 
 OLD, OLD_MEMORY = state(1.0), {3: {"kept": torch.ones(2)}, 11: {"kept": torch.zeros(2)}}
-NEW, NEW_MEMORY = state(2.0, ("0", "Math / x")), {3: {"kept": torch.full((2,), 5.0)}}
+NEW, NEW_MEMORY = state(2.0, ("0", "Math : x")), {3: {"kept": torch.full((2,), 5.0)}}
 
 
 def same(a: State, b: State) -> bool:
@@ -59,7 +59,7 @@ def test_a_state_and_the_clients_memories_come_back_as_they_were(folder: RunFold
     again, memory = RunFolder(folder.path).state()
     assert same(again, NEW)
     assert again.extras["identity"]["samples"].tolist() == [2**40 + 1]
-    assert list(again.adapters) == ["0", "Math / x"]
+    assert list(again.adapters) == ["0", "Math : x"]
     assert sorted(memory) == [3, 11]
     assert alike(memory, OLD_MEMORY)
     assert folder.position() == SECOND

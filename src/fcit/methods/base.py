@@ -57,7 +57,11 @@ class Gating:
     only the most similar. "cosine": the cosines. "choose": only the adapter named like the dataset."""
 
     temperature: float = 0.0
-    """Of the softmax."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "Gating")
+        if self.gate == "softmax" and self.temperature <= 0:
+            raise FcitError("Gating.temperature: must be above 0 for a softmax")
 
     def shares(
         self, adapters: Iterable[str], similarities: Mapping[str, float], dataset: str
@@ -103,8 +107,14 @@ class Method:
     trained."""
 
     def __post_init__(self) -> None:
-        """Raise FcitError on a field that is not of its annotated type and range. A method with a
-        `__post_init__` of its own calls this one first."""
+        """Raise FcitError on a field that is not of its type and range, and on a class without its
+        decorators. A method with a `__post_init__` of its own calls this one first."""
+        own = vars(type(self))
+        if own.get("__annotations__") and "__dataclass_fields__" not in own:
+            raise FcitError(f"{self.name}: put @dataclass(frozen=True) above {type(self).__name__}")
+        for hook, value in vars(Method).items():
+            if isinstance(value, property) and callable(getattr(type(self), hook)):
+                raise FcitError(f"{self.name}: put @property above {hook}")
         check_fields(self, "method")
 
     # -- facts about the method, for other parts of fcit -------------------------------------------

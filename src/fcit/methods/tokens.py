@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from fcit.methods.base import Method, Query, TokenKind
-from fcit.types import Identity, Stage, State, Tensor, Turn, Weights
+from fcit.types import FcitError, Identity, Stage, State, Tensor, Turn, Weights
 from fcit.weights import cosine
 
 MEMBERS = "members"
@@ -23,13 +23,21 @@ class TokenRouted(Method):
     tokens_name: ClassVar[str] = "identity"
     """The name in `State.extras` of the tokens [K, d] and their sample counts [K]."""
 
+    def __post_init__(self) -> None:
+        """Raise FcitError, besides what `Method` refuses, on a class without `assign` or `gating`."""
+        super().__post_init__()
+        for hook, base in (("assign", TokenRouted), ("gating", Method)):
+            if getattr(type(self), hook) is getattr(base, hook):
+                raise FcitError(f"{self.name}: does not define {hook} (docs/add-a-method.md)")
+
     @property
     def identity(self) -> TokenKind:
         return "text"
 
     def assign(self, state: State, identities: Sequence[Identity]) -> list[tuple[Identity, int]]:
-        """The subspace of each new token, in the order in which they enter its mean. The number after
-        the last opens a subspace. A client that is left out is skipped in this round."""
+        """Pairs of a new token and the number of its subspace, in the order in which tokens enter the
+        mean. The number after the last opens a subspace. A client that is left out is skipped in this
+        round."""
         raise NotImplementedError
 
     def member(self, state: State, client: int, task: str) -> str:
@@ -65,6 +73,11 @@ class TokenRouted(Method):
         members: Weights = {}
         arrived = sorted(identities, key=lambda identity: (identity.client, identity.task))
         for identity, number in self.assign(state, arrived):
+            if not 0 <= number <= max(len(tokens), len(state.adapters)):
+                raise FcitError(
+                    f"{self.name}: assign gives client {identity.client} subspace {number}; the next new "
+                    f"one is {max(len(tokens), len(state.adapters))}"
+                )
             while len(tokens) <= number:
                 tokens.append(identity.token.new_zeros(identity.token.shape))
                 counts.append(0)
