@@ -192,7 +192,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 def kind(value: Any) -> str:
     """What a JSON value is, in words."""
     kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value"}
-    return "nothing" if value is None else kinds.get(type(value), "a number")
+    return "null" if value is None else kinds.get(type(value), "a number")
 
 
 def read_toml(path: Path, what: str = "file") -> dict[str, Any]:

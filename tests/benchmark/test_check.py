@@ -78,7 +78,7 @@ def test_everything_wrong_is_listed_at_once(root):
     assert "cannot be decoded" in found[train, "record 3 (id DVQA-train-3)"]
     assert str(root) not in found[train, "record 3 (id DVQA-train-3)"]
     assert found[train, "record 4"] == "image: '../../secret.png' leaves datasets/"
-    assert found[test, "record 1"] == "answer: must be text, not nothing"
+    assert found[test, "record 1"] == "answer: must be text, not null"
     assert found[test, "record 3 (id DVQA-test-2)"] == "its id is also that of record 2"
     folder = "instructions/Flickr30k-cap"
     assert found[f"{folder}/val_coco_type.json", ""].startswith("not valid JSON")
@@ -147,6 +147,9 @@ def test_folder_without_images_is_one_problem(root):
 
 
 def test_folder_without_datasets_is_a_problem(tmp_path):
+    with pytest.raises(FcitError, match="this is not a data folder"):
+        check(tmp_path)
+    (tmp_path / "instructions").mkdir()
     report = check(tmp_path)
     assert [problem.file for problem in report.problems] == ["instructions"]
     assert len(report.absent) == 12
@@ -155,4 +158,5 @@ def test_folder_without_datasets_is_a_problem(tmp_path):
 def test_root_that_is_not_there_is_refused_and_absent_names_are_listed(tmp_path):
     with pytest.raises(FcitError, match="nowhere: no such folder"):
         check(tmp_path / "nowhere")
+    (tmp_path / "datasets").mkdir()
     assert check(tmp_path, ["VQA"]).absent == ["VQA"]

@@ -40,7 +40,11 @@ class Near(Rule):
         return text
 
     def right(self, answer: str, truth: str, mode: Mode) -> bool:
-        return abs(float(answer) - float(truth)) <= 0.05 * float(truth)
+        try:
+            given = float(answer)
+        except ValueError:
+            return False
+        return abs(given - float(truth)) <= 0.05 * float(truth)
 """
 READINGS = ["10", "10", "10.4", "9.8", "10.2", "50", "70"]
 
@@ -105,7 +109,10 @@ def test_a_benchmarks_dataset_may_have_other_files_too(root):
         ("train = 1", "train: must be a text"),
         ('train = "../a.json"', "train: '../a.json' is no name of a file"),
         ('test = ""', "test: '' is no name of a file"),
-        ('rule = "near.py"', "rule: there is no 'near.py'; choose from box, caption"),
+        (
+            'rule = "near.py"',
+            "rule: there is no 'near.py'; choose from box, .*; a rule of your own is",
+        ),
         ('rule = "caption"', 'captions: belongs to rule = "caption", which needs it'),
         ('captions = "a.json"', 'captions: belongs to rule = "caption"'),
         ('images = "../up"', "images: '../up' leaves datasets/"),
@@ -151,10 +158,21 @@ def test_predictions_are_scored_by_it(root, tmp_path):
     asked = ["score", "--dataset", "My-Meters", "--truth", str(truth), "--predictions", str(given)]
     done = CliRunner().invoke(app, [*asked, "--rule", str(tmp_path / "near.py")])
     assert done.output.startswith("My-Meters: 71.43 %"), done.output
-    done = CliRunner().invoke(
-        app, ["data", "check", str(root), "--rule", f"My-Meters={tmp_path / 'near.py'}"]
-    )
+    assert "(rule near.py, strict scoring" in done.output
+    named = CliRunner().invoke(app, [*asked, "--rule", f"My-Meters={tmp_path / 'near.py'}"])
+    assert named.output == done.output
+    other = CliRunner().invoke(app, [*asked, "--rule", f"My-Meter={tmp_path / 'near.py'}"])
+    assert "--rule: names the dataset 'My-Meter'" in str(other.exception)
+    checked = ["data", "check", str(root), "--rule"]
+    done = CliRunner().invoke(app, [*checked, f"My-Meters={tmp_path / 'near.py'}"])
     assert done.exit_code == 0, done.output
+    assert "My-Meters: 1 train, 7 test, rule near.py\n" in done.output
+    for command in (checked, ["data", "stats", "--no-tokens", "--root", str(root), "--rule"]):
+        done = CliRunner().invoke(app, [*command, f"My-Meter={tmp_path / 'near.py'}"])
+        assert str(done.exception) == f"--rule: {root} has no dataset 'My-Meter'; it has My-Meters"
+    tell(root, "rule =")
+    done = CliRunner().invoke(app, checked[:-1])
+    assert "My-Meters: not read\n" in done.output
 
 
 def test_a_recipe_names_its_file_relative_to_itself_and_workers_find_it(root, tmp_path):
@@ -229,6 +247,50 @@ def test_a_rule_may_give_shares_but_no_more_than_all(tmp_path):
     assert rule.score(["0.5", "1"], [("x",), ("x",)], "strict").percent == 75
     for answer in ("1.5", "-1", "nan"):
         with pytest.raises(
-            FcitError, match=rf"A\.right\('{answer}', 'x', 'strict'\): must be from 0 to 1"
+            FcitError,
+            match=rf"A\.right\('{answer}', 'x', 'strict'\) must return .* 0 to 1, not {answer}",
         ):
             rule.score([answer], [("x",)], "strict")
+
+
+def ruled(folder: Path, body: str) -> rules.Rule:
+    """A rule of one's own with this body, in a file odd.py."""
+    text = "from fcit.benchmark.rules import Rule\nclass Odd(Rule):\n"
+    text += "    def right(self, answer, truth, mode): return answer == truth\n"
+    (folder / "odd.py").write_text(text + body)
+    return rules.load({"My-Meters": str(folder / "odd.py")})["My-Meters"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "    def truth(self, record): return record['reading']",
+            "odd.py, line 4: Odd.truth raised KeyError: 'reading'; "
+            'raise RecordError("answer: ...") for a truth that the rule cannot read',
+        ),
+        ("    def truth(self, record): return 5", "odd.py: Odd.truth must return text, not 5"),
+        (
+            "    def right(self, answer, truth, mode): return float(answer) == 1",
+            "odd.py, line 4: Odd.right('', '10', 'strict') raised ValueError: could not convert "
+            "string to float: ''; return False for an answer that cannot be read",
+        ),
+        (
+            "    def score(self, answers, truths, mode): return 1",
+            "odd.py: Odd.score must return an Accuracy, not 1",
+        ),
+    ],
+)
+def test_whatever_a_rule_raises_or_returns_is_one_line(root, tmp_path, body, message):
+    problem = check(root, rules={"My-Meters": ruled(tmp_path, body)}).problems[0]
+    assert problem.file == "instructions/My-Meters/test.json"
+    assert problem.record.startswith("record 1") and problem.what == message
+
+
+def test_what_a_rule_raises_over_training_answers_is_one_line_too(root, tmp_path):
+    odd = ruled(tmp_path, "    def check(self, answer): raise RuntimeError")
+    (problem,) = check(root, rules={"My-Meters": odd}).problems
+    assert problem.what.startswith("odd.py, line 4: Odd.check raised RuntimeError; raise Record")
+    odd = ruled(tmp_path, "    def best_constant(self, answers, truths, mode): return 1 / 0")
+    with pytest.raises(FcitError, match=r"odd\.py, line 4: Odd\.best_constant raised ZeroDiv"):
+        collect(root, None, "strict", rules={"My-Meters": odd})

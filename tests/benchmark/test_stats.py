@@ -108,6 +108,9 @@ def test_a_lone_dataset_has_no_neighbour():
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FcitError, match="no such folder"):
         stats.collect(tmp_path / "none", None, "strict")
+    with pytest.raises(FcitError, match="not a data folder"):
+        stats.collect(tmp_path, None, "strict")
+    (tmp_path / "instructions").mkdir()
     with pytest.raises(FcitError, match="holds none"):
         stats.collect(tmp_path, None, "strict")
     with pytest.raises(FcitError, match=r"lacks .*instructions/DVQA/train\.json"):

@@ -55,7 +55,7 @@ def test_an_answer_is_read_as_it_is_meant(tmp_path: Path, written: Any, meant: s
     [
         (float("nan"), "must be text, not nan"),
         (float("inf"), "must be text, not inf"),
-        (None, "must be text, not nothing"),
+        (None, "must be text, not null"),
         (True, "must be text, not a truth value"),
         (["a"], "must be text, not a list"),
         ("", "is empty"),
@@ -100,7 +100,7 @@ def test_what_json_allows_but_means_nothing_is_named_by_record(
     ("text", "said"),
     [
         ("NaN", "text: must be text, not nan"),
-        ("null", "text: must be text, not nothing"),
+        ("null", "text: must be text, not null"),
         ('"\\ud83d"', "text: holds U[+]D83D"),
         ('"a", "text": "b"', "the key 'text' stands twice"),
         ("1" * 5000, "a whole number of 5000 digits"),

@@ -191,5 +191,5 @@ def test_another_scoring_rule_is_another_run(whole: Run, table: dict, tmp_path: 
         folder = Path(shutil.copytree(whole.folder, tmp_path / "run"))
         table = whole.files.table() | {"versions": then}
         (run := Run(folder)).files.begin(table)
-        with pytest.raises(FcitError, match=r"another file of data\.rules"):
+        with pytest.raises(FcitError, match="a dataset.toml changed since this run began"):
             Session(run.config, folder, Silent()).check(resume=True)

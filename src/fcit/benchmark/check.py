@@ -13,9 +13,9 @@ from itertools import islice
 from pathlib import Path
 
 from fcit.benchmark import datasets, published
-from fcit.benchmark.datasets import DATASETS, NO_RULES, Split
+from fcit.benchmark.datasets import DATASETS, NO_RULES, Dataset, Split
 from fcit.benchmark.records import BadRecord
-from fcit.benchmark.rules import Rule
+from fcit.benchmark.rules import Rule, title
 from fcit.types import FcitError, Sample, Task
 from fcit.watch import Silent, Watch
 
@@ -52,7 +52,9 @@ class Report:
 
     problems: list[Problem] = field(default_factory=list[Problem])
     counts: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
-    """Readable records by dataset and split."""
+    """Readable records by dataset and split; without splits where its dataset.toml cannot be read."""
+    rules: dict[str, str] = field(default_factory=dict[str, str])
+    """The scoring rule by dataset, of those that were read."""
     absent: list[str] = field(default_factory=list[str])
     """Datasets that are not there."""
     published: dict[str, PublishedSplit] = field(default_factory=dict[str, PublishedSplit])
@@ -103,8 +105,7 @@ def check(
     rules of your own by dataset; `of_client`: it is one client's folder, whose datasets may lack a file.
     Raises FcitError for a root that is not a folder or an unknown name.
     """
-    if not root.is_dir():
-        raise FcitError(f"{root}: no such folder")
+    datasets.require_folder(root)
     there, watch = datasets.present(root), watch or Silent()
     wanted = list(dict.fromkeys([*DATASETS, *there])) if names is None else list(names)
     here = [name for name in wanted if name in there]
@@ -153,14 +154,19 @@ def _dataset(
     """Report on a dataset's two files, and return its readable records; `taught` gets digests."""
     entries: list[_Entry] = []
     report.counts[name] = {}
-    for split in ("train", "test"):
+    dataset: Dataset | None = None
+    with report.faults(root):
+        dataset = datasets.find(name, root, rules)
+        report.rules[name] = title(dataset.rule)
+    for split in ("train", "test") if dataset else ():
         readable: list[_Entry] = []
         with report.faults(root):
-            dataset = datasets.find(name, root, rules)
             path, samples = dataset.file(root, split), dataset.parse(root, split)
             if of_client and not path.is_file():
                 continue
             for entry, sample in _readable(root, path, samples, split, report):
+                if split == "test" and name in rules and not readable:
+                    report.problems.extend(_misjudged(dataset.rule, entry, sample))
                 readable.append(entry)
                 if split == "train":
                     taught.add(_digest(sample))
@@ -169,6 +175,14 @@ def _dataset(
             report.problems.extend(_repeats(readable))
         entries += readable
     return entries
+
+
+def _misjudged(rule: Rule, entry: _Entry, sample: Sample) -> Iterator[Problem]:
+    """What a rule of one's own makes of answers that any model may give: raising is a problem."""
+    try:
+        rule.score(["", "a word"], [sample.answers] * 2, "strict")
+    except FcitError as error:
+        yield entry.problem(str(error))
 
 
 def _readable(

@@ -10,6 +10,7 @@ from unicodedata import normalize
 
 from fcit.benchmark import dataset_file, records
 from fcit.benchmark.records import BadRecord
+from fcit.benchmark.rules import load
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
 from fcit.benchmark.rules.exact import Exact
 from fcit.files import below, is_plain_name, read_toml, write_json
@@ -179,6 +180,26 @@ def present(root: Path) -> list[str]:
     known = {dataset.folder: dataset.name for dataset in DATASETS.values()}
     here = [name for folder, name in known.items() if folder in names]
     return here + [name for name in names if name not in known]
+
+
+def require_folder(root: Path) -> None:
+    """Raise FcitError where a path is not that of a data folder."""
+    if not root.is_dir():
+        raise FcitError(f"{root}: no such folder")
+    if not any((root / part).is_dir() for part in ("instructions", "datasets")):
+        raise FcitError(
+            f"{root}: this is not a data folder (it has no instructions/ and datasets/)"
+        )
+
+
+def own_rules(root: Path, files: Mapping[str, str], source: str) -> dict[str, Rule]:
+    """The rules in files of your own, by dataset. Raises FcitError naming `source`, as for a dataset that
+    the data folder does not have."""
+    here = present(root) if files else []
+    if unknown := next((name for name in files if normalize("NFC", name) not in here), None):
+        has = ", ".join(here) or "(none)"
+        raise FcitError(f"{source}: {root} has no dataset {unknown!r}; it has {has}")
+    return load(files, source)
 
 
 def image_folders(root: Path, images: Sequence[Path] = ()) -> tuple[Path, ...]:

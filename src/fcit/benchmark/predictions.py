@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fcit.benchmark import datasets, records
 from fcit.benchmark.datasets import DATASETS, NO_RULES
-from fcit.benchmark.rules import Mode, Rule
+from fcit.benchmark.rules import Mode, Rule, title
 from fcit.files import json_lines
 from fcit.types import FcitError, Sample
 
@@ -28,6 +28,8 @@ class Scored:
     """Questions without a prediction."""
     repeated: int
     """Predictions of a question that an earlier one answers."""
+    rule: str
+    """The scoring rule: its name, or that of your own file."""
 
 
 def score(
@@ -61,7 +63,8 @@ def score(
     result = known.score([text for _, text in given], samples, mode)
     distinct = len(set(ids))
     missing, repeated = len(truths) - distinct, len(ids) - distinct
-    return Scored(result.percent, len(ids), dataset, mode, len(truths), missing, repeated)
+    counts = len(truths), missing, repeated
+    return Scored(result.percent, len(ids), dataset, mode, *counts, title(known.rule))
 
 
 def _predictions(path: Path) -> list[tuple[str, str]]:

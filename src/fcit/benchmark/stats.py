@@ -76,8 +76,7 @@ def collect(
     `images`: see `datasets.image_folders`. `rules`: rules of your own by dataset. Raises FcitError where
     files are missing or malformed, and as `Dataset.chance` does.
     """
-    if not root.is_dir():
-        raise FcitError(f"{root}: no such folder")
+    datasets.require_folder(root)
     wanted = datasets.present(root) if names is None else list(dict.fromkeys(names))
     if not wanted:
         raise FcitError(f"{root}: instructions/ holds none of the datasets' folders")

@@ -78,7 +78,7 @@ def check(
     Example:  fcit data check my-mini --client 3 --recipe demo.toml
     """
     from fcit.benchmark import check as checks
-    from fcit.benchmark.rules import load
+    from fcit.benchmark import datasets
 
     if (recipe is None) != (client is None):
         raise FcitError("fcit data check: --client and --recipe belong together")
@@ -88,10 +88,12 @@ def check(
         if recipe and client is not None
         else None
     )
-    rules, of_client = load(files, "--rule"), ready is not None
+    datasets.require_folder(folder)
+    rules, of_client = datasets.own_rules(folder, files, "--rule"), ready is not None
     report = checks.check(folder, None, images or (), rules, Terminal(), of_client)
     for name, counts in report.counts.items():
-        show(f"{name}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+        read = ", ".join(f"{count} {split}" for split, count in counts.items())
+        show(f"{name}: {read}, rule {report.rules[name]}" if read else f"{name}: not read")
     for folder_name, split in report.published.items():
         show(
             f"{folder_name}: {split.task}, {split.clients} clients, {split.records} records "
@@ -192,7 +194,6 @@ def stats(
         "root": str(root or ""),
         "size": size or "",
         "images": folders,
-        "rules": rule_files(rule),
     }
     recipe = {
         "seed": seed or 0,
@@ -205,11 +206,10 @@ def stats(
     experiment, mode = worker.experiment, worker.config.evaluation.scoring
     if not root:
         experiment.prepare(watch)
+    rules = datasets.own_rules(experiment.root, rule_files(rule), "--rule")
     embed = worker.encoder.embed if tokens else None
     names = datasets.present(experiment.root)
-    results = facts.collect(
-        experiment.root, names, mode, embed, experiment.images, experiment.rules, watch
-    )
+    results = facts.collect(experiment.root, names, mode, embed, experiment.images, rules, watch)
     if as_json:
         show_json(results)
     else:

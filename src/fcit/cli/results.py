@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from fcit.cli.options import Json, Scoring
 from fcit.cli.screen import show, show_table
+from fcit.types import FcitError
 
 
 def score(
@@ -22,7 +23,10 @@ def score(
     ] = "strict",
     rule: Annotated[
         str,
-        Option(help="A Python file with a scoring rule of your own (it is run).", metavar="FILE"),
+        Option(
+            help="A Python file with a scoring rule of your own (it is run); NAME=FILE works too.",
+            metavar="FILE",
+        ),
     ] = "",
     as_json: Json = False,
 ) -> None:
@@ -39,6 +43,11 @@ def score(
     from fcit.benchmark.predictions import score as score_files
     from fcit.benchmark.rules import load
 
+    name, _, file = rule.partition("=")
+    if file and not Path(rule).is_file():
+        if name != dataset:
+            raise FcitError(f"--rule: names the dataset {name!r}, but --dataset is {dataset!r}")
+        rule = file
     rules = load({dataset: rule} if rule else {}, "--rule")
     scored = score_files(dataset, truth, predictions, mode, rules)
     if as_json:
@@ -46,7 +55,7 @@ def score(
     else:
         show(
             f"{scored.dataset}: {scored.score:.2f} % of {scored.samples} predictions "
-            f"({scored.mode} scoring; the test file has {scored.questions} questions)"
+            f"(rule {scored.rule}, {scored.mode} scoring; the test file has {scored.questions} questions)"
         )
 
 

@@ -102,10 +102,13 @@ class Session:
     def _same_base(self) -> None:
         """Raise FcitError if the run was begun with another mini model or other scoring rules."""
         then, now = self.folder.table().get("versions", {}), basis(self.experiment)
-        for key, what in (("base", "version of the mini model"), ("rules", "file of data.rules")):
+        own = [f"{name} ({Path(file).name})" for name, file in self.config.data.rules.items()]
+        rules = f"the rule of {', '.join(own)}, or a dataset.toml," if own else "a dataset.toml"
+        for key, what in (("base", "the mini model"), ("rules", rules)):
             if then.get(key, now[key]) != now[key]:
                 raise FcitError(
-                    f"{self.folder.path}: was made with another {what}; choose another --out"
+                    f"{self.folder.path}: {what} changed since this run began, so its scores would not "
+                    "compare; choose another --out"
                 )
 
     @property

@@ -10,7 +10,7 @@ from fcit.benchmark.datasets import Dataset, Split
 from fcit.benchmark.general import GENERAL, QUESTIONS
 from fcit.benchmark.partition import some, split
 from fcit.benchmark.published import PARTITIONS, published
-from fcit.benchmark.rules import Rule, load
+from fcit.benchmark.rules import Rule
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config
@@ -94,13 +94,7 @@ class Experiment:
     @cached_property
     def rules(self) -> dict[str, Rule]:
         """The recipe's own scoring rules by dataset; the data folder must have these datasets."""
-        files = self.config.data.rules
-        present = datasets.present(self.root) if files else []
-        if unknown := next((name for name in files if name not in present), None):
-            raise FcitError(
-                f"data.rules: {self.root} has no dataset {unknown!r}; it has {', '.join(present)}"
-            )
-        return load(files)
+        return datasets.own_rules(self.root, self.config.data.rules, "data.rules")
 
     def dataset(self, name: str) -> Dataset:
         """A dataset of the data folder, with its scoring rule. Raises FcitError on a client with data of

@@ -10,12 +10,13 @@ from pathlib import Path
 from unicodedata import normalize
 
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
+from fcit.benchmark.rules.own import guard
 from fcit.files import find_class, modules, subclasses
 from fcit.types import FcitError
 
-__all__ = ["Accuracy", "Mode", "Rule", "find", "load", "names"]
+__all__ = ["Accuracy", "Mode", "Rule", "find", "load", "names", "title"]
 
-HELPERS = ("base",)
+HELPERS = ("base", "own")
 
 
 def names() -> list[str]:
@@ -25,7 +26,19 @@ def names() -> list[str]:
 
 def find(name: str) -> type[Rule]:
     """The class of one of the package's rules. Raises FcitError when there is no file of that name."""
-    return find_class(__name__, HELPERS, name, Rule, "rule")
+    try:
+        return find_class(__name__, HELPERS, name, Rule, "rule")
+    except FcitError as error:
+        own = "a rule of your own is named in the recipe ([data.rules]) or with --rule"
+        raise FcitError(f"{error}; {own}") from None
+
+
+def title(rule: Rule) -> str:
+    """What a person calls a rule: "exact", or of a rule of your own the name of its file."""
+    module = type(rule).__module__
+    if module.startswith(f"{__name__}."):
+        return module.rpartition(".")[2]
+    return Path(getattr(sys.modules[module], "__file__", None) or module).name
 
 
 def load(files: Mapping[str, str], source: str = "data.rules") -> dict[str, Rule]:
@@ -54,7 +67,7 @@ def _load(path: Path, where: str) -> Rule:
             raise FcitError(f"must define one subclass of Rule, not {len(kinds)}")
         if kinds[0].right is Rule.right and kinds[0].score is Rule.score:
             raise FcitError(f"{kinds[0].__name__} must define right(self, answer, truth, mode)")
-        return kinds[0]()
+        return guard(kinds[0](), path)
     except FcitError as error:
         raise FcitError(f"{where}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever the file does
