@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import fcit
-from fcit import report
 from fcit.files import read_json, read_lines
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config, validate
+from fcit.report.page import write
 from fcit.watch import Silent, Step
 from fcit.worker.experiment import Experiment
 
@@ -113,5 +113,5 @@ def test_the_reference_points_and_the_report_know_it(
     assert (everything.clients, everything.epochs) == (1, 1)
     table = {"method": {"name": "multitask"}, "federation": {"clients": 10, "rounds": 5}}
     assert Experiment(validate(table)).training_setting.epochs == 2.5  # not 2
-    page = report.write([run[0]], tmp_path / "report")
+    page = write([run[0]], tmp_path / "report")
     assert "growing" in page.read_text(encoding="utf-8")

@@ -77,7 +77,7 @@ def test_tokens_of_both_kinds_average_their_two_cosines(build: Build) -> None:
 
     run = read_run(build("d", "disco"))
     tokens = ((1.0, 0.0, 9.0, 0.0), (0.0, 1.0, 3.0, 0.0))
-    both = replace(run, tokens=tokens, method_used=find("disco")(identity="both"))
+    both = replace(run, tokens=tokens, method_used=find("disco")(token="both"))
     assert "0.50" in texts(heatmaps.token_similarity(both))
     assert "0.50" not in texts(heatmaps.token_similarity(replace(both, method_used=None)))
 
