@@ -281,8 +281,9 @@ def ruled(folder: Path, body: str) -> rules.Rule:
         ),
     ],
 )
-def test_whatever_a_rule_raises_or_returns_is_one_line(root, tmp_path, body, message):
-    problem = check(root, rules={"My-Meters": ruled(tmp_path, body)}).problems[0]
+def test_whatever_a_rule_raises_or_returns_is_one_line(root, monkeypatch, body, message):
+    monkeypatch.chdir(root.parent)
+    problem = check(root, rules={"My-Meters": ruled(Path(), body)}).problems[0]
     assert problem.file == "instructions/My-Meters/test.json"
     assert problem.record.startswith("record 1") and problem.what == message
 

@@ -157,12 +157,12 @@ def test_a_table_is_imported_and_answers_to_it_scored(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == {
         "score": 0.0, "samples": 1, "dataset": "Mine", "mode": "reference",
-        "questions": 2, "missing": 1, "repeated": 0,
+        "questions": 2, "missing": 1, "repeated": 0, "rule": "exact",
     }  # fmt: skip
     rows.append({"question_id": second["question_id"], "text": "none"})
     said.write_text("\n".join(map(json.dumps, rows)))
     done = call("score", "--dataset", "Mine", *files)
-    assert "Mine: 50.00 % of 2 predictions (strict scoring" in done.stdout
+    assert "Mine: 50.00 % of 2 predictions (rule exact, strict scoring" in done.stdout
 
 
 def test_data_stats_shows_what_a_folder_is_like(suite: Path) -> None:

@@ -67,7 +67,7 @@ def _load(path: Path, where: str) -> Rule:
             raise FcitError(f"must define one subclass of Rule, not {len(kinds)}")
         if kinds[0].right is Rule.right and kinds[0].score is Rule.score:
             raise FcitError(f"{kinds[0].__name__} must define right(self, answer, truth, mode)")
-        return guard(kinds[0](), path)
+        return guard(kinds[0](), Path(spec.origin or path))
     except FcitError as error:
         raise FcitError(f"{where}: {error}") from None
     except (Exception, SystemExit) as error:  # whatever the file does

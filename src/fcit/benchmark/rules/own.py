@@ -33,7 +33,8 @@ HOOKS = {
 
 def guard(rule: Rule, path: Path) -> Rule:
     """The rule itself, whose methods now raise only what a rule may: RecordError where a record is at
-    fault, else FcitError, with the place in the file at `path`."""
+    fault, else FcitError, with the place in the file at `path`, which is as its code
+    object has it."""
     for name in HOOKS:
         object.__setattr__(rule, name, _guarded(rule, name, path))
     return rule
