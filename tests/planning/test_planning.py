@@ -64,7 +64,8 @@ def test_a_run_sends_what_was_planned(
         assert stage.sampled == len({client for row in mine for client in row["clients"]})
     said = tmp_path / "run" / "predictions"
     asked = {
-        part.name: sum(len(read_lines(one)) for one in part.iterdir()) for part in said.iterdir()
+        part.name: sum(len(read_lines(one)) for one in part.glob("*.jsonl"))
+        for part in said.iterdir()
     }
     assert {str(at): stage.tests for at, stage in enumerate(found.stages, 1)} | {
         "zero-shot": found.zero_shot
