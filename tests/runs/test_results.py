@@ -19,7 +19,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.runs.results import Results
 from fcit.runs.session import Session
-from fcit.types import Fault, Job, State, Update
+from fcit.types import Fault, FcitError, Job, State, Update
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 from tools.mini_models import general
@@ -73,6 +73,15 @@ def test_the_next_stages_dataset_is_asked_before_it_is_learned(run: Path) -> Non
     assert found["ahead"] == {second: right(run, "1", second)}
     assert found["matrix"][0][1] is None, "it is not seen yet, so it is not in the matrix"
     assert first not in found["ahead"], "before the first stage there is the base model alone"
+
+
+def test_an_accuracy_whose_answers_are_gone_is_named(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    (name,) = read_json(folder / "matrix.json")["ahead"]
+    (folder / "predictions" / "1" / f"{name}.jsonl").unlink()
+    results = Results(Experiment(fcit.load(folder).config), RunFolder(folder), Silent())
+    with pytest.raises(FcitError, match=f"1/{name}.jsonl: is missing"):
+        results._ahead([[100.0, None], [100.0, 100.0]])
 
 
 def test_general_questions_are_asked_before_and_after(run: Path) -> None:

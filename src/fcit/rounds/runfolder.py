@@ -3,9 +3,9 @@
 The state is committed by renaming one file, `state/state.json`. It names the safetensors files of the
 adapters, extras, optimizer and client memories by their content. Files it no longer names are removed.
 
-What is read is compared with the digest that it got as it was written: config.toml, JSON objects and the
-lines of the log hold their own, tensors have it in their file's name, answers in a file beside theirs.
-Runs that an earlier version began have digests of tensors alone.
+What is read is compared with the digest that it got when it was written: config.toml, JSON objects and
+lines of the log hold theirs, tensors have it in their file's name, answers in a file beside theirs. Runs
+of an earlier version have digests of tensors alone.
 """
 
 from __future__ import annotations
@@ -98,7 +98,6 @@ class RunFolder:
         write_json(path, seal(value) if self.sealed else value)
 
     def read(self, path: Path) -> dict[str, Any]:
-        """Read a JSON object."""
         return unseal(read_json(path), path, self.sealed)
 
     # -- the state -------------------------------------------------------------------------------------
@@ -203,9 +202,8 @@ class RunFolder:
         if not self.log.is_file():
             return []
         with reading(self.log):
-            *lines, _ = self.log.read_text(encoding="utf-8").split(
-                "\n"
-            )  # the last may be cut short
+            text = self.log.read_text(encoding="utf-8")
+        *lines, _ = text.split("\n")  # the last may be cut short
         rows, sealed = list[RoundLog](), self.sealed
         for number, line in enumerate(lines, 1):
             source = f"{self.log}, line {number}"
@@ -217,8 +215,7 @@ class RunFolder:
         """Keep the lines of the committed rounds alone."""
         if self.log.is_file():
             *whole, _ = self.log.read_text(encoding="utf-8").split("\n")
-            lines = whole[:rounds]
-            write_text(self.log, "".join(f"{line}\n" for line in lines))
+            write_text(self.log, "".join(f"{line}\n" for line in whole[:rounds]))
 
     def append_log(self, row: Mapping[str, Any]) -> None:
         """Add one line; `keep_log` removes a line that a kill cut short."""
@@ -271,6 +268,11 @@ class RunFolder:
             self._compare_answers(path)
         for path in sorted(self.path.glob("scores/*/*.json")):
             self.read(path)
+
+    def require_unmeasured(self, kind: str, key: str, answers: Path) -> None:
+        """Raise FcitError where matrix.json has an accuracy whose answers are gone."""
+        if self.matrix.is_file() and key in self.read(self.matrix).get(kind, {}):
+            raise FcitError(f"{answers}: is missing; restore it, or choose another --out")
 
     @contextmanager
     def locked(self) -> Iterator[None]:

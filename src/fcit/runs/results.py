@@ -258,31 +258,32 @@ class Results:
     def _ahead(self, rows: Sequence[Row]) -> dict[str, float]:
         """Accuracy on each dataset right before it is first trained on (percent): its difference from
         zero-shot is forward transfer (Lopez-Paz and Ranzato 2017)."""
-        return self._measured(
+        asked = [
             (name, self.stage_name(stage), name)
             for stage in range(len(rows))
             for name in self._next(stage)
-        )
+        ]
+        return self._measured("ahead", asked)
 
     def _retained(self) -> dict[str, float]:
         """Accuracy on the general questions before any training and after all of it (percent)."""
         last = 0 if self.method.single_row else len(self.stages) - 1
         stages = {"before": ZERO_SHOT} | ({"after": self.stage_name(last)} if self.stages else {})
-        return self._measured(
-            (when, stage, name) for when, stage in stages.items() for name in self._general
-        )
+        asked = [(when, stage, name) for when, stage in stages.items() for name in self._general]
+        return self._measured("general", asked)
 
-    def _measured(self, asked: Iterable[tuple[str, str, str]]) -> dict[str, float]:
+    def _measured(self, kind: str, asked: Iterable[tuple[str, str, str]]) -> dict[str, float]:
         """Accuracies by a key of each (key, stage, dataset), where there are results."""
-        return {
-            key: self._percent(stage, name)
-            for key, stage, name in asked
-            if self._file(stage, name).is_file()
-        }
+        measured: dict[str, float] = {}
+        for key, stage, name in asked:
+            if self._file(stage, name).is_file():
+                measured[key] = self._percent(stage, name)
+            else:
+                self.folder.require_unmeasured(kind, key, self._file(stage, name))
+        return measured
 
     def _trained_adapters(self, until: int | None = None) -> dict[str, set[str]]:
-        """The adapters that each dataset's clients trained by the end of a stage (from 1; default: so
-        far)."""
+        """The adapters that a dataset's clients trained by the end of a stage (from 1; default: now)."""
         tasks = [task for stage in self.stages for task in stage.tasks]
         return adapters_by_dataset(self.folder.trainers(until), tasks)
 
