@@ -34,6 +34,25 @@ def markdown(runs: list[Path]) -> str:
     return to_markdown([setting_table(group) for group in group_runs(read_runs(runs))])
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"datasets": ("OCR-VQA", "FigureQA")},
+        {"setting": "cap-het"},
+        {"scoring": "reference"},
+        {"done": 0},
+        {"method": "zeroshot"},
+    ],
+    ids=str,
+)
+def test_runs_with_nothing_to_compare_make_a_page(
+    other: dict, build: Build, undrawn: None, tmp_path: Path
+) -> None:
+    runs = [build("first"), build("second", **other)]
+    assert write(runs, tmp_path / "out").is_file()
+    assert len(rows_of(runs)) == 2
+
+
 def test_page_stands_alone_and_everything_lies_beside_it(build: Build, tmp_path: Path) -> None:
     runs = [build("d", "disco"), build("f", "finetune"), build("z", "zeroshot")]
     page = write(runs, tmp_path / "out")

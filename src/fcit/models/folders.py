@@ -36,7 +36,7 @@ def faults(folder: str | Path, key: str = "path") -> Iterator[None]:
         raise
     except ImportError as error:
         raise FcitError(f"{start} needs a package: {one_line(str(error))}") from None
-    except BaseException as error:  # transformers raises nearly anything on a broken folder
+    except BaseException as error:  # nearly anything, tokenizers' panics (no Exceptions) among it
         if (tokenizer := Path(folder) / "tokenizer.json").is_file():  # large, so only now
             read_json(tokenizer)
         line = str(error) or type(error).__name__

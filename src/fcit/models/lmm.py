@@ -35,8 +35,7 @@ class LMM:
     `extra` holds a method's own modules, whose parameters train with the adapters. `prompts`, when set,
     is called with `base_embeds` and returns embeddings [batch, n, width] to put before the image's.
     `gate` is a `types.Gate`. `checkpointing` makes training take less memory and more time, with the same
-    numbers. quantize, device_map, clip: see `loading.load`; template: see
-    `chat.Chat`.
+    numbers. quantize, device_map, clip: see `loading.load`; template: see `chat.Chat`.
     """
 
     def __init__(
@@ -263,7 +262,10 @@ class LMM:
         embeds = self.project(batch.images)
         ids, mask, labels = batch.ids, batch.mask, batch.labels
         grids = [image.inputs[GRID] for image in batch.images if GRID in image.inputs]
-        for count, levels in zip((ids == self.image_id).sum(dim=1).tolist(), embeds, strict=True):
+        for image, levels in zip(batch.images, embeds, strict=True):
+            count = image.text.count(
+                self.chat.placeholders[-1]
+            )  # counting in `ids` would stop a GPU
             if count != len(levels[0]):
                 raise FcitError(
                     f"[model] path: its processor writes {count} image tokens where the model makes "
