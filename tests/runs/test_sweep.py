@@ -63,6 +63,18 @@ def test_a_file_says_which_runs_there_are(short: dict, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_grid_makes_a_run_for_every_combination(short: dict, tmp_path: Path) -> None:
+    grid = {"training.lr": [1e-3, 0.5], "method.rank": [1, 8]}
+    runs = sweep.read(write(tmp_path, short, {"methods": ["disco"], "grid": grid}))
+    assert [(run.name, *run.changes) for run in runs] == [
+        ("short-lr0.001-rank1", "training.lr=0.001", "method.rank=1", "seed=0"),
+        ("short-lr0.001-rank8", "training.lr=0.001", "method.rank=8", "seed=0"),
+        ("short-lr0.5-rank1", "training.lr=0.5", "method.rank=1", "seed=0"),
+        ("short-lr0.5-rank8", "training.lr=0.5", "method.rank=8", "seed=0"),
+    ]
+    assert [one.config.method.rank for one in sweep.survey(runs)] == [1, 8, 1, 8]
+
+
 def test_paths_in_changes_start_at_the_files_folder(short: dict, tmp_path: Path) -> None:
     (tmp_path / "here" / "photos").mkdir(parents=True)
     part = {"set": ['data.images=["photos", "../more"]', "model.path=a/hub-id"]}
@@ -105,6 +117,8 @@ def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:
         ({"recipe": "gone.toml"}, "gone.toml: no such recipe"),
         ({"methods": ["disko"]}, "disko"),
         ({"methods": []}, r"sweep\.toml: runs, no\. 2\.methods"),
+        ({"grid": {"training.lr": []}}, r"sweep\.toml: runs, no\. 2\.grid"),
+        ({"grid": {"training.lrr": [1.0]}}, "training.lrr"),
         ({"seed": [1]}, r"sweep\.toml: runs, no\. 2\.seed: unknown key"),
         ({"name": "../up"}, r"runs, no\. 2\.name: '\.\./up'"),
         ({"seeds": [1, 1]}, r"runs, no\. 2: short finetune seed 1 is there twice"),

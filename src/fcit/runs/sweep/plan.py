@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -11,6 +12,8 @@ from pydantic import Field
 from fcit.files import read_toml
 from fcit.recipe import config as configs
 from fcit.types import FcitError
+
+Value = bool | int | float | str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,21 @@ class Part:
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     set: tuple[str, ...] = ()
     """Changes to the recipe, as `--set` takes them."""
+    grid: dict[str, Annotated[tuple[Value, ...], Field(min_length=1)]] = field(
+        default_factory=dict[str, tuple[Value, ...]]
+    )
+    """Values to try, by key of the recipe: a run for every combination. They become part of the name."""
+
+    def points(self) -> list[tuple[str, tuple[str, ...]]]:
+        """Of every combination in `grid`, what it adds to the name, and its changes to the recipe."""
+        keys = [key.rpartition(".")[2] for key in self.grid]
+        return [
+            (
+                "".join(f"-{key}{value}" for key, value in zip(keys, values, strict=True)),
+                tuple(f"{key}={value}" for key, value in zip(self.grid, values, strict=True)),
+            )
+            for values in product(*self.grid.values())
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +92,17 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     runs: dict[Path, Run] = {}
     for number, part in enumerate(table.runs, 1):
         where, recipe = f"{path}: runs, no. {number}", path.parent / part.recipe
-        name = part.name or recipe.stem
-        if not re.fullmatch(r"\w[\w.+-]*", name):
-            raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
-        changes = [configs.anchored(change, path.parent) for change in (*table.set, *part.set)]
-        for method in part.methods:
-            for seed in part.seeds:
-                folder = out.resolve() / name / method / f"seed{seed}"
-                own = (*changes, f"seed={seed}")
-                run = Run(name, method, seed, recipe.resolve(), own, folder)
-                if folder in runs:
-                    raise FcitError(f"{where}: {run} is there twice; give one another name")
-                runs[folder] = run
+        for (point, tried), method, seed in product(part.points(), part.methods, part.seeds):
+            name = (part.name or recipe.stem) + point
+            if not re.fullmatch(r"\w[\w.+-]*", name):
+                raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
+            changes = [*table.set, *part.set, *tried, f"seed={seed}"]
+            own = tuple(configs.anchored(change, path.parent) for change in changes)
+            folder = out.resolve() / name / method / f"seed{seed}"
+            run = Run(name, method, seed, recipe.resolve(), own, folder)
+            if folder in runs:
+                raise FcitError(f"{where}: {run} is there twice; give one another name")
+            runs[folder] = run
     return list(runs.values())
 
 
