@@ -22,7 +22,7 @@ __all__ = [
     "parameters",
 ]
 
-HELPERS = ("base", "model", "tokens")
+HELPERS = ("base", "gating", "model", "tokens")
 
 
 def names() -> list[str]:
