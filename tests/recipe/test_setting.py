@@ -109,8 +109,10 @@ def test_the_reference_points_and_the_report_know_it(
     assert [len(rounds) for rounds in alone.plan] == [3, 2, 2, 2]
     assert alone.training_setting.stages[2].clients == (0, 1, 2, 6, 7, 8, 9)
     everything = Experiment(loaded(suite, "multitask")).training_setting
-    # 3 rounds of 3 of 6 clients, 2 of 3 of 7, 2 of 3 of 10: 0.99 passes in the mean
+    # turns / holders: pictures 11 / 10, plots 4 / 7, sums 6 / 10: 0.71 passes in the mean
     assert (everything.clients, everything.epochs) == (1, 1)
+    together = Experiment(loaded(suite, "joint")).training_setting  # 7 rounds of 3 of 10 clients
+    assert together.epochs == pytest.approx((1.1 + 4 / 7 + 4 / 7 + 0.6) / 4 / 2.1)
     table = {"method": {"name": "multitask"}, "federation": {"clients": 10, "rounds": 5}}
     assert Experiment(validate(table)).training_setting.epochs == 2.5  # not 2
     page = write([run[0]], tmp_path / "report")

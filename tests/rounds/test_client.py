@@ -34,15 +34,32 @@ def test_every_sample_is_in_exactly_one_batch_of_alike_lengths() -> None:
     assert batches != list(grouped(lengths, 8, numpy_stream(1, "x")))
 
 
-def test_half_a_pass_has_half_of_its_batches() -> None:
+def test_half_a_pass_has_half_of_the_samples() -> None:
     lengths = [0] * 10
     plan = batches(lengths, 2, 2.5, numpy_stream(0, "x"))
-    assert plan == batches(lengths, 2, 3, numpy_stream(0, "x"))[:13]  # 5 + 5 + 3 of 5
-    assert len(plan) == steps(10, 2, 2.5)
-    assert steps(45, 1, 11 * 6 / 30) == 99
+    assert plan[:10] == batches(lengths, 2, 2, numpy_stream(0, "x"))
+    assert [len(batch) for batch in sorted(plan[10:], key=len)] == [1, 2, 2]
+    assert len({index for batch in plan[10:] for index in batch}) == 5
+    assert len(plan) == steps(10, 2, 2.5) == 13
     assert batches(lengths, 2, 1, numpy_stream(0, "x")) == list(
         grouped(lengths, 2, numpy_stream(0, "x"))
     )
+
+
+@pytest.mark.parametrize(
+    ("samples", "epochs", "trained"), [(45, 2.2, 99), (44, 1 / 8, 6), (3, 1 / 8, 1), (0, 1 / 8, 0)]
+)
+def test_a_fraction_of_a_pass_is_one_of_the_samples_and_never_nothing(
+    samples: int, epochs: float, trained: int
+) -> None:
+    plan = batches(list(range(samples)), 1, epochs, numpy_stream(0, "x"))
+    assert len(plan) == steps(samples, 1, epochs) == trained
+
+
+def test_a_fraction_of_a_pass_takes_short_samples_as_often_as_long_ones() -> None:
+    parts = [batches(list(range(8)), 8, 1 / 4, numpy_stream(seed, "x")) for seed in range(40)]
+    assert all(len(plan) == 1 and len(plan[0]) == 2 for plan in parts)
+    assert {index for plan in parts for index in plan[0]} == set(range(8))
 
 
 def test_images_of_many_tokens_are_grouped_apart() -> None:

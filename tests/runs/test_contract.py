@@ -15,7 +15,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.weights import flatten, nbytes, to_bytes
 
 TRAINED = [name for name in methods.names() if name != "zeroshot"]
-REFERENCES = ["zeroshot", "individual", "multitask"]
+REFERENCES = [name for name in methods.names() if methods.find(name).reference]
 LEARNERS = [name for name in methods.names() if name not in REFERENCES]
 
 
@@ -54,7 +54,7 @@ def test_a_run_folder_explains_itself(method: str, runs: dict[str, Path], table:
         set(matrix["zero_shot"]) == set(matrix["chance"]) == set(matrix["forgetting"]) == set(names)
     )
     assert all(0 <= matrix[key] <= 100 for key in ("last", "avg"))
-    rows = {"zeroshot": 0, "individual": 1, "multitask": 1}.get(method, 2)
+    rows = 0 if method == "zeroshot" else 1 if method in REFERENCES else 2
     assert len(matrix["matrix"]) == rows
     if rows == 2:
         assert matrix["matrix"][0][1] is None
@@ -83,7 +83,7 @@ def test_training_changes_the_adapters_and_logs_every_round(
         moved = [key for key in blank if not weights[key].equal(blank[key])]
         assert {key for key in blank if ".lora_B." in key} <= set(moved)
     rounds = read_lines(folder.log)
-    assert len(rounds) == {"multitask": 1}.get(method, 4)
+    assert len(rounds) == {"multitask": 1, "individual_central": 2}.get(method, 4)
     for row in rounds:
         columns = ("clients", "tasks", "samples", "losses", "subspaces", "bytes_down", "bytes_up")
         assert {len(row[key]) for key in columns} == {len(row["clients"])}

@@ -35,7 +35,8 @@ Method = Annotated[
     str | None,
     Option(
         help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
-        "disco, or a reference point (zeroshot, individual, multitask).",
+        "disco, or a reference point (zeroshot, joint, individual, individual_central, "
+        "multitask).",
         autocompletion=_methods,
     ),
 ]

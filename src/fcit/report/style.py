@@ -26,7 +26,9 @@ COLOURS = {
     "l2p": "#8a6d3b",
     "hide": "#7a70c8",
     "zeroshot": "#98a1ac",
+    "joint": "#8a929d",
     "individual": "#77808c",
+    "individual_central": "#6b7580",
     "multitask": "#5f6874",
 }
 """Of every method, the same in every report; colour-blind readers can tell them apart."""

@@ -189,15 +189,23 @@ def rough_lengths(samples: Sequence[Sample], image_tokens: Sequence[int]) -> lis
 
 
 def batches(lengths: Sequence[int], size: int, epochs: float, rng) -> list[list[int]]:
-    """The batches of a turn. `epochs` may be a fraction: the last pass is cut short."""
-    passes = math.ceil(epochs)
-    plan = [batch for _ in range(passes) for batch in grouped(lengths, size, rng)]
-    return plan[: steps(len(lengths), size, epochs)]
+    """The batches of a turn. `epochs` may be a fraction: the last pass is over some of the samples."""
+    whole, rest = _passes(len(lengths), epochs)
+    plan = [batch for _ in range(whole) for batch in grouped(lengths, size, rng)]
+    some = rng.permutation(len(lengths))[:rest].tolist() if rest else []
+    last = grouped([lengths[index] for index in some], size, rng) if some else ()
+    return plan + [[some[index] for index in batch] for batch in last]
 
 
 def steps(samples: int, size: int, epochs: float) -> int:
     """The number of batches of a turn."""
-    return math.ceil(round(epochs * math.ceil(samples / size), 6))  # 2.2 x 45 is 99 and a bit
+    whole, rest = _passes(samples, epochs)
+    return whole * math.ceil(samples / size) + math.ceil(rest / size)
+
+
+def _passes(samples: int, epochs: float) -> tuple[int, int]:
+    """How many whole passes a turn makes, and over how many samples another one (at least one in all)."""
+    return divmod(max(1, round(epochs * samples)), samples) if samples else (0, 0)
 
 
 def grouped(lengths: Sequence[int], size: int, rng) -> Iterator[list[int]]:

@@ -193,6 +193,9 @@ class Experiment:
         """Every client's training samples of a task: the published split if the data folder has it,
         otherwise each dataset is split, from the seed, among the clients that may ever learn it.
 
+        A reference point's task that the setting does not have is made of what every client holds of the
+        setting's tasks, unless one client holds all data.
+
         Raises FcitError if `data.train` would cut a published split, if the split is malformed or for
         another number of clients, and if there are too few samples for the clients.
         """
@@ -202,6 +205,10 @@ class Experiment:
         clients = setting.clients
         key = (task, clients, tuple(setting.holders(name) for name in task.datasets))
         if key not in self._shares:
+            tasks = [own for stage in self.setting.stages for own in stage.tasks]
+            if task not in tasks and clients == self.setting.clients:
+                self._shares[key] = self._gathered(task, tasks)
+                return self._shares[key]
             shares = published(self.root, task, self.config.setting.beta, clients)
             if shares and self.config.data.train:
                 raise FcitError(
@@ -212,6 +219,15 @@ class Experiment:
                 self.published.add(task.name)
             self._shares[key] = shares or self._split(task, setting)
         return self._shares[key]
+
+    def _gathered(self, task: Task, tasks: Sequence[Task]) -> list[list[Sample]]:
+        """What every client holds of a task's datasets in `tasks`; of each, for the first that has it."""
+        gathered: list[list[Sample]] = [[] for _ in range(self.setting.clients)]
+        for name in task.datasets:
+            first = next(own for own in tasks if name in own.datasets)
+            for mine, share in zip(gathered, self._shares_of(first, self.setting), strict=True):
+                mine += [sample for sample in share if sample.dataset == name]
+        return gathered
 
     def _split(self, task: Task, setting: Setting) -> list[list[Sample]]:
         shares: list[list[Sample]] = [[] for _ in range(setting.clients)]
