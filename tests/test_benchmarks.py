@@ -154,3 +154,14 @@ def test_wordings_kept_for_the_test_are_told_from_the_others(name: str) -> None:
     }
     assert set(told["train"]) == {False}
     assert set(told["test"]) == {False, True}
+
+
+def test_norms_of_merged_adapters_are_shares_of_the_base_weights() -> None:
+    import torch
+    from norms import sizes
+
+    one, two = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+    weight = torch.full((2, 2), 5.0)  # norm 10
+    pairs = [(one, one.T * 3), (two, two.T * 4)]
+    found = sizes(pairs, weight, scale=2.0)
+    assert found == pytest.approx({"one": 0.7, "sum": 1.0, "mean": 0.5, "factors": 1.414214})

@@ -62,7 +62,7 @@ def wanted(model: Toy, batches: list[Sample]) -> torch.Tensor:
     return (gap[:, :, None] * x[:, None, :]).square().mean(0)
 
 
-def test_the_fisher_is_the_mean_of_squared_gradients_of_single_samples() -> None:
+def test_the_fisher_is_that_of_single_samples_per_answer_token() -> None:
     model, batches = toy()
     received = State({}, {"fisher-wanted": {"asked": torch.ones(1)}})
     extras, _ = Ewc().report(model, received, {}, batches)
@@ -70,6 +70,13 @@ def test_the_fisher_is_the_mean_of_squared_gradients_of_single_samples() -> None
     extras, _ = Ewc(fisher_samples=5).report(model, received, {}, batches)
     torch.testing.assert_close(extras["fisher-measured"]["w"], wanted(model, batches[:1]))
     assert Ewc().report(model, State(), {}, batches) == ({}, {})
+    pair = Sample(*(torch.cat([getattr(one, key) for one in batches]) for key in ("x", "y")))
+    pair.each = lambda: iter([pair])  # type: ignore[method-assign] # one sample with an answer of 7 tokens
+    extras, _ = Ewc().report(model, received, {}, [pair])
+    (slope,) = torch.autograd.grad(
+        cross_entropy(pair.x @ model.weight.T, pair.y, reduction="sum"), model.weight
+    )
+    torch.testing.assert_close(extras["fisher-measured"]["w"], slope.square() / 7)
 
 
 def test_the_penalty_is_zero_at_theta_star_and_half_lambda_f_delta_squared_beside_it() -> None:
@@ -157,12 +164,14 @@ def test_a_turn_on_the_model_measures_what_plain_autograd_does(lmm, suite) -> No
     got = update.extras["fisher-measured"]
     assert got.keys() == update.adapters["0"].keys()
     squares = [torch.zeros_like(value) for value in lmm.subspaces.trained()]
+    tokens = len(lmm.logits(lmm.batch(data.samples, data.images))[1])
+    assert tokens > len(samples)
     for sample, image in zip(data.samples, data.images, strict=True):
         loss = cross_entropy(*lmm.logits(lmm.batch([sample], [image])), reduction="sum")
         for total, slope in zip(
             squares, torch.autograd.grad(loss, lmm.subspaces.trained()), strict=True
         ):
-            total += slope.square() / len(samples)
+            total += slope.square() / tokens
     assert max(float(value.max()) for value in squares) > 0
     for value, want in zip(got.values(), squares, strict=True):
         torch.testing.assert_close(value, want, rtol=2e-3, atol=1e-7)

@@ -82,14 +82,25 @@ def test_the_shares_are_a_softmax_of_the_mean_cosine_over_a_tenth() -> None:
     assert sum(got.values()) == pytest.approx(1)
 
 
-def test_the_last_layer_is_weighted_and_the_layers_below_are_summed() -> None:
+SHARES = torch.tensor([[0.2, 0.8], [0.9, 0.1]])
+
+
+@pytest.mark.parametrize(
+    ("fields", "below"),
+    [
+        ({}, torch.ones(2, 2)),
+        ({"merge": "mean"}, torch.full((2, 2), 0.5)),
+        ({"merge": "routed"}, SHARES),
+    ],
+    ids=["sum", "mean", "routed"],
+)
+def test_the_last_layer_is_weighted_and_the_layers_below_are_merged(fields, below) -> None:
     assert top(LAYERS) == set(LAYERS[-3:])
     model = SimpleNamespace(layers=LAYERS, gate=None)
-    shares = torch.tensor([[0.2, 0.8], [0.9, 0.1]])
-    Hide().activate(model, shares)
+    Hide(**fields).activate(model, SHARES)
     assert set(model.gate) == set(LAYERS)
     for path, gate in model.gate.items():
-        assert gate.equal(shares if path in LAYERS[-3:] else torch.ones(2, 2))
+        assert gate.equal(SHARES if path in LAYERS[-3:] else below)
 
 
 def test_the_mini_models_last_layer_is_found(lmm) -> None:

@@ -67,6 +67,27 @@ def test_the_pool_fits_the_model_and_is_all_that_travels() -> None:
     assert set(sent.extras) == {"pool", "projector"}
 
 
+def test_the_pool_starts_as_the_recipe_says() -> None:
+    blank = {
+        "base_model.model.layers.0.up.lora_A.weight": torch.ones(2, 60),
+        "base_model.model.layers.0.up.lora_B.weight": torch.zeros(90, 2),
+    }
+
+    def pool(**fields) -> torch.Tensor:
+        state = L2p(**fields).start(blank, {"p": torch.zeros(1)}, seed=4)
+        return torch.cat([value.flatten() for value in state.extras["pool"].values()])
+
+    uniform = pool()
+    assert 0 <= uniform.min() < 1e-4 and 0.0099 < uniform.max() < 0.01
+    assert uniform.equal(pool()) and not uniform.equal(pool(start_range=1.0) / 50)
+    torch.testing.assert_close(pool(start_range=1.0) / 100, uniform)
+    symmetric = pool(start_from="symmetric", start_range=1.0)
+    torch.testing.assert_close(symmetric, uniform * 200 - 1, rtol=1e-4, atol=1e-4)
+    normal = pool(start_from="normal", start_range=0.02)
+    assert float(normal.std()) == pytest.approx(0.02, rel=0.05)
+    assert abs(float(normal.mean())) < 0.002
+
+
 def test_on_a_model_only_the_chosen_prompts_and_keys_learn_and_answers_use_them(lmm, suite) -> None:
     samples = datasets.read(suite, "IconQA", "train")[:4]
     data = Data(samples, [datasets.image_path(suite, one) for one in samples])

@@ -42,6 +42,18 @@ def test_experts_start_apart_and_their_routers_even() -> None:
     assert not factors(other.adapters["1"])["layers.0.up"][0].equal(second)
 
 
+def test_eight_experts_of_rank_one_have_the_lora_weights_of_rank_eight() -> None:
+    def size(weights) -> int:
+        return sum(value.numel() for value in weights.values())
+
+    def blank(rank: int) -> dict[str, torch.Tensor]:
+        ends = ("A.weight", torch.ones(rank, 3)), ("B.weight", torch.zeros(5, rank))
+        return {f"base_model.model.layers.0.up.lora_{end}": value for end, value in ends}
+
+    equal = Moelora(rank=1).start(blank(1), {"p": torch.zeros(1)})
+    assert sum(size(expert) for expert in equal.adapters.values()) == size(blank(8))
+
+
 def test_experts_and_routers_travel_and_nothing_else() -> None:
     method = Moelora(experts=2)
     state = method.begin(method.start(BLANK, {"p": torch.zeros(1)}), STAGE)

@@ -20,16 +20,19 @@ MEASURE, MEASURED = "fisher-wanted", "fisher-measured"
 
 @dataclass(frozen=True)
 class Ewc(Method):
-    """The Fisher information is the diagonal of the empirical Fisher: mean squares of one sample's
-    gradient of the answer's log-likelihood. The clients of a stage's last round measure it on the
-    weights they have just trained, and the server averages by sample count, which is the Fisher over
-    all their data. (With a sum over n clients the same lambda would pull n times as strongly.) Where
-    LoRA blocks are averaged as products, the server rotates A and B in their narrow side and the
-    diagonal does not follow, which makes the pull an approximation.
+    """The Fisher information is the diagonal of the empirical Fisher per answer token: the squares of
+    each sample's gradient of log p(answer), summed over samples and divided by the number of answer
+    tokens. This is the curvature of the loss that is trained, the mean over answer tokens, so the pull
+    does not grow with the length of answers, and with lambda = 1 it approximates an old stage's loss.
+    The clients of a stage's last round measure it on the weights they have just trained, and the server
+    averages by sample count, as it averages their losses. Where LoRA blocks are averaged as products,
+    the server rotates A and B in their narrow side and the diagonal does not follow, which makes the
+    pull an approximation.
     """
 
-    ewc_lambda: AtLeast0 = 5000.0
-    """Weight lambda of the quadratic pull towards old weights."""
+    ewc_lambda: AtLeast0 = 30.0
+    """Weight lambda of the quadratic pull towards old weights. No value is published for this setting;
+    tune it."""
 
     fisher_samples: AtLeast1 = 128
     """Maximum samples per client for the Fisher information."""
@@ -80,19 +83,21 @@ class Ewc(Method):
         return replace(state, extras=extras | {FISHER: total, CENTRE: middle})
 
     def _fisher(self, model: Model, batches: Iterable[Any]) -> Weights:
-        """The mean over samples of the squared gradient of log p(answer | image, instruction)."""
+        """The squared gradients of log p(answer | image, instruction), summed over samples, per answer
+        token."""
         from torch.nn.functional import cross_entropy
 
         total: Weights = {}
-        count = 0
+        tokens = 0
         samples = (sample for batch in batches for sample in batch.each())
         for sample in islice(samples, self.fisher_samples):
-            loss = cross_entropy(*model.logits(sample), reduction="sum")
+            logits, answer = model.logits(sample)
+            loss = cross_entropy(logits, answer, reduction="sum")
             for key, slope in model.gradient("0", loss).items():
                 square = slope.detach().square()
                 total[key] = total[key] + square if key in total else square
-            count += 1
-        return {key: (value / count).cpu().contiguous() for key, value in total.items()}
+            tokens += len(answer)
+        return {key: (value / tokens).cpu().contiguous() for key, value in total.items()}
 
 
 def pull(theta: Weights, fisher: Weights, centre: Weights) -> Tensor:

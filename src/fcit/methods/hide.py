@@ -2,7 +2,7 @@
 
 A LoRA per stage. Tasks differ in the language model's last layer: there a test sample activates the
 LoRAs of the stages whose image and text anchors are like it. In all layers below, the LoRAs of all
-stages are summed.
+stages are merged.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,22 @@ from fcit.types import Identity, Stage, State, Tensor
 @dataclass(frozen=True)
 class Hide(TokenRouted):
     """A stage's anchors are the means of frozen CLIP text and image features over its clients' samples:
-    identity tokens of both, one per stage. Each stage trains its LoRA alone."""
+    identity tokens of both, one per stage. Each stage trains its LoRA alone.
+
+    The merge differs from the published code, which sums the factors: (sum_i B_i) (sum_i A_i), with a
+    weight of 1. Here products are summed, sum_i B_i A_i, without the terms B_i A_j of two stages.
+    `benchmarks/norms.py` compares the sizes of both with the base weights.
+    """
 
     projector: Literal["shared", "frozen"] = "shared"
     """Not "isolated": the gates differ by layer, and a projector lies in none of the layers."""
 
     temperature: Above0 = 0.1
     """Temperature of the softmax over a sample's similarities to the anchors."""
+
+    merge: Literal["sum", "mean", "routed"] = "sum"
+    """The LoRAs of all stages below the last layer: their `sum` as in the published code, their `mean`,
+    or `routed`: weighted as in the last layer."""
 
     tokens_name: ClassVar[str] = "anchors"
 
@@ -50,9 +59,11 @@ class Hide(TokenRouted):
         return Gating("softmax", self.temperature)
 
     def activate(self, model: Model, shares: Tensor) -> None:
-        """The shares gate the last layer's adapters; in the layers below every adapter gives 1."""
-        last, everything = top(model.layers), shares.new_ones(shares.shape)
-        model.gate = {path: shares if path in last else everything for path in model.layers}
+        """The shares gate the last layer's adapters; `merge` gates those of the layers below."""
+        each = 1.0 if self.merge == "sum" else 1.0 / shares.shape[1]
+        below = shares if self.merge == "routed" else shares.new_full(shares.shape, each)
+        last = top(model.layers)
+        model.gate = {path: shares if path in last else below for path in model.layers}
 
 
 def top(paths: Sequence[str]) -> set[str]:

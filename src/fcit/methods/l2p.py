@@ -7,15 +7,13 @@ prompts whose keys are most like them, and these stand before the image.
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from fcit.methods.base import AtLeast0, AtLeast1, Method
+from fcit.methods.base import Above0, AtLeast0, AtLeast1, Method
 from fcit.methods.model import Model, parameters
 from fcit.seeds import torch_stream
 from fcit.types import SHARED_PROJECTOR, FcitError, Stage, State, Tensor, Turn, Weights
 from fcit.weights import cosine, factors
 
 POOL = "pool"
-START = 0.02
-"""Standard deviation of prompts and keys at their start, the usual one of embeddings."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +35,13 @@ class L2p(Method):
     top_k: AtLeast1 = 5
     """Number N of prompts that an input gets."""
 
+    start_from: Literal["uniform", "symmetric", "normal"] = "uniform"
+    """What prompts and keys are drawn from: `uniform` in [0, `start_range`), as in the authors' code;
+    `symmetric`: uniform in [-`start_range`, `start_range`); `normal` with that standard deviation."""
+
+    start_range: Above0 = 0.01
+    """Size of prompts and keys at their start; 0.01 in the authors' code."""
+
     pull_weight: AtLeast0 = 0.5
     """Weight lambda of the loss that pulls the chosen keys to the input's features."""
 
@@ -54,9 +59,16 @@ class L2p(Method):
         start = super().start(blank, projector, seed)
         width = min(a.shape[1] for a, _ in factors(blank).values())
         noise = torch_stream(seed, "init", "pool")
+
+        def drawn(*shape: int) -> Tensor:
+            if self.start_from == "normal":
+                return empty(shape).normal_(0, self.start_range, generator=noise)
+            low = -self.start_range if self.start_from == "symmetric" else 0.0
+            return empty(shape).uniform_(low, self.start_range, generator=noise)
+
         pool = {
-            "prompt": empty(self.pool, self.length, width).normal_(0, START, generator=noise),
-            "key": empty(self.pool, width).normal_(0, START, generator=noise),
+            "prompt": drawn(self.pool, self.length, width),
+            "key": drawn(self.pool, width),
         }
         shared = {} if start.projector is None else {SHARED_PROJECTOR: start.projector}
         return State({}, {POOL: pool} | shared)

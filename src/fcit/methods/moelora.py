@@ -21,7 +21,12 @@ ROUTER = "router"
 @dataclass(frozen=True)
 class Moelora(Method):
     """Routers start at zero: every expert gives 1 / K at first. As in CoIN a router sees its layer's
-    input; Liu et al. route by a task's identity, which is unknown when a question comes."""
+    input; Liu et al. route by a task's identity, which is unknown when a question comes.
+
+    K experts of rank r have the LoRA weights of one LoRA of rank K r, and the routers come on top. For
+    the weights of another method's rank 8, set `rank = 1` with 8 experts: CoIN's code, too, divides one
+    rank among its experts.
+    """
 
     projector: Literal["shared", "frozen"] = "shared"
     """Not "isolated": the experts have one projector."""
