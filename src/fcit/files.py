@@ -54,6 +54,25 @@ def private(folder: Path) -> Iterator[None]:
         os.umask(umask)
 
 
+@contextmanager
+def locked(folder: Path, what: str) -> Iterator[None]:
+    """Keep other processes from working on a folder meanwhile. The lock ends with its process.
+
+    Raises FcitError, with `what` the folder holds, where another one has it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # no such locks on Windows
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FcitError(f"{folder}: another fcit is working on this {what}") from None
+        yield
+
+
 def is_plain_name(text: str) -> bool:
     """Whether a text can name a file or folder below another: one printable name, no path, not hidden."""
     plain = text == Path(text).name and text.isprintable()

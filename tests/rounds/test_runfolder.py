@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fcit.files import ASIDE, read_json, sweep_aside, write_json
+from fcit.files import ASIDE, locked, read_json, sweep_aside, write_json
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
@@ -210,12 +210,12 @@ def test_two_processes_do_not_work_on_one_run(folder: RunFolder) -> None:
     pytest.importorskip("fcntl", reason="no such locks on this system")
     folder.path.mkdir()
     with (
-        folder.locked(),
+        locked(folder.path, "run"),
         pytest.raises(FcitError, match="another fcit"),
-        RunFolder(folder.path).locked(),
+        locked(folder.path, "run"),
     ):
         pass
-    with folder.locked():
+    with locked(folder.path, "run"):
         pass
 
 

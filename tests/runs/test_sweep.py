@@ -13,7 +13,7 @@ import pytest
 import tomli_w
 
 from commandline import COMMAND, call, refused
-from fcit.files import read_json, read_lines, write_json, write_text
+from fcit.files import locked, read_json, read_lines, write_json, write_text
 from fcit.recipe.config import load
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs import sweep
@@ -231,7 +231,7 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Pa
     assert process.returncode == 130
     assert "the same command continues" in said
     stopped = sweep.survey([run])[0].position
-    with RunFolder(run.folder).locked():  # nobody works on it any more
+    with locked(run.folder, "run"):  # nobody works on it any more
         assert stopped and not sweep.clock(run).done
     done = call("sweep", file)
     assert done.returncode == 0, done.stderr

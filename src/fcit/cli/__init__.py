@@ -47,7 +47,14 @@ Start here (minutes on a laptop; no data, no GPU and no network are needed):
 """,
 )
 COMMANDS = {
-    "Train and compare": (run.recipe, plan, run.run, run.sweep, results.report),
+    "Train and compare": (
+        run.recipe,
+        plan,
+        run.run,
+        run.sweep,
+        results.report,
+        run.import_reference,
+    ),
     "Look at a run": (run.evaluate, why, results.score),
     "Use a run's model": (use.chat, use.serve, use.export),
     "This machine": (machine.doctor, machine.cache, bench),

@@ -125,6 +125,27 @@ def run(
     show(f"run folder: {done.folder}")
 
 
+def import_reference(
+    checkpoint: Annotated[
+        Path, Argument(help="A folder llava_lora_finetune_epoch_N.", metavar="FOLDER")
+    ],
+    recipe: Annotated[Path, Option(help="A recipe that names data, base model and datasets.")],
+    out: Annotated[Path, Option(help="The run's folder; new or empty.")],
+    changes: Changes = None,
+) -> None:
+    """Make a run of a checkpoint that FCIT's reference implementation saved.
+
+    `fcit evaluate`, `chat`, `serve` and `export` take it. Slots become subspaces, and questions are
+    routed as the reference does. No code in the files is run.
+
+    Example:  fcit import-reference llava_lora_finetune_epoch_9 --recipe task-hom.toml --out runs/theirs
+    """
+    from fcit.recipe import config as configs
+    from fcit.runs.imported import import_reference as make
+
+    show(str(make(checkpoint, configs.load(recipe, changes or ()), out).folder))
+
+
 def evaluate(folder: Folder) -> None:
     """Answer the test sets again with a run's saved state, and rewrite the last row of its matrix.
 

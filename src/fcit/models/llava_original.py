@@ -94,7 +94,7 @@ def load(
     expected = {name for name, _ in model.named_parameters()}
     loaded = {name for name in expected if name.startswith("model.vision_tower.")}
     for path in _files(folder):
-        held = {_renamed(key): value for key, value in _read(path).items()}
+        held = {_renamed(key): value for key, value in read_tensors(path).items()}
         leftover = {key for key in held.keys() - expected if not UNREAD.search(key)}
         check_tensors(f"{path}:", set(), leftover)
         weights = {key: value.to(dtype) for key, value in held.items() if key in expected}
@@ -220,11 +220,13 @@ def _files(folder: Path) -> list[Path]:
     return [*files, *folder.glob("mm_projector.bin")]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint's file, on the CPU; code in it is not run. Raises FcitError."""
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        held: Any = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(key): value.detach() for key, value in held.items()}
     except Exception as error:  # torch raises nearly anything on a broken file
         raise FcitError(f"{path}: not a checkpoint file of tensors: {first_line(error)}") from None
 

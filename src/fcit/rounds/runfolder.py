@@ -14,7 +14,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,6 +86,11 @@ class RunFolder:
         """The contents of config.toml; {} where there is none."""
         table = read_toml(self.config) if self.config.is_file() else {}
         return unseal(table, self.config, "digest" in table)
+
+    @property
+    def imported(self) -> bool:
+        """Whether another implementation trained its state, so that there is no log."""
+        return "imported" in self.table().get("versions", {})
 
     @property
     def sealed(self) -> bool:
@@ -256,6 +260,8 @@ class RunFolder:
                 f"{self.matrix}: has {rows} rows, but must have {least if rows < least else most:d}, as "
                 f"{self.position_file} has stage {at.stage + 1}"
             )
+        if self.imported:
+            return
         keys = [(row.stage, row.round) for row in self.rounds()]
         done = [(stage + 1, n + 1) for stage, part in enumerate(plan) for n in range(len(part))]
         for number, key in enumerate(key for key in done if key <= (at.stage + 1, at.rounds)):
@@ -273,21 +279,6 @@ class RunFolder:
         """Raise FcitError where matrix.json has an accuracy whose answers are gone."""
         if self.matrix.is_file() and key in self.read(self.matrix).get(kind, {}):
             raise FcitError(f"{answers}: is missing; restore it, or choose another --out")
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes from working on this folder meanwhile. The lock ends with its process."""
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
-            yield
-            return
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise FcitError(f"{self.path}: another fcit is working on this run") from None
-            yield
 
 
 def _file_name(kind: str, name: str, data: bytes) -> str:

@@ -65,7 +65,7 @@ class Results:
     def seen(self, stage: int) -> list[str]:
         """The datasets that at least one client has trained on by the end of a stage (from 0)."""
         names = self.setting.datasets
-        if self.method.single_row or not self.stages:
+        if self.method.single_row or not self.stages or self.folder.imported:
             return list(names)
         trained = self._trained_adapters(stage + 1)
         return [name for name in names if name in trained]
@@ -289,7 +289,7 @@ class Results:
 
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
         """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
-        if not rows or not self.method.identity:
+        if not rows or not self.method.identity or self.folder.imported:
             return {}
         trained, stage = self._trained_adapters(), str(len(rows))
         return {

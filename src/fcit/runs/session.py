@@ -14,7 +14,7 @@ from fcit.aggregation import privacy
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.published import PARTITIONS
 from fcit.engines.local import LocalEngine
-from fcit.files import ASIDE, private, sweep_aside
+from fcit.files import ASIDE, locked, private, sweep_aside
 from fcit.models import hub
 from fcit.models.device import choose
 from fcit.recipe import config as configs
@@ -63,11 +63,16 @@ class Session:
             choose(section.device, section.dtype)
             hub.require(section.path, "model.path")
             hub.require(section.identity, "model.identity")
+        if not self.folder.begun():
+            self.begin()
+
+    def begin(self, **made: str) -> None:
+        """Make the folder with its config.toml. made: more of what the run was made with."""
         with private(self.folder.path):
-            if not self.folder.begun():
-                self.folder.path.chmod(0o700)
-                table = configs.to_table(self.config) | {"versions": versions(self.experiment)}
-                self.folder.begin({key: part for key, part in table.items() if part is not None})
+            self.folder.path.chmod(0o700)
+            table = configs.to_table(self.config)
+            table |= {"versions": versions(self.experiment) | made}
+            self.folder.begin({key: part for key, part in table.items() if part is not None})
 
     def check(self, resume: bool) -> None:
         """Raise FcitError where `open` would; write nothing."""
@@ -160,7 +165,7 @@ class Session:
         table = configs.to_table(config)
         with (
             private(folder.path),
-            folder.locked(),
+            locked(folder.path, "run"),
             tracking(config.tracking, folder.path, table, self.watch.say) as track,
             self.build(config, workers(config), folder.path) as engine,
         ):
@@ -247,7 +252,7 @@ class Session:
         state = self.folder.state()[0]
         with (
             private(self.folder.path),
-            self.folder.locked(),
+            locked(self.folder.path, "run"),
             LocalEngine(self.config, workers(self.config)) as engine,
         ):
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
