@@ -75,6 +75,14 @@ def test_a_grid_makes_a_run_for_every_combination(short: dict, tmp_path: Path) -
     assert [one.config.method.rank for one in sweep.survey(runs)] == [1, 8, 1, 8]
 
 
+def test_a_part_may_have_several_recipes(short: dict, tmp_path: Path) -> None:
+    file = write(tmp_path, short, {"methods": ["disco"], "recipe": ["short.toml", "other.toml"]})
+    assert [str(run) for run in sweep.read(file)] == ["short disco seed 0", "other disco seed 0"]
+    named = write(tmp_path, short, {"name": "both", "recipe": ["short.toml", "other.toml"]})
+    with pytest.raises(FcitError, match="both finetune seed 0 is there twice"):
+        sweep.read(named)
+
+
 def test_paths_in_changes_start_at_the_files_folder(short: dict, tmp_path: Path) -> None:
     (tmp_path / "here" / "photos").mkdir(parents=True)
     part = {"set": ['data.images=["photos", "../more"]', "model.path=a/hub-id"]}

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from fcit.files import read_toml
 from fcit.recipe import config as configs
@@ -16,13 +16,19 @@ from fcit.types import FcitError
 Value = bool | int | float | str
 
 
+def _listed(value: Any) -> Any:
+    return (
+        (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One `[[runs]]` of the file: a recipe with every method and seed."""
+    """One `[[runs]]` of the file: every recipe with every method and seed."""
 
     name: str = ""
     """Of its folder. Empty: the recipe's."""
-    recipe: str
+    recipe: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
     set: tuple[str, ...] = ()
@@ -91,8 +97,11 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     out = out or (path.parent / table.out if table.out else Path("runs") / path.stem)
     runs: dict[Path, Run] = {}
     for number, part in enumerate(table.runs, 1):
-        where, recipe = f"{path}: runs, no. {number}", path.parent / part.recipe
-        for (point, tried), method, seed in product(part.points(), part.methods, part.seeds):
+        where = f"{path}: runs, no. {number}"
+        for file, (point, tried), method, seed in product(
+            part.recipe, part.points(), part.methods, part.seeds
+        ):
+            recipe = path.parent / file
             name = (part.name or recipe.stem) + point
             if not re.fullmatch(r"\w[\w.+-]*", name):
                 raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
