@@ -172,6 +172,12 @@ class Setting:
         pools = [self.pool(stage) for stage in self.stages if dataset in stage.datasets]
         return tuple(sorted({client for pool in pools for client in pool}))
 
+    def together(self, dataset: str) -> tuple[str, ...]:
+        """The datasets that belong to the same tasks as `dataset` does, itself included."""
+        tasks = {task.datasets for stage in self.stages for task in stage.tasks}
+        tasks_of = {name: {each for each in tasks if name in each} for name in self.datasets}
+        return tuple(name for name in tasks_of if tasks_of[name] == tasks_of[dataset])
+
     def seen(self, stage: int) -> tuple[str, ...]:
         """The datasets that any client has trained on once `stage` (from 0) has ended."""
         stages = self.stages[: stage + 1]

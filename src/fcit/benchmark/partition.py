@@ -1,5 +1,5 @@
-"""Deal a dataset's samples to clients: Dirichlet quantity skew, seeded, losing no sample; and choose some
-of them, with every answer's share.
+"""Deal samples to clients: Dirichlet quantity skew, seeded, losing no sample; and choose some of a
+dataset's, with every answer's share.
 
 The published split, where a data folder has one, is read by `benchmark.published.published`.
 """
@@ -33,7 +33,7 @@ def some(samples: Sequence[Sample], count: int, rng_seed: int, name: str) -> lis
 def split(
     count: int, clients: int, beta: float, rng_seed: int, name: str, minimum: int = 1
 ) -> list[list[int]]:
-    """Which of `count` samples of the dataset `name` each client holds, ascending indices.
+    """Which of `count` samples each client holds, ascending indices; `name`: whose they are.
 
     The clients' shares are one draw from a symmetric Dirichlet(beta) (Guo et al. 2025, section 3),
     rounded by largest remainder, over a random permutation of the samples. A client below `minimum`

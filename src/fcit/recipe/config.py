@@ -107,6 +107,11 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     table.pop("digest", None)
+    section = table.get("setting")
+    if of_a_run and isinstance(section, dict) and not str(section.get("name")).startswith("task-"):
+        section.setdefault(
+            "split", "per-dataset"
+        )  # as all runs were made before there was a choice
     with naming(str(path)):
         renamed = _rename(table)
     _anchor(table, path.parent)

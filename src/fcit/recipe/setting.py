@@ -19,6 +19,10 @@ class SettingSection:
     `setting.stages`."""
     beta: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     """Dirichlet concentration of the clients' sample counts; smaller is more unequal."""
+    split: Literal["pooled", "per-dataset"] = "pooled"
+    """How a task's samples are divided among the clients. `pooled`: those of all its datasets by one
+    draw, as in the paper. `per-dataset`: those of each dataset by its own draw, so that clients also
+    differ in their mix of datasets. Without effect where every task is one dataset."""
     order: tuple[str, ...] = ()
     """Order of the datasets or groups. Empty: the paper's."""
     sampling: Literal["derived", "reference"] = "derived"

@@ -23,7 +23,8 @@ class Federation:
     rounds: Annotated[int, Field(ge=1)] = 10
     """Rounds per stage."""
     min_samples: Annotated[int, Field(ge=1)] = 1
-    """Minimum training samples of each dataset that a client gets."""
+    """Minimum training samples of each task that a client gets (of each dataset with
+    `setting.split = "per-dataset"`)."""
     average: Average = "factors"
     """How LoRA adapters are averaged. `factors`: A and B separately. `product`: the product B·A,
     truncated to rank r."""

@@ -50,7 +50,7 @@ class Experiment:
         self.published: set[str] = set()
         """Tasks with a published split, of those looked at so far."""
         self._samples: dict[tuple[str, Split], list[Sample]] = {}
-        self._shares: dict[tuple[object, ...], list[list[Sample]]] = {}
+        self._shares: dict[tuple[Task, Setting], list[list[Sample]]] = {}
 
     @property
     def federated_run(self) -> FederatedRun:
@@ -183,15 +183,19 @@ class Experiment:
         if self.own:
             present = self.dataset(dataset).file(self.root, "test").is_file()
             return self.samples(dataset, "test") if present else []
-        samples = self.samples(dataset, "test")
         clients, beta = self.setting.clients, self.config.setting.beta
-        name = f"{dataset}/test"
+        pool = self._pool(dataset, self.setting)
+        samples = [sample for name in pool for sample in self.samples(name, "test")]
+        name = f"{', '.join(pool)}/test"
         share = split(len(samples), clients, beta, self.config.seed, name, minimum=0)[client]
-        return [samples[i] for i in share]
+        return [samples[i] for i in share if samples[i].dataset == dataset]
 
     def shares(self, task: Task) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split if the data folder has it,
-        otherwise each dataset is split, from the seed, among the clients that may ever learn it.
+        otherwise each pool of its datasets is split, from the seed, among the clients that may ever learn
+        it. A pool is the datasets that belong to the same tasks (Guo et al. 2025 pool a capability's), or
+        one dataset (`setting.split`). So every client has samples of every task that it may learn, at
+        least `federation.min_samples`, but it may lack one of the task's datasets.
 
         A reference point's task that the setting does not have is made of what every client holds of the
         setting's tasks, unless one client holds all data.
@@ -203,7 +207,7 @@ class Experiment:
 
     def _shares_of(self, task: Task, setting: Setting) -> list[list[Sample]]:
         clients = setting.clients
-        key = (task, clients, tuple(setting.holders(name) for name in task.datasets))
+        key = (task, setting)
         if key not in self._shares:
             tasks = [own for stage in self.setting.stages for own in stage.tasks]
             if task not in tasks and clients == self.setting.clients:
@@ -232,12 +236,17 @@ class Experiment:
     def _split(self, task: Task, setting: Setting) -> list[list[Sample]]:
         shares: list[list[Sample]] = [[] for _ in range(setting.clients)]
         beta, minimum = self.config.setting.beta, self.config.federation.min_samples
-        for name in task.datasets:
-            samples, holders = self.samples(name, "train"), setting.holders(name)
+        for pool in dict.fromkeys(self._pool(name, setting) for name in task.datasets):
+            samples = [sample for name in pool for sample in self.samples(name, "train")]
+            holders, name = setting.holders(pool[0]), ", ".join(pool)
             parts = split(len(samples), len(holders), beta, self.config.seed, name, minimum=minimum)
             for client, part in zip(holders, parts, strict=True):
                 shares[client] += [samples[i] for i in part]
         return shares
+
+    def _pool(self, dataset: str, setting: Setting) -> tuple[str, ...]:
+        """The datasets that are split by one draw with `dataset`."""
+        return setting.together(dataset) if self.config.setting.split == "pooled" else (dataset,)
 
     def counts(self, setting: Setting) -> dict[str, list[int]]:
         """How many training samples of each dataset every client of a setting holds."""
