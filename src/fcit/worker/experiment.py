@@ -198,7 +198,8 @@ class Experiment:
         least `federation.min_samples`, but it may lack one of the task's datasets.
 
         A reference point's task that the setting does not have is made of what every client holds of the
-        setting's tasks, unless one client holds all data.
+        setting's tasks, unless one client holds all data. A part of a pool is split anew: a client may
+        have nothing of it.
 
         Raises FcitError if `data.train` would cut a published split, if the split is malformed or for
         another number of clients, and if there are too few samples for the clients.
@@ -209,11 +210,14 @@ class Experiment:
         clients = setting.clients
         key = (task, setting)
         if key not in self._shares:
+            federated = clients == self.setting.clients
             tasks = [own for stage in self.setting.stages for own in stage.tasks]
-            if task not in tasks and clients == self.setting.clients:
+            pools = {each for name in task.datasets for each in self.setting.together(name)}
+            if task not in tasks and federated and pools == set(task.datasets):
                 self._shares[key] = self._gathered(task, tasks)
                 return self._shares[key]
-            shares = published(self.root, task, self.config.setting.beta, clients)
+            beta = self.config.setting.beta
+            shares = published(self.root, task, beta, clients) if federated else None
             if shares and self.config.data.train:
                 raise FcitError(
                     f"data.train: {self.config.data.train}, but {self.root} has the published split of "
