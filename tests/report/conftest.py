@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from fcit.files import write_json, write_lines, write_text
-from fcit.methods import names
+from fcit.methods import find, names
 from fcit.recipe.config import validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
@@ -71,7 +71,7 @@ def write_run(
     """A run of one dataset a stage; `changes` replace fields of matrix.json or config sections."""
     run, root = place / name, place / "data"
     draw = np.random.default_rng([seed, len(method)])
-    single = method in ("individual", "multitask")
+    single = method in names() and find(method).single_row
     stages = 0 if method == "zeroshot" else 1 if single else len(datasets)
     stages = stages if done is None else done
     keeps = 0.95 if method == "disco" else 0.35

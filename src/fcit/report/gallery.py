@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from fcit.report import charts, heatmaps, style
+from fcit.report import charts, gap, heatmaps, style
 from fcit.report.groups import Entry, Group
 
 if TYPE_CHECKING:
@@ -63,6 +63,19 @@ def accuracy(group: Group) -> Iterator[Picture]:
     if any(run.forgetting for entry in group.learners for run in entry.runs):
         text = "Best minus final accuracy, in percentage points. Lower is better." + mean
         yield Picture("forgetting", "Forgetting by dataset", text, charts.forgetting(group))
+
+
+def taken_apart(group: Group) -> Iterator[Picture]:
+    """The steps from the base model to centralised training."""
+    if found := gap.rungs(group):
+        text = (
+            "Last from the base model to training with all data in one place. The coloured end of a bar "
+            "is the step from the bar above, in points (hatched: a step down). Beside it stands what the "
+            "step changes: a price is what a restriction of the setting costs."
+        )
+        if any(rung.last.deviation is not None for rung in found):
+            text += " Mean over seeds ± one standard deviation."
+        yield Picture("gap", "The gap to centralised training", text, gap.gap(found))
 
 
 def stage_by_stage(group: Group) -> Iterator[Picture]:

@@ -94,6 +94,7 @@ def _section(group: Group, folder: Path, prefix: str, root: Path | None) -> Sect
         hidden=len(group.entries) - len(shown.entries),
         figures={
             "accuracy": saved(gallery.accuracy(shown)),
+            "gap": saved(gallery.taken_apart(group)),
             "maps": saved(gallery.stage_by_stage(shown)),
             "inner": saved(gallery.subspaces(shown)),
             "clients": saved(gallery.clients(shown)),
