@@ -16,19 +16,26 @@ if TYPE_CHECKING:
 PEFT_PREFIX = "base_model.model."
 """What PEFT puts before a layer's path in the names of a LoRA block's tensors."""
 
+DOWN, UP = ".lora_A.weight", ".lora_B.weight"
+"""The ends of the names of LoRA's factors A and B."""
+
 
 def factors(block: Weights) -> dict[str, tuple[Tensor, Tensor]]:
     """A LoRA block's factors by the path of their layer: A [r, in] and B [out, r]."""
-    ends = (".lora_A.weight", ".lora_B.weight")
-    paths = [key[len(PEFT_PREFIX) : -len(ends[0])] for key in block if key.endswith(ends[0])]
-    return {path: (block[_key(path, ends[0])], block[_key(path, ends[1])]) for path in paths}
+    paths = [key[len(PEFT_PREFIX) : -len(DOWN)] for key in block if key.endswith(DOWN)]
+    return {path: (block[_key(path, DOWN)], block[_key(path, UP)]) for path in paths}
+
+
+def ending(block: Mapping[str, Tensor], end: str, negate: bool = False) -> Weights:
+    """The tensors of a block whose names have this end; `negate`: the others."""
+    return {key: block[key] for key in block if key.endswith(end) != negate}
 
 
 def redrawn(block: Weights, std: float, noise: Generator) -> Weights:
     """A block whose factors A are drawn again from N(0, std^2), layer by layer in order of path."""
     fresh = dict(block)
     for path, (a, _) in sorted(factors(block).items()):
-        fresh[_key(path, ".lora_A.weight")] = a.new_empty(a.shape).normal_(0, std, generator=noise)
+        fresh[_key(path, DOWN)] = a.new_empty(a.shape).normal_(0, std, generator=noise)
     return fresh
 
 

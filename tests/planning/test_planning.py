@@ -42,6 +42,8 @@ def _nothing_is_timed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ewc", "scaffold", "int8"),
         ("moelora", "fedavg", "float32"),
         ("olora", "scaffold", "float32"),
+        ("fedsa_lora", "fedprox", "int8"),
+        ("fedex_lora", "fedavg", "float32"),
     ],
 )
 def test_a_run_sends_what_was_planned(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fcit.types import State, Update, Weights
-from fcit.weights import mean
+from fcit.weights import DOWN, UP, mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Average = Literal["factors", "product"]
 """What is averaged: the factors A and B of a LoRA block, or their product."""
 
-DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 NOTHING = 1e-6
 """Singular values below this share of the largest are rounding errors of float32 factors."""
 

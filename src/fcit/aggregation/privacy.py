@@ -90,12 +90,12 @@ def aggregate(
     def means(base: Parts, asked: Sequence[Parts], sent: Sequence[Parts]) -> dict[str, Weights]:
         result: dict[str, Weights] = {}
         for name, count in sorted(Counter(name for parts in asked for name in parts).items()):
-            x = base[name]
-            total = {key: x[key].new_zeros(x[key].shape) for key in sorted(x)}
+            x, like = base[name], next(parts[name] for parts in asked if name in parts)
+            total = {key: x[key].new_zeros(x[key].shape) for key in sorted(like)}
             for parts, factor in zip(sent, factors, strict=True):
                 for key in total if name in parts else ():
                     total[key] += (parts[name][key] - x[key]) * factor
-            result[name] = {
+            result[name] = dict(x) | {
                 key: x[key] + (value + randn(value.shape, generator=noise) * std) / count
                 for key, value in total.items()
             }

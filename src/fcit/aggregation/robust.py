@@ -52,10 +52,11 @@ def _each(
             clients = f"{len(cohort)} client{'s' if len(cohort) > 1 else ''}"
             notes.append(f"{name}: {clients} are too few for {rule}; mean")
         elif rule == "krum":
-            result[name] = dict(cohort[krum(cohort, byzantine(len(cohort), share))])
+            chosen = cohort[krum(cohort, byzantine(len(cohort), share))]
+            result[name] = {**means[name], **chosen}
         elif rule != "mean":
             cut = byzantine(len(cohort), share) if rule == "trimmed" else (len(cohort) - 1) // 2
-            result[name] = trimmed_mean(cohort, cut)
+            result[name] = means[name] | trimmed_mean(cohort, cut)
     return result, notes
 
 

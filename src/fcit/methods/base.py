@@ -89,6 +89,13 @@ class Method:
     sends_statistics: ClassVar[bool] = False
     """Whether clients send, beside what they trained, what they measured on their data."""
 
+    learns_down: ClassVar[bool] = True
+    """Whether LoRA's A learns, and not B alone."""
+
+    excludes: ClassVar[Mapping[str, str]] = {}
+    """What of a recipe does not go with it, and why: values of `federation.average`, `robust` and
+    `optimizer`; "ranks" and "privacy"."""
+
     @property
     def subspace_limit(self) -> int:
         """The most subspaces it opens, for `fcit plan`; 0: no limit."""
@@ -177,9 +184,15 @@ class Method:
         """The round's updates (by client id) averaged by sample count, name by name (FedAvg)."""
         adapters = _averages([(update.adapters, update.samples) for update in updates])
         extras = _averages([(update.extras, update.samples) for update in updates])
-        return State(state.adapters | adapters, state.extras | extras)
+        whole = {name: state.adapters.get(name, {}) | block for name, block in adapters.items()}
+        return State(state.adapters | whole, state.extras | extras)
 
     # -- client ------------------------------------------------------------------------------------
+
+    def complete(self, model: Model, received: State, memory: Weights) -> State:
+        """What was received, with what it lacks of its adapters and the client has. Asked before the
+        model takes it, to train; `expects` is of what was received, and of adapters no more is sent."""
+        return received
 
     def equip(self, model: Model, received: State) -> None:
         """Prepare a model for what was received, to train or to answer: extra modules, prompts, gates.

@@ -35,6 +35,10 @@ class Model(Protocol):
         """The paths of the adapted projections, from the language model's first layer to its last."""
         ...
 
+    def blank(self, rank: int) -> Weights:
+        """An adapter's LoRA block of this rank; all zero."""
+        ...
+
     def logits(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""
         ...

@@ -32,10 +32,8 @@ GRID = "image_grid_thw"
 class LMM:
     """One base model in one process; adapters, projectors, gates and prompts are swapped in and out.
 
-    `extra` holds a method's own modules, whose parameters train with the adapters. `prompts`, when set,
-    is called with `base_embeds` and returns embeddings [batch, n, width] to put before the image's.
-    `gate` is a `types.Gate`. `checkpointing` makes training take less memory and more time, with the same
-    numbers. quantize, device_map, clip: see `loading.load`; template: see `chat.Chat`.
+    It is the `methods.model.Model` of methods. `checkpointing` makes training take less memory and more
+    time, with the same numbers. quantize, device_map, clip: see `loading.load`; template: `chat.Chat`.
     """
 
     def __init__(
@@ -61,6 +59,7 @@ class LMM:
         self.image_id = self.chat.image_id
         self.images = ImageReader(self.processor, config.model_type == "llava")
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
+        self.blank = self.subspaces.blank
         self.checkpointing = False
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
@@ -91,12 +90,14 @@ class LMM:
         scale: float,
         train: Sequence[str] = (),
         train_projector: bool = False,
+        train_down: bool = True,
     ) -> None:
-        """Replace adapters and projector by a state's; those in `train` can then learn."""
+        """Replace adapters and projector by a state's; those in `train` can then learn (`train_down`:
+        their factors A too)."""
         blocks, isolated = {}, {}
         for name, weights in state.adapters.items():
             blocks[name], isolated[name] = split_projector(weights)
-        self.subspaces.load(blocks, scale, train)
+        self.subspaces.load(blocks, scale, train, train_down)
         per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
         self.isolated = bool(per_block)
         chosen = per_block or [self.base_projector if state.projector is None else state.projector]
@@ -263,9 +264,8 @@ class LMM:
         ids, mask, labels = batch.ids, batch.mask, batch.labels
         grids = [image.inputs[GRID] for image in batch.images if GRID in image.inputs]
         for image, levels in zip(batch.images, embeds, strict=True):
-            count = image.text.count(
-                self.chat.placeholders[-1]
-            )  # counting in `ids` would stop a GPU
+            # counting in `ids` would stop a GPU
+            count = image.text.count(self.chat.placeholders[-1])
             if count != len(levels[0]):
                 raise FcitError(
                     f"[model] path: its processor writes {count} image tokens where the model makes "

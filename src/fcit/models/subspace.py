@@ -156,14 +156,20 @@ class Subspaces:
             self.layers[path] = SubspaceLinear(path, base, self.control)
             model.set_submodule(path, self.layers[path])
 
-    def blank(self, rank: int, std: float, noise: torch.Generator) -> Weights:
+    def blank(self, rank: int, std: float = 0.0, noise: torch.Generator | None = None) -> Weights:
         """A fresh block, which changes no output: see `blank_block`."""
         bases = {path: layer.base for path, layer in self.layers.items()}
         shapes = {path: (base.in_features, base.out_features) for path, base in bases.items()}
         return blank_block(shapes, rank, std, noise)
 
-    def load(self, blocks: Mapping[str, Weights], scale: float, train: Sequence[str] = ()) -> None:
-        """Replace all blocks by these; those named in `train` can learn.
+    def load(
+        self,
+        blocks: Mapping[str, Weights],
+        scale: float,
+        train: Sequence[str] = (),
+        train_down: bool = True,
+    ) -> None:
+        """Replace all blocks by these; those named in `train` can learn (`train_down`: A too).
 
         `self.names` lists the frozen blocks first, then the trained ones, each sorted by name. Raises
         FcitError when a block does not fit this model.
@@ -177,7 +183,7 @@ class Subspaces:
             layer.frozen = _stack(layer, path, [blocks[name] for name in frozen])
             layer.cast = None
             pair = _stack(layer, path, [blocks[name] for name in trained])
-            layer.A = nn.Parameter(pair[0]) if pair else None
+            layer.A = nn.Parameter(pair[0], train_down) if pair else None
             layer.B = nn.Parameter(pair[1]) if pair else None
             if blocks:
                 layer.rank = next(iter(blocks.values()))[tensor_names(path)[0]].shape[0]
@@ -185,7 +191,9 @@ class Subspaces:
     def trained(self) -> list[nn.Parameter]:
         """The parameters that learn."""
         pairs = [(layer.A, layer.B) for layer in self.layers.values()]
-        return [value for pair in pairs for value in pair if value is not None]
+        return [
+            value for pair in pairs for value in pair if value is not None and value.requires_grad
+        ]
 
     def live(self, name: str) -> Weights:
         """One block's tensors in place, gradients and all, under PEFT's names."""

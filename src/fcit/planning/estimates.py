@@ -191,7 +191,7 @@ def measured_times(config: Config, usual: Job, last: Job, data: Data) -> Times:
         train(usual, LAST_ROUND_SAMPLES)
         seconds, steps = train(last, LAST_ROUND_SAMPLES)
         last_round = max(0.0, seconds - steps * step)
-    worker.place(usual.received)
+    worker.place(worker.method.complete(worker.model, usual.received, {}))
     count, spent = config.evaluation.batch_size, list[float]()
     for name in dict.fromkeys(sample.dataset for sample in data.samples):
         own = [at for at, sample in enumerate(data.samples) if sample.dataset == name]

@@ -55,10 +55,13 @@ def rehearse(
         state = replace(state, optimizer=optimizer.begin(state.optimizer))
         down, up = list[list[int]](), list[list[int]]()
         jobs: Sequence[Job] = []
+        grew = False
         chosen = [*rounds[: min(most, len(rounds)) - 1], rounds[len(rounds) - 1]]
         for number, turns in enumerate(chosen):
-            if number in (0, len(chosen) - 1):  # shapes do not change in the rounds between
+            if grew or number in (0, len(chosen) - 1):  # else a round is like the one before
+                adapters = len(state.adapters)
                 state, report = take_round(run, state, turns, engine)
+                grew = len(state.adapters) > adapters
                 jobs, updates, identities = report.jobs, report.updates, report.identities
             else:
                 identities = list(engine.identify(method.to_identify(state, turns)))

@@ -77,10 +77,21 @@ class Config:
     tracking: TrackingSection = field(default_factory=TrackingSection)
 
     def __post_init__(self) -> None:
-        """Raise FcitError on what clipping and noise would not cover."""
+        """Raise FcitError on what does not go together, and on what clipping and noise would not
+        cover."""
+        method, federation = self.method, self.federation
+        for key, value in (
+            ("federation.average", federation.average),
+            ("federation.robust", federation.robust),
+            ("federation.optimizer", federation.optimizer),
+            ("privacy.clip_norm", "privacy" if self.privacy.on else ""),
+        ):
+            if why := method.excludes.get(value):
+                raise FcitError(
+                    f'{key}: {value} does not go with method.name = "{method.name}": {why}'
+                )
         if not self.privacy.on:
             return
-        method, federation = self.method, self.federation
         for excluded, why in (
             (not method.federated, f"{method.name} has no clients"),
             (method.sends_statistics, f"{method.name}'s clients send more than what they trained"),

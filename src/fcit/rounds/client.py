@@ -101,14 +101,15 @@ def take_turn(
 
     from fcit.models.device import release_memory
 
-    turn, received = job.turn, job.received
+    turn = job.turn
     key = turn.stage, turn.round, turn.client
     where = f"client {turn.client}, stage {turn.stage + 1}, round {turn.round + 1}"
     if not data.samples:
         raise FcitError(f"{where}: the client has no samples of {turn.task.name}")
-    trained = method.trains(received)
     memory, optimizer_memory = split_prefix(memory, OPTIMIZER)
-    model.receive(received, method.scale, trained, method.projector != "frozen")
+    received, expected = method.complete(model, job.received, memory), method.expects(job.received)
+    trained = method.trains(received)
+    model.receive(received, method.scale, trained, method.projector != "frozen", method.learns_down)
     method.equip(model, received)
     model.checkpointing = training.checkpointing
     control = model.subspaces.control
@@ -156,7 +157,11 @@ def take_turn(
     extras, memory = method.report(model, received, memory, again)
     if received.projector is not None:
         extras = extras | {SHARED_PROJECTOR: model.shared_projector()}
-    adapters = {name: model.adapter(name) for name in trained}
+    whole = {name: model.adapter(name) for name in trained}
+    adapters = {
+        name: {key: value for key, value in whole[name].items() if key in like}
+        for name, like in expected.adapters.items()
+    }
     metrics = {"loss": sum(losses) / len(losses), "steps": float(len(losses))}
     corrections, optimizer_memory = local.report()
     update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)

@@ -65,7 +65,7 @@ class ModelWorker:
     def start(self) -> State:
         """The method's state before the first round."""
         noise = torch_stream(self.config.seed, "init")
-        blank = self.model.subspaces.blank(self.method.rank, self.method.init_std, noise)
+        blank = self.model.blank(self.method.rank, self.method.init_std, noise)
         return self.method.start(blank, self.model.base_projector, self.config.seed)
 
     def identify(self, turn: Turn) -> Identity:
