@@ -33,7 +33,7 @@ from fcit.recipe.config import Config, load, to_table, validate
 from fcit.recipe.data import DataSection
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.engine import deployment
-from fcit.types import FcitError, Turn
+from fcit.types import FcitError, Task, Turn
 from fcit.watch import Silent
 from fcit.weights import flatten, to_bytes
 from fcit.weights import load as load_weights
@@ -92,6 +92,19 @@ def test_every_machine_gets_a_folder_and_secrets_are_secret(folders: Path) -> No
     project = tomllib.loads((folders / "server" / "app" / "pyproject.toml").read_text())
     components = project["tool"]["flwr"]["app"]["components"]
     assert components["clientapp"] == "fcit.runs.flower_app:client"
+
+
+def test_a_client_with_a_folder_keeps_the_samples_that_it_does_in_one_process(
+    folders: Path, table: dict
+) -> None:
+    config = federation(table, "replay")
+    whole, kept = Experiment(config), 0
+    for client in range(4):
+        own = Experiment(config, DataSection(root=str(folders / f"client-{client}" / "data")))
+        turn = Turn(client, Task("later", ()), 2, 0)
+        assert own.rehearsed(turn) == whole.rehearsed(turn)
+        kept += len(own.rehearsed(turn))
+    assert kept > 0
 
 
 def test_a_clients_folder_holds_its_share_and_no_one_elses(folders: Path, table: dict) -> None:

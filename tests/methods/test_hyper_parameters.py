@@ -25,6 +25,7 @@ WRONG = {
     "lwf": [{"distillation_weight": -1.0}, {"distillation_temperature": 0.0}],
     "moelora": [{"experts": 0}, {"projector": "isolated"}],
     "olora": [{"orthogonality": float("nan")}],
+    "replay": [{"buffer": 0}],
 }
 
 

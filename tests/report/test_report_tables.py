@@ -13,7 +13,7 @@ import pytest
 from fcit.files import read_json, write_text
 from fcit.report.groups import COLOURS, group_runs
 from fcit.report.page import write
-from fcit.report.result_tables import setting_table, settings_csv
+from fcit.report.result_tables import paper_tables, setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs
 from fcit.report.tables import to_markdown
@@ -122,3 +122,10 @@ def test_a_runs_results_are_those_of_its_matrix(build: Build) -> None:
     assert (disco["routing"], disco["chance"], disco["zero_shot"]) == (99.0, 6.0, 15.0)
     assert zero_shot["last"] == zero_shot["avg"] == 15.0
     assert zero_shot["routing"] is None
+
+
+def test_a_table_says_which_methods_keep_old_data(build: Build) -> None:
+    (group,) = group_runs(read_runs([build("a", "finetune"), build("b", "replay")]))
+    (note,) = [note for note in setting_table(group).notes if "old data" in note]
+    assert note.startswith("replay: clients keep old data")
+    assert note in paper_tables([group], {})[0].notes

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, overload
 
 from fcit.seeds import numpy_stream
@@ -69,6 +70,21 @@ def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[Ro
     """
     seed = 0 if sampling == "reference" else seed  # whatever the seed is
     return [Rounds(setting, seed, sampling, at) for at in range(len(setting.stages))]
+
+
+def tasks_met(plan: Sequence[Rounds], turn: Turn) -> list[Task]:
+    """The tasks that a turn's client had turns with in earlier stages, in order of first appearance."""
+    before = (_met(rounds).get(turn.client, ()) for rounds in plan[: turn.stage])
+    return list(dict.fromkeys(task for tasks in before for task in tasks))
+
+
+@lru_cache(64)
+def _met(rounds: Rounds) -> dict[int, dict[Task, None]]:
+    """Every client's tasks in a stage."""
+    met: dict[int, dict[Task, None]] = {}
+    for turn in (turn for turns in rounds for turn in turns):
+        met.setdefault(turn.client, {})[turn.task] = None
+    return met
 
 
 def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: int) -> list[int]:

@@ -18,6 +18,7 @@ from fcit.types import (
     FcitError,
     Identity,
     Parts,
+    Sample,
     Setting,
     Stage,
     State,
@@ -88,6 +89,9 @@ class Method:
 
     sends_statistics: ClassVar[bool] = False
     """Whether clients send, beside what they trained, what they measured on their data."""
+
+    replays: ClassVar[bool] = False
+    """Whether clients train on old data again (`rehearsed`), which breaks the setting's rule."""
 
     learns_down: ClassVar[bool] = True
     """Whether LoRA's A learns, and not B alone."""
@@ -188,6 +192,11 @@ class Method:
         return State(state.adapters | whole, state.extras | extras)
 
     # -- client ------------------------------------------------------------------------------------
+
+    def rehearsed(self, turn: Turn, old: Sequence[Sample], seed: int) -> list[Sample]:
+        """Which samples a client trains on as well, of those of its tasks of earlier stages; asked
+        where the method `replays`."""
+        return []
 
     def complete(self, model: Model, received: State, memory: Weights) -> State:
         """What was received, with what it lacks of its adapters and the client has. Asked before the

@@ -213,7 +213,7 @@ def _stage(experiment: Experiment, counts: SampleCounts, at: int) -> StagePlan:
     stage, total = setting.stages[at], len(experiment.plan[at])
     rounds = experiment.plan[at][:MOST_ROUNDS]
     turns = [turn for round_turns in rounds for turn in round_turns]
-    held = [counts.of_client(turn.task, turn.client) for turn in turns]
+    held = [counts.of_client(turn) for turn in turns]
     known = [count for count in held if count is not None]
     complete = len(known) == len(held)
     asked = experiment.setting.datasets if method.single_row else experiment.setting.seen(at)

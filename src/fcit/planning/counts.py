@@ -8,7 +8,7 @@ from pathlib import Path
 from fcit import suite
 from fcit.benchmark import datasets
 from fcit.rounds.client import Data
-from fcit.types import Task
+from fcit.types import Turn
 from fcit.worker.experiment import Experiment
 
 SAMPLES_READ = 64
@@ -37,11 +37,14 @@ class SampleCounts:
             if self.missing:
                 notes.append(f"data.root: {root}: {problem}; their samples are not counted")
 
-    def of_client(self, task: Task, client: int) -> int | None:
-        """A client's training samples of a task."""
-        if self.missing.intersection(task.datasets):
+    def of_client(self, turn: Turn) -> int | None:
+        """The training samples of a client's turn."""
+        experiment, names = self.experiment, turn.task.datasets
+        if experiment.method.replays:
+            names = experiment.training_setting.seen(turn.stage)
+        if self.missing.intersection(names):
             return None
-        return len(self.experiment.shares(task)[client])
+        return len(experiment.shares(turn.task)[turn.client]) + len(experiment.rehearsed(turn))
 
     def questions(self, names: Sequence[str], general: bool = False) -> int | None:
         """Test questions of these datasets; `general`: with the general ones, where they are asked."""

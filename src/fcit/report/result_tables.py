@@ -41,7 +41,15 @@ def _table(group: Group, shown: Sequence[Column], seeds: bool) -> Table:
     ]
     titles = (*(column.title for column in shown), *(["Seeds"] if seeds else ()))
     notes = tuple(f"{column.title}: {column.meaning}." for column in shown)
-    return Table(group.title, titles, tuple(rows), notes)
+    return Table(group.title, titles, tuple(rows), (*notes, *_rule_broken([group])))
+
+
+def _rule_broken(groups: Sequence[Group]) -> list[str]:
+    """A note on methods whose clients keep old data."""
+    runs = [entry.first for group in groups for entry in group.entries]
+    names = {run.method for run in runs if run.method_used and run.method_used.replays}
+    rule = "clients keep old data, which the setting forbids"
+    return [f"{name}: {rule}; compare it with that in mind." for name in sorted(names)]
 
 
 def _cell(line: MethodLine, column: Column, **marks: bool) -> Cell:
@@ -140,6 +148,7 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
             f"{MARK}: Last is not significantly below the best (paired bootstrap over test samples, "
             f"p ≥ {LEVEL:g})."
         )
+    notes += _rule_broken(groups)
     return Table(
         f"{settings}: {len(groups[0].datasets)} datasets, {groups[0].scoring} scoring",
         tuple(column.title for _ in groups for column in _PAPER),

@@ -25,6 +25,7 @@ COLOURS = {
     "moelora": "#c9a227",
     "l2p": "#8a6d3b",
     "hide": "#7a70c8",
+    "replay": "#b03060",
     "zeroshot": "#98a1ac",
     "joint": "#8a929d",
     "individual": "#77808c",

@@ -263,20 +263,28 @@ class Experiment:
             for name, shares in by_dataset.items()
         }
 
-    def data(self, turn: Turn) -> Data:
-        """A client's own training samples of its turn's task."""
-        if not self.own:
-            return self.data_of(self.shares(turn.task)[turn.client])
-        files = {name: self.dataset(name).file(self.root, "train") for name in turn.task.datasets}
-        samples = [
-            sample
-            for name, file in files.items()
-            if file.is_file()
-            for sample in self.samples(name, "train")
-        ]
-        if not samples:
+    def data(self, turn: Turn, replay: bool = True) -> Data:
+        """A client's own training samples of its turn's task and, with `replay`, of earlier stages'."""
+        samples = self._held(turn.client, turn.task)
+        if self.own and not samples:
             raise FcitError(f"{self.root}: has no training samples of {turn.task.name}")
-        return self.data_of(samples)
+        return self.data_of(samples + self.rehearsed(turn) if samples and replay else samples)
+
+    def rehearsed(self, turn: Turn) -> list[Sample]:
+        """What a method that replays takes from a client's samples of the tasks of its earlier stages."""
+        if not self.method.replays:
+            return []
+        tasks = schedule.tasks_met(self.plan, turn)
+        old = [sample for task in tasks for sample in self._held(turn.client, task)]
+        return self.method.rehearsed(turn, old, self.config.seed)
+
+    def _held(self, client: int, task: Task) -> list[Sample]:
+        """A client's own training samples of a task."""
+        if not self.own:
+            return self.shares(task)[client]
+        files = {name: self.dataset(name).file(self.root, "train") for name in task.datasets}
+        present = [name for name, file in files.items() if file.is_file()]
+        return [sample for name in present for sample in self.samples(name, "train")]
 
     def data_of(self, samples: Sequence[Sample]) -> Data:
         """Samples with the paths of their images."""

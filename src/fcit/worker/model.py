@@ -70,7 +70,8 @@ class ModelWorker:
 
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
-        identity = identify(self.method, self.encoder, turn, self.experiment.data(turn))
+        data = self.experiment.data(turn, replay=False)
+        identity = identify(self.method, self.encoder, turn, data)
         privacy = stronger(self.config.privacy, self.floor)
         if not privacy.on:
             return identity
