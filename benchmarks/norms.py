@@ -56,7 +56,7 @@ def row(folder: Path) -> str:
     cells = []
     for merge in MERGES:
         values = [each[merge] for each in found]
-        cells.append(f"{median(values):.2f} (max {max(values):.2f})")
+        cells.append(f"{median(values):.3g} (max {max(values):.3g})")
     return f"| {folder} | {len(blocks)} | {' | '.join(cells)} |"
 
 

@@ -10,7 +10,7 @@ import torch
 
 from fcit.methods.base import Query
 from fcit.methods.disco import Disco
-from fcit.types import Identity, Stage, State, Task, Turn, Update
+from fcit.types import FcitError, Identity, Stage, State, Task, Turn, Update
 
 BLANK = {"a": torch.ones(2, 3)}
 TASK = Task("t", ("t",))
@@ -89,14 +89,67 @@ def test_a_client_is_asked_once_per_task_and_counts_once() -> None:
     assert method.to_identify(state, [other]) == [other]
 
 
-def test_past_the_cap_a_client_stays_unknown_and_no_subspace_is_reused() -> None:
-    method = Disco(max_subspaces=2)
+def test_past_the_cap_a_client_can_be_skipped_and_no_subspace_is_reused() -> None:
+    method = Disco(max_subspaces=2, at_limit="skip")
     state = meet(method, fresh(method), (0, 0, 1))
     turns = [Turn(client, TASK, 0, 0) for client in range(4)]
     after = meet(method, state, (1, 90, 1), (2, 180, 1), (3, 5, 1))
     assert method.to_identify(after, turns) == [turns[2]]
     assert sorted(after.adapters) == ["0", "1"]
     assert after.extras["identity"]["samples"].tolist() == [2, 1]
+
+
+def test_at_the_cap_unmatched_clients_join_the_most_similar_subspace() -> None:
+    method = Disco(max_subspaces=2)
+    state = meet(method, fresh(method), (0, 0, 1))
+    after = meet(method, state, (1, 90, 1), (2, 150, 1), (3, 5, 1), (4, -40, 1))
+    assert homes(after) == {"0/t": 0, "1/t": 1, "2/t": 1, "3/t": 0, "4/t": 0}
+    assert after.extras["identity"]["samples"].tolist() == [3, 2]
+    assert sorted(after.adapters) == ["0", "1"]
+    first = meet(Disco(max_subspaces=1), fresh(method), (0, 0, 1), (1, 90, 1), (2, 180, 1))
+    assert set(homes(first).values()) == {0}  # all in one round, with one place
+    assert not method.may_skip and Disco(max_subspaces=2, at_limit="skip").may_skip
+    assert not Disco(at_limit="skip").may_skip
+
+
+def trained(method: Disco, state: State) -> State:
+    update = Update(0, 1, {"0": BLANK}, {"projector": {"w": torch.zeros(1)}}, {})
+    return method.aggregate(state, [update])
+
+
+def test_as_the_reference_subspaces_open_in_a_stages_first_round_only() -> None:
+    method, stage = Disco(as_reference=True), Stage((TASK,))
+    state = meet(method, fresh(method), (0, 0, 1), (1, 90, 1))
+    assert homes(state) == {"0/t": 0, "1/t": 1}
+    state = meet(method, trained(method, state), (2, 200, 1))  # the second round: however unlike
+    assert homes(state)["2/t"] == 1 and len(state.adapters) == 2
+    state = meet(method, method.begin(trained(method, state), stage), (3, 230, 1))
+    assert homes(state)["3/t"] == 2
+    assert "opening" not in trained(method, state).extras
+    usual = meet(Disco(), trained(Disco(), meet(Disco(), fresh(Disco()), (0, 0, 1))), (2, 200, 1))
+    assert homes(usual)["2/t"] == 1
+
+
+def test_as_the_reference_there_are_eight_slots_and_further_clients_join_at_the_cap() -> None:
+    method = Disco(as_reference=True)
+    state = meet(method, fresh(method), *((client, 41 * client, 1) for client in range(9)))
+    assert len(state.adapters) == method.subspace_limit == 8
+    assert homes(state)["8/t"] == 0  # 328 degrees: 32 from the first, 41 from the last
+    four = Disco(as_reference=True, max_subspaces=4)
+    state = meet(four, fresh(four), *((client, 40 * client, 1) for client in range(9)))
+    assert len(state.adapters) == 4
+    with pytest.raises(FcitError, match=r"method\.at_limit"):
+        Disco(as_reference=True, at_limit="skip")
+
+
+def test_as_the_reference_empty_slots_take_part_in_the_softmax_with_similarity_zero() -> None:
+    got = routed(Disco(as_reference=True, max_subspaces=4), at(10), 0, 60)
+    cosines = [math.cos(math.radians(10)), math.cos(math.radians(50)), 0.0, 0.0]
+    want = (torch.tensor(cosines) / 0.05).softmax(0).tolist()
+    assert got == pytest.approx(want[:2], rel=1e-4)
+    apart = routed(Disco(as_reference=True), at(90), 0)  # unlike the one subspace: one of eight
+    assert apart == pytest.approx([1 / 8], rel=1e-4)
+    assert sum(routed(Disco(), at(90), 0)) == pytest.approx(1)
 
 
 def test_a_client_gets_its_one_subspace_and_the_projector_alone() -> None:

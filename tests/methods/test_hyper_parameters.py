@@ -10,7 +10,14 @@ from fcit.types import FcitError
 
 WRONG = {
     "finetune": [{"rank": 0}, {"scale": 0.0}, {"init_std": float("inf")}, {"projector": "none"}],
-    "disco": [{"tau": 2.0}, {"temperature": 0.0}, {"max_subspaces": -1}, {"gate": "none"}],
+    "disco": [
+        {"tau": 2.0},
+        {"temperature": 0.0},
+        {"max_subspaces": -1},
+        {"gate": "none"},
+        {"at_limit": "none"},
+        {"at_limit": "skip", "as_reference": True},
+    ],
     "ewc": [{"ewc_lambda": -1.0}, {"fisher_samples": 0}],
     "hide": [{"temperature": 0.0}, {"projector": "isolated"}, {"merge": "none"}],
     "l2p": [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,24 @@ def test_a_recipe_has_the_papers_federation_and_hyper_parameters(name: str) -> N
     assert got.model.path == "llava-hf/llava-1.5-7b-hf"
     assert got.model.template == "vicuna-v1"
     assert got.model.identity == "openai/clip-vit-large-patch14-336"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_recipe_says_how_to_run_disco_as_the_reference_code_behaves(name: str) -> None:
+    text = (PAPER / f"{name}.toml").read_text().replace("\\\n#", "")
+    (line,) = (line for line in text.splitlines() if "as_reference" in line)
+    words = shlex.split(line.removeprefix("#"))
+    got = config.load(PAPER / f"{name}.toml", words[words.index("--set") + 1 :: 2])
+    assert got.training.projector_lr == got.training.lr == 2e-4
+    assert config.to_table(got)["method"]["as_reference"]
+    assert got.method.subspace_limit == (8 if "task" in name else 4)
+
+
+def test_cap_hom_says_the_order_of_the_references_evaluation() -> None:
+    text = (PAPER / "cap-hom.toml").read_text()
+    (change,) = re.findall(r"--set '(setting\.order=[^']*)'", text)
+    stages = Experiment(config.load(PAPER / "cap-hom.toml", [change])).setting.stages
+    assert [stage.tasks[0].name for stage in stages] == ["General", "Other", "Math", "Chart"]
 
 
 def test_the_recipes_differ_in_setting_and_batch_alone() -> None:

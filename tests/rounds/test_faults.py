@@ -664,7 +664,7 @@ def test_an_average_that_is_not_finite_is_not_committed() -> None:
 
 
 def test_a_token_past_the_cap_leaves_its_client_out_of_the_round(tmp_path: Path) -> None:
-    method = find("disco")(rank=2, max_subspaces=1)
+    method = find("disco")(rank=2, max_subspaces=1, at_limit="skip")
     crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=-one.token)])
     run, journal = one_round(method, Federation(min_clients=3)), RunJournal(tmp_path)
     _, report = take_round(run, begun(method), TURNS, crowd, journal)

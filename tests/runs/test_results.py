@@ -62,6 +62,26 @@ def test_sampling_is_credited_only_where_nothing_tells_who_was_drawn(
     assert (spent["epsilon_tokens"] > 0) == (method != "finetune")
 
 
+def test_tokens_that_may_be_asked_for_again_are_counted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcit.runs.results.epsilon", lambda *given: {"tokens": given[3]})
+
+    def counted(**fields) -> int:
+        privacy = {"clip_norm": 1.0, "noise_multiplier": 8.0, "token_noise": 1.0}
+        table = {
+            "method": {"name": "disco", **fields},
+            "privacy": privacy | {"seeded_noise": False},
+            "federation": {"outlier_factor": 0},
+        }
+        folder = RunFolder(tmp_path / "-".join(map(str, ["run", *fields.values()])))
+        folder.commit(State(), Position(0, 10), {})
+        return Results(Experiment(validate(table)), folder, Silent())._spent()["tokens"]
+
+    assert counted() == counted(max_subspaces=2) == 1
+    assert counted(max_subspaces=2, at_limit="skip") > 1
+
+
 def right(run: Path, stage: str, dataset: str) -> float:
     rows = read_lines(run / "predictions" / stage / f"{dataset}.jsonl")
     return pytest.approx(sum(row["score"] for row in rows) / len(rows), abs=0.01)

@@ -363,7 +363,7 @@ def test_why_a_dataset_has_no_shares_is_said(table: dict, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("token", ["text", "both"])
-@pytest.mark.parametrize("gate", ["softmax", "argmax", "cosine", "concat"])
+@pytest.mark.parametrize("gate", ["softmax", "slots", "argmax", "cosine", "concat"])
 def test_router_and_disco_agree_on_any_tokens(token: str, gate: str, monkeypatch) -> None:
     import torch
 
@@ -373,12 +373,14 @@ def test_router_and_disco_agree_on_any_tokens(token: str, gate: str, monkeypatch
 
     noise = torch.Generator().manual_seed(5)
     tokens, feature = (torch.randn(n, 8, generator=noise) for n in (5, 1))
-    method = Disco(gate=gate, token=token, temperature=0.2)  # type: ignore[arg-type]
+    slots = gate == "slots"
+    gate = "softmax" if slots else gate
+    method = Disco(gate=gate, token=token, temperature=0.2, as_reference=slots)  # type: ignore[arg-type]
     held = {"identity": {"tokens": tokens, "samples": torch.ones(5)}}
     want = method.route(State({}, held), Query("", feature[0]))
     router = Router.__new__(Router)
     router.names, router.kind, router.tokens = list(want), token, tokens
-    router.facts = {"gate": gate, "temperature": 0.2}
+    router.facts = {"gate": gate, "temperature": 0.2, "slots": 8 if slots else 0}
     text, image = feature[0].chunk(2) if token == "both" else (feature[0], None)
     monkeypatch.setattr(router, "_text", lambda prompt: text)
     monkeypatch.setattr(router, "_image", lambda seen: image)

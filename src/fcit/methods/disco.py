@@ -6,19 +6,32 @@ whose identity tokens are like it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from fcit.methods.base import Above0, Gating, TokenKind
 from fcit.methods.tokens import TokenRouted
-from fcit.types import Identity, State, Turn
+from fcit.types import FcitError, Identity, Stage, State, Tensor, Turn, Update
+
+OPENING = "opening"
+"""In the state during a stage's first round, with `as_reference`."""
 
 
 @dataclass(frozen=True)
 class Disco(TokenRouted):
-    """DKO and SSA."""
+    """DKO and SSA.
+
+    `as_reference` follows the authors' code (github.com/Ghy0501/FCIT) where it differs from the paper in
+    what a subspace is: it has a fixed number of slots (`max_subspaces`, 8 if that is 0); they open in a
+    stage's first round only; later, and when all are taken, a client joins the best match however unlike
+    it is; and the softmax at inference includes the empty slots with similarity 0, so the shares of the
+    opened ones sum to less than 1. Its code also trains the projector at the rate of everything else:
+    set `training.projector_lr` to `training.lr`. Not followed: what depends on the order of clients or
+    on batch and GPU (tokens matched per batch, routes by a batch's mean, clients known by their slot,
+    tokens and counts in bf16, a running mean that divides one of its terms).
+    """
 
     tau: Annotated[float, Field(ge=-1, le=1)] = 0.9
     """Cosine at or above which a token joins a subspace."""
@@ -27,7 +40,16 @@ class Disco(TokenRouted):
     """Temperature of the softmax over similarities (SSA)."""
 
     max_subspaces: Annotated[int, Field(ge=0)] = 0
-    """Maximum number of subspaces (0 = no limit); clients whose tokens would open another are skipped."""
+    """Maximum number of subspaces (0 = no limit)."""
+
+    at_limit: Literal["join", "skip"] = "join"
+    """What happens to clients whose tokens would open one more: they `join` the most similar subspace, as
+    in the reference code, or are left out of the round (`skip`)."""
+
+    as_reference: bool = False
+    """Follow the reference code: subspaces open in a stage's first round only, at most `max_subspaces`
+    (8 if that is 0), and empty ones take part in the softmax with similarity 0. Its published numbers
+    come from `training.projector_lr` = `training.lr`."""
 
     gate: Literal["softmax", "argmax", "cosine", "concat"] = "softmax"
     """How similarities become shares: `softmax` (SSA), or the paper's ablations `argmax`, `cosine` (the
@@ -36,13 +58,35 @@ class Disco(TokenRouted):
     token: TokenKind = "text"
     """What identity tokens are made of: `text`, `image` or `both`."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.as_reference and self.at_limit == "skip":
+            raise FcitError(
+                "method.at_limit: the reference code joins; leave out method.as_reference"
+            )
+
     @property
     def identity(self) -> TokenKind:
         return self.token
 
     @property
     def subspace_limit(self) -> int:
-        return self.max_subspaces
+        return self.max_subspaces or (8 if self.as_reference else 0)
+
+    @property
+    def may_skip(self) -> bool:
+        return self.max_subspaces > 0 and self.at_limit == "skip"
+
+    def begin(self, state: State, stage: Stage) -> State:
+        from torch import ones
+
+        opening = {OPENING: {"open": ones(1)}} if self.as_reference else {}
+        return replace(state, extras=state.extras | opening)
+
+    def aggregate(self, state: State, updates: Sequence[Update]) -> State:
+        after = super().aggregate(state, updates)
+        kept = {name: value for name, value in after.extras.items() if name != OPENING}
+        return replace(after, extras=kept)
 
     # -- DKO: dynamic knowledge organisation (section 4.1) --------------------------------------
 
@@ -51,7 +95,10 @@ class Disco(TokenRouted):
 
         The round's other tokens are grouped by the connected components of cos >= tau, in the order of
         their smallest client id, and each group opens a subspace: the order of arrival has no effect.
+        Groups for which there is no room join the most similar subspace, token by token.
         """
+        from torch import stack
+
         tokens, count = self.tokens(state), len(state.adapters)
         joined: list[tuple[Identity, int]] = []
         unmatched: list[Identity] = []
@@ -64,10 +111,16 @@ class Disco(TokenRouted):
                     continue
             unmatched.append(identity)
         groups = self._components(unmatched)
-        if self.max_subspaces:
-            groups = groups[: max(0, self.max_subspaces - count)]
-        opened = [(member, count + k) for k, group in enumerate(groups) for member in group]
-        return joined + opened
+        room = max(0, self.subspace_limit - count) if self.subspace_limit else len(groups)
+        if self.as_reference and count and OPENING not in state.extras:
+            room = 0
+        new, late = groups[:room], [member for group in groups[room:] for member in group]
+        opened = [(member, count + k) for k, group in enumerate(new) for member in group]
+        if not late or self.at_limit == "skip":
+            return joined + opened
+        known = [*(() if tokens is None else tokens), *map(_mean, new)]
+        cosines = self.likeness(stack([member.token for member in late]), stack(known))
+        return joined + opened + list(zip(late, map(int, cosines.argmax(dim=1)), strict=True))
 
     def reason_to_skip(self, state: State, turn: Turn) -> str:
         limit = f"method.max_subspaces = {self.max_subspaces} allows no more"
@@ -97,4 +150,12 @@ class Disco(TokenRouted):
     @property
     def gating(self) -> Gating:
         """alpha = softmax(cos(f, token_i) / temperature) over the opened subspaces."""
-        return Gating(self.gate, self.temperature)
+        return Gating(self.gate, self.temperature, self.subspace_limit if self.as_reference else 0)
+
+
+def _mean(group: Sequence[Identity]) -> Tensor:
+    """The token [d] that a group's subspace opens with."""
+    from torch import stack, tensor
+
+    samples = tensor([member.samples for member in group], dtype=group[0].token.dtype)
+    return (stack([member.token for member in group]) * (samples / samples.sum())[:, None]).sum(0)

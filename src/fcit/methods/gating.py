@@ -29,6 +29,9 @@ class Gating:
 
     temperature: float = 0.0
 
+    slots: int = 0
+    """Softmax: how many similarities take part at least; those of missing adapters are 0."""
+
     def __post_init__(self) -> None:
         check_fields(self, "Gating")
         if self.gate == "softmax" and self.temperature <= 0:
@@ -38,7 +41,7 @@ class Gating:
         self, adapters: Iterable[str], similarities: Mapping[str, float], dataset: str
     ) -> dict[str, float]:
         """How much each adapter gives. Raises FcitError when a dataset has no adapter to choose."""
-        from torch import tensor
+        from torch import cat, tensor
 
         if self.gate == "choose":
             chosen = {name: float(name == dataset) for name in adapters}
@@ -53,7 +56,8 @@ class Gating:
             return dict(similarities)
         cosines = tensor(list(similarities.values()))
         if self.gate == "softmax":
-            shares = (cosines / self.temperature).softmax(dim=0)
+            empty = cosines.new_zeros(max(0, self.slots - len(cosines)))
+            shares = (cat([cosines, empty]) / self.temperature).softmax(dim=0)[: len(cosines)]
         else:
             shares = (cosines == cosines.max()).to(cosines.dtype)
             shares = shares / shares.sum()

@@ -34,6 +34,11 @@ class TokenRouted(Method):
     def identity(self) -> TokenKind:
         return "text"
 
+    @property
+    def may_skip(self) -> bool:
+        """Whether `assign` may leave clients out, who are then asked for a token again."""
+        return False
+
     def assign(self, state: State, identities: Sequence[Identity]) -> list[tuple[Identity, int]]:
         """Pairs of a new token and the number of its subspace, in the order in which tokens enter the
         mean. The number after the last opens a subspace. A client that is left out is skipped in this

@@ -52,7 +52,9 @@ class Router:
             return dict.fromkeys(self.names, 1.0)
         likeness = self._likeness(prompt, image)
         if self.facts["gate"] == "softmax":
-            shares = (likeness / self.facts["temperature"]).softmax(dim=0)
+            empty = likeness.new_zeros(max(0, self.facts["slots"] - len(likeness)))
+            every = torch.cat([likeness, empty]) / self.facts["temperature"]
+            shares = every.softmax(dim=0)[: len(likeness)]
         elif self.facts["gate"] == "argmax":
             shares = (likeness == likeness.max()).float()
             shares = shares / shares.sum()

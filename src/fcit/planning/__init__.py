@@ -204,7 +204,7 @@ def _check_subspaces(experiment: Experiment, notes: list[str]) -> None:
     if 0 < most < len(tasks):
         notes.append(
             f"which of the {len(tasks)} tasks share a subspace: the plan has {most} subspaces "
-            "(method.max_subspaces); a run ends with an error where a token matches none of them"
+            "(method.max_subspaces)"
         )
 
 

@@ -226,7 +226,7 @@ class Results:
         identified = self.method.identity is not None
         # Fresh noise on a token that is asked for again costs as much as another token.
         once = privacy.seeded_noise or (
-            isinstance(self.method, TokenRouted) and not self.method.subspace_limit
+            isinstance(self.method, TokenRouted) and not self.method.may_skip
         )
         sent = {(t.client, t.stage, t.task.name, 0 if once else t.round) for t in turns}
         tokens = max(Counter(client for client, *_ in sent).values(), default=0)

@@ -167,8 +167,9 @@ def _gate(method: Method) -> str:
         f"Cosine: of the question's {features} feature and the subspace's identity token. Share: "
     )
     gating = method.gating
+    empty = f" (0 for each empty one of {gating.slots} slots)" if gating.slots else ""
     return compared + {
-        "softmax": f"the softmax of the cosines over the temperature {gating.temperature:g}.",
+        "softmax": f"the softmax of the cosines over the temperature {gating.temperature:g}{empty}.",
         "argmax": "1 for the largest cosine.",
         "cosine": "the cosine.",
     }.get(gating.gate, "1 for every subspace.")

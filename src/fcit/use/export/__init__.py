@@ -175,6 +175,7 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
         "token": token,
         "gate": method.gating.gate,
         "temperature": method.gating.temperature,
+        "slots": method.gating.slots,
         "projector": run.worker.model.vision.projector_paths,
         "base": cards.base(run).name,
         "clip": cards.clip(run).name if token else "",
