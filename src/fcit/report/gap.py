@@ -47,8 +47,9 @@ class Rung:
 
 
 def rungs(group: Group) -> list[Rung]:
-    """From the base model over finetune, the best method and the reference points to multitask, as far as
-    the group has finished runs of them; [] where it has none of a trained reference point."""
+    """From the base model over finetune, the best method that keeps no old data, and the reference
+    points to multitask, as far as they are among the group's finished runs; [] where no trained reference
+    point is."""
     usual = {entry.first.method: entry for entry in group.entries if not entry.variant}
     points = {name: usual[name] for name in POINTS if name in usual and not usual[name].unfinished}
     if not points:
@@ -59,7 +60,8 @@ def rungs(group: Group) -> list[Rung]:
         for run in entry.runs
         if run.zero_shot
     }
-    best = max(group.contest, key=lambda entry: _mean(_last(entry)), default=None)
+    obeying = [one for one in group.contest if not getattr(one.first.method_used, "replays", False)]
+    best = max(obeying, key=lambda entry: _mean(_last(entry)), default=None)
     learners = [usual.get("finetune"), best] if best is not usual.get("finetune") else [best]
     found = [_rung("base model", base, {}, "", TRAINED)] if base else []
     before, had = base, None
