@@ -165,7 +165,7 @@ def reading(path: Path, what: str = "file", place: str = "") -> Iterator[None]:
 def _encoding_fault(path: Path) -> str:
     data = path.read_bytes()
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "it is in UTF-16; save it in UTF-8"
+        return "it is in UTF-16 or UTF-32; save it in UTF-8"
     try:
         data.decode()
     except UnicodeDecodeError as error:
@@ -184,7 +184,9 @@ def read_text(path: Path, what: str = "file") -> str:
 def read_json(path: Path) -> Any:
     """Read a JSON file. Raises FcitError naming the file, and the line where it is not valid."""
     with reading(path):
-        return JSON.decode(read_text(path))
+        if not (text := read_text(path)).strip():
+            raise BadValue("is empty")
+        return JSON.decode(text)
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -222,7 +224,12 @@ def read_toml(path: Path, what: str = "file") -> dict[str, Any]:
 
 def parse_toml(text: str) -> dict[str, Any]:
     """TOML without U+0000, which no path may hold. Raises ValueError, or RecursionError."""
-    table = tomllib.loads(text)
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except ValueError:  # Python's own, of int()
+        raise ValueError("holds a whole number of more than 4300 digits") from None
     if "\\u0000" in json.dumps(table, default=str):
         raise ValueError("holds U+0000, which is no character")
     return table
@@ -249,10 +256,8 @@ def below(folder: Path, name: str) -> Path:
     it is there."""
     if name.isascii():
         return folder / name
-    paths = [
-        folder / name,
-        *(folder / unicodedata.normalize(form, name) for form in ("NFC", "NFD")),
-    ]
+    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
+    paths = [folder / text for text in (name, *forms)]
     return next((path for path in paths if path.exists()), paths[0])
 
 

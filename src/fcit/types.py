@@ -36,6 +36,9 @@ Parts = Mapping[str, Mapping[str, "Tensor"]]
 """Named Weights to read; they may be in a file until they are used."""
 
 
+MOST, MOST_CLIENTS = 1_000_000_000, 1_000_000  # of a recipe's counts, and of its clients
+
+
 class FcitError(Exception):
     """An error that the user can fix; the message says what is wrong and what to do."""
 

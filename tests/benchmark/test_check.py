@@ -59,7 +59,7 @@ def test_only_datasets_that_are_there_are_checked(root):
 
 
 def test_everything_wrong_is_listed_at_once(root):
-    image(root, "train", 1).unlink()
+    image(root, "train", 1).rename(image(root, "train", 1).with_suffix(".PNG"))
     broken = image(root, "train", 2)
     broken.write_bytes(broken.read_bytes()[:-40])
     image(root, "train", 3).write_text("not an image")
@@ -73,7 +73,8 @@ def test_everything_wrong_is_listed_at_once(root):
     found = {(problem.file, problem.record): problem.what for problem in report.problems}
     assert len(found) == len(report.problems) == 8
     train, test = FILES["train"], FILES["test"]
-    assert found[train, "record 1 (id DVQA-train-1)"].endswith("train_000001.png': is missing")
+    missing = found[train, "record 1 (id DVQA-train-1)"]
+    assert missing.endswith(f"is missing; there is {image(root, 'train', 1).with_suffix('.PNG')}")
     assert "train_000002.png': cannot be decoded" in found[train, "record 2 (id DVQA-train-2)"]
     assert "cannot be decoded" in found[train, "record 3 (id DVQA-train-3)"]
     assert str(root) not in found[train, "record 3 (id DVQA-train-3)"]

@@ -255,7 +255,7 @@ def test_records_are_the_same_however_a_file_is_cut(tmp_path: Path, value: Any, 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "not valid JSON"),
+        ("", "is empty"),
         ("[1, 2", "not valid JSON"),
         ("[1, 2,]", "not valid JSON"),
         ("[1 2]", "not valid JSON.*line 1 column 4"),

@@ -60,6 +60,7 @@ def test_an_answer_is_read_as_it_is_meant(tmp_path: Path, written: Any, meant: s
         (["a"], "must be text, not a list"),
         ("", "is empty"),
         (" \n", "is empty"),
+        ("\u200b", "is empty"),
         ("\ud83d", "U[+]D83D, which is no character"),
         ("a\0b", "U[+]0000, which is no character"),
     ],
@@ -117,7 +118,9 @@ def test_what_is_no_prediction_is_named_by_line(tmp_path: Path, text: str, said:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ("[]".encode("utf-16"), "it is in UTF-16; save it in UTF-8"),
+        ("[]".encode("utf-16"), "it is in UTF-16 or UTF-32; save it in UTF-8"),
+        ("[]".encode("utf-32"), "it is in UTF-16 or UTF-32; save it in UTF-8"),
+        (b"a = " + b"1" * 5000, "holds a whole number of more than 4300 digits"),
         (b"[\n1,\n\xe9]", r"line 3 is not in UTF-8 \(byte 0xe9\); save it"),
         (b"a = " + b"[" * 100_000, "too deeply nested"),
     ],

@@ -37,6 +37,21 @@ def process(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, timeout=240)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("stats --root gone", "gone: no such folder"),
+        ("partition {} --out x.gif", "x.gif: a picture"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_read(
+    words: str, said: str, recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fcit.worker.model", None)  # importing it fails
+    monkeypatch.setattr("fcit.worker.experiment.Experiment.prepare", None)
+    refused(call("data", *words.format(recipe).split()), said)
+
+
 def test_the_version_is_the_packages() -> None:
     assert process("--version").stdout == f"fcit {version('fcit')}\n"
 

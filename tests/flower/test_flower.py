@@ -397,10 +397,13 @@ def test_a_client_keeps_the_memory_it_began_from_and_the_one_it_made(tmp_path: P
     assert save_memory(tmp_path, (0, 0), (0, 3), twos)
     assert float(load_memory(tmp_path, (0, 0))["a"]) == 1
     assert save_memory(tmp_path, (0, 0), (0, 4), twos)  # the server never committed round 3
-    assert {file.name for file in tmp_path.iterdir()} == {
-        "stage0-round0.safetensors",
-        "stage0-round4.safetensors",
-    }
+    kept = sorted(tmp_path.iterdir())
+    assert [file.name.rpartition("-")[0] for file in kept] == ["stage0-round0", "stage0-round4"]
+    data = bytearray(kept[1].read_bytes())
+    data[-1] ^= 1
+    kept[1].write_bytes(data)
+    with pytest.raises(FcitError, match=f"{kept[1].name}: was changed"):
+        load_memory(tmp_path, (0, 4))
     assert not save_memory(tmp_path, None, (1, 0), {})
     with pytest.raises(FcitError, match="memory is missing"):
         load_memory(tmp_path, (0, 4))
@@ -449,7 +452,7 @@ def test_a_clients_memory_is_for_its_owner_alone_whatever_the_umask(
         os.umask(umask)
     assert reply["kept"]
     written = [tmp_path / "memory", *(tmp_path / "memory").rglob("*")]
-    assert [path.name for path in written[1:]] == ["a", "client-3", "stage0-round0.safetensors"]
+    assert [path.name[:13] for path in written[1:]] == ["a", "client-3", "stage0-round0"]
     assert not any(path.stat().st_mode & 0o077 for path in written)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from dataclasses import replace
+from math import ceil
 from pathlib import Path
 
 import pytest
@@ -291,6 +292,23 @@ def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:
     assert "fisher" in jobs["ewc"].usual.received.extras
     assert "teacher" in jobs["lwf"].usual.received.adapters
     assert len(jobs["olora"].usual.received.adapters) == 2
+
+
+def test_a_batch_larger_than_any_clients_data_is_not_made_up(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+
+    def times(*given: object) -> estimates.Times:
+        timed.extend(given[-2:])  # type: ignore[arg-type]
+        return estimates.Times(1.0, 1.0)
+
+    monkeypatch.setattr(estimates, "measured_times", times)
+    huge = {"training": {"batch_size": 10**9}}
+    found = plan(validate(table | huge), measure=True)
+    samples, tests = sum(stage.samples or 0 for stage in found.stages), found.stages[-1].tests
+    assert timed == [ceil(samples / 8), tests]  # every one of the eight turns is one step
+    assert found.general == 2
 
 
 def test_a_last_rounds_extra_is_added_once_a_stage(

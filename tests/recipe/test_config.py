@@ -9,6 +9,7 @@ import pytest
 from fcit.methods import find, names
 from fcit.recipe import config
 from fcit.recipe.data import SIZES
+from fcit.recipe.keys import sections
 from fcit.types import FcitError
 
 FILES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))
@@ -252,3 +253,28 @@ def test_a_run_made_before_setting_split_was_dealt_per_dataset(tmp_path) -> None
         old = recipe(tmp_path, f"[setting]\nname = '{name}'\n[versions]\nfcit = '0'\n")
         assert config.load(old).setting.split == then
     assert config.load(recipe(tmp_path, "[setting]\nname = 'cap-hom'\n")).setting.split == "pooled"
+
+
+COUNTS = [
+    (title.removeprefix("method: "), key.name)
+    for title, keys in sections()
+    for key in keys
+    if key.default.isdigit() and key.name not in ("seed", "federation.workers", "rounds")
+]
+
+
+@pytest.mark.parametrize(("section", "key"), COUNTS, ids="/".join)
+def test_a_count_beyond_reason_is_named(tmp_path: Path, section: str, key: str) -> None:
+    method = section if section in names() else None
+    with pytest.raises(FcitError, match=f"{key}: .*less than|{key.partition('.')[2]} .*exceeds"):
+        config.load(recipe(tmp_path, ""), [f"{key}={10**20}"], method)
+
+
+def test_a_stages_counts_beyond_reason_are_named(tmp_path: Path) -> None:
+    text = 'name = "mine"\n[[setting.stages]]\nslots = ["DVQA"]\n'
+    for counts, said in (
+        ("rounds = 9999999999", "less than"),
+        ("clients = 10000000000", "at most"),
+    ):
+        with pytest.raises(FcitError, match=f"setting.stages, no. 1.{counts[:6]}.*{said}"):
+            config.load(recipe(tmp_path, f"[setting]\n{text}{counts}"))

@@ -101,6 +101,8 @@ EDITS = {
     "no digest of answers": ("predictions/2/IconQA.jsonl.sha256", gone),
     "another seed": ("config.toml", lambda text: text.replace("seed = 3", "seed = 4", 1)),
     "no digest of the config": ("config.toml", without(0)),
+    "an empty config": ("config.toml", lambda text: ""),
+    "a digest of answers": ("predictions/2/IconQA.jsonl.sha256", lambda text: text.upper()),
     "a client's samples": ("partition.json", edited("datasets", "IconQA", 0, to=8)),
 }
 
@@ -114,9 +116,7 @@ def test_what_was_changed_is_named(name: str, whole: Run, tmp_path: Path) -> Non
         (folder / file).unlink()
     else:
         write_text(folder / file, text)
-    named = "json" if name == "no position" else Path(file).name.removesuffix(".sha256")
-    if name == "no digest of the config":  # then nobody knows that there should be digests
-        named = "json"
+    named = "json" if name == "no position" else Path(file).name
     with pytest.raises(FcitError, match=named):
         read_all(folder)
 

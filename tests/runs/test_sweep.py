@@ -167,6 +167,7 @@ def test_a_failing_run_does_not_stop_the_others(swept: Path) -> None:
     assert found == {"short finetune seed 0": True, "bad finetune seed 0": False}
     good, bad = (swept.parent / "runs" / name / "finetune" for name in ("short", "bad"))
     assert "Last" in (good / "seed0.log").read_text()
+    assert not (good / "seed0.log").stat().st_mode & 0o077
     clock = read_json(good / "seed0.seconds.json")
     assert clock["done"] and (clock["starts"], clock["jobs"]) == (1, 2) and clock["seconds"] > 0
     assert not read_json(bad / "seed0.seconds.json")["done"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from fcit.models.identity import Encoder
 from fcit.recipe.config import load, validate
 from fcit.recipe.data import SIZES
 from fcit.rounds.client import identify
-from fcit.types import Sample
+from fcit.runs.session import check_images
+from fcit.types import FcitError, Sample
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 
@@ -51,6 +53,24 @@ def test_a_run_of_a_size_reads_its_counts(tmp_path: Path, monkeypatch: pytest.Mo
     experiment = Experiment(validate({"seed": 2, "data": {"size": "tiny", "test": 9}}))
     experiment.prepare(Silent())
     assert made == [(experiment.root, 2, SIZES["tiny"][0], 9)]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_missing_image_is_named_with_its_sample_before_training(
+    split: str, table: dict, suite: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(suite, tmp_path / "data")
+    source = table["data"] | {"root": str(tmp_path / "data"), "train": 0}
+    experiment = Experiment(validate(table | {"data": source, "evaluation": {}}))
+    check_images(experiment, train=True)
+    sample = experiment.samples("FigureQA", split)[-1]
+    image = experiment.data_of([sample]).images[0]
+    image.rename(image.with_suffix(".PNG"))
+    said = f"^FigureQA, sample {sample.id}: {image}: no such image; there is .*PNG$"
+    with pytest.raises(FcitError, match=said):
+        check_images(experiment, train=True)
+    if split == "train":  # a deployment's server does not train
+        check_images(experiment, train=False)
 
 
 def test_limits_keep_every_answers_share_of_a_file_in_class_order(tmp_path: Path) -> None:

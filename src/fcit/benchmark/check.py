@@ -261,7 +261,7 @@ def content(path: Path) -> bytes | str:
     from fcit.models.images import open_image
 
     if not path.is_file():
-        return "is a folder" if path.is_dir() else "is missing"
+        return "is a folder" if path.is_dir() else f"is missing{datasets.other_case(path)}"
     try:
         pixels = open_image(path)
     except FcitError as error:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
@@ -218,6 +219,29 @@ def locate(root: Path, image: str, images: Sequence[Path] = ()) -> Path:
     if len(paths) == 1:
         return paths[0]
     return next((path for path in paths if path.is_file()), paths[0])
+
+
+def require_images(samples: Sequence[Sample], paths: Sequence[Path]) -> None:
+    """Raise FcitError naming the first sample whose image is missing."""
+    for sample, path in zip(samples, paths, strict=True):
+        if not path.is_file():
+            where = f"{sample.dataset}, sample {sample.id}"
+            raise FcitError(f"{where}: {path}: no such image{other_case(path)}")
+
+
+def other_case(path: Path) -> str:
+    """Of a path that is missing: `; there is ...` where only its capitals are others."""
+    there = next(above for above in path.absolute().parents if above.is_dir())
+    for part in path.absolute().relative_to(there).parts:
+        if part.casefold() not in (names := _by_casefold(there)):
+            return ""
+        there /= names[part.casefold()]
+    return f"; there is {there}"
+
+
+@lru_cache(maxsize=4)
+def _by_casefold(folder: Path) -> dict[str, str]:
+    return {path.name.casefold(): path.name for path in folder.glob("*")}
 
 
 def missing(

@@ -191,9 +191,9 @@ def text(record: dict[str, Any], key: str, where: str = "") -> str:
 
 
 def filled(record: dict[str, Any], key: str, where: str = "") -> str:
-    """As `text`, of a field that may not be empty."""
+    """As `text`, of a field that may not be empty: something in it must be seen."""
     value = text(record, key, where)
-    if not value.strip():
+    if not any(letter.isprintable() for letter in value if not letter.isspace()):
         raise RecordError(f"{where}{key}: is empty")
     return value
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from fcit.benchmark.datasets import DATASETS, OFFICIAL, find
-from fcit.types import FcitError, Setting, Stage, Task
+from fcit.types import MOST, MOST_CLIENTS, FcitError, Setting, Stage, Task
 
 GROUPS: dict[str, tuple[str, ...]] = {
     name: tuple(datasets) for name, datasets in OFFICIAL["groups"].items()
@@ -42,6 +42,8 @@ def _first_clients(value: Any) -> Any:
     if type(value) is int:
         if value < 1:
             raise ValueError("at least one client must take part")
+        if value > MOST_CLIENTS:
+            raise ValueError(f"there are at most {MOST_CLIENTS:,} clients")
         return tuple(range(value))
     return tuple(value) if isinstance(value, list) else value
 
@@ -52,7 +54,7 @@ class StageSpec:
 
     slots: Annotated[tuple[str, ...], Field(min_length=1)]
     """The task of each client of a round, by ascending client id; or one task for all of them."""
-    rounds: Annotated[int, Field(ge=0)] = 0
+    rounds: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Rounds of this stage (0 = `federation.rounds`)."""
     clients: Annotated[tuple[int, ...], BeforeValidator(_first_clients)] = ()
     """The clients that take part, by number from 0; or a number N, for the first N. Empty: all."""

@@ -99,7 +99,7 @@ def check(
             f"{folder_name}: {split.task}, {split.clients} clients, {split.records} records "
             f"({split.foreign} of them not among the {split.training} of the training files)"
         )
-    if report.absent:
+    if report.absent and not datasets.DATASETS.keys().isdisjoint(report.counts):
         show(f"not here: {', '.join(report.absent)}")
     for problem in report.problems:
         show(": ".join(filter(None, (problem.file, problem.record, problem.what))))
@@ -183,12 +183,15 @@ def stats(
     from fcit.benchmark import datasets
     from fcit.benchmark import stats as facts
     from fcit.recipe import config
-    from fcit.worker.model import ModelWorker
 
     if root and seed is not None:
         raise FcitError(
             "--seed: belongs to the mini suite; a data folder of your own (--root) has no seed"
         )
+    if root:
+        datasets.require_folder(root)
+    from fcit.worker.model import ModelWorker  # takes a second: after mistakes were named
+
     folders = [*map(str, images or ())]
     source = {
         "root": str(root or ""),
@@ -247,9 +250,11 @@ def partition(
     Example:  fcit data partition recipes/mini/task-hom.toml --set setting.beta=0.5
     """
     from fcit.recipe import config
-    from fcit.report.heatmaps import save_partition
+    from fcit.report.heatmaps import require_picture, save_partition
     from fcit.worker.experiment import Experiment
 
+    picture = out or Path(f"partition-{recipe.stem}.png")
+    require_picture(picture)
     experiment = Experiment(config.load(recipe, changes or []))
     experiment.prepare(Terminal())
     counts = experiment.counts(experiment.setting)
@@ -262,6 +267,5 @@ def partition(
         ("all", *(str(sum(samples)) for samples in counts.values()), ""),
     ]
     show_table(rows, "client", numbers=(*counts, "all"))
-    picture = out or Path(f"partition-{recipe.stem}.png")
     save_partition(counts, picture)
     show(f"drawn in {picture}")

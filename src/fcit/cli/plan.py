@@ -72,6 +72,11 @@ def _print(planned: Plan, turns: bool) -> None:
         numbers=("rounds", "clients", "samples", "steps", "questions", "down", "up", "down + up"),
     )
     show("clients: per round, of the stage's; down, up: mean bytes per client and round")
+    if planned.general:
+        show(
+            f"questions: {planned.general} of the zero-shot ones, and of the last stage's if the method "
+            "can answer them, are general (evaluation.general_questions)"
+        )
     if turns:
         show_table(
             (

@@ -12,12 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fcit.aggregation.privacy import Privacy, secret_noise
+from fcit.benchmark.datasets import require_images
 from fcit.engines import wire
-from fcit.files import private
+from fcit.files import private, reading, written_aside
 from fcit.recipe.config import validate
 from fcit.recipe.data import DataSection
+from fcit.rounds.records import compare, sha256
 from fcit.types import FcitError, Turn, Weights
-from fcit.weights import load, save, unflatten
+from fcit.weights import from_bytes, to_bytes, unflatten
 from fcit.worker.experiment import Experiment
 from fcit.worker.floor import NO_FLOOR
 from fcit.worker.model import ModelWorker
@@ -105,9 +107,8 @@ def check_data(experiment: Experiment, client: int) -> None:
     if experiment.config.evaluation.where == "clients":
         names = experiment.setting.datasets
         parts += [experiment.data_of(experiment.test_share(name, client)) for name in names]
-    for image in (image for part in parts for image in part.images):
-        if not image.is_file():
-            raise FcitError(f"{image}: no such image")
+    for part in parts:
+        require_images(part.samples, part.images)
 
 
 def _train(
@@ -129,10 +130,13 @@ def load_memory(folder: Path, version: Version | None) -> Weights:
     """
     if version is None:
         return {}
-    path = folder / _file(version)
+    path = next(folder.glob(_files(version)), folder / _files(version))
     if not path.is_file():
         raise FcitError(f"{path}: the client's memory is missing; restore it, or begin a new run")
-    return load(path)
+    with reading(path):
+        data = path.read_bytes()
+    compare(path, path.name, _file(version, data))
+    return from_bytes(data)
 
 
 def save_memory(folder: Path, since: Version | None, now: Version, memory: Weights) -> bool:
@@ -141,18 +145,26 @@ def save_memory(folder: Path, since: Version | None, now: Version, memory: Weigh
     Both stay because the server may be killed before it commits the turn. It then asks for the turn
     again, from the memory before it.
     """
+    current = set(folder.glob(_files(since))) if since else set[Path]()
     if memory:
-        save(folder / _file(now), memory)
-    current = {_file(version) for version in (since, now) if version}
-    for old in folder.glob("*.safetensors"):
-        if old.name not in current:
-            old.unlink()
+        data = to_bytes(memory)
+        current.add(path := folder / _file(now, data))
+        with written_aside(path) as aside:
+            aside.write_bytes(data)
+    for old in set(folder.glob("*.safetensors")) - current:
+        old.unlink()
     return bool(memory)
 
 
-def _file(version: Version) -> str:
+def _files(version: Version) -> str:
+    """The pattern of the name of a version's file."""
     stage, number = version
-    return f"stage{stage:d}-round{number:d}.safetensors"
+    return f"stage{stage:d}-round{number:d}-*.safetensors"
+
+
+def _file(version: Version, data: bytes) -> str:
+    """The name of a version's file, with a digest of its content."""
+    return _files(version).replace("*", sha256(data)[:12])
 
 
 _loaded: dict[tuple[str, str], ModelWorker] = {}

@@ -31,7 +31,7 @@ from fcit.types import (
 from fcit.weights import mean
 
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-AtLeast1 = Annotated[int, Field(ge=1)]
+AtLeast1 = Annotated[int, Field(ge=1, le=4096)]
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 TokenKind = Literal["text", "image", "both"]

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fcit.methods.base import Above0, Gating, TokenKind
 from fcit.methods.tokens import TokenRouted
-from fcit.types import FcitError, Identity, Stage, State, Tensor, Turn, Update
+from fcit.types import MOST, FcitError, Identity, Stage, State, Tensor, Turn, Update
 
 OPENING = "opening"
 """In the state during a stage's first round, with `as_reference`."""
@@ -39,7 +39,7 @@ class Disco(TokenRouted):
     temperature: Above0 = 0.05
     """Temperature of the softmax over similarities (SSA)."""
 
-    max_subspaces: Annotated[int, Field(ge=0)] = 0
+    max_subspaces: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Maximum number of subspaces (0 = no limit)."""
 
     at_limit: Literal["join", "skip"] = "join"

@@ -8,11 +8,13 @@ not grow with their number.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from fcit.methods.base import AtLeast0, AtLeast1, Method
+from pydantic import Field
+
+from fcit.methods.base import AtLeast0, Method
 from fcit.methods.model import Model
-from fcit.types import Stage, State, Tensor, Turn, Weights
+from fcit.types import MOST, Stage, State, Tensor, Turn, Weights
 
 FISHER, CENTRE = "fisher", "fisher-centre"
 MEASURE, MEASURED = "fisher-wanted", "fisher-measured"
@@ -34,7 +36,7 @@ class Ewc(Method):
     """Weight lambda of the quadratic pull towards old weights. No value is published for this setting;
     tune it."""
 
-    fisher_samples: AtLeast1 = 128
+    fisher_samples: Annotated[int, Field(ge=1, le=MOST)] = 128
     """Maximum samples per client for the Fisher information."""
 
     sends_statistics: ClassVar[bool] = True

@@ -72,6 +72,8 @@ class Plan:
     stages: tuple[StagePlan, ...]
     zero_shot: int | None
     """Questions asked of the base model."""
+    general: int = 0
+    """Of these, the general ones, which the last stage asks again where the method can answer them."""
     memory: Mapping[str, int] = field(default_factory=dict[str, int])
     """Bytes in one process that trains on `device`, by what takes them."""
     seconds: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -119,6 +121,7 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         workers=workers(config),
         stages=tuple(stages),
         zero_shot=counts.questions(experiment.setting.datasets, general=True),
+        general=counts.general,
     )
     with counts.some_data() as data:
         made = _with_costs(made, experiment, data, dtype, present, measure, notes)
@@ -175,11 +178,12 @@ def _with_costs(
         notes.append("time: some of the data is missing")
     elif present:
         measure = measure or size.parameters <= estimates.SMALL
+        totals = trained, max(1, sum(stage.steps or 0 for stage in stages))
         if measure:
-            times = estimates.measured_times(config, jobs.usual, jobs.last, data)
+            batch, asked = ceil(trained / totals[1]), max(stage.tests or 0 for stage in stages)
+            times = estimates.measured_times(config, jobs.usual, jobs.last, data, batch, asked)
         else:
             rate = estimates.products_per_second(made.device, dtype, config.training.threads)
-            totals = trained, max(1, sum(stage.steps or 0 for stage in stages))
             times = estimates.estimated_times(size, lengths, rate, totals, config)
         made = replace(made, seconds=_seconds(experiment, made, times), measured=measure)
     return made

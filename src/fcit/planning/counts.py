@@ -46,12 +46,17 @@ class SampleCounts:
             return None
         return len(experiment.shares(turn.task)[turn.client]) + len(experiment.rehearsed(turn))
 
+    @property
+    def general(self) -> int:
+        """General questions that are asked."""
+        experiment = self.experiment
+        return experiment.config.evaluation.general_questions if experiment.general else 0
+
     def questions(self, names: Sequence[str], general: bool = False) -> int | None:
         """Test questions of these datasets; `general`: with the general ones, where they are asked."""
         if self.missing.intersection(names):
             return None
-        asked = self.experiment.config.evaluation.general_questions
-        more = asked if general and self.experiment.general else 0
+        more = self.general if general else 0
         return more + sum(len(self.experiment.samples(name, "test")) for name in names)
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -170,13 +170,17 @@ def estimated_times(
     return Times(train / rate * trained[0] / trained[1], answer / rate)
 
 
-def measured_times(config: Config, usual: Job, last: Job, data: Data) -> Times:
+def measured_times(
+    config: Config, usual: Job, last: Job, data: Data, batch: int, questions: int
+) -> Times:
     """Seconds of a few real steps and answers in this process, on samples of every dataset.
 
     usual: a job of any round but a stage's last; last: one of the last, whose message tells where a
-    method wants more of its clients then.
+    method wants more of its clients then. batch: samples of a step; questions: at most so many are
+    answered at once.
     """
-    worker, batch = ModelWorker(config), config.training.batch_size
+    worker = ModelWorker(config)
+    usual, last = replace(usual, epochs=1), replace(last, epochs=1)
 
     def train(job: Job, count: int) -> tuple[float, float]:
         worker.experiment.data = lambda turn: _spread(data, count)  # type: ignore[method-assign]
@@ -192,12 +196,12 @@ def measured_times(config: Config, usual: Job, last: Job, data: Data) -> Times:
         seconds, steps = train(last, LAST_ROUND_SAMPLES)
         last_round = max(0.0, seconds - steps * step)
     worker.place(worker.method.complete(worker.model, usual.received, {}))
-    count, spent = config.evaluation.batch_size, list[float]()
+    count, spent = min(config.evaluation.batch_size, questions), list[float]()
     for name in dict.fromkeys(sample.dataset for sample in data.samples):
         own = [at for at, sample in enumerate(data.samples) if sample.dataset == name]
-        questions = _spread(_pick(data, own), count)
+        some = _spread(_pick(data, own), count)
         begun = time.perf_counter()
-        worker.answer(questions)
+        worker.answer(some)
         spent.append((time.perf_counter() - begun) / count)
     return Times(step, fmean(spent), last_round)
 

@@ -32,10 +32,10 @@ class DataSection:
     300, the default) or `full` (6000 and 1000). Not for a root of your own."""
     rules: dict[str, str] = field(default_factory=dict[str, str])
     """Python files with scoring rules of your own, by dataset ([add-a-dataset.md](add-a-dataset.md))."""
-    train: Annotated[int, Field(ge=0)] = 0
+    train: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Training samples per dataset (0 = all, or as `size` says). From a data folder they are drawn by
     the seed, with each answer's share as in the whole. A published split is used whole."""
-    test: Annotated[int, Field(ge=0)] = 0
+    test: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Test samples per dataset (0 = all, or as `size` says), drawn as training samples are."""
 
     def __post_init__(self) -> None:

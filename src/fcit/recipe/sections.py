@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fcit.benchmark.general import COUNT
-from fcit.types import FcitError
+from fcit.types import MOST, FcitError
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ class EvaluationSection:
     scoring: Literal["strict", "reference"] = "strict"
     """`strict`: correct. `reference`: as in the published code, bugs included, for comparison with
     published tables (captions need Java)."""
-    batch_size: Annotated[int, Field(ge=1)] = 50
+    batch_size: Annotated[int, Field(ge=1, le=MOST)] = 50
     """Test samples per batch. Float sums depend on it, so a few answers may too."""
-    max_new_tokens: Annotated[int, Field(ge=1)] = 128
+    max_new_tokens: Annotated[int, Field(ge=1, le=MOST)] = 128
     """Maximum length of an answer, in tokens."""
-    limit: Annotated[int, Field(ge=0)] = 0
+    limit: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Maximum test samples per dataset (0 = all), drawn as `data.test` draws them."""
     where: Literal["server", "clients"] = "server"
     """Who scores. `server`: on the test sets. `clients`: each client on its own test samples; only sums

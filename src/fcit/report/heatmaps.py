@@ -104,10 +104,15 @@ def partition(counts: Mapping[str, Sequence[int]]) -> Figure:
     return figure
 
 
-def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
-    """Draw `partition` into a .png or .svg file. Raises FcitError when its name ends otherwise."""
+def require_picture(path: Path) -> None:
+    """Raise FcitError for a name that does not end as `save_partition` needs it."""
     if path.suffix not in (".png", ".svg"):
         raise FcitError(f"{path}: a picture ends with .png or .svg; give such a name")
+
+
+def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
+    """Draw `partition` into a .png or .svg file. Raises FcitError when its name ends otherwise."""
+    require_picture(path)
     figure = partition(counts)
     if path.suffix == ".svg":
         write_text(path, to_svg(figure))

@@ -12,7 +12,17 @@ from pydantic import Field
 
 from fcit.optimizers.base import Optimizer, groups
 from fcit.seeds import numpy_stream, torch_stream
-from fcit.types import SHARED_PROJECTOR, FcitError, Identity, Job, Sample, Turn, Update, Weights
+from fcit.types import (
+    MOST,
+    SHARED_PROJECTOR,
+    FcitError,
+    Identity,
+    Job,
+    Sample,
+    Turn,
+    Update,
+    Weights,
+)
 from fcit.weights import split_prefix
 
 if TYPE_CHECKING:
@@ -51,9 +61,9 @@ class Training:
     """Learning rate of the adapters (AdamW; warm-up, then cosine, in every turn)."""
     projector_lr: Annotated[float, Field(ge=0)] = 2e-5
     """Learning rate of the projector."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=MOST)] = 64
     """Samples per step."""
-    epochs: Annotated[int, Field(ge=1)] = 1
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Passes over a client's data per turn."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.03
     """Share of a turn's steps with linear warm-up."""
@@ -63,14 +73,14 @@ class Training:
     """Dropout on the input of the adapters."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
-    max_length: Annotated[int, Field(ge=1)] = 2048
+    max_length: Annotated[int, Field(ge=1, le=MOST)] = 2048
     """Maximum tokens per sample."""
-    micro_batch: Annotated[int, Field(ge=0)] = 0
+    micro_batch: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Samples per forward pass within a step, to save memory (0 = the whole batch). It changes how l2p
     weighs samples: by the tokens of their answers."""
     checkpointing: bool = False
     """Gradient checkpointing: recompute activations in the backward pass. Less memory, more time."""
-    threads: Annotated[int, Field(ge=1)] = 1
+    threads: Annotated[int, Field(ge=1, le=1024)] = 1
     """CPU threads per client. Float sums depend on it, so results do too."""
 
 

@@ -9,20 +9,20 @@ from fcit.aggregation.averaging import Average
 from fcit.aggregation.packing import Wire
 from fcit.aggregation.robust import Rule
 from fcit.optimizers import Optimizer, find
-from fcit.types import FcitError
+from fcit.types import MOST, MOST_CLIENTS, FcitError
 
 
 @dataclass(frozen=True)
 class Federation:
     """The `[federation]` section."""
 
-    clients: Annotated[int, Field(ge=1)] = 50
+    clients: Annotated[int, Field(ge=1, le=MOST_CLIENTS)] = 50
     """Number of clients."""
     per_round: Annotated[int, Field(ge=1)] = 5
     """Clients that train in a round."""
-    rounds: Annotated[int, Field(ge=1)] = 10
+    rounds: Annotated[int, Field(ge=1, le=MOST)] = 10
     """Rounds per stage."""
-    min_samples: Annotated[int, Field(ge=1)] = 1
+    min_samples: Annotated[int, Field(ge=1, le=MOST)] = 1
     """Minimum training samples of each task that a client gets (of each dataset with
     `setting.split = "per-dataset"`)."""
     average: Average = "factors"
@@ -39,7 +39,7 @@ class Federation:
     """Worker processes (0 = one per GPU, otherwise one per core). Changes the speed, not the numbers."""
     min_clients: Annotated[int, Field(ge=0)] = 0
     """Minimum valid updates per round (0 = all)."""
-    deadline: Annotated[float, Field(ge=0)] = 0.0
+    deadline: Annotated[float, Field(ge=0, le=31_536_000)] = 0.0
     """Seconds a client has for a turn, loading the model included (0 = no limit). Across machines:
     seconds that all clients of a round have together (0 = one hour)."""
     outlier_factor: Annotated[float, Field(ge=0)] = 1000.0

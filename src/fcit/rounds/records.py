@@ -121,7 +121,14 @@ def unseal(value: Any, source: Path | str, sealed: bool) -> dict[str, Any]:
     """A JSON object without its digest, which must be right; `sealed`: whether there must be one."""
     if not isinstance(value, dict):
         raise FcitError(f"{source}: must be a JSON object; restore it from a copy")
+    if not value:
+        raise FcitError(f"{source}: is empty; restore it from a copy")
     plain = {key: part for key, part in value.items() if key != "digest"}
+    if not sealed and value != plain:
+        raise FcitError(
+            f"{source}: has a digest, but the run's config.toml has none: config.toml was changed after "
+            "fcit wrote it; restore it from a copy"
+        )
     compare(source, value, seal(plain) if sealed else plain)
     return plain
 

@@ -4,8 +4,8 @@ The state is committed by renaming one file, `state/state.json`. It names the sa
 adapters, extras, optimizer and client memories by their content. Files it no longer names are removed.
 
 What is read is compared with the digest that it got when it was written: config.toml, JSON objects and
-lines of the log hold theirs, tensors have it in their file's name, answers in a file beside theirs. Runs
-of an earlier version have digests of tensors alone.
+lines of the log hold theirs, tensors have it in their file's name, answers in a file beside theirs. An
+earlier version's runs have it for tensors alone.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class RunFolder:
 
     def table(self) -> dict[str, Any]:
         """The contents of config.toml; {} where there is none."""
-        table = read_toml(self.config) if self.config.is_file() else {}
-        return unseal(table, self.config, "digest" in table)
+        table = read_toml(self.config) if self.config.is_file() else None
+        return {} if table is None else unseal(table, self.config, "digest" in table)
 
     @property
     def imported(self) -> bool:
@@ -196,8 +196,8 @@ class RunFolder:
         beside = _digest_file(path)
         if self.sealed or beside.is_file():
             with reading(beside, "digest of the answers"):
-                given = beside.read_text(encoding="utf-8")
-            compare(path, given, f"{sha256(path.read_bytes())}  {path.name}\n")
+                given, digest = beside.read_text(encoding="utf-8"), sha256(path.read_bytes())
+            compare(f"{path} or {beside.name}", given, f"{digest}  {path.name}\n")
 
     # -- the log ---------------------------------------------------------------------------------------
 

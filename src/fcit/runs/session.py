@@ -11,6 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation import privacy
+from fcit.benchmark.datasets import require_images
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.published import PARTITIONS
 from fcit.engines.local import LocalEngine
@@ -162,6 +163,8 @@ class Session:
             self.watch.say(f"{folder.path}: this run is already finished")
             return
         self.prepare(partition, data)
+        if data:
+            check_images(self.experiment, train=partition)
         table = configs.to_table(config)
         with (
             private(folder.path),
@@ -286,3 +289,12 @@ def _comparable(config: Config) -> dict[str, Any]:
     """A configuration's values by dotted key, without those that a resumed run may change."""
     keys = flat(configs.to_table(config))
     return {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
+
+
+def check_images(experiment: Experiment, train: bool) -> None:
+    """Raise FcitError naming the first test (and with `train`, training) sample without its image."""
+    parts = [experiment.samples(name, "test") for name in experiment.setting.datasets]
+    for stage in experiment.training_setting.stages if train else ():
+        parts += [share for task in stage.tasks for share in experiment.shares(task)]
+    for part in parts:
+        require_images(part, experiment.data_of(part).images)

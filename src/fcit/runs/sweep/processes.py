@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from fcit.engines.workers import cores, gpus
-from fcit.files import write_json
+from fcit.files import private, write_json
 from fcit.recipe.config import Config
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.session import Session
@@ -32,7 +32,8 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
     todo = _works([status for status in survey(runs) if not status.finished], watch)
     if not todo:
         return []
-    slots = _slots([work.status.config for work in todo], jobs)[: len(todo)]
+    configs = [work.status.config for work in todo]
+    slots = _slots(configs, min(jobs, len(todo)))[: len(todo)]
     todo.sort(key=lambda work: work.left)  # taken from its end
     total, failed = sum(work.total for work in todo), list[Run]()
     running: dict[int, _Child] = {}
@@ -138,7 +139,7 @@ def _start(work: _Work, jobs: int, gpu: str) -> _Child:
     before = clock(run)
     now = replace(before, starts=before.starts + 1, jobs=jobs, done=False)
     write_json(run.clock, asdict(now))
-    with run.log.open("ab") as log:
+    with private(run.log.parent), run.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "fcit", *words],
             stdin=subprocess.DEVNULL,
