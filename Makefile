@@ -6,6 +6,8 @@ STAMP := .venv/.installed
 PARALLEL := --numprocesses logical --maxprocesses 4 --dist loadfile
 export MPLBACKEND := Agg
 export HF_HUB_DISABLE_TELEMETRY := 1
+# Test files are compiled once, not by every process of every run.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: install demo test test-all lint clean
 

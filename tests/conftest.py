@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import warm
 import zygote
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -27,6 +28,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     zygote.end()
+
+
+def pytest_runtest_setup() -> None:
+    warm.install()
 
 
 @pytest.fixture(scope="session", autouse=True)

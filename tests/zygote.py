@@ -2,8 +2,9 @@
 
 `Popen` stands for `subprocess.Popen` in a session of tests (see conftest.py). What it is asked to start
 as `python -m fcit...` is a process of its own with its own pipes, environment, folder and signals, in
-which the module runs as `__main__`. It only skips the start of Python and the imports, nine tenths of
-what a short child costs. Everything else is started as always.
+which the module runs as `__main__`. It only skips the start of Python, the imports and the reading of
+the mini models, nine tenths of what a short child costs. pytest-xdist's own processes are forked too.
+Everything else is started as always.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from execnet.gateway_io import popen_bootstrapline
+
+import warm
 
 ADDRESS = "FCIT_TEST_ZYGOTE"
 """The environment variable with the path of its socket: children of children find it there."""
@@ -68,11 +74,12 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
         self._status = socket.socket(socket.AF_UNIX)
         self._status.connect(start())
         own = [asked["p2cread"], asked["c2pwrite"], asked["errwrite"]]
+        group = asked["process_group"]
         request = {
             "words": words,
             "env": environment | {ADDRESS: os.environ[ADDRESS]},
             "cwd": os.fspath(asked["cwd"] or Path.cwd()),
-            "group": asked["process_group"],
+            "group": os.getpgrp() if group in (None, -1) else group,
             "session": bool(asked["start_new_session"]),
             "interrupt": signal.getsignal(signal.SIGINT) is not signal.SIG_IGN,
         }
@@ -118,12 +125,13 @@ class Popen(subprocess.Popen):  # type: ignore[type-arg]
 
 
 def _words(args: Any, environment: Mapping[str, str]) -> list[str]:
-    """What to run, if this starts a module of fcit, or, with `FORK`, a program of its own."""
+    """What to run, if this starts a module of fcit, pytest-xdist, or, with `FORK`, any program."""
     if not isinstance(args, list) or args[0] != sys.executable:
         return []
-    rest = [str(word) for word in args[1:] if word != "-P"]
+    rest = [str(word) for word in args[1:] if word not in ("-P", "-u", "-B")]
     module = rest[0] == "-m" and rest[1].startswith("fcit")
-    return rest if module or (rest[0] == "-c" and FORK in environment) else []
+    program = rest[0] == "-c" and (FORK in environment or rest[1] == popen_bootstrapline)
+    return rest if module or program else []
 
 
 def _exactly(line: socket.socket, count: int) -> bytes:
@@ -239,7 +247,7 @@ def become(request: dict[str, Any], files: list[int]) -> None:
         os.close(fd)
     if request["session"]:
         os.setsid()
-    elif request["group"] not in (None, -1):
+    else:
         os.setpgid(0, request["group"])
     if request["interrupt"]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -278,8 +286,12 @@ if __name__ == "__main__":
 
     import zygote  # as children and their children know this module
 
-    for preloaded in zygote.PRELOADED:
-        importlib.import_module(preloaded)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for preloaded in zygote.PRELOADED:
+            importlib.import_module(preloaded)
+    warm.install()
+    warm.fill()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as asked_here:
