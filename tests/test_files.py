@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -25,6 +26,24 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path) -> Non
     with pytest.raises(KeyboardInterrupt), written_aside(path) as aside:
         aside.write_text("half")
         raise KeyboardInterrupt
+    assert read_json(path) == {"old": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_names_the_file_and_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"old": 1})
+
+    def full(self: Path, *_: object, **__: object) -> None:
+        self.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left") as failed:
+        write_json(path, {"new": 2})
+    assert failed.value.filename == str(path)
     assert read_json(path) == {"old": 1}
     assert list(tmp_path.iterdir()) == [path]
 

@@ -19,16 +19,13 @@ from typing import Any, TypeVar
 from fcit.types import FcitError
 
 T = TypeVar("T")
-
 ASIDE = ".aside-"
 
 
 @contextmanager
 def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step.
-
-    durable: wait until the disk has it (a cache can do without).
-    """
+    """Yield a temporary path beside `path`; on success it takes the place of `path` in one step, once the
+    disk has it (durable; a cache can do without)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
     try:
@@ -37,6 +34,9 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
             with aside.open("rb+") as file:
                 os.fsync(file.fileno())
         aside.replace(path)
+    except OSError as error:  # of a full disk it names no file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

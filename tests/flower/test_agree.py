@@ -9,10 +9,11 @@ import pytest
 
 import fcit
 from fcit import methods
+from fcit.engines.node import load_memory
 from fcit.recipe.config import Config, validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError
-from fcit.weights import flatten, load, to_bytes
+from fcit.weights import flatten, to_bytes
 
 pytest.importorskip("flwr")
 
@@ -38,8 +39,8 @@ def agree(one: Path, other: Path) -> None:
     run = (other / "flower.txt").read_text().strip()
     for client, kept in memory.items():
         stage, number = map(int, turns[client]["turn"])
-        file = f"client-{client}/stage{stage}-round{number}.safetensors"
-        assert to_bytes(load(other / "clients" / run / file)) == to_bytes(kept)
+        folder = other / "clients" / run / f"client-{client}"
+        assert to_bytes(load_memory(folder, (stage, number))) == to_bytes(kept)
 
 
 def test_disco_has_the_same_bits_in_flowers_simulation(table: dict, tmp_path: Path) -> None:
