@@ -22,9 +22,14 @@ def test_avg_is_the_mean_of_the_rows_means():
     assert metrics.avg(MATRIX) == pytest.approx((80 + 55 + 60) / 3)
 
 
-def test_forgetting_is_best_minus_last():
-    assert metrics.forgetting(MATRIX, NAMES) == {"a": 10.0, "b": 30.0, "c": 0.0}
+def test_forgetting_is_best_minus_last_of_datasets_that_a_later_stage_followed():
+    assert metrics.forgetting(MATRIX, NAMES) == {"a": 10.0, "b": 30.0}
     assert metrics.forgetting([[10.0], [30.0]], ["a"]) == {"a": 0.0}  # it got better: nothing lost
+
+
+def test_just_learned_is_the_first_accuracy():
+    rows = [[10.0, None, None], [20.0, 30.0, None]]
+    assert metrics.just_learned(rows, NAMES) == {"a": 10.0, "b": 30.0}
 
 
 def test_backward_transfer_counts_only_datasets_that_stages_followed():
@@ -37,7 +42,7 @@ def test_unfinished_run_has_metrics_of_what_it_has_seen():
     rows = MATRIX[:2]
     assert metrics.last(rows) == 55.0
     assert metrics.avg(rows) == pytest.approx(67.5)
-    assert metrics.forgetting(rows, NAMES) == {"a": 20.0, "b": 0.0}
+    assert metrics.forgetting(rows, NAMES) == {"a": 20.0}
 
 
 def test_one_row_has_last_equal_to_avg():

@@ -100,7 +100,7 @@ def write_run(
         "forgetting": {
             one: max(c for row in matrix if (c := row[at]) is not None) - (matrix[-1][at] or 0.0)
             for at, one in enumerate(datasets)
-            if matrix and matrix[-1][at] is not None
+            if len(matrix) > 1 and matrix[-2][at] is not None
         },
         "zero_shot": zero,
         "chance": {one: float(5 + at) for at, one in enumerate(datasets)},

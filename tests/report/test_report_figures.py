@@ -49,8 +49,8 @@ def test_curves_follow_the_mean_over_seen_datasets(build: Build) -> None:
 
 
 def test_forgetting_bars_are_as_high_as_the_numbers(build: Build) -> None:
-    values = {"a": 30.0, "b": 0.0}
-    runs = [build("d", "disco", datasets=["a", "b"], forgetting=values)]
+    matrix = [[80.0, None, None], [70.0, 60.0, None], [50.0, 65.0, 90.0]]
+    runs = [build("d", "disco", datasets=["a", "b", "c"], matrix=matrix)]
     axes = charts.forgetting(group_runs(read_runs(runs))[0]).axes[0]
     assert [bar.get_height() for bar in axes.patches] == [30.0, 0.0]
     assert "points" in axes.get_ylabel() and {"a", "b"} <= texts(axes.figure)

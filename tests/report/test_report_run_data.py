@@ -67,7 +67,7 @@ def test_fields_of_the_wrong_kind_are_named(build: Build) -> None:
     for change, message in (
         ({"seed": "x"}, "seed: Input should be a valid integer"),
         ({"matrix": [[1.0]]}, "a row of 1 cells for 3 datasets"),
-        ({"forgetting": [1]}, "forgetting: Input should be a valid dictionary"),
+        ({"routing": [1]}, "routing: Input should be a valid dictionary"),
     ):
         write_json(folder / "matrix.json", data | change)
         with pytest.raises(FcitError, match=message):

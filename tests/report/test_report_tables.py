@@ -40,7 +40,14 @@ def test_tables_hold_the_runs_numbers(build: Build, tmp_path: Path) -> None:
     assert (disco["method"], finetune["method"]) == ("disco", "finetune")
     assert float(disco["last"]) == pytest.approx(data["last"], abs=1e-4)
     assert float(disco["avg"]) == pytest.approx(data["avg"], abs=1e-4)
-    assert float(disco["forgetting"]) == pytest.approx(fmean(data["forgetting"].values()), abs=1e-4)
+    first, second = (
+        data["matrix"][0][0],
+        data["matrix"][1][1],
+    )  # the last stage's own dataset is left out
+    lost = first - data["matrix"][-1][0], second - data["matrix"][-1][1]
+    assert float(disco["forgetting"]) == pytest.approx(fmean(lost), abs=1e-4)
+    learned = fmean((first, second, data["matrix"][-1][-1]))
+    assert float(disco["learned"]) == pytest.approx(learned, abs=1e-4)
     assert float(disco["zero_shot"]) == pytest.approx(15.0) and disco["chance"] == "6.0000"
     assert disco["last_sd"] == "" and finetune["routing"] == ""
     last = f"{data['last']:.2f}"
@@ -56,15 +63,16 @@ def test_backward_transfer_leaves_the_last_stage_out(build: Build) -> None:
 
 
 def test_best_is_bold_and_less_forgetting_is_better(build: Build) -> None:
+    two = {"datasets": ["a", "b"]}
     runs = [
-        build("d", "disco", last=60.0, avg=50.0, forgetting={"ImageNet-R": 5.0}),
-        build("f", "finetune", last=40.0, avg=70.0, forgetting={"ImageNet-R": 9.0}),
-        build("m", "multitask", last=99.0, avg=99.0),
+        build("d", "disco", last=60.0, avg=50.0, matrix=[[75.0, None], [70.0, 50.0]], **two),
+        build("f", "finetune", last=40.0, avg=70.0, matrix=[[69.0, None], [60.0, 20.0]], **two),
+        build("m", "multitask", last=99.0, avg=99.0, **two),
     ]
     text = markdown(runs)
-    assert "| disco | **60.00** | 50.00 | **5.00** |" in text
-    assert "| finetune | 40.00 | **70.00** | 9.00 |" in text
-    assert "| multitask | 99.00 | 99.00 | – |" in text
+    assert "| disco | **60.00** | 50.00 | **62.50** | **5.00** |" in text
+    assert "| finetune | 40.00 | **70.00** | 44.50 | 9.00 |" in text
+    assert "| multitask | 99.00 | 99.00 | – | – |" in text
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Summaries of an accuracy matrix: Last, Avg, forgetting, backward transfer.
 
 A matrix has one row a stage and one column a dataset, in percent; None where the dataset was not
-yet seen. Definitions: Guo et al. 2025, section 5; forgetting as in Chaudhry et al. 2018, except that
-the best is taken over all stages, so that it is never negative.
+yet seen. Definitions: Guo et al. 2025, section 5; forgetting as in Chaudhry et al. 2018 (Riemannian Walk,
+section 3), except that the best is taken over all stages, so that it is never negative.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,16 @@ def avg(matrix: Matrix) -> float:
     return _mean([_row_mean(row) for row in _rows(matrix)])
 
 
+def just_learned(matrix: Matrix, datasets: Sequence[str]) -> dict[str, float]:
+    """The accuracy of every dataset seen after the first stage that taught it, percent, by name."""
+    return {name: column[0] for name, column in _named(matrix, datasets) if column}
+
+
 def forgetting(matrix: Matrix, datasets: Sequence[str]) -> dict[str, float]:
-    """Best minus last accuracy of every dataset seen, in points (0 or more), by name."""
-    columns = _columns(matrix)
-    if len(columns) != len(datasets):
-        raise ValueError(f"{len(columns)} columns for {len(datasets)} datasets")
-    named = zip(datasets, columns, strict=True)
-    return {name: max(column) - column[-1] for name, column in named if column}
+    """Best minus last accuracy, in points (0 or more), of every dataset that a later stage followed: of
+    those that the last stage was the first to teach nothing can be forgotten yet."""
+    named = _named(matrix, datasets)
+    return {name: max(column) - column[-1] for name, column in named if len(column) > 1}
 
 
 def backward_transfer(matrix: Matrix) -> float:
@@ -48,6 +51,13 @@ def _columns(matrix: Matrix) -> list[list[float]]:
     """The known values of every column, in the order of stages."""
     columns = zip(*_rows(matrix), strict=True)
     return [[value for value in column if value is not None] for column in columns]
+
+
+def _named(matrix: Matrix, datasets: Sequence[str]) -> list[tuple[str, list[float]]]:
+    columns = _columns(matrix)
+    if len(columns) != len(datasets):
+        raise ValueError(f"{len(columns)} columns for {len(datasets)} datasets")
+    return list(zip(datasets, columns, strict=True))
 
 
 def _row_mean(row: Sequence[float | None]) -> float:

@@ -138,8 +138,8 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
     ]
     settings = ", ".join(dict.fromkeys(group.setting for group in groups))
     notes = [
-        "Last: mean accuracy over all datasets after the final stage, %. Avg: mean over stages of the "
-        "mean over the datasets seen so far, %. Mean ± sample standard deviation over seeds.",
+        "Last: mean accuracy over all datasets after the final stage, % (MFN). Avg: mean over stages of "
+        "the mean over the datasets seen so far, % (MAA). Mean ± sample standard deviation over seeds.",
         "Bold: the best of the finished learning methods; underlined: the second of three or more. "
         "Reference points do not compete, nor do methods with fewer seeds than two others.",
     ]

@@ -21,11 +21,20 @@ class Column:
 
 
 COLUMNS = (
-    Column("last", "Last", 1, "mean accuracy over all datasets after the final stage, %"),
-    Column("avg", "Avg", 1, "mean over stages of the mean over the datasets seen so far, %"),
-    Column("forgetting", "Forgetting", -1, "best minus final accuracy, mean over datasets, points"),
+    Column("last", "Last", 1, "mean accuracy over all datasets after the final stage, % (MFN)"),
+    Column("avg", "Avg", 1, "mean over stages of the mean over the datasets seen so far, % (MAA)"),
+    Column("learned", "Learned", 1, "accuracy when a dataset was first learned, mean, % (MFT)"),
     Column(
-        "backward", "Backward", 1, "final minus just-learned accuracy on earlier datasets, points"
+        "forgetting",
+        "Forgetting",
+        -1,
+        "best minus final accuracy, mean over datasets that later stages follow, points",
+    ),
+    Column(
+        "backward",
+        "Backward",
+        1,
+        "final minus just-learned accuracy, mean over the datasets that later stages follow, points (BWT)",
     ),
     Column(
         "routing", "Routing", 1, "test prompts mostly routed to a subspace of their own dataset, %"
@@ -67,7 +76,10 @@ def run_results(run: RunData) -> dict[str, float | None]:
     return {
         "last": run.last,
         "avg": run.avg,
-        "forgetting": None if single else mean(run.forgetting.values()),
+        "learned": None
+        if single
+        else mean(metrics.just_learned(run.matrix, run.datasets).values()),
+        "forgetting": mean(run.forgetting.values()),
         "backward": None if single else metrics.backward_transfer(run.matrix),
         "routing": None if run.reference else mean(run.routing.values()),
         "ahead": mean(run.ahead.values()),

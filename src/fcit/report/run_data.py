@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict
 
+from fcit.benchmark import metrics
 from fcit.methods import TokenRouted
 from fcit.recipe import config as configs
 from fcit.rounds.records import Numbers, Prediction, RoundLog, parse
@@ -34,7 +35,6 @@ class RunData:
     beta: float | None = None
     last: float | None = None
     avg: float | None = None
-    forgetting: Numbers = field(default_factory=dict)
     zero_shot: Numbers = field(default_factory=dict)
     chance: Numbers = field(default_factory=dict)
     routing: Numbers = field(default_factory=dict)
@@ -58,6 +58,11 @@ class RunData:
     def reference(self) -> bool:
         """Whether this is a reference point and not a federated continual method."""
         return self.method_used is not None and self.method_used.reference
+
+    @property
+    def forgetting(self) -> Mapping[str, float]:
+        """Points by dataset, from the matrix: older runs wrote zeros for the last stage's datasets."""
+        return metrics.forgetting(self.matrix, self.datasets) if self.matrix else {}
 
     @property
     def token_routed(self) -> TokenRouted | None:

@@ -188,7 +188,7 @@ class Results:
             last, avg = round(metrics.last(rows), 4), round(metrics.avg(rows), 4)
         elif not self.stages:
             last = avg = round(sum(zero.values()) / len(zero), 4)
-        forgetting = metrics.forgetting(rows, names) if rows else dict.fromkeys(names, 0.0)
+        forgetting = metrics.forgetting(rows, names) if rows else {}
         stages = [
             " + ".join(dict.fromkeys(task.name for task in stage.tasks)) for stage in self.stages
         ]
