@@ -14,7 +14,13 @@ from fcit.files import read_json, write_json, write_lines
 from fcit.report.groups import Group, group_runs
 from fcit.report.page import write
 from fcit.report.run_data import read_runs
-from fcit.report.significance import RESAMPLES, bootstrap, significance, significance_table
+from fcit.report.significance import (
+    RESAMPLES,
+    bootstrap,
+    significance,
+    significance_table,
+    t_interval,
+)
 from fcit.seeds import numpy_stream
 
 Build = Callable[..., Path]
@@ -106,8 +112,41 @@ def test_what_answers_as_the_best_does_is_marked(build: Build) -> None:
     tests = significance(found)
     assert tests and tests.level == {"finetune"}
     (line,) = significance_table(found, tests).lines
-    assert [cell.text for cell in line.cells] == ["ewc", "+0.00", "+0.00 to +0.00", "1.0000", "0"]
-    assert [cell.mark for cell in line.cells] == [False, False, False, True, False]
+    assert [cell.text for cell in line.cells] == [
+        "ewc",
+        "+0.00",
+        "+0.00 to +0.00",
+        "1.0000",
+        "–",
+        "0",
+    ]
+    assert [cell.mark for cell in line.cells] == [False, False, False, False, True, False]
+
+
+def test_the_interval_over_seeds_is_students() -> None:
+    assert t_interval([4.0]) is None
+    assert t_interval([1.0, 2.0, 3.0]) == pytest.approx((2 - 4.3027 / 3**0.5, 2 + 4.3027 / 3**0.5))
+    many = [float(at % 2) for at in range(12)]  # 11 degrees of freedom: 2.2010 in Student's table
+    half = 2.2010 * np.std(many, ddof=1) / 12**0.5
+    assert t_interval(many) == pytest.approx((0.5 - half, 0.5 + half), abs=1e-4)
+
+
+def test_seeds_that_disagree_are_not_called_significant(build: Build) -> None:
+    """Sure over questions, as all answers differ; over seeds, one difference is 30 and the other 2."""
+    both = (("disco", (60.0, 60.0)), ("finetune", (30.0, 58.0)))
+    runs = [build(f"{m}{s}", m, s, last=x[s]) for m, x in both for s in (0, 1)]
+    for name in ("ImageNet-R", "ArxivQA", "IconQA"):
+        for folder, score in zip(runs, (100.0, 100.0, 0.0, 0.0), strict=True):
+            answer(folder, name, [score] * 6)
+    found = group(*runs)
+    tests = significance(found)
+    assert tests
+    (one,) = tests.against_best
+    half = 12.7062 * 14
+    assert one.p < 0.05 and one.over_seeds == pytest.approx((-16 - half, -16 + half))
+    assert not one.below and tests.level == {"finetune"}
+    (line,) = significance_table(found, tests).lines
+    assert line.cells[4].text == "-193.89 to +161.89" and line.cells[4].mark
 
 
 def test_only_common_seeds_are_compared(build: Build) -> None:

@@ -146,7 +146,7 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
     if any(tests[group.slug].level for group in groups if group.slug in tests):
         notes.append(
             f"{MARK}: Last is not significantly below the best (paired bootstrap over test samples, "
-            f"p ≥ {LEVEL:g})."
+            f"p ≥ {LEVEL:g}, or Student's t interval over seeds with 0 in it)."
         )
     notes += _rule_broken(groups)
     return Table(

@@ -34,7 +34,7 @@ COLUMNS = (
         "backward",
         "Backward",
         1,
-        "final minus just-learned accuracy, mean over the datasets that later stages follow, points (BWT)",
+        "final minus just-learned accuracy, mean over datasets that later stages follow, points (BWT)",
     ),
     Column(
         "routing", "Routing", 1, "test prompts mostly routed to a subspace of their own dataset, %"

@@ -1,8 +1,9 @@
-"""Whether a difference in Last could come from the choice of test questions: a paired bootstrap.
+"""Whether a difference in Last could come from the choice of test questions, or from the seed.
 
-Both methods answered the same questions, so questions are resampled and both are scored on the same
-resample (Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 16; Koehn 2004,
-Statistical Significance Tests for Machine Translation Evaluation, EMNLP).
+Questions: a paired bootstrap. Both methods answered the same questions, so questions are resampled and
+both are scored on the same resample (Efron and Tibshirani 1993, An Introduction to the Bootstrap,
+chapters 13 and 16; Koehn 2004, Statistical Significance Tests for Machine Translation Evaluation, EMNLP).
+Seeds: Student's t interval of the differences of runs with the same seed (Student 1908, Biometrika 6).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING
 
 from fcit.report.groups import Entry, Group, Spread, mean
@@ -43,11 +45,15 @@ class Comparison:
     """Of the 95 % percentile interval."""
     p: float
     """Two-sided."""
+    over_seeds: tuple[float, float] | None
+    """The 95 % interval of the difference over seeds; None for one seed."""
 
     @property
     def below(self) -> bool:
-        """Whether the first is significantly below the other."""
-        return self.difference < 0 and self.p < LEVEL
+        """Whether the first is significantly below the other: over questions, and over seeds if there are
+        several."""
+        low_for_all = self.over_seeds is None or self.over_seeds[1] < 0
+        return self.difference < 0 and self.p < LEVEL and low_for_all
 
 
 @dataclass(frozen=True)
@@ -139,6 +145,24 @@ def bootstrap(
     return observed, float(low), float(high), p
 
 
+T_QUANTILES = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622)
+"""The 97.5 % quantiles of Student's t with 1, 2, ... 9 degrees of freedom."""
+
+
+def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of normal values (Student 1908); None of a single one."""
+    if len(values) < 2:
+        return None
+    n, z = len(values) - 1, NormalDist().inv_cdf(0.975)  # n: degrees of freedom
+    if n <= len(T_QUANTILES):
+        quantile = T_QUANTILES[n - 1]
+    else:  # the expansion of Abramowitz and Stegun 1964, 26.7.5
+        quantile = z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+        quantile += (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
+    half = quantile * stdev(values) / len(values) ** 0.5
+    return fmean(values) - half, fmean(values) + half
+
+
 def significance_table(group: Group, tests: Tests) -> Table:
     """A group's comparisons as a small table."""
     lines = [
@@ -147,15 +171,21 @@ def significance_table(group: Group, tests: Tests) -> Table:
             (
                 Cell(test.other),
                 Cell(f"{test.difference:+.2f}", value=Spread(test.difference)),
-                Cell(f"{test.low:+.2f} to {test.high:+.2f}"),
-                Cell(f"{test.p:.4f}", mark=test.other == tests.best and not test.below),
+                Cell(_interval((test.low, test.high))),
+                Cell(f"{test.p:.4f}"),
+                Cell(_interval(test.over_seeds), mark=test.other == tests.best and not test.below),
                 Cell(", ".join(map(str, test.seeds))),
             ),
         )
         for test in (*tests.against_best, *tests.against_finetune)
     ]
-    columns = ("against", "difference in Last, points", "95 % interval", "p", "seeds")
+    difference, questions = "difference in Last, points", "95 % interval over questions"
+    columns = ("against", difference, questions, "p", "95 % interval over seeds", "seeds")
     return Table(group.title, columns, tuple(lines), _notes(tests))
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return f"{ends[0]:+.2f} to {ends[1]:+.2f}" if ends else "–"
 
 
 def _notes(tests: Tests) -> tuple[str, ...]:
@@ -163,14 +193,16 @@ def _notes(tests: Tests) -> tuple[str, ...]:
         f"Paired bootstrap over test samples (Efron and Tibshirani 1993; Koehn 2004): {RESAMPLES:,} "
         "resamples of every dataset's questions, the same for both methods; mean over datasets and "
         "over common seeds; percentile interval; two-sided p, not corrected for multiple comparisons.",
-        f"{MARK}: not significantly below {tests.best} (p ≥ {LEVEL:g}).",
-        "The test asks whether other test questions could change the order. Whether another training "
-        "run could is what the spread over seeds shows.",
+        "Over seeds: Student's t interval of the differences in Last between runs with the same seed. It "
+        "says whether another training run could change the order, the bootstrap whether other test "
+        "questions could.",
+        "Call a difference significant only if both intervals leave out 0; of one seed, it holds for "
+        f"this run only. {MARK}: not so of a method below {tests.best}.",
     ]
     if tests.corpus_scored:
         notes.append(
-            f"{', '.join(tests.corpus_scored)}: the bootstrap uses the mean of the samples' scores, "
-            "whereas Last is a score of all captions together, so the differences may deviate."
+            f"{', '.join(tests.corpus_scored)}: the difference uses the mean of the samples' scores, "
+            "whereas Last is a score of all captions together, so it may deviate."
         )
     return tuple(notes)
 
@@ -205,7 +237,9 @@ def _compare(
         )
     if not pairs or not differences:
         return None
-    return Comparison(entry.label, other.label, seeds, *bootstrap(differences, streams))
+    last = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
+    tested = bootstrap(differences, streams)
+    return Comparison(entry.label, other.label, seeds, *tested, t_interval(last))
 
 
 def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
