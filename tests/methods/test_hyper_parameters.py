@@ -19,6 +19,7 @@ WRONG = {
         {"at_limit": "skip", "as_reference": True},
     ],
     "ewc": [{"ewc_lambda": -1.0}, {"fisher_samples": 0}],
+    "fedprotip": [{"threshold": 1.0}, {"threshold": 0.0}, {"directions": 0}],
     "hide": [{"temperature": 0.0}, {"projector": "isolated"}, {"merge": "none"}],
     "l2p": [
         {"pool": 0},

@@ -35,8 +35,8 @@ Method = Annotated[
     str | None,
     Option(
         help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
-        "disco, ffa_lora, fedsa_lora, fedex_lora, replay, or a reference point (zeroshot, joint, "
-        "individual, individual_central, multitask).",
+        "fedprotip, disco, ffa_lora, fedsa_lora, fedex_lora, replay, or a reference point (zeroshot, "
+        "joint, individual, individual_central, multitask).",
         autocompletion=_methods,
     ),
 ]

@@ -26,6 +26,7 @@ COLOURS = {
     "l2p": "#8a6d3b",
     "hide": "#7a70c8",
     "replay": "#b03060",
+    "fedprotip": "#1f8a8a",
     "zeroshot": "#98a1ac",
     "joint": "#8a929d",
     "individual": "#77808c",
