@@ -19,6 +19,9 @@ PEFT_PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """The ends of the names of LoRA's factors A and B."""
 
+REST = "rest"
+"""The extra with the rows of A and columns of B that a client of a lower rank does not train."""
+
 
 def factors(block: Weights) -> dict[str, tuple[Tensor, Tensor]]:
     """A LoRA block's factors by the path of their layer: A [r, in] and B [out, r]."""

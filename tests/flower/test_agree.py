@@ -43,9 +43,12 @@ def agree(one: Path, other: Path) -> None:
         assert to_bytes(load_memory(folder, (stage, number))) == to_bytes(kept)
 
 
-def test_disco_has_the_same_bits_in_flowers_simulation(table: dict, tmp_path: Path) -> None:
+def test_disco_with_clients_of_two_ranks_has_the_same_bits_in_flowers_simulation(
+    table: dict, tmp_path: Path
+) -> None:
+    ranked = table | {"federation": table["federation"] | {"ranks": [3, 8]}}
     for engine in ("local", "flower"):
-        fcit.run(config(table, engine, "disco"), tmp_path / engine)
+        fcit.run(config(ranked, engine, "disco"), tmp_path / engine)
     agree(tmp_path / "local", tmp_path / "flower")
 
 

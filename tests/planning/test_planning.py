@@ -36,22 +36,22 @@ def _nothing_is_timed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "optimizer", "wire"),
+    ("method", "optimizer", "wire", "ranks"),
     [
-        ("disco", "fedavg", "float32"),
-        ("disco", "fedavg", "bfloat16"),
-        ("ewc", "scaffold", "int8"),
-        ("moelora", "fedavg", "float32"),
-        ("olora", "scaffold", "float32"),
-        ("fedsa_lora", "fedprox", "int8"),
-        ("fedex_lora", "fedavg", "float32"),
+        ("disco", "fedavg", "float32", []),
+        ("disco", "fedavg", "bfloat16", [3, 8]),
+        ("ewc", "scaffold", "int8", []),
+        ("moelora", "fedavg", "float32", []),
+        ("olora", "scaffold", "float32", []),
+        ("fedsa_lora", "fedprox", "int8", []),
+        ("fedex_lora", "fedavg", "float32", [5, 8]),
     ],
 )
 def test_a_run_sends_what_was_planned(
-    method: str, optimizer: str, wire: str, table: dict, tmp_path: Path
+    method: str, optimizer: str, wire: str, ranks: list[int], table: dict, tmp_path: Path
 ) -> None:
     changed = copy.deepcopy(table)
-    changed["federation"]["wire"] = wire
+    changed["federation"] |= {"wire": wire, "ranks": ranks}
     changed["method"]["name"], changed["federation"]["optimizer"] = method, optimizer
     changed["data"]["train"] = 16
     changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general_questions": 3}

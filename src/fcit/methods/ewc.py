@@ -5,7 +5,7 @@ Fisher information says they matter. The pulls of several stages sum to one quad
 not grow with their number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, ClassVar
@@ -40,6 +40,7 @@ class Ewc(Method):
     """Maximum samples per client for the Fisher information."""
 
     sends_statistics: ClassVar[bool] = True
+    excludes: ClassVar[Mapping[str, str]] = {"ranks": "Fisher information is of whole adapters"}
 
     def send(self, state: State, turn: Turn) -> State:
         """Beside the adapter: the Fisher information and its centre; in a stage's last round, the

@@ -4,6 +4,7 @@ The model stays as it is. A pool of prompts with keys is learnt; an input's froz
 prompts whose keys are most like them, and these stand before the image.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -46,6 +47,7 @@ class L2p(Method):
     """Weight lambda of the loss that pulls the chosen keys to the input's features."""
 
     trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR, POOL)
+    excludes: ClassVar[Mapping[str, str]] = {"ranks": "it has no LoRA"}
 
     def __post_init__(self) -> None:
         Method.__post_init__(self)

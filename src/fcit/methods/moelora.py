@@ -36,6 +36,7 @@ class Moelora(Method):
     experts would stay equal."""
 
     trained_extras: ClassVar[tuple[str, ...]] = (SHARED_PROJECTOR, ROUTER)
+    excludes: ClassVar[Mapping[str, str]] = {"ranks": "every client trains all experts"}
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         extras = super().start(blank, projector, seed).extras

@@ -23,7 +23,7 @@ from fcit.models.processors import ImageReader, PreparedImage
 from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
-from fcit.weights import split_projector
+from fcit.weights import REST, split_projector
 
 GRID = "image_grid_thw"
 """The name of an image's grid in families that place image tokens in two dimensions."""
@@ -97,7 +97,7 @@ class LMM:
         blocks, isolated = {}, {}
         for name, weights in state.adapters.items():
             blocks[name], isolated[name] = split_projector(weights)
-        self.subspaces.load(blocks, scale, train, train_down)
+        self.subspaces.load(blocks, scale, train, train_down, state.extras.get(REST))
         per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
         self.isolated = bool(per_block)
         chosen = per_block or [self.base_projector if state.projector is None else state.projector]

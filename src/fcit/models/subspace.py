@@ -67,6 +67,8 @@ class SubspaceLinear(nn.Module):
         self.rank, self.scale = 1, 1.0
         self.frozen: tuple[Tensor, Tensor] | None = None
         self.cast: tuple[Tensor, Tensor] | None = None
+        self.rest: tuple[Tensor, Tensor] | None = None
+        """Rows of A and columns of B of the learning block that do not learn."""
         self.A: nn.Parameter | None = None
         self.B: nn.Parameter | None = None
 
@@ -75,6 +77,8 @@ class SubspaceLinear(nn.Module):
         pairs = [self._ready(x.dtype)] if self.frozen else []
         if self.A is not None and self.B is not None:
             pairs.append((self.A.to(x.dtype), self.B.to(x.dtype)))
+        if self.rest:
+            pairs.append((self.rest[0].to(x.dtype), self.rest[1].to(x.dtype)))
         if not pairs:
             return y
         columns, start = self.control.columns(self.name, x, self.rank, self.scale), 0
@@ -168,8 +172,10 @@ class Subspaces:
         scale: float,
         train: Sequence[str] = (),
         train_down: bool = True,
+        rest: Weights | None = None,
     ) -> None:
-        """Replace all blocks by these; those named in `train` can learn (`train_down`: A too).
+        """Replace all blocks by these; those named in `train` can learn (`train_down`: A too). `rest`:
+        more rows and columns of the one that learns, which do not.
 
         `self.names` lists the frozen blocks first, then the trained ones, each sorted by name. Raises
         FcitError when a block does not fit this model.
@@ -185,8 +191,10 @@ class Subspaces:
             pair = _stack(layer, path, [blocks[name] for name in trained])
             layer.A = nn.Parameter(pair[0], train_down) if pair else None
             layer.B = nn.Parameter(pair[1]) if pair else None
+            layer.rest = _stack(layer, path, [rest] if rest else [])
             if blocks:
-                layer.rank = next(iter(blocks.values()))[tensor_names(path)[0]].shape[0]
+                rows = [block[tensor_names(path)[0]].shape[0] for block in blocks.values()]
+                layer.rank = max(*rows, min(rows) + len(layer.rest[0]) if layer.rest else 0)
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that learn."""

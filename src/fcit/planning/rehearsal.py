@@ -43,7 +43,8 @@ def rehearse(
     its own as long as the method may open more.
     """
     wire = experiment.config.federation.wire
-    rules = Federation(outlier_factor=0)  # whatever the recipe's are: they change no size
+    ranks = experiment.config.federation.ranks
+    rules = Federation(outlier_factor=0, ranks=ranks)  # its others change no size
     run = replace(experiment.federated_run, federation=rules, privacy=Privacy())
     method, optimizer, setting = run.method, run.optimizer, run.setting
     engine = _EchoEngine(experiment, width)
@@ -62,11 +63,11 @@ def rehearse(
                 adapters = len(state.adapters)
                 state, report = take_round(run, state, turns, engine)
                 grew = len(state.adapters) > adapters
-                jobs, updates, identities = report.jobs, report.updates, report.identities
+                jobs, identities = report.jobs, report.identities
             else:
                 identities = list(engine.identify(method.to_identify(state, turns)))
                 state, jobs = hand_out(run, state, turns, identities)
-                updates = list(engine.run(jobs))
+            updates = list(engine.run(jobs))
             tokens = {identity.client: nbytes({"": identity.token}) for identity in identities}
             down.append([_wire_bytes(job.received, wire) for job in jobs])
             up.append(

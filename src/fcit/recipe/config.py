@@ -17,6 +17,7 @@ from fcit.recipe.data import DataSection
 from fcit.recipe.renamed import announce, rename
 from fcit.recipe.sections import EvaluationSection, ModelSection, TrackingSection
 from fcit.recipe.setting import SettingSection
+from fcit.recipe.together import check_together
 from fcit.rounds.client import Training
 from fcit.rounds.federation import Federation
 from fcit.types import FcitError, did_you_mean, naming, readable
@@ -77,35 +78,8 @@ class Config:
     tracking: TrackingSection = field(default_factory=TrackingSection)
 
     def __post_init__(self) -> None:
-        """Raise FcitError on what does not go together, and on what clipping and noise would not
-        cover."""
-        method, federation = self.method, self.federation
-        for key, value in (
-            ("federation.average", federation.average),
-            ("federation.robust", federation.robust),
-            ("federation.optimizer", federation.optimizer),
-            ("privacy.clip_norm", "privacy" if self.privacy.on else ""),
-        ):
-            if why := method.excludes.get(value):
-                raise FcitError(
-                    f'{key}: {value} does not go with method.name = "{method.name}": {why}'
-                )
-        if not self.privacy.on:
-            return
-        for excluded, why in (
-            (not method.federated, f"{method.name} has no clients"),
-            (method.sends_statistics, f"{method.name}'s clients send more than what they trained"),
-            (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
-            (federation.robust != "mean", "federation.robust is not a mean"),
-            (federation.average == "product", "federation.average = product is not a mean"),
-        ):
-            if excluded:
-                raise FcitError(f"privacy: {why}, which clipping and noise would not cover")
-        if federation.outlier_factor:
-            raise FcitError(
-                "privacy: federation.outlier_factor compares clients' updates, so that one client's data "
-                "decides whose are dropped; set federation.outlier_factor = 0 (clip_norm bounds them)"
-            )
+        """Raise FcitError on what does not go together."""
+        check_together(self.method, self.federation, self.privacy)
 
 
 def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fcit.aggregation.packing import Wire, unpack_update
+from fcit.aggregation.ranks import widen
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.optimizers.base import groups
@@ -104,7 +105,7 @@ def check_update(
     norm, spread = _sizes(update, received)
     if not math.isfinite(norm):
         raise Rejected("norm", "the norm of its change is not finite")
-    return Reply(update, size, norm, spread)
+    return Reply(widen(update, received), size, norm, spread)
 
 
 def _check_count(samples: object) -> None:

@@ -25,6 +25,10 @@ class Federation:
     min_samples: Annotated[int, Field(ge=1, le=MOST)] = 1
     """Minimum training samples of each task that a client gets (of each dataset with
     `setting.split = "per-dataset"`)."""
+    ranks: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    """Ranks that clients train, dealt by their number: with `[4, 8, 16]` client 0 has 4, client 1 has 8,
+    client 3 has 4 again. A client trains that many rows of A and columns of B and sends these alone; the
+    others stay as they are. The largest must be `method.rank` (`[]` = `method.rank` for all)."""
     average: Average = "factors"
     """How LoRA adapters are averaged. `factors`: A and B separately. `product`: the product B·A,
     truncated to rank r."""
@@ -71,7 +75,21 @@ class Federation:
                 "federation.robust does not cover scaffold's control variates, which are plain means; "
                 "choose another optimizer"
             )
+        if self.ranks and self.robust != "mean":
+            raise FcitError(
+                f'federation.ranks does not go with federation.robust = "{self.robust}": rows that most '
+                'clients do not train would never change; set robust = "mean"'
+            )
+        if self.ranks and self.optimizer == "scaffold":
+            raise FcitError(
+                'federation.ranks does not go with federation.optimizer = "scaffold": control variates '
+                "would have the ranks of single clients; choose another optimizer"
+            )
         self.build_optimizer()
+
+    def rank_of(self, client: int) -> int:
+        """The rank that a client trains; 0: that of the method."""
+        return self.ranks[client % len(self.ranks)] if self.ranks else 0
 
     def build_optimizer(self) -> Optimizer:
         """The federated optimizer with its hyper-parameters. Raises FcitError on one that it lacks."""

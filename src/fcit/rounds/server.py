@@ -10,6 +10,7 @@ from fcit.aggregation import privacy, robust
 from fcit.aggregation.averaging import exact
 from fcit.aggregation.packing import pack_state
 from fcit.aggregation.privacy import Privacy
+from fcit.aggregation.ranks import narrow
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.optimizers.base import carry_memory, groups, server_step
@@ -222,8 +223,11 @@ def hand_out(
     for turn in turns:
         if not run.method.reason_to_skip(state, turn):
             sent = run.method.send(state, turn)
-            trained = groups(run.method.trains(sent), sent.projector is not None)
-            sent = replace(sent, optimizer=run.optimizer.send(state.optimizer, trained))
+            trained = run.method.trains(sent)
+            if rank := run.federation.rank_of(turn.client):
+                sent = narrow(sent, trained, rank)
+            names = groups(trained, sent.projector is not None)
+            sent = replace(sent, optimizer=run.optimizer.send(state.optimizer, names))
             jobs.append(Job(turn, sent, run.setting.epochs))
     return state, jobs
 
