@@ -30,7 +30,6 @@ NOT_RUN = {
     "fcit bench": "takes minutes; tests/bench runs it",
     "fcit sweep": "takes hours, except with --dry-run",
     "fcit report runs/comparison": "reads a sweep that takes hours",
-    "fcit report runs/grid": "reads a sweep that takes hours",
     "fcit run recipes/paper/": "needs the official data, the hub and a GPU",
     "fcit run recipes/real/": "needs the official data and the hub, most of them a GPU",
     "fcit run recipes/mini/": "takes many seconds even in small; the slow test runs it",
