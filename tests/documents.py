@@ -32,6 +32,7 @@ from fcit import methods
 from fcit.cli import app
 from fcit.files import read_json, write_json, write_lines
 from fcit.recipe import config, data
+from fcit.runs import sweep
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -59,7 +60,7 @@ SCRIPT_NAMES = ("start", "register", "run", "status")
 SMALL = (
     "data.train=20", "data.test=8",
     "federation.rounds=1", "federation.min_samples=1", "federation.workers=1",
-    "evaluation.max_new_tokens=2", "evaluation.general_questions=0",
+    "evaluation.max_new_tokens=2", "evaluation.general_questions=0", "evaluation.limit=2",
     "evaluation.forward_transfer=false",
 )  # fmt: skip
 """What makes a run short. The commands stay as they are; the recipes that they name read these values."""
@@ -208,9 +209,7 @@ def parse_fcit(words: Sequence[str]) -> dict:
     if given.get("recipe") and not own and not of_a_run:
         config.load(ROOT / given["recipe"], given["changes"] or [], given.get("method"))
     if command.name == "sweep":
-        from fcit.runs import sweep
-
-        sweep.choose(sweep.read(ROOT / given["file"], None), given["only"] or [])
+        sweep.choose(runs_of(ROOT / given["file"]), given["only"] or [])
     if command.name == "report":
         outs = {Path(run).parts[:2] for run in swept()}
         told = [one for one in map(str, given["folders"]) if Path(one).parts[:2] in outs]
@@ -233,12 +232,16 @@ def within(pattern: str) -> Callable[[str], bool]:
 
 
 @cache
+def runs_of(path: Path) -> list[sweep.Run]:
+    """The runs of a sweep file of the repository."""
+    return sweep.read(path, None)
+
+
+@cache
 def swept() -> list[str]:
     """The folders of all runs that the repository's sweeps make."""
-    from fcit.runs import sweep
-
     files = [path for path in RECIPES if "[[runs]]" in path.read_text("utf-8")]
-    found = [run for path in files for run in sweep.read(path, None)]
+    found = [run for path in files for run in runs_of(path)]
     return [run.folder.resolve().relative_to(ROOT).as_posix() for run in found]
 
 

@@ -46,15 +46,28 @@ def test_every_test_sample_is_somebodys(table: dict) -> None:
     assert ids == sorted(sample.id for sample in experiment.samples("IconQA", "test"))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_run_scored_by_its_clients_has_the_accuracies_of_one_scored_by_the_server(
-    workers: int, table: dict, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def scored(table: dict) -> dict:
+    """A recipe whose answers do not depend on their batch."""
     changed = copy.deepcopy(table)
     changed["method"]["name"] = "finetune"
-    changed["federation"]["workers"] = workers
+    changed["federation"]["rounds"] = 1
     changed["evaluation"]["batch_size"] = 1
-    here = fcit.run(changed, tmp_path / "here").results
+    return changed
+
+
+@pytest.fixture(scope="module")
+def here(scored: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the server itself measures."""
+    return fcit.run(scored, tmp_path_factory.mktemp("here") / "run").results
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_scored_by_its_clients_has_the_accuracies_of_one_scored_by_the_server(
+    workers: int, scored: dict, here: dict, tmp_path: Path
+) -> None:
+    changed = copy.deepcopy(scored)
+    changed["federation"]["workers"] = workers
     changed["evaluation"]["where"] = "clients"
     there = fcit.run(changed, tmp_path / "there").results
     assert there["matrix"] == here["matrix"]

@@ -43,6 +43,10 @@ def undisturbed(recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fcit.run(recipe, tmp_path_factory.mktemp("undisturbed") / "run").folder
 
 
+ALONE = "federation.workers=1"
+"""Goes on in this process: the bytes are those of the two workers before."""
+
+
 def killed(recipe: Path, folder: Path, when: Callable[[], bool]) -> list[int]:
     """Start a run, kill -9 it as soon as `when()` holds, and return the ids of its workers."""
     process = subprocess.Popen(
@@ -84,7 +88,7 @@ def test_a_killed_run_ends_in_the_same_bytes(
 ) -> None:
     folder = tmp_path / "run"
     killed(recipe, folder, lambda: MOMENTS[moment](folder))
-    done = call("run", recipe, "--out", folder, "--resume")
+    done = call("run", recipe, "--out", folder, "--resume", "--set", ALONE)
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(undisturbed)
     assert not list(folder.rglob("*.part"))
@@ -119,7 +123,7 @@ def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
         return run(engine, jobs)
 
     monkeypatch.setattr(LocalEngine, "run", counted)
-    fcit.run(recipe, folder, resume=True)
+    fcit.run(configs.load(recipe, [ALONE]), folder, resume=True)
     assert results(folder) == results(undisturbed)
     here = {client for stage, number, client in trained if (stage, number) == (0, 0)}
     assert here == {turn.client for turn in plan} - answered
@@ -179,7 +183,7 @@ def test_a_folder_without_state_starts_over(
 ) -> None:
     folder = tmp_path / "empty"
     folder.mkdir()
-    done = call("run", recipe, "--out", folder, "--resume")
+    done = call("run", recipe, "--out", folder, "--resume", "--set", ALONE)
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(undisturbed)
 
@@ -214,6 +218,6 @@ def test_ctrl_c_ends_in_one_line_and_can_be_resumed(
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "--resume" in errors
-    done = call("run", recipe, "--out", folder, "--resume")
+    done = call("run", recipe, "--out", folder, "--resume", "--set", ALONE)
     assert done.returncode == 0, done.stderr
     assert results(folder) == results(undisturbed)

@@ -92,7 +92,7 @@ def capable(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "min_samples": 2,
         "workers": 1,
     }
-    changed["evaluation"] = {"limit": 4, "max_new_tokens": 4, "general_questions": 2}
+    changed["evaluation"] = {"limit": 2, "max_new_tokens": 2, "general_questions": 2}
     return fcit.run(validate(changed), tmp_path_factory.mktemp("capable") / "run").folder
 
 
@@ -265,7 +265,7 @@ def test_every_answer_is_kept_with_its_shares_and_cosines(capable: Path) -> None
     state, _ = RunFolder(capable).state()
     for name in fcit.load(capable).results["datasets"]:
         rows = read_lines(capable / "predictions" / "4" / f"{name}.jsonl")
-        assert len(rows) == 4
+        assert len(rows) == 2
         for row in rows:
             assert row["activation"].keys() == row["similarity"].keys() == state.adapters.keys()
             assert all(-1 <= cosine <= 1 for cosine in row["similarity"].values())

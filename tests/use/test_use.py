@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import handmade
+import zygote
 from commandline import COMMAND, call, refused
 from fcit.runs.api import Run
 
@@ -144,7 +145,8 @@ def test_serve_refuses_what_cannot_be(made: Run, table: dict, tmp_path: Path) ->
     refused(call("serve", alone.folder, "--port", "0"), "of its own datasets only")
 
 
-def test_serve_without_its_extra_says_how_to_get_it() -> None:
+def test_serve_without_its_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(zygote.FORK, "1")
     code = (
         "import sys; sys.modules['uvicorn'] = None; sys.modules['starlette'] = None;"
         "from fcit.types import FcitError\n"
