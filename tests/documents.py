@@ -139,7 +139,7 @@ def _told(path: Path) -> Iterator[tuple[int, str]]:
         if line.startswith(sign) and program(text):
             more = takewhile(lambda one: one.startswith(sign + "    "), lines[at:])
             joined = " ".join([text, *(one.removeprefix(sign).strip() for one in more)])
-            yield at, re.sub(r" \.\.\.|[][]", "", joined)
+            yield at, re.sub(r" \.\.\.|[][]| \\(?= )", "", joined)
 
 
 def program(line: str) -> str:

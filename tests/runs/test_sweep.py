@@ -263,7 +263,7 @@ def test_each_gpu_gets_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes._slots([some], 3) == ["0", "1", "0"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     assert processes._slots([some], 0) == ["4", "7"]
-    on_cpu = config.validate({"model": {"device": "cpu"}, "training": {"threads": 10_000}})
+    on_cpu = config.validate({"model": {"device": "cpu"}, "training": {"threads": 1024}})
     assert processes._slots([some, on_cpu], 0) == [""]
     assert processes._slots([on_cpu], 3) == ["", "", ""]
 
