@@ -27,6 +27,7 @@ NOT_RUN = {
     ),
     ".venv/bin/python benchmarks/": "takes minutes to hours",
     "python tools/": "takes minutes, or writes a page",
+    "fcit import-reference": "needs the reference's checkpoint; tests/runs/test_imported.py makes one",
     "fcit bench": "takes minutes; tests/bench runs it",
     "fcit sweep": "takes hours, except with --dry-run",
     "fcit report runs/comparison": "reads a sweep that takes hours",
