@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fcit.benchmark.datasets import DATASETS, find, image_path, missing, present, read
+from fcit.benchmark.datasets import DATASETS, find, image_path, present, read
+from fcit.benchmark.missing import missing
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules.box import Box
 from fcit.benchmark.rules.caption import Caption

@@ -13,7 +13,8 @@ import pytest
 import official
 from fcit.benchmark import datasets, predictions, stats
 from fcit.benchmark.check import Problem, PublishedSplit, check
-from fcit.benchmark.datasets import DATASETS, missing, read
+from fcit.benchmark.datasets import DATASETS, read
+from fcit.benchmark.missing import missing
 from fcit.benchmark.published import published
 from fcit.benchmark.records import stream
 from fcit.benchmark.settings import GROUPS

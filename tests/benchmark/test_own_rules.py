@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from fcit.benchmark import datasets, rules
+from fcit.benchmark import datasets, missing, rules
 from fcit.benchmark.check import check
 from fcit.benchmark.predictions import score
 from fcit.benchmark.rules.caption import Caption
@@ -86,7 +86,7 @@ def test_a_dataset_file_says_what_differs(root):
     assert found.rule == Containment()
     tell(root, 'rule = "caption"\ncaptions = "coco.json"')
     assert datasets.find("My-Meters", root).rule == Caption("coco.json")
-    assert datasets.missing(root, [datasets.find("My-Meters", root)]) == {
+    assert missing.missing(root, [datasets.find("My-Meters", root)]) == {
         "My-Meters": ["instructions/My-Meters/coco.json"]
     }
     assert datasets.find("My-Meters").rule == Exact(), "without a data folder"
@@ -105,7 +105,7 @@ def test_a_benchmarks_dataset_may_have_other_files_too(root):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x = 1", r"x: unknown key; there are train, test, rule, captions, images"),
+        ("x = 1", r"x: unknown key; there are benchmark, train, test, rule, captions, images"),
         ("train = 1", "train: must be a text"),
         ('train = "../a.json"', "train: '../a.json' is no name of a file"),
         ('test = ""', "test: '' is no name of a file"),

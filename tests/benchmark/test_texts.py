@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fcit.benchmark import datasets, rules, tabular
+from fcit.benchmark import datasets, layout, rules, tabular
 from fcit.benchmark.check import check
 from fcit.benchmark.predictions import score
 from fcit.files import read_json, read_toml
@@ -152,7 +152,7 @@ def test_names_are_found_in_either_unicode_form(tmp_path: Path) -> None:
     assert (sample.dataset, check(tmp_path).problems) == (COMPOSED, [])
     (tmp_path / "datasets" / "0.png").rename(tmp_path / "datasets" / f"{TAKEN_APART}.png")
     for name in (COMPOSED, TAKEN_APART):
-        assert datasets.locate(tmp_path, f"{name}.png").is_file()
+        assert layout.locate([tmp_path / "datasets"], f"{name}.png").is_file()
     table = tmp_path / "t.csv"
     table.write_text(f"image;question;answer\n{COMPOSED}.png;Why, then?; x \n", encoding="utf-8")
     (row,) = tabular.read(table, "csv")

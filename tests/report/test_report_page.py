@@ -167,19 +167,19 @@ def test_images_outside_the_data_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "datasets").mkdir()
     write_text(tmp_path / "secret.png", "x")
     for name in ("../secret.png", str(tmp_path / "secret.png"), ""):
-        assert embedded_image(tmp_path / "datasets", name) == (
+        assert embedded_image([tmp_path / "datasets"], name) == (
             "",
             "image not shown: its path leaves the data folder",
         )
     write_text(tmp_path / "datasets/broken.png", "x")
-    assert embedded_image(tmp_path / "datasets", "broken.png")[1] == "image cannot be decoded"
+    assert embedded_image([tmp_path / "datasets"], "broken.png")[1] == "image cannot be decoded"
 
 
 def test_a_large_image_is_made_small(tmp_path: Path) -> None:
     from PIL import Image
 
     Image.effect_noise((900, 700), 80).convert("RGB").save(tmp_path / "large.png")
-    uri, missing = embedded_image(tmp_path, "large.png")
+    uri, missing = embedded_image([tmp_path], "large.png")
     assert uri.startswith("data:image/jpeg") and len(uri) < 60_000 and not missing
 
 

@@ -17,7 +17,6 @@ from fcit.models.identity import Encoder
 from fcit.recipe.config import load, validate
 from fcit.recipe.data import SIZES
 from fcit.rounds.client import identify
-from fcit.runs.session import check_images
 from fcit.types import FcitError, Sample
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
@@ -48,7 +47,7 @@ def test_a_run_of_a_size_reads_its_counts(tmp_path: Path, monkeypatch: pytest.Mo
 
     made = []
     monkeypatch.setattr(mini, "write", lambda *given, **_: made.append(given))
-    monkeypatch.setattr("fcit.benchmark.datasets.missing", lambda *_: [])
+    monkeypatch.setattr("fcit.benchmark.missing.missing", lambda *_: [])
     monkeypatch.setenv("FCIT_CACHE", str(tmp_path))
     experiment = Experiment(validate({"seed": 2, "data": {"size": "tiny", "test": 9}}))
     experiment.prepare(Silent())
@@ -62,15 +61,15 @@ def test_a_missing_image_is_named_with_its_sample_before_training(
     shutil.copytree(suite, tmp_path / "data")
     source = table["data"] | {"root": str(tmp_path / "data"), "train": 0}
     experiment = Experiment(validate(table | {"data": source, "evaluation": {}}))
-    check_images(experiment, train=True)
+    experiment.check_images(train=True)
     sample = experiment.samples("FigureQA", split)[-1]
     image = experiment.data_of([sample]).images[0]
     image.rename(image.with_suffix(".PNG"))
     said = f"^FigureQA, sample {sample.id}: {image}: no such image; there is .*PNG$"
     with pytest.raises(FcitError, match=said):
-        check_images(experiment, train=True)
+        experiment.check_images(train=True)
     if split == "train":  # a deployment's server does not train
-        check_images(experiment, train=False)
+        experiment.check_images(train=False)
 
 
 def test_limits_keep_every_answers_share_of_a_file_in_class_order(tmp_path: Path) -> None:
@@ -105,7 +104,7 @@ def made(part: str = "train", **setting) -> Experiment:
     experiment = Experiment(validate(table))
     for name in experiment.setting.datasets:
         rows = [Sample(f"{name} {i}", name, "", "", ("",)) for i in range(SIZES_OF[name])]
-        experiment._samples[name, part] = rows
+        experiment.folder.known[name, part] = rows
     return experiment
 
 
@@ -217,7 +216,7 @@ def test_every_task_opens_one_subspace(name: str, split: str, subspaces: int) ->
     recipe = RECIPES / f"{name}.toml"
     experiment = Experiment(load(recipe, ["data.size=tiny", f"setting.split={split}"]))
     for dataset in experiment.setting.datasets:
-        experiment._samples[dataset, "train"] = [Sample("", dataset, "", dataset, ("",))] * 600
+        experiment.folder.known[dataset, "train"] = [Sample("", dataset, "", dataset, ("",))] * 600
     assert opened(experiment, ByDataset()) == subspaces
 
 

@@ -1,19 +1,15 @@
 """Validate a data folder: every record and every image, everything that is wrong at once."""
 
 import hashlib
-import os
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
 from pathlib import Path
 
-from fcit.benchmark import datasets, published
+from fcit.benchmark import datasets, layout, published
 from fcit.benchmark.datasets import DATASETS, NO_RULES, Dataset, Split
+from fcit.benchmark.pictures import contents
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules import Rule, title
 from fcit.types import FcitError, Sample, Task
@@ -81,6 +77,8 @@ class _Entry:
     split: Split
     id: str
     image: str
+    path: str
+    """Where the image is."""
     prompt: bytes
 
     def problem(self, what: str) -> Problem:
@@ -105,7 +103,7 @@ def check(
     rules of your own by dataset; `of_client`: it is one client's folder, whose datasets may lack a file.
     Raises FcitError for a root that is not a folder or an unknown name.
     """
-    datasets.require_folder(root)
+    layout.require_folder(root)
     there, watch = datasets.present(root), watch or Silent()
     wanted = list(dict.fromkeys([*DATASETS, *there])) if names is None else list(names)
     here = [name for name in wanted if name in there]
@@ -115,62 +113,71 @@ def check(
         if names is None or (task and set(task.datasets) <= set(names))
     ]
     report = Report(absent=[name for name in wanted if name not in here])
+    found: dict[str, Dataset] = {}
+    for name in here:
+        report.counts[name] = {}
+        with report.faults(root):
+            found[name] = datasets.find(name, root, rules)
+            report.rules[name] = title(found[name].rule)
+
+    def place(sample: Sample) -> Path:
+        return datasets.image_path(root, sample, images, found.get(sample.dataset))
+
     entries: list[_Entry] = []
     taught: set[bytes] = set()
     if not here:
         report.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
     with watch.bar("datasets", len(here) + len(splits)) as step:
-        for done, name in enumerate(here, 1):
-            entries += _dataset(root, name, rules, taught, report, of_client)
+        for done, dataset in enumerate(found.values(), 1):
+            entries += _dataset(
+                root, dataset, dataset.name in rules, taught, report, of_client, place
+            )
             step(done)
         for done, (folder, task) in enumerate(splits, len(here) + 1):
-            entries += _published(root, folder, task, taught, report)
+            entries += _published(root, folder, task, taught, report, place)
             step(done)
-    lacking = [folder for folder in datasets.image_folders(root, images) if not folder.is_dir()]
-    for folder in lacking if here else []:
-        name = str(folder) if images else folder.relative_to(root).as_posix()
+    starts = {folder for each in found.values() for folder in each.image_folders(root, images)}
+    lacking = sorted(folder for folder in starts if not folder.is_dir())
+    for folder in lacking:
+        name = str(folder).removeprefix(f"{root}/")
         report.problems.append(Problem(name, "", "no such folder; the images belong there"))
     if not lacking:
-        first = {entry.image: entry for entry in reversed(entries)}
-        paths = {entry.image: datasets.locate(root, entry.image, images) for entry in entries}
-        shown = contents(paths, watch)
-        faults = {image: what for image, what in shown.items() if isinstance(what, str)}
-        for image, what in faults.items():
-            report.problems.append(first[image].problem(f"image {image!r}: {what}"))
+        first = {entry.path: entry for entry in reversed(entries)}
+        shown = contents({entry.path: Path(entry.path) for entry in entries}, watch)
+        faults = {path: what for path, what in shown.items() if isinstance(what, str)}
+        for path, what in faults.items():
+            entry = first[path]
+            report.problems.append(entry.problem(f"image {entry.image!r}: {what}"))
         report.problems.extend(
-            _leaks([entry for entry in entries if entry.image not in faults], shown)
+            _leaks([entry for entry in entries if entry.path not in faults], shown)
         )
     return report
 
 
 def _dataset(
     root: Path,
-    name: str,
-    rules: Mapping[str, Rule],
+    dataset: Dataset,
+    own_rule: bool,
     taught: set[bytes],
     report: Report,
     of_client: bool,
+    place: Callable[[Sample], Path],
 ) -> list[_Entry]:
     """Report on a dataset's two files, and return its readable records; `taught` gets digests."""
     entries: list[_Entry] = []
-    report.counts[name] = {}
-    dataset: Dataset | None = None
-    with report.faults(root):
-        dataset = datasets.find(name, root, rules)
-        report.rules[name] = title(dataset.rule)
-    for split in ("train", "test") if dataset else ():
+    for split in ("train", "test"):
         readable: list[_Entry] = []
         with report.faults(root):
             path, samples = dataset.file(root, split), dataset.parse(root, split)
             if of_client and not path.is_file():
                 continue
-            for entry, sample in _readable(root, path, samples, split, report):
-                if split == "test" and name in rules and not readable:
+            for entry, sample in _readable(root, path, samples, split, report, place):
+                if split == "test" and own_rule and not readable:
                     report.problems.extend(_misjudged(dataset.rule, entry, sample))
                 readable.append(entry)
                 if split == "train":
                     taught.add(_digest(sample))
-        report.counts[name][split] = len(readable)
+        report.counts[dataset.name][split] = len(readable)
         if split == "test":  # training records may share an id, often their image's
             report.problems.extend(_repeats(readable))
         entries += readable
@@ -186,7 +193,12 @@ def _misjudged(rule: Rule, entry: _Entry, sample: Sample) -> Iterator[Problem]:
 
 
 def _readable(
-    root: Path, path: Path, samples: Iterable[Sample | BadRecord], split: Split, report: Report
+    root: Path,
+    path: Path,
+    samples: Iterable[Sample | BadRecord],
+    split: Split,
+    report: Report,
+    place: Callable[[Sample], Path],
 ) -> Iterator[tuple[_Entry, Sample]]:
     """The readable records of a file; the others are reported."""
     file = path.relative_to(root).as_posix()
@@ -195,11 +207,17 @@ def _readable(
             report.problems.append(Problem(file, f"record {sample.record}", sample.what))
         else:
             prompt = hashlib.blake2b(repr(sample.prompt).encode(), digest_size=16).digest()
-            yield _Entry(file, number, split, sample.id, sample.image, prompt), sample
+            image = sample.image, str(place(sample))
+            yield _Entry(file, number, split, sample.id, *image, prompt), sample
 
 
 def _published(
-    root: Path, folder: Path, task: Task | None, taught: set[bytes], report: Report
+    root: Path,
+    folder: Path,
+    task: Task | None,
+    taught: set[bytes],
+    report: Report,
+    place: Callable[[Sample], Path],
 ) -> list[_Entry]:
     """Report on a task's client files; the records that no training file has are to be checked too."""
     name, files = folder.relative_to(root).as_posix(), published.client_files(folder)
@@ -214,9 +232,9 @@ def _published(
         report.problems.append(Problem(name, "", what))
     records, foreign = 0, list[_Entry]()
     for path in files.values():
-        samples = datasets.parse_training_file(path, partial(published.dataset_of, task))
+        samples = datasets.parse_training_file(path, published.dataset_teller(root, task))
         with report.faults(root):
-            for entry, sample in _readable(root, path, samples, "train", report):
+            for entry, sample in _readable(root, path, samples, "train", report, place):
                 records += 1
                 if _digest(sample) not in taught:
                     foreign.append(entry)
@@ -239,44 +257,14 @@ def _repeats(entries: list[_Entry]) -> Iterator[Problem]:
             yield entry.problem(f"its id is also that of record {number}")
 
 
-def contents(paths: Mapping[str, Path], watch: Watch) -> dict[str, bytes | str]:
-    """By an image's name, a digest of what it shows, or what is wrong with its file."""
-    results: dict[str, bytes | str] = {}
-    names = iter(paths)
-    with (
-        warnings.catch_warnings(),
-        ThreadPoolExecutor(os.cpu_count() or 1) as pool,
-        watch.bar("images", len(paths)) as step,
-    ):
-        warnings.simplefilter("ignore")  # Pillow's, of odd but readable images
-        while some := list(islice(names, 256)):
-            digests = pool.map(content, [paths[name] for name in some])
-            results |= zip(some, digests, strict=True)
-            step(len(results))
-    return results
-
-
-def content(path: Path) -> bytes | str:
-    """A digest of an image's size and pixels, or what is wrong with the file."""
-    from fcit.models.images import open_image
-
-    if not path.is_file():
-        return "is a folder" if path.is_dir() else f"is missing{datasets.other_case(path)}"
-    try:
-        pixels = open_image(path)
-    except FcitError as error:
-        return str(error).removeprefix(f"{path}: image ")
-    return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).digest()
-
-
 def _leaks(entries: Sequence[_Entry], shown: Mapping[str, bytes | str]) -> Iterator[Problem]:
     """Test samples that are training samples, also of another dataset."""
     trained: dict[tuple[bytes | str, bytes], _Entry] = {}
     for entry in entries:
         if entry.split == "train":
-            trained.setdefault((shown[entry.image], entry.prompt), entry)
+            trained.setdefault((shown[entry.path], entry.prompt), entry)
     for entry in entries:
-        twin = trained.get((shown[entry.image], entry.prompt))
+        twin = trained.get((shown[entry.path], entry.prompt))
         if twin and entry.split == "test":
             yield entry.problem(
                 f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"

@@ -3,13 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 from unicodedata import normalize
 
-from fcit.benchmark import dataset_file, records
+from fcit.benchmark import dataset_file, layout, records
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules import load
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
@@ -28,17 +27,44 @@ class Dataset:
 
     name: str
     folder: str
-    """Below `instructions/`."""
+    """Below `instructions/` (see `layout`)."""
     train_file: str = "train.json"
     test_file: str = "test.json"
     rule: Rule = field(default_factory=Exact)
     images: str = ""
-    """The first folder of its image paths, below `datasets/`; empty: they have no common one."""
+    """The first folder of its image paths; empty: they have no common one."""
+    image_folder: str = ""
+    """The folder of the data folder that its image paths start at; empty: `datasets/`."""
+    format_line: str = ""
+    """What every prompt ends with; appended where it is not there."""
+
+    def path(self, root: Path) -> Path:
+        """The folder of its records."""
+        return below(layout.instructions(root), self.folder)
 
     def file(self, root: Path, split: Split) -> Path:
-        """The file of its training or test records."""
-        folder = below(root / "instructions", self.folder)
-        return below(folder, {"train": self.train_file, "test": self.test_file}[split])
+        """The file of its training or test records, which may also end in .jsonl."""
+        path = below(self.path(root), {"train": self.train_file, "test": self.test_file}[split])
+        lines = path.with_suffix(".jsonl")
+        return lines if lines.is_file() and not path.is_file() else path
+
+    def image_folders(self, root: Path, images: Sequence[Path] = ()) -> tuple[Path, ...]:
+        """The folders that its image paths start at, tried in order. `images`: instead of `datasets/`."""
+        if self.image_folder:
+            return (root / self.image_folder, *images)
+        return tuple(images) or layout.images(root) or (self.path(root),)
+
+    def formed(self, sample: Sample) -> Sample:
+        """A sample whose prompts end with the format line."""
+        if not (line := self.format_line):
+            return sample
+
+        def ended(prompt: str) -> str:
+            there = prompt.endswith(line) or line in prompt.splitlines()
+            return prompt if there else f"{prompt}\n{line}"
+
+        more = tuple((ended(prompt), answer) for prompt, answer in sample.more)
+        return replace(sample, prompt=ended(sample.prompt), more=more)
 
     def parse(self, root: Path, split: Split) -> Iterator[Sample | BadRecord]:
         """Its samples in file order; a malformed record becomes a BadRecord.
@@ -52,7 +78,9 @@ class Dataset:
         rows = list(records.stream(path))
         truths = self.rule.truths(path, len(rows))
         yield from records.parse(
-            path, rows, lambda row, at: records.test(row, at, self.name, truths(row, at))
+            path,
+            rows,
+            lambda row, at: self.formed(records.test(row, at, self.name, truths(row, at))),
         )
 
     def read(self, root: Path, split: Split) -> list[Sample]:
@@ -133,24 +161,73 @@ DATASETS: dict[str, Dataset] = {
 }
 """The benchmark's datasets by name."""
 
+NEIGHBOURS: dict[str, dict[str, dict[str, Any]]] = {}
+"""What is known of datasets of other benchmarks: by dataset, then by benchmark."""
+for _benchmark, _tables in read_toml(Path(__file__).with_name("neighbours.toml")).items():
+    for _name, _table in _tables.items():
+        NEIGHBOURS.setdefault(_name, {})[_benchmark] = _table
+
 
 def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES) -> Dataset:
     """The dataset of a name: the benchmark's, or else a folder of that name, scored exactly.
 
-    Where a `dataset.toml` stands in its folder below `root`, that decides; `own` are scoring rules of
-    your own by dataset, which go before it. Raises FcitError on a name that is no folder's, and for a
-    malformed `dataset.toml`.
+    What a data folder of another benchmark makes of the name (see `neighbours.toml`) goes before that,
+    then the `dataset.toml` in the dataset's folder below `root`, then `own`: scoring rules of your own by
+    dataset. Raises FcitError on a name that is no folder's, and for a malformed `dataset.toml`.
     """
     name = normalize("NFC", name)
-    if name in DATASETS:
-        dataset = DATASETS[name]
-    elif not is_plain_name(name):
+    if name not in DATASETS and not is_plain_name(name):
         raise FcitError(f"{name!r} cannot be a dataset: its name must be that of a folder")
-    else:
-        dataset = Dataset(name, name)
-    if root and (path := dataset.file(root, "test").with_name("dataset.toml")).is_file():
-        dataset = dataset_file.applied(path, dataset)
+    dataset = DATASETS.get(name) or Dataset(name, name)
+    if root:
+        dataset = _of_root(dataset, root)
     return replace(dataset, rule=own[name]) if name in own else dataset
+
+
+def _of_root(dataset: Dataset, root: Path) -> Dataset:
+    """The dataset as a data folder has it."""
+    name, parent = dataset.name, layout.instructions(root)
+    table = _neighbour(name, root)
+    folders = [*_listed(table.get("folder", ())), dataset.folder, name]
+    there = (folder for folder in folders if below(parent, folder).is_dir())
+    folder = next(there, folders[0])
+    said = (
+        dataset_file.read(path)
+        if (path := below(parent, folder) / "dataset.toml").is_file()
+        else None
+    )
+    if said and said.benchmark:
+        if said.benchmark not in NEIGHBOURS.get(name, {}):
+            raise FcitError(f"{path}: benchmark: {said.benchmark} has no dataset {name}")
+        table = NEIGHBOURS[name][said.benchmark]
+    if table:
+        facts = {key: value for key, value in table.items() if key != "folder"}
+        dataset = dataset_file.DatasetFile(**facts).apply(
+            Dataset(name, folder), below(parent, folder)
+        )
+    dataset = replace(dataset, folder=folder)
+    return dataset_file.applied(path, said, dataset) if said else dataset
+
+
+def _neighbour(name: str, root: Path) -> dict[str, Any]:
+    """What the benchmark that a data folder is of says of a dataset; empty where it is of none.
+
+    UCIT: datasets' folders beside `datasets/`, or files of 3000 questions. MLLM-DCL: datasets' folders
+    in the root, with their images.
+    """
+    tables = NEIGHBOURS.get(name, {})
+    if not tables:
+        return {}
+    parent, flat, apart = layout.instructions(root), layout.is_flat(root), layout.images(root)
+    if ucit := tables.get("ucit"):
+        folders = [below(parent, folder) for folder in _listed(ucit.get("folder", name))]
+        if (flat and apart) or any([*folder.glob("*_3000.json*")] for folder in folders):
+            return ucit
+    return tables.get("mllm-dcl", {}) if flat and not apart else {}
+
+
+def _listed(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else value
 
 
 def read(root: Path, name: str, split: Split) -> list[Sample]:
@@ -169,28 +246,26 @@ def parse_training_file(
         sample = records.training(record, at, dataset.name)
         for answer in (*sample.answers, *(answer for _, answer in sample.more)):
             dataset.rule.check(answer)
-        return sample
+        return dataset.formed(sample)
 
     return records.parse(path, records.stream(path), read)
 
 
 def present(root: Path) -> list[str]:
-    """The datasets that have a folder below `instructions/`: the benchmark's first, then your own."""
-    folders = sorted(path for path in (root / "instructions").glob("[!.]*") if path.is_dir())
-    names = [normalize("NFC", path.name) for path in folders]
-    known = {dataset.folder: dataset.name for dataset in DATASETS.values()}
-    here = [name for folder, name in known.items() if folder in names]
-    return here + [name for name in names if name not in known]
-
-
-def require_folder(root: Path) -> None:
-    """Raise FcitError where a path is not that of a data folder."""
-    if not root.is_dir():
-        raise FcitError(f"{root}: no such folder")
-    if not any((root / part).is_dir() for part in ("instructions", "datasets")):
-        raise FcitError(
-            f"{root}: this is not a data folder (it has no instructions/ and datasets/)"
-        )
+    """The datasets that a data folder has a folder of records for: the benchmark's first, then others."""
+    folders = layout.folders(root)
+    known = {dataset.folder: name for name, dataset in DATASETS.items()}
+    known |= {
+        folder: name
+        for name, tables in NEIGHBOURS.items()
+        for table in tables.values()
+        for folder in _listed(table.get("folder", name))
+        if folder in folders and _neighbour(name, root)
+    }
+    names = dict.fromkeys(known.get(folder, folder) for folder in folders)
+    return [name for name in DATASETS if name in names] + [
+        name for name in names if name not in DATASETS
+    ]
 
 
 def own_rules(root: Path, files: Mapping[str, str], source: str) -> dict[str, Rule]:
@@ -203,73 +278,9 @@ def own_rules(root: Path, files: Mapping[str, str], source: str) -> dict[str, Ru
     return load(files, source)
 
 
-def image_folders(root: Path, images: Sequence[Path] = ()) -> tuple[Path, ...]:
-    """The folders that image paths start at, tried in order: `images`, or `datasets/` of the root."""
-    return tuple(images) or (root / "datasets",)
-
-
-def image_path(root: Path, sample: Sample, images: Sequence[Path] = ()) -> Path:
-    """Where a sample's image is: in the first folder that has it (in none: where it should be)."""
-    return locate(root, sample.image, images)
-
-
-def locate(root: Path, image: str, images: Sequence[Path] = ()) -> Path:
-    """Where the image of a record's path is (see `image_path`)."""
-    paths = [below(folder, image) for folder in image_folders(root, images)]
-    if len(paths) == 1:
-        return paths[0]
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
-def require_images(samples: Sequence[Sample], paths: Sequence[Path]) -> None:
-    """Raise FcitError naming the first sample whose image is missing."""
-    for sample, path in zip(samples, paths, strict=True):
-        if not path.is_file():
-            where = f"{sample.dataset}, sample {sample.id}"
-            raise FcitError(f"{where}: {path}: no such image{other_case(path)}")
-
-
-def other_case(path: Path) -> str:
-    """Of a path that is missing: `; there is ...` where only its capitals are others."""
-    there = next(above for above in path.absolute().parents if above.is_dir())
-    for part in path.absolute().relative_to(there).parts:
-        if part.casefold() not in (names := _by_casefold(there)):
-            return ""
-        there /= names[part.casefold()]
-    return f"; there is {there}"
-
-
-@lru_cache(maxsize=4)
-def _by_casefold(folder: Path) -> dict[str, str]:
-    return {path.name.casefold(): path.name for path in folder.glob("*")}
-
-
-def missing(
-    root: Path, datasets: Sequence[Dataset], images: Sequence[Path] = ()
-) -> dict[str, list[str]]:
-    """Which files and folders these datasets need and do not have, by dataset; relative to `root`,
-    image folders to one of `images` where these are given."""
-    absent: dict[str, list[str]] = {}
-    for dataset in datasets:
-        paths = {split: dataset.file(root, split) for split in ("train", "test")}
-        files = [*paths.values(), *map(paths["test"].with_name, dataset.rule.files)]
-        lacking = [path.relative_to(root).as_posix() for path in files if not path.is_file()]
-        folders = image_folders(root, images)
-        if dataset.images and not any((folder / dataset.images).is_dir() for folder in folders):
-            lacking.append(dataset.images if images else f"datasets/{dataset.images}")
-        if lacking:
-            absent[dataset.name] = lacking
-    return absent
-
-
-def require(root: Path, datasets: Sequence[Dataset], images: Sequence[Path] = ()) -> None:
-    """Raise an FcitError that names all datasets that are not whole and what they lack, in one line."""
-    if absent := missing(root, datasets, images):
-        lacks = "; ".join(f"{', '.join(files)} for {name}" for name, files in absent.items())
-        where = (
-            f" (image folders are looked for in {', '.join(map(str, images))})" if images else ""
-        )
-        here = [name for name in present(root) if name not in absent]
-        raise FcitError(
-            f"{root} lacks {lacks}{where}; it has the datasets {', '.join(here) or '(none)'}"
-        )
+def image_path(
+    root: Path, sample: Sample, images: Sequence[Path] = (), dataset: Dataset | None = None
+) -> Path:
+    """Where a sample's image is (see `layout.locate`); `dataset`: as `find` gives it for this root."""
+    dataset = dataset or find(sample.dataset, root)
+    return layout.locate(dataset.image_folders(root, images), sample.image)

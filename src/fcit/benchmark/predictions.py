@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcit.benchmark import datasets, records
+from fcit.benchmark import datasets, layout, records
 from fcit.benchmark.datasets import DATASETS, NO_RULES
 from fcit.benchmark.rules import Mode, Rule, title
 from fcit.files import json_lines
@@ -49,12 +49,12 @@ def score(
     mode without Java.
     """
     folder = truth.absolute().parent
-    if dataset not in DATASETS and folder.name != dataset:
+    known = datasets.find(dataset, layout.root_of(folder), rules)
+    if dataset not in DATASETS and folder.name != known.folder:
         raise FcitError(  # so that no misspelt name passes for a dataset of your own
             f"--dataset: {dataset!r} is none of {', '.join(DATASETS)}; the test file of a dataset of "
             f"your own stands in a folder of its name, instructions/{dataset}"
         )
-    known = datasets.find(dataset, folder.parent.parent, rules)
     known.rule.require(mode)
     given = _predictions(predictions)
     truths, ids = known.rule.key(truth, known.test_file, [name for name, _ in given], mode)

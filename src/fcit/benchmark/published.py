@@ -1,17 +1,15 @@
 """The published split: one JSON of training records per client, where a data folder has it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fcit.benchmark.datasets import DATASETS, Dataset, parse_training_file
-from fcit.benchmark.records import RecordError, sound
+from fcit.benchmark.datasets import Dataset, find, parse_training_file
+from fcit.benchmark.layout import PARTITIONS
+from fcit.benchmark.records import RecordError, image_path, sound
 from fcit.benchmark.settings import GROUPS, TASK_ORDER
 from fcit.types import FcitError, Sample, Task
-
-PARTITIONS = "partitioned_data"
-"""The folder of a data folder that has the published split."""
 
 KINDS: dict[str, tuple[str, ...]] = {
     "Task-related/seq": TASK_ORDER,
@@ -81,21 +79,28 @@ def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sa
             f"{path}: a published split for {len(files)} clients, but federation.clients = {clients}; "
             + advice
         )
-    tell = partial(dataset_of, task)
+    tell = dataset_teller(root, task)
     return [sound(parse_training_file(path, tell)) for path in files.values()]
 
 
-def dataset_of(task: Task, record: dict[str, Any]) -> Dataset:
-    """The dataset of a record among those of its task. Raises RecordError where it is of none."""
-    first = str(record.get("image", "")).removeprefix("./").split("/")[0]
-    fitting = [name for name in task.datasets if DATASETS[name].images == first]
+def dataset_teller(root: Path, task: Task) -> Callable[[dict[str, Any]], Dataset]:
+    """A function that gives the dataset of a record among those of a task, and raises RecordError where
+    it is of none."""
+    return partial(_dataset_of, [find(name, root) for name in task.datasets])
+
+
+def _dataset_of(datasets: Sequence[Dataset], record: dict[str, Any]) -> Dataset:
+    path = image_path(record)
+    fitting = [dataset for dataset in datasets if dataset.images == path.split("/")[0]]
     if len(fitting) > 1:  # a rule's mark decides; without one, it is of a rule that has none
-        marks = {name: DATASETS[name].rule.mark for name in fitting}
         conversation = str(record.get("conversations"))
-        marked = [name for name, mark in marks.items() if mark and mark.search(conversation)]
-        fitting = marked or [name for name, mark in marks.items() if not mark]
+        marked = [
+            dataset
+            for dataset in fitting
+            if dataset.rule.mark and dataset.rule.mark.search(conversation)
+        ]
+        fitting = marked or [dataset for dataset in fitting if not dataset.rule.mark]
     if len(fitting) != 1:
-        raise RecordError(
-            f"image: {record.get('image')!r} is of none of {', '.join(task.datasets)}"
-        )
-    return DATASETS[fitting[0]]
+        names = ", ".join(dataset.name for dataset in datasets)
+        raise RecordError(f"image: {path!r} is of none of {names}")
+    return fitting[0]

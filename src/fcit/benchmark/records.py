@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, TextIO, TypeVar
 
-from fcit.files import JSON, BadValue, clean, kind, read_json
+from fcit.files import JSON, BadValue, clean, json_lines, kind, read_json, reading
 from fcit.types import FcitError, Sample, one_line
 
 T = TypeVar("T")
@@ -68,9 +68,7 @@ def training(record: dict[str, Any], at: int, name: str) -> Sample:
         texts.append(read(turn, "value", f"{field}, "))
     prompts = [_prompt(text, "conversations") for text in texts[::2]]
     (prompt, answer), *more = zip(prompts, texts[1::2], strict=True)
-    return Sample(
-        identifier(record, at), name, image(record.get("image")), prompt, (answer,), tuple(more)
-    )
+    return Sample(identifier(record, at), name, image_path(record), prompt, (answer,), tuple(more))
 
 
 def training_record(sample: Sample) -> dict[str, Any]:
@@ -87,7 +85,18 @@ def training_record(sample: Sample) -> dict[str, Any]:
 def test(record: dict[str, Any], at: int, name: str, answers: tuple[str, ...]) -> Sample:
     """A test record and its right answers. Raises RecordError."""
     prompt = _prompt(text(record, "text"), "text")
-    return Sample(identifier(record, at), name, image(record.get("image")), prompt, answers)
+    return Sample(identifier(record, at), name, image_path(record), prompt, answers)
+
+
+def image_path(record: dict[str, Any]) -> str:
+    """The path of a record's one image (`image`, or `images` with one). Raises RecordError."""
+    key = "images" if "images" in record and "image" not in record else "image"
+    value = record.get(key)
+    if isinstance(value, list):
+        if len(value) != 1:
+            raise RecordError(f"{key}: names {len(value)} images; a record has one")
+        value = value[0]
+    return image(value)
 
 
 def image(value: Any, folder: str = "datasets/") -> str:
@@ -106,12 +115,19 @@ def image(value: Any, folder: str = "datasets/") -> str:
 
 
 def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
-    """The records of a file that holds one JSON list, read `chunk` characters at a time.
+    """The records of a file of one JSON list, read `chunk` characters at a time, or of JSON lines.
 
     So a file of 100,000 records never is in memory as a whole. Raises FcitError naming the file (and
     the place) where it cannot be read, is not JSON, holds no list, or an empty one.
     """
     count = 0
+    if _holds_lines(path):
+        for _, value in json_lines(path):
+            count += 1
+            yield value
+        if not count:
+            raise FcitError(f"{path}: holds no records")
+        return
     try:
         with path.open(encoding="utf-8-sig") as file:
             for value in _decoded(file, chunk):
@@ -127,6 +143,18 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
         raise FcitError(f"{path}: {reason}") from None
     if not count:
         raise FcitError(f"{path}: holds no records")
+
+
+def _holds_lines(path: Path) -> bool:
+    """Whether a file holds JSON lines: it is called so, or has several lines that are objects."""
+    if path.suffix == ".jsonl" or not path.is_file():
+        return path.suffix == ".jsonl"
+    with reading(path), path.open(encoding="utf-8-sig") as file:
+        if file.read(64).lstrip()[:1] != "{":
+            return False
+        file.seek(0)
+        lines = (line for line in file if line.strip())
+        return next(lines).rstrip().endswith("}") and next(lines, "").lstrip().startswith("{")
 
 
 def _decoded(file: TextIO, chunk: int) -> Iterator[Any]:

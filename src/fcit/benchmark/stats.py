@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fcit.benchmark import datasets
+from fcit.benchmark import datasets, layout, missing
 from fcit.benchmark.datasets import NO_RULES, Dataset
 from fcit.benchmark.partition import some
 from fcit.benchmark.rules import Mode, Rule
@@ -73,15 +73,17 @@ def collect(
     """Facts about the datasets `names` below `root`, or about all that are there.
 
     `scoring` is the mode of `chance`. With `embed`, images are read too and datasets compared.
-    `images`: see `datasets.image_folders`. `rules`: rules of your own by dataset. Raises FcitError where
+    `images`: see `Dataset.image_folders`. `rules`: rules of your own by dataset. Raises FcitError where
     files are missing or malformed, and as `Dataset.chance` does.
     """
-    datasets.require_folder(root)
+    layout.require_folder(root)
     wanted = datasets.present(root) if names is None else list(dict.fromkeys(names))
     if not wanted:
-        raise FcitError(f"{root}: instructions/ holds none of the datasets' folders")
+        raise FcitError(
+            f"{root}: {layout.instructions(root).name}/ holds none of the datasets' folders"
+        )
     chosen = [datasets.find(name, root, rules) for name in wanted]
-    datasets.require(root, chosen, images)
+    missing.require(root, chosen, images)
     facts: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
     with (watch or Silent()).bar("datasets", len(chosen)) as step:
@@ -110,7 +112,8 @@ def tokens(
 ) -> dict[Kind, np.ndarray]:
     """The identity tokens of samples: means [d] of their text and of their image features."""
     prompts = [sample.prompt for sample in samples]
-    paths = [datasets.image_path(root, sample, images) for sample in samples]
+    found = {name: datasets.find(name, root) for name in {sample.dataset for sample in samples}}
+    paths = [datasets.image_path(root, sample, images, found[sample.dataset]) for sample in samples]
     kinds: tuple[Literal["text", "image"], ...] = ("text", "image")
     return {
         kind: np.asarray(embed(kind, prompts, paths), dtype=np.float64).mean(axis=0)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from fcit.benchmark import datasets, records
-from fcit.benchmark.check import contents
+from fcit.benchmark import datasets, layout, records
 from fcit.benchmark.datasets import DATASETS
+from fcit.benchmark.pictures import contents
 from fcit.files import below, folder_aside, json_lines, reading
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError, Sample
@@ -84,7 +84,9 @@ def write(
     decoded (naming the first row), and where all rows show the same image.
     """
     watch = watch or Silent()
-    pictures, folder = root / "datasets" / name, root / "instructions" / name
+    if not (kept := layout.images(root)):
+        raise FcitError(f"{root}: keeps images beside their records; choose another --out")
+    pictures, folder = kept[0] / name, layout.instructions(root) / name
     _validate(root, name, (pictures, folder), images, test_share)
     paths = {row.image: below(images, row.image) for row in rows}
     shown = contents(paths, watch)

@@ -78,7 +78,7 @@ def check(
     Example:  fcit data check my-mini --client 3 --recipe demo.toml
     """
     from fcit.benchmark import check as checks
-    from fcit.benchmark import datasets
+    from fcit.benchmark import datasets, layout
 
     if (recipe is None) != (client is None):
         raise FcitError("fcit data check: --client and --recipe belong together")
@@ -88,7 +88,7 @@ def check(
         if recipe and client is not None
         else None
     )
-    datasets.require_folder(folder)
+    layout.require_folder(folder)
     rules, of_client = datasets.own_rules(folder, files, "--rule"), ready is not None
     report = checks.check(folder, None, images or (), rules, Terminal(), of_client)
     for name, counts in report.counts.items():
@@ -180,7 +180,7 @@ def stats(
 
     Example:  fcit data stats --root my-data --scoring reference --no-tokens
     """
-    from fcit.benchmark import datasets
+    from fcit.benchmark import datasets, layout
     from fcit.benchmark import stats as facts
     from fcit.recipe import config
 
@@ -189,7 +189,7 @@ def stats(
             "--seed: belongs to the mini suite; a data folder of your own (--root) has no seed"
         )
     if root:
-        datasets.require_folder(root)
+        layout.require_folder(root)
     from fcit.worker.model import ModelWorker  # takes a second: after mistakes were named
 
     folders = [*map(str, images or ())]
@@ -212,7 +212,9 @@ def stats(
     rules = datasets.own_rules(experiment.root, rule_files(rule), "--rule")
     embed = worker.encoder.embed if tokens else None
     names = datasets.present(experiment.root)
-    results = facts.collect(experiment.root, names, mode, embed, experiment.images, rules, watch)
+    results = facts.collect(
+        experiment.root, names, mode, embed, experiment.folder.images, rules, watch
+    )
     if as_json:
         show_json(results)
     else:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fcit.aggregation.privacy import Privacy, secret_noise
-from fcit.benchmark.datasets import require_images
+from fcit.benchmark.missing import require_images
 from fcit.engines import wire
 from fcit.files import private, reading, written_aside
 from fcit.recipe.config import validate

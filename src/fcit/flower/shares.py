@@ -1,9 +1,10 @@
 """Writes the clients' shares of a recipe's data as data folders, to try a deployment on one machine."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
-from fcit.benchmark import datasets
+from fcit.benchmark import dataset_file, datasets, layout
 from fcit.benchmark.datasets import Split
 from fcit.recipe.config import Config
 from fcit.types import Sample
@@ -44,13 +45,19 @@ def _write(
     """Write samples and their images into a data folder, and what `dataset.toml` says of the dataset."""
     if not samples:
         return
-    for sample in samples:
-        copy = folder / "datasets" / sample.image
+    dataset = replace(
+        datasets.find(name, experiment.root), folder=datasets.find(name, folder).folder
+    )
+    if not layout.images(experiment.root) and not dataset.image_folder:
+        apart = (
+            layout.images(folder)[0].relative_to(folder) / name
+        )  # images of datasets share names
+        dataset = replace(dataset, image_folder=apart.as_posix())
+    for sample, image in zip(samples, experiment.data_of(samples).images, strict=True):
+        copy = dataset.image_folders(folder)[0] / sample.image
         if not copy.is_file():
             copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(datasets.image_path(experiment.root, sample, experiment.images), copy)
-    dataset = experiment.dataset(name)
+            shutil.copyfile(image, copy)
     dataset.write(folder, split, samples)
-    table = dataset.file(experiment.root, split).with_name("dataset.toml")
-    if table.is_file():
-        shutil.copyfile(table, dataset.file(folder, split).with_name(table.name))
+    if datasets.find(name, folder) != dataset:
+        dataset_file.write(dataset.path(folder) / "dataset.toml", dataset)

@@ -3,6 +3,7 @@ thread. Data checks, imports, runs, reports, `fcit chat` and `fcit serve` all se
 
 import errno
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -60,6 +61,30 @@ def read_image(path: Path) -> bytes:
     with _faults(f"{path}: image"):
         _check_file(path)
         return path.read_bytes()
+
+
+_FRAMES = (
+    (b"\xff\xd8\xff", b"\xff\xd9"),
+    (b"\x89PNG\r\n\x1a\n", b"\0\0\0\0IEND\xaeB`\x82"),
+    (b"GIF8", b"\0;"),
+)
+"""How files of JPEG, PNG and GIF begin and end."""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a JPEG, PNG or GIF file has a sound header, and ends as its format does. False says nothing
+    about other formats. Reads a few bytes; decodes nothing."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(-12, os.SEEK_END)
+            tail = file.read(12)
+        if not any(head.startswith(start) and tail.endswith(end) for start, end in _FRAMES):
+            return False
+        image_size(path)
+    except (OSError, FcitError):
+        return False
+    return True
 
 
 def pad_to_square(image: Image.Image) -> Image.Image:

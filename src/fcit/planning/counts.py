@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fcit import suite
-from fcit.benchmark import datasets
+from fcit.benchmark import datasets, missing
 from fcit.rounds.client import Data
 from fcit.types import Turn
 from fcit.worker.experiment import Experiment
@@ -25,12 +25,12 @@ class SampleCounts:
         self.made = bool(config.data.root) or experiment.root.is_dir()
         if not self.made:
             for name in names:
-                experiment.assume(name, *config.data.counts)
+                experiment.folder.assume(name, *config.data.counts)
         elif config.data.root:
             root, problem = Path(config.data.root), "no such folder"
             if root.is_dir():
                 rows = list(map(experiment.dataset, names))
-                self.missing = set(datasets.missing(root, rows, experiment.images))
+                self.missing = set(missing.missing(root, rows, experiment.folder.images))
                 problem = f"lacks {', '.join(n for n in names if n in self.missing)}"
             else:
                 self.missing = set(names)
@@ -49,8 +49,9 @@ class SampleCounts:
     @property
     def general(self) -> int:
         """General questions that are asked."""
-        experiment = self.experiment
-        return experiment.config.evaluation.general_questions if experiment.general else 0
+        return sum(
+            len(self.experiment.samples(name, "test")) for name in self.experiment.folder.general
+        )
 
     def questions(self, names: Sequence[str], general: bool = False) -> int | None:
         """Test questions of these datasets; `general`: with the general ones, where they are asked."""

@@ -24,7 +24,7 @@ from fcit.types import FcitError, did_you_mean, naming, readable
 
 T = TypeVar("T")
 
-PATHS = ("data.root", "data.images", "data.rules", "model.path", "model.identity")
+PATHS = ["data.root", "data.images", "data.rules", "evaluation.general", "model.path", "model.identity"]
 """The keys that hold paths."""
 
 METHOD = "disco"
@@ -238,7 +238,7 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         section, key = path.split(".")
         values = table.get(section)
         if isinstance(values, dict) and key in values:
-            values[key] = start(values[key], section == "data")
+            values[key] = start(values[key], section != "model")
 
 
 def anchored(change: str, folder: Path) -> str:

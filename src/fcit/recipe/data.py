@@ -23,8 +23,8 @@ class DataSection:
     """The `[data]` section: a data folder, or the mini suite."""
 
     root: str = ""
-    """Data folder in the official layout. Empty: the mini suite, made on first use in the cache folder
-    (`$FCIT_CACHE`, otherwise the user's)."""
+    """Data folder ([add-a-dataset.md](add-a-dataset.md)). Empty: the mini suite, made on first use in
+    the cache folder (`$FCIT_CACHE`, otherwise the user's)."""
     images: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Folders that image paths start at, tried in order. Empty: `datasets/` in the root."""
     size: Literal["tiny", "small", "full", ""] = ""
@@ -32,6 +32,9 @@ class DataSection:
     300, the default) or `full` (6000 and 1000). Not for a root of your own."""
     rules: dict[str, str] = field(default_factory=dict[str, str])
     """Python files with scoring rules of your own, by dataset ([add-a-dataset.md](add-a-dataset.md))."""
+    missing: Literal["error", "drop"] = "error"
+    """Records whose image is missing or cannot be read: an `error` before the run starts, or `drop` them
+    before anything is split, and count them in `partition.json`, the table and the report."""
     train: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Training samples per dataset (0 = all, or as `size` says). From a data folder they are drawn by
     the seed, with each answer's share as in the whole. A published split is used whole."""

@@ -42,6 +42,8 @@ def rename(table: dict[str, Any], method: Collection[str], overrule: bool = Fals
             continue
         if section == "method" and (key in method or name not in method):
             continue
+        if old == "evaluation.general" and isinstance(values[key], str):
+            continue  # it names a folder now
         if name in values and not overrule:
             raise FcitError(f"{old} is now {section}.{name}; give one of the two")
         values[name] = values.pop(key)

@@ -53,9 +53,18 @@ class EvaluationSection:
     one by one."""
     forward_transfer: bool = True
     """After each stage, also evaluate the datasets that the next stage introduces."""
-    general_questions: Annotated[int, Field(ge=0, le=COUNT)] = COUNT
-    """General questions asked before and after training, to measure forgetting of the base model (mini
-    model only; 0 = none)."""
+    general: str = ""
+    """Data folder with general questions, the test records of all its datasets. Empty: those of the mini
+    model, for the mini model only."""
+    general_questions: Annotated[int, Field(ge=0, le=MOST)] = COUNT
+    """General questions (of each dataset of `general`) asked before and after training, to measure
+    forgetting of the base model (0 = none)."""
+
+    def __post_init__(self) -> None:
+        if not self.general and self.general_questions > COUNT:
+            raise FcitError(
+                f"evaluation.general_questions: the mini model has {COUNT}; evaluation.general names more"
+            )
 
 
 @dataclass(frozen=True)

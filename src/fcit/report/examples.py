@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fcit.benchmark.datasets import find
+from fcit.benchmark.layout import locate
 from fcit.report.groups import Entry, Group
 from fcit.report.run_data import Prediction, RunData, predictions
 from fcit.seeds import numpy_stream
@@ -75,11 +77,11 @@ def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]
         ]
         questions = list(next(table for entry, table in answered if entry is best).values())
         graded = any(row.score not in (0.0, 100.0) for row in questions)
-        folder = _images(best.first, root)
+        folders = _images(best.first, root, dataset)
         if chosen := _choose(questions, best.first.seed, dataset):
             routed = next((e.first for e in group.entries if e.first.token_routed), None)
             result[dataset] = [
-                replace(_example(row, answered, folder, graded), why=_why(routed, dataset, row))
+                replace(_example(row, answered, folders, graded), why=_why(routed, dataset, row))
                 for row in chosen
             ]
     return result
@@ -108,7 +110,7 @@ def _choose(rows: Sequence[Prediction], seed: int, dataset: str) -> list[Predict
 def _example(
     question: Prediction,
     answered: Sequence[tuple[Entry, dict[str, Prediction]]],
-    folder: Path | None,
+    folders: Sequence[Path],
     graded: bool,
 ) -> Example:
     answers: list[MethodAnswer] = []
@@ -123,7 +125,7 @@ def _example(
             answers.append(MethodAnswer(entry.label, entry.colour, text, right, mark))
             if truth and (box := _box(row.prediction, entry.colour)):
                 boxes.append(box)
-    image, missing = embedded_image(folder, question.image)
+    image, missing = embedded_image(folders, question.image)
     truths = tuple(_cut(text, 160) for text in question.truth[:2])
     prompt = _cut(question.prompt, 600)
     return Example(image, missing, prompt, truths, tuple(answers), tuple(boxes), "")
@@ -138,12 +140,12 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
-def embedded_image(folder: Path | None, name: str) -> tuple[str, str]:
+def embedded_image(folders: Sequence[Path], name: str) -> tuple[str, str]:
     """An image as a data URI and "", or "" and why there is none."""
-    if folder is None:
+    if not folders:
         return "", "image not shown: the run names no data folder"
-    path = folder / name
-    if not name or not path.resolve().is_relative_to(folder.resolve()):
+    path = locate(folders, name)
+    if not name or not any(path.resolve().is_relative_to(each.resolve()) for each in folders):
         return "", "image not shown: its path leaves the data folder"
     from fcit.models.images import open_image
 
@@ -160,10 +162,11 @@ def embedded_image(folder: Path | None, name: str) -> tuple[str, str]:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(out.getvalue()).decode()}", ""
 
 
-def _images(run: RunData, root: Path | None) -> Path | None:
+def _images(run: RunData, root: Path | None, dataset: str) -> Sequence[Path]:
     named = str(run.setting_of("data", "root", "") or run.data)
     folder = Path(named) if named else root
-    return None if folder is None else folder / "datasets"
+    images = [Path(path) for path in run.setting_of("data", "images", ())]
+    return find(dataset, folder).image_folders(folder, images) if folder else ()
 
 
 def _box(text: str, colour: str) -> OverlayBox | None:

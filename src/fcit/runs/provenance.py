@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+from fcit.benchmark.datasets import find
 from fcit.models import CHECKPOINTS
 from fcit.worker.experiment import Experiment
 
@@ -19,8 +20,8 @@ def basis(experiment: Experiment) -> dict[str, str]:
     base = [CHECKPOINTS / name / "model.safetensors" for name, own in minis if not own]
     rules = [Path(file) for _, file in sorted(config.data.rules.items())]
     if config.data.root:
-        folder = Path(config.data.root) / "instructions"
-        rules += [folder / name / "dataset.toml" for name in experiment.setting.datasets]
+        root, names = experiment.root, experiment.setting.datasets
+        rules += [find(name, root).path(root) / "dataset.toml" for name in names]
     return {"base": _digest(base), "rules": _digest(rules)}
 
 

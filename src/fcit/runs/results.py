@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation.privacy import draws_are_secret, epsilon
 from fcit.benchmark import metrics
-from fcit.benchmark.general import GENERAL
 from fcit.benchmark.rules import Accuracy
 from fcit.methods import TokenRouted
 from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
@@ -81,7 +80,7 @@ class Results:
 
     @property
     def _general(self) -> list[str]:
-        return [GENERAL] if self.experiment.general else []
+        return list(self.experiment.folder.general)
 
     def _next(self, stage: int) -> list[str]:
         """The datasets that the next stage is the first to train on, if the recipe wants them asked."""
@@ -93,7 +92,7 @@ class Results:
 
     def _by_clients(self, dataset: str) -> bool:
         """Whether clients score their own test samples of a dataset and the server has none."""
-        return self.config.evaluation.where == "clients" and dataset != GENERAL
+        return self.config.evaluation.where == "clients" and dataset not in self._general
 
     def _file(self, stage: str, dataset: str) -> Path:
         """The file with the predictions, or with the clients' scores."""
@@ -273,14 +272,14 @@ class Results:
         return self._measured("general", asked)
 
     def _measured(self, kind: str, asked: Iterable[tuple[str, str, str]]) -> dict[str, float]:
-        """Accuracies by a key of each (key, stage, dataset), where there are results."""
-        measured: dict[str, float] = {}
+        """Mean accuracies by a key of each (key, stage, dataset), where there are results."""
+        measured: dict[str, list[float]] = {}
         for key, stage, name in asked:
             if self._file(stage, name).is_file():
-                measured[key] = self._percent(stage, name)
+                measured.setdefault(key, []).append(self._percent(stage, name))
             else:
                 self.folder.require_unmeasured(kind, key, self._file(stage, name))
-        return measured
+        return {key: round(sum(parts) / len(parts), 4) for key, parts in measured.items()}
 
     def _trained_adapters(self, until: int | None = None) -> dict[str, set[str]]:
         """The adapters that a dataset's clients trained by the end of a stage (from 1; default: now)."""

@@ -11,9 +11,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fcit.aggregation import privacy
-from fcit.benchmark.datasets import require_images
-from fcit.benchmark.general import GENERAL
-from fcit.benchmark.published import PARTITIONS
+from fcit.benchmark.layout import PARTITIONS
 from fcit.engines.local import LocalEngine
 from fcit.files import ASIDE, locked, private, sweep_aside
 from fcit.models import hub
@@ -135,6 +133,8 @@ class Session:
         experiment.prepare(self.watch, data)
         if data:
             experiment.check_ids()
+        if data and (told := experiment.left_out(partition)):
+            self.watch.say(f"left out, as their images are missing or cannot be read: {told}")
         if not partition:
             return
         counts, published = experiment.counts(setting), sorted(experiment.published)
@@ -145,9 +145,12 @@ class Session:
             shares = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
             self.watch.say(f"the clients' shares: {'; '.join(shares)}")
         file = self.folder.partition
-        if file.is_file() and self.folder.begun() and self.folder.read(file)["datasets"] != counts:
-            raise FcitError(f"{file}: made from other data than {experiment.root} now has")
         value = {"data": str(experiment.root), "published": published, "datasets": counts}
+        value |= {"dropped": experiment.folder.dropped} if experiment.folder.dropped else {}
+        if file.is_file() and self.folder.begun():
+            then = self.folder.read(file)
+            if any(then.get(key, {}) != value.get(key, {}) for key in ("datasets", "dropped")):
+                raise FcitError(f"{file}: made from other data than {experiment.root} now has")
         with private(self.folder.path):
             self.folder.write(self.folder.partition, value)
 
@@ -164,7 +167,7 @@ class Session:
             return
         self.prepare(partition, data)
         if data:
-            check_images(self.experiment, train=partition)
+            self.experiment.check_images(train=partition)
         table = configs.to_table(config)
         with (
             private(folder.path),
@@ -259,7 +262,7 @@ class Session:
             LocalEngine(self.config, workers(self.config)) as engine,
         ):
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
-            for name in (*self.setting.datasets, GENERAL):
+            for name in (*self.setting.datasets, *self.experiment.folder.general):
                 self.results.forget(stage, name)
             row = self.results.row(engine, state, last)
             zero = self.results.zero_shot(engine)
@@ -289,12 +292,3 @@ def _comparable(config: Config) -> dict[str, Any]:
     """A configuration's values by dotted key, without those that a resumed run may change."""
     keys = flat(configs.to_table(config))
     return {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}
-
-
-def check_images(experiment: Experiment, train: bool) -> None:
-    """Raise FcitError naming the first test (and with `train`, training) sample without its image."""
-    parts = [experiment.samples(name, "test") for name in experiment.setting.datasets]
-    for stage in experiment.training_setting.stages if train else ():
-        parts += [share for task in stage.tasks for share in experiment.shares(task)]
-    for part in parts:
-        require_images(part, experiment.data_of(part).images)

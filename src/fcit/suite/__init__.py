@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
+from fcit.benchmark import layout
 from fcit.benchmark.datasets import DATASETS, Split
 from fcit.files import folder_aside, modules
 from fcit.seeds import numpy_stream
@@ -52,13 +53,14 @@ def write(
     ]
     try:
         with folder_aside(root) as folder:
+            (images,) = layout.images(folder)
             for name, split, count in parts:
                 samples: list[Sample] = []
                 pattern: str = DATA[name]["images"][split == "test"]
-                (folder / "datasets" / pattern).parent.mkdir(parents=True, exist_ok=True)
+                (images / pattern).parent.mkdir(parents=True, exist_ok=True)
                 for number, drawn in enumerate(draws(seed, name, split, count), 1):
                     path = pattern.format(number)
-                    drawn.image.save(folder / "datasets" / path, format="PNG")
+                    drawn.image.save(images / path, format="PNG")
                     identifier = f"{name}-{split}-{number}"
                     texts = (drawn.prompt, drawn.answers, drawn.more)
                     samples.append(Sample(identifier, name, path, *texts))

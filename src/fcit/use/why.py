@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fcit.benchmark.datasets import locate
+from fcit.benchmark.datasets import find
+from fcit.benchmark.layout import locate
 from fcit.files import write_text
 from fcit.methods import Method
 from fcit.report import run_data
@@ -144,6 +145,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     names = sorted({*trained, *rows[0].activation}, key=lambda name: (len(name), name))
     root = Path(run.config.data.root or data.data)
     images = tuple(map(Path, run.config.data.images))
+    folders = find(dataset, root).image_folders(root, images)
     return Why(
         str(run.folder),
         data.method,
@@ -155,8 +157,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         bool(rows[0].similarity),
         tuple(_subspace(name, trained, own, rows, wins) for name in names),
         tuple(
-            _explained(row, win not in own, str(locate(root, row.image, images)))
-            for row, win in chosen
+            _explained(row, win not in own, str(locate(folders, row.image))) for row, win in chosen
         ),
     )
 
@@ -250,7 +251,7 @@ def write_page(routing: Why, out: Path, limit: int) -> None:
         Path(__file__).with_name("why.html").read_text(encoding="utf-8")
     )
     pictures = [
-        embedded_image(Path(question.image).parent, Path(question.image).name)
+        embedded_image([Path(question.image).parent], Path(question.image).name)
         for question in routing.questions[:limit]
     ]
     subspaces = {subspace.name: subspace for subspace in routing.subspaces}

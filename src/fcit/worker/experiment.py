@@ -2,24 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
-from fcit.benchmark import datasets, schedule, settings
-from fcit.benchmark.datasets import Dataset, Split
-from fcit.benchmark.general import GENERAL, QUESTIONS
-from fcit.benchmark.partition import some, split
-from fcit.benchmark.published import PARTITIONS, published
-from fcit.benchmark.rules import Rule
+from fcit.benchmark import missing, schedule, settings
+from fcit.benchmark.layout import PARTITIONS
+from fcit.benchmark.partition import split
+from fcit.benchmark.published import published
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config
 from fcit.recipe.data import DataSection
 from fcit.rounds.client import Data
 from fcit.rounds.server import FederatedRun
-from fcit.types import FcitError, Sample, Setting, Task, Turn, did_you_mean
+from fcit.types import FcitError, Sample, Setting, Task, Turn
 from fcit.watch import Watch
-from fcit.worker.cache import cache_folder, made_by
+from fcit.worker.samples import Samples
 
 
 class Experiment:
@@ -29,12 +26,11 @@ class Experiment:
     """
 
     def __init__(self, config: Config, own: DataSection | None = None):
-        self.rules_elsewhere: set[str] = set()
-        """Datasets that the recipe scores by a rule of its own, which this client does not have."""
+        elsewhere: set[str] = set()
         if own:
             if config.evaluation.where == "clients":
-                self.rules_elsewhere = config.data.rules.keys() - own.rules.keys()
-            config = replace(config, data=own)
+                elsewhere = config.data.rules.keys() - own.rules.keys()
+            config = replace(config, data=replace(own, missing=config.data.missing))
         self.config, self.own = config, own is not None
         self.method = config.method
         federation, section = config.federation, config.setting
@@ -49,8 +45,14 @@ class Experiment:
         self.plan = schedule.plan(self.training_setting, config.seed, section.sampling)
         self.published: set[str] = set()
         """Tasks with a published split, of those looked at so far."""
-        self._samples: dict[tuple[str, Split], list[Sample]] = {}
+        self.folder = Samples(config, elsewhere)
+        self.dataset, self.samples = self.folder.dataset, self.folder.samples
         self._shares: dict[tuple[Task, Setting], list[list[Sample]]] = {}
+
+    @property
+    def root(self) -> Path:
+        """The data folder."""
+        return self.folder.root
 
     @property
     def federated_run(self) -> FederatedRun:
@@ -66,112 +68,39 @@ class Experiment:
             config.seed,
         )
 
-    @cached_property
-    def root(self) -> Path:
-        """The data folder: the recipe's, or the mini suite of its seed and sizes in the cache."""
-        if self.config.data.root:
-            root = Path(self.config.data.root)
-            if not root.is_dir():
-                raise FcitError(f"data.root: {root}: no such folder")
-            return root
-        train, test = self.config.data.counts
-        return cache_folder() / f"mini-{made_by()}-seed{self.config.seed}-{train}x{test}"
-
-    @property
-    def general(self) -> Path | None:
-        """The data folder of the mini model's general questions; None where they are not asked."""
-        asked = self.config.evaluation.general_questions and not self.config.model.path
-        return QUESTIONS if asked else None
-
-    @cached_property
-    def images(self) -> tuple[Path, ...]:
-        """The recipe's folders of images; empty: `datasets/` of the root."""
-        folders = tuple(map(Path, self.config.data.images))
-        if missing := [str(folder) for folder in folders if not folder.is_dir()]:
-            raise FcitError(f"data.images: no such folder: {', '.join(missing)}")
-        return folders
-
-    @cached_property
-    def rules(self) -> dict[str, Rule]:
-        """The recipe's own scoring rules by dataset; the data folder must have these datasets."""
-        return datasets.own_rules(self.root, self.config.data.rules, "data.rules")
-
-    def dataset(self, name: str) -> Dataset:
-        """A dataset of the data folder, with its scoring rule. Raises FcitError on a client with data of
-        its own that lacks the file of a rule of the recipe's own."""
-        if name == GENERAL and self.general:
-            return datasets.find(name)
-        if name in self.rules_elsewhere:
-            raise FcitError(
-                f"data.rules: the recipe scores {name} by a rule of its own; name this client's copy of "
-                f'its file in --node-config: rules="{name}=/path/to/rule.py"'
-            )
-        return datasets.find(name, self.root, self.rules)
-
     def prepare(self, watch: Watch, data: bool = True) -> None:
         """Make the mini suite if it is needed. Raise FcitError where data is missing, or Java for the
         reference scores of captions. data: whether this process has data."""
-        if not data:
-            return
-        if not self.config.data.root and not self.root.is_dir():
-            from fcit import suite
+        if data:
+            self.folder.prepare(self.setting.datasets, watch)
 
-            for name in self.setting.datasets:
-                if name not in datasets.DATASETS:
-                    hint = did_you_mean(name, datasets.DATASETS)
-                    raise FcitError(f"setting: the mini suite has no dataset {name!r}{hint}")
-            train, test = self.config.data.counts
-            watch.say(f"making the mini suite in {self.root}")
-            with watch.bar("mini suite", 12 * (train + test)) as step:
-                seed = self.config.seed
-                try:
-                    suite.write(self.root, seed, train, test, progress=lambda done, _: step(done))
-                except FcitError:
-                    if not self.root.is_dir():  # else another run has just made it
-                        raise
-        scored = [self.dataset(name) for name in self.setting.datasets]
-        try:
-            datasets.require(self.root, scored, self.images)
-        except FcitError as error:
-            raise FcitError(f"data.root: {error}") from None
-        for dataset in scored:
-            dataset.rule.require(self.config.evaluation.scoring)
+    def left_out(self, train: bool) -> str:
+        """How many test (and with `train`, training) records `data.missing = "drop"` leaves out of each
+        dataset, in words; empty where it leaves out none."""
+        if self.config.data.missing == "error":
+            return ""
+        for stage in self.training_setting.stages if train else ():
+            for task in stage.tasks:
+                self.shares(task)
+        if self.config.evaluation.where == "server":
+            for name in (*self.setting.datasets, *self.folder.general):
+                self.samples(name, "test")
+        return missing.told(self.folder.dropped)
+
+    def check_images(self, train: bool) -> None:
+        """Raise FcitError naming the first test (and with `train`, training) sample without its image."""
+        names = *self.setting.datasets, *self.folder.general
+        parts = [self.samples(name, "test") for name in names]
+        for stage in self.training_setting.stages if train else ():
+            parts += [share for task in stage.tasks for share in self.shares(task)]
+        for part in parts:
+            missing.require_images(part, self.data_of(part).images)
 
     def check_ids(self) -> None:
         """Raise FcitError if test samples of a dataset share an id; strict scoring needs unique ones."""
         if self.config.evaluation.scoring == "strict":
             for name in self.setting.datasets:
                 self.dataset(name).check_ids(self.samples(name, "test"))
-
-    def samples(self, dataset: str, part: Split) -> list[Sample]:
-        """A dataset's training or test samples (as many as the recipe says)."""
-        key = dataset, part
-        if key not in self._samples:
-            data, evaluation = self.config.data, self.config.evaluation
-            samples = self.dataset(dataset).read(self._root_of(dataset), part)
-            limits = (data.train,) if part == "train" else (data.test, evaluation.limit)
-            if dataset == GENERAL and self.general:
-                samples = samples[: evaluation.general_questions]  # they are in random order
-            elif any(limits):
-                count, name = min(filter(None, limits)), f"{dataset}/{part}"
-                samples = some(samples, count, self.config.seed, name)
-            self._samples[key] = samples
-        return self._samples[key]
-
-    def assume(self, dataset: str, train: int, test: int) -> None:
-        """Plan with so many samples of a dataset that is not made yet; nothing is in them."""
-        blank = Sample("", dataset, "", "", ("",))
-        limit = self.config.evaluation.limit
-        self._samples[dataset, "train"] = [blank] * train
-        self._samples[dataset, "test"] = [blank] * (min(test, limit) if limit else test)
-
-    def _root_of(self, dataset: str) -> Path:
-        return self.general if dataset == GENERAL and self.general else self.root
-
-    def _image(self, sample: Sample) -> Path:
-        if sample.dataset == GENERAL and self.general:
-            return datasets.image_path(self.general, sample)
-        return datasets.image_path(self.root, sample, self.images)
 
     def test(self, dataset: str, indices: Sequence[int]) -> Data:
         """Some test samples of a dataset."""
@@ -218,6 +147,8 @@ class Experiment:
                 return self._shares[key]
             beta = self.config.setting.beta
             shares = published(self.root, task, beta, clients) if federated else None
+            if shares and self.config.data.missing == "drop":
+                shares = self._sound(shares)
             if shares and self.config.data.train:
                 raise FcitError(
                     f"data.train: {self.config.data.train}, but {self.root} has the published split of "
@@ -227,6 +158,12 @@ class Experiment:
                 self.published.add(task.name)
             self._shares[key] = shares or self._split(task, setting)
         return self._shares[key]
+
+    def _sound(self, shares: Sequence[list[Sample]]) -> list[list[Sample]]:
+        """A published split without the samples whose image cannot be read."""
+        kept = self.folder.sound([sample for share in shares for sample in share], "train")
+        images = {(sample.dataset, sample.image) for sample in kept}
+        return [[s for s in share if (s.dataset, s.image) in images] for share in shares]
 
     def _gathered(self, task: Task, tasks: Sequence[Task]) -> list[list[Sample]]:
         """What every client holds of a task's datasets in `tasks`; of each, for the first that has it."""
@@ -288,7 +225,7 @@ class Experiment:
 
     def data_of(self, samples: Sequence[Sample]) -> Data:
         """Samples with the paths of their images."""
-        return Data(samples, [self._image(sample) for sample in samples])
+        return Data(samples, [self.folder.image(sample) for sample in samples])
 
     def model_path(self) -> str:
         """The LMM's folder or hub id."""

@@ -97,7 +97,7 @@ def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
         session = Session(status.config, status.run.folder, watch)
         config, experiment = status.config, session.experiment
         minimum = config.federation.min_samples
-        data = (experiment.root, experiment.images, config.data, config.seed, minimum)
+        data = (experiment.root, experiment.folder.images, config.data, config.seed, minimum)
         asked = (config.evaluation.scoring, config.evaluation.limit)
         key = repr((data, asked, config.setting, experiment.training_setting))
         if key not in counts:

@@ -1,0 +1,87 @@
+"""Where a data folder has its instructions and images: the layouts that people have."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from unicodedata import normalize
+
+from fcit.files import below
+from fcit.types import FcitError
+
+INSTRUCTIONS = ("instructions", "instruction")
+IMAGES = ("datasets", "dataset")
+PARTITIONS = "partitioned_data"
+"""The folder of a data folder that has the published split."""
+
+
+def instructions(root: Path) -> Path:
+    """The folder with one folder of records per dataset: `instructions/`, `instruction/`, or, where there
+    is neither, the root itself if it holds such folders (UCIT, MLLM-CL). Raises FcitError for both."""
+    there = [root / name for name in INSTRUCTIONS if (root / name).is_dir()]
+    if len(there) > 1:
+        raise FcitError(f"{root}: has instructions/ and instruction/; keep one of them")
+    return there[0] if there else root if _record_folders(root) else root / INSTRUCTIONS[0]
+
+
+def is_flat(root: Path) -> bool:
+    """Whether the datasets' folders stand in the root itself."""
+    return instructions(root) == root
+
+
+def images(root: Path) -> tuple[Path, ...]:
+    """The folders that image paths start at, tried in order: `datasets/` or `dataset/`; beside datasets'
+    folders also the root (paths with `datasets/` in front). Empty: at each dataset's own folder."""
+    there = tuple(root / name for name in IMAGES if (root / name).is_dir())
+    if is_flat(root):
+        return (*there, root) if there else ()
+    return there or (root / IMAGES[0],)
+
+
+def folders(root: Path) -> list[str]:
+    """The names of the datasets' folders, in order."""
+    parent = instructions(root)
+    paths = _record_folders(root) if parent == root else parent.glob("[!.]*")
+    return sorted(normalize("NFC", path.name) for path in paths if path.is_dir())
+
+
+def _record_folders(root: Path) -> list[Path]:
+    """The folders of the root that hold records or a dataset.toml."""
+    other = {*INSTRUCTIONS, *IMAGES, PARTITIONS}
+    return [
+        path
+        for path in root.glob("[!.]*")
+        if path.name not in other and path.is_dir() and any(_records(path))
+    ]
+
+
+def _records(folder: Path) -> list[Path]:
+    kinds = ("train*.json", "train*.jsonl", "test*.json", "test*.jsonl", "dataset.toml")
+    return [path for kind in kinds for path in folder.glob(kind)]
+
+
+def root_of(folder: Path) -> Path:
+    """The data folder that a dataset's folder belongs to."""
+    return folder.parent.parent if folder.parent.name in INSTRUCTIONS else folder.parent
+
+
+def require_folder(root: Path) -> None:
+    """Raise FcitError where a path is not that of a data folder."""
+    if not root.is_dir():
+        raise FcitError(f"{root}: no such folder")
+    if not _is_data_folder(root):
+        inner = next((path for path in sorted(root.glob("[!.]*")) if _is_data_folder(path)), None)
+        raise FcitError(
+            f"{root}: this is not a data folder (it has no instructions/ and datasets/)"
+            + (f"; did you mean {inner}?" if inner else "")
+        )
+
+
+def _is_data_folder(path: Path) -> bool:
+    return any((path / name).is_dir() for name in INSTRUCTIONS + IMAGES) or is_flat(path)
+
+
+def locate(where: Sequence[Path], image: str) -> Path:
+    """The path of an image: in the first of these folders that has it (in none: where it should be)."""
+    paths = [below(folder, image) for folder in where]
+    if len(paths) == 1:
+        return paths[0]
+    return next((path for path in paths if path.is_file()), paths[0])
