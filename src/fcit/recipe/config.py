@@ -24,7 +24,14 @@ from fcit.types import FcitError, did_you_mean, naming, readable
 
 T = TypeVar("T")
 
-PATHS = ["data.root", "data.images", "data.rules", "evaluation.general", "model.path", "model.identity"]
+PATHS = [
+    "data.root",
+    "data.images",
+    "data.rules",
+    "evaluation.general",
+    "model.path",
+    "model.identity",
+]
 """The keys that hold paths."""
 
 METHOD = "disco"
