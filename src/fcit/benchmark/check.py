@@ -55,6 +55,15 @@ class Report:
     """Datasets that are not there."""
     published: dict[str, PublishedSplit] = field(default_factory=dict[str, PublishedSplit])
     """By folder."""
+    bad: dict[str, set[int]] = field(default_factory=dict[str, set[int]])
+    """The numbers of the records at fault, by file."""
+    broken: set[str] = field(default_factory=set[str])
+    """The paths of the images that are missing or cannot be decoded."""
+
+    def blame(self, entry: "_Entry", what: str) -> None:
+        """Report a record."""
+        self.bad.setdefault(entry.file, set()).add(entry.number)
+        self.problems.append(entry.problem(what))
 
     @contextmanager
     def faults(self, root: Path) -> Iterator[None]:
@@ -147,10 +156,9 @@ def check(
         faults = {path: what for path, what in shown.items() if isinstance(what, str)}
         for path, what in faults.items():
             entry = first[path]
-            report.problems.append(entry.problem(f"image {entry.image!r}: {what}"))
-        report.problems.extend(
-            _leaks([entry for entry in entries if entry.path not in faults], shown)
-        )
+            report.blame(entry, f"image {entry.image!r}: {what}")
+        report.broken.update(faults)
+        _leaks([entry for entry in entries if entry.path not in faults], shown, report)
     return report
 
 
@@ -179,7 +187,7 @@ def _dataset(
                     taught.add(_digest(sample))
         report.counts[dataset.name][split] = len(readable)
         if split == "test":  # training records may share an id, often their image's
-            report.problems.extend(_repeats(readable))
+            _repeats(readable, report)
         entries += readable
     return entries
 
@@ -249,16 +257,16 @@ def _digest(sample: Sample) -> bytes:
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
-def _repeats(entries: list[_Entry]) -> Iterator[Problem]:
+def _repeats(entries: list[_Entry], report: Report) -> None:
     first: dict[str, int] = {}
     for entry in entries:
         number = first.setdefault(entry.id, entry.number)
         if number != entry.number:
-            yield entry.problem(f"its id is also that of record {number}")
+            report.blame(entry, f"its id is also that of record {number}")
 
 
-def _leaks(entries: Sequence[_Entry], shown: Mapping[str, bytes | str]) -> Iterator[Problem]:
-    """Test samples that are training samples, also of another dataset."""
+def _leaks(entries: Sequence[_Entry], shown: Mapping[str, bytes | str], report: Report) -> None:
+    """Report test samples that are training samples, also of another dataset."""
     trained: dict[tuple[bytes | str, bytes], _Entry] = {}
     for entry in entries:
         if entry.split == "train":
@@ -266,6 +274,5 @@ def _leaks(entries: Sequence[_Entry], shown: Mapping[str, bytes | str]) -> Itera
     for entry in entries:
         twin = trained.get((shown[entry.path], entry.prompt))
         if twin and entry.split == "test":
-            yield entry.problem(
-                f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
-            )
+            what = f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
+            report.blame(entry, what)

@@ -121,7 +121,7 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
     the place) where it cannot be read, is not JSON, holds no list, or an empty one.
     """
     count = 0
-    if _holds_lines(path):
+    if holds_lines(path):
         for _, value in json_lines(path):
             count += 1
             yield value
@@ -145,7 +145,7 @@ def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:
         raise FcitError(f"{path}: holds no records")
 
 
-def _holds_lines(path: Path) -> bool:
+def holds_lines(path: Path) -> bool:
     """Whether a file holds JSON lines: it is called so, or has several lines that are objects."""
     if path.suffix == ".jsonl" or not path.is_file():
         return path.suffix == ".jsonl"

@@ -58,6 +58,9 @@ def check(
     recipe: Annotated[
         Path | None, Option(help="With --client: the federation's recipe.", metavar="FILE")
     ] = None,
+    fix: Annotated[
+        Path | None, Option(help="Write a clean copy without the records at fault.", metavar="OUT")
+    ] = None,
     client: Annotated[
         int | None,
         Option(
@@ -75,6 +78,9 @@ def check(
 
     Example:  fcit data check my-mini
 
+    With --fix the records at fault are left out of a copy, OUT, whose images are symbolic links to those
+    of the folder.
+
     Example:  fcit data check my-mini --client 3 --recipe demo.toml
     """
     from fcit.benchmark import check as checks
@@ -82,6 +88,12 @@ def check(
 
     if (recipe is None) != (client is None):
         raise FcitError("fcit data check: --client and --recipe belong together")
+    if fix and (recipe or fix.exists()):
+        raise FcitError(
+            "--fix: a client's folder (--client) is not copied"
+            if recipe
+            else f"--fix: {fix}: already exists; name a folder that does not"
+        )
     files, source = rule_files(rule), {"root": str(folder), "images": [*map(str, images or ())]}
     ready = (
         _turns_check(recipe, client, source | {"rules": files})
@@ -103,6 +115,13 @@ def check(
         show(f"not here: {', '.join(report.absent)}")
     for problem in report.problems:
         show(": ".join(filter(None, (problem.file, problem.record, problem.what))))
+    if fix:
+        from fcit.benchmark.repair import repair
+
+        for file, lost in repair(folder, report, fix, images or (), rules).items():
+            show(f"left out of {file}: {lost}")
+        show(f"wrote {fix}; its images are symbolic links to those of {folder}")
+        return
     if report.problems:
         raise FcitError(f"{folder}: problems, listed above: {len(report.problems)}")
     if ready:

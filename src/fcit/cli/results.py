@@ -89,3 +89,5 @@ def show_results(folders: list[Path]) -> None:
         show(part.title)
         rows = [(line.label, *(cell.text for cell in line.cells)) for line in part.lines]
         show_table(rows, "method", numbers=part.columns)
+        for note in part.notes:
+            show(note)

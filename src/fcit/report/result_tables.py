@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fcit.benchmark.missing import told
 from fcit.report.groups import Group, beta_text, group_runs
 from fcit.report.results import COLUMNS, Column, MethodLine, columns, method_lines
 from fcit.report.run_data import read_runs
@@ -40,8 +41,9 @@ def _table(group: Group, shown: Sequence[Column], seeds: bool) -> Table:
         for line in method_lines(group)
     ]
     titles = (*(column.title for column in shown), *(["Seeds"] if seeds else ()))
-    notes = tuple(f"{column.title}: {column.meaning}." for column in shown)
-    return Table(group.title, titles, tuple(rows), (*notes, *_rule_broken([group])))
+    notes = [f"{column.title}: {column.meaning}." for column in shown] if seeds else []
+    notes += [*_rule_broken([group]), *_left_out([group])]
+    return Table(group.title, titles, tuple(rows), tuple(notes))
 
 
 def _rule_broken(groups: Sequence[Group]) -> list[str]:
@@ -50,6 +52,13 @@ def _rule_broken(groups: Sequence[Group]) -> list[str]:
     names = {run.method for run in runs if run.method_used and run.method_used.replays}
     rule = "clients keep old data, which the setting forbids"
     return [f"{name}: {rule}; compare it with that in mind." for name in sorted(names)]
+
+
+def _left_out(groups: Sequence[Group]) -> list[str]:
+    """Notes on records that runs left out because of their image."""
+    runs = [run for group in groups for entry in group.entries for run in entry.runs]
+    lost = dict.fromkeys(told(run.dropped) for run in runs if run.dropped)
+    return [f"Left out, as their images are missing or cannot be read: {text}." for text in lost]
 
 
 def _cell(line: MethodLine, column: Column, **marks: bool) -> Cell:
@@ -148,7 +157,7 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
             f"{MARK}: Last is not significantly below the best (paired bootstrap over test samples, "
             f"p ≥ {LEVEL:g}, or Student's t interval over seeds with 0 in it)."
         )
-    notes += _rule_broken(groups)
+    notes += [*_rule_broken(groups), *_left_out(groups)]
     return Table(
         f"{settings}: {len(groups[0].datasets)} datasets, {groups[0].scoring} scoring",
         tuple(column.title for _ in groups for column in _PAPER),

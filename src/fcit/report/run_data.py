@@ -49,6 +49,8 @@ class RunData:
     rounds: tuple[RoundLog, ...] = ()
     partition: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Training samples of every client, by dataset."""
+    dropped: Mapping[str, Mapping[str, Mapping[str, int]]] = field(default_factory=dict)
+    """Records left out because of their image: how many, by dataset, split and image."""
     data: str = ""
     """The data folder the run was made on."""
     tokens: tuple[tuple[float, ...], ...] = ()
@@ -98,6 +100,7 @@ def read_run(path: Path) -> RunData:
         "method_used": experiment and experiment.method,
         "rounds": tuple(folder.rounds()),
         "partition": split.get("datasets", {}),
+        "dropped": split.get("dropped", {}),
         "data": split.get("data", ""),
     }
     folder.rows()

@@ -1,0 +1,109 @@
+"""A clean copy of a data folder: without the records that a check found at fault; images are links."""
+
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fcit.benchmark import datasets, published, records
+from fcit.benchmark.check import Report
+from fcit.benchmark.datasets import NO_RULES, Dataset
+from fcit.benchmark.records import BadRecord
+from fcit.benchmark.rules import Rule
+from fcit.files import folder_aside, write_json, write_lines
+from fcit.types import FcitError, Sample
+
+
+def repair(
+    root: Path,
+    report: Report,
+    out: Path,
+    images: Sequence[Path] = (),
+    rules: Mapping[str, Rule] = NO_RULES,
+) -> dict[str, int]:
+    """Write the clean copy of a folder that `check` reported on, whole or not at all; return how many
+    records each of its files lost.
+
+    Images become symbolic links to the images of the records that are kept. Raises FcitError for an `out`
+    that exists, for a fault that no copy mends, and where a file would have no records left.
+    """
+    if out.exists():
+        raise FcitError(f"--fix: {out}: already exists; name a folder that does not")
+    if fault := next((problem for problem in report.problems if not problem.record), None):
+        raise FcitError(f"--fix: cannot mend {root}/{fault.file}: {fault.what}")
+    copy = _Copy(root, report, images)
+    found = {name: datasets.find(name, root, rules) for name in report.counts}
+    with folder_aside(out) as aside:
+        for dataset in found.values():
+            for name in ("dataset.toml", *dataset.rule.files):
+                copy.whole(dataset.path(root) / name, aside)
+            for split in ("train", "test"):
+                path = dataset.file(root, split)
+                kept = copy.file(path, dataset.parse(root, split), aside, found)
+                if split == "test" and report.bad.get(path.relative_to(root).as_posix()):
+                    dataset.rule.write(aside / path.relative_to(root), kept)
+        for folder, task in published.folders(root):
+            for path in published.client_files(folder).values() if task else ():
+                tell = published.dataset_teller(root, task) if task else None
+                assert tell
+                copy.file(path, datasets.parse_training_file(path, tell), aside, found)
+    return copy.lost
+
+
+class _Copy:
+    """What is copied of a data folder."""
+
+    def __init__(self, root: Path, report: Report, images: Sequence[Path]):
+        self.root, self.report, self.images = root, report, images
+        self.lost: dict[str, int] = Counter()
+
+    def whole(self, path: Path, aside: Path) -> None:
+        """A file as it is, if it is there."""
+        copy = aside / path.relative_to(self.root)
+        if path.is_file() and not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+    def file(
+        self,
+        path: Path,
+        parsed: Iterable[Sample | BadRecord],
+        aside: Path,
+        found: Mapping[str, Dataset],
+    ) -> list[Sample]:
+        """A file of records without those at fault, and links to the others' images."""
+        name = path.relative_to(self.root).as_posix()
+        bad, kept, rows = self.report.bad.setdefault(name, set()), list[Sample](), list[Any]()
+        for number, (row, sample) in enumerate(zip(records.stream(path), parsed, strict=True), 1):
+            if isinstance(sample, BadRecord) or number in bad:
+                bad.add(number)
+                continue
+            dataset = found.get(sample.dataset)
+            image = datasets.image_path(self.root, sample, self.images, dataset)
+            if str(image) in self.report.broken:
+                bad.add(number)
+                continue
+            dataset = dataset or datasets.find(sample.dataset, self.root)
+            self._link(image, sample, dataset, aside)
+            kept.append(sample)
+            rows.append(row)
+        if not rows:
+            raise FcitError(f"--fix: {path}: no record is left")
+        if not bad:
+            self.whole(path, aside)
+            return kept
+        self.lost[name] = len(bad)
+        write = write_lines if records.holds_lines(path) else write_json
+        write(aside / name, rows)
+        return kept
+
+    def _link(self, image: Path, sample: Sample, dataset: Dataset, aside: Path) -> None:
+        if image.is_relative_to(self.root):
+            link = aside / image.relative_to(self.root)
+        else:
+            start = dataset.image_folders(self.root)[0].relative_to(self.root)
+            link = aside / start / sample.image
+        if not link.is_symlink():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(image.absolute())
