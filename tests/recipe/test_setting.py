@@ -103,7 +103,7 @@ def test_it_goes_on_in_the_same_bits(run: tuple[Path, Bars], suite: Path, tmp_pa
 
 
 def test_the_reference_points_and_the_report_know_it(
-    run: tuple[Path, Bars], suite: Path, tmp_path: Path
+    run: tuple[Path, Bars], suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = Experiment(loaded(suite, "individual"))
     assert [len(rounds) for rounds in alone.plan] == [3, 2, 2, 2]
@@ -115,5 +115,7 @@ def test_the_reference_points_and_the_report_know_it(
     assert together.epochs == pytest.approx((1.1 + 4 / 7 + 4 / 7 + 0.6) / 4 / 2.1)
     table = {"method": {"name": "multitask"}, "federation": {"clients": 10, "rounds": 5}}
     assert Experiment(validate(table)).training_setting.epochs == 2.5  # not 2
+    monkeypatch.setattr("fcit.report.style.to_svg", lambda figure: "<svg/>")
+    monkeypatch.setattr("fcit.report.style.save_png", lambda figure, path: None)
     page = write([run[0]], tmp_path / "report")
     assert "growing" in page.read_text(encoding="utf-8")

@@ -51,6 +51,19 @@ def build(tmp_path: Path) -> Build:
     return make
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], Path]:
+    """Three runs, and the page of their report with its figures."""
+    from fcit.report.page import write
+
+    place = tmp_path_factory.mktemp("drawn")
+    runs = [
+        write_run(place, method[0], method, 0, TASKS[:3], None, True, {})
+        for method in ("disco", "finetune", "zeroshot")
+    ]
+    return runs, write(runs, place / "out")
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave figures out of the page, where a test looks at its words only."""

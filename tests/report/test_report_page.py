@@ -53,38 +53,39 @@ def test_runs_with_nothing_to_compare_make_a_page(
     assert len(rows_of(runs)) == 2
 
 
-def test_page_stands_alone_and_everything_lies_beside_it(build: Build, tmp_path: Path) -> None:
-    runs = [build("d", "disco"), build("f", "finetune"), build("z", "zeroshot")]
-    page = write(runs, tmp_path / "out")
-    assert page == tmp_path / "out" / "index.html"
+def test_page_stands_alone_and_everything_lies_beside_it(drawn: tuple[list[Path], Path]) -> None:
+    page = drawn[1]
+    assert (page.parent.name, page.name) == ("out", "index.html")
     text = page.read_text(encoding="utf-8")
     links = re.findall(r"""(?:src|srcset|href|url)\s*[=(]\s*["']?([^"'\s>)]+)""", text)
     assert links and all(link.startswith(("data:image/", "#")) for link in links)
     assert "<script" not in text and "@import" not in text and "http:" not in text
-    drawn = {"curves", "final", "forgetting", "accuracy-disco", "accuracy-finetune"}
-    drawn |= {"tokens-disco", "activation-disco", "clients", "traffic"}
-    for name in drawn:
+    names = {"curves", "final", "forgetting", "accuracy-disco", "accuracy-finetune"}
+    names |= {"tokens-disco", "activation-disco", "clients", "traffic"}
+    for name in names:
         assert f'id="{name}"' in text
         png, svg = (page.parent / "figures" / f"{name}.{kind}" for kind in ("png", "svg"))
         assert png.read_bytes().startswith(b"\x89PNG") and png.stat().st_size > 5000
         assert "<path" in svg.read_text(encoding="utf-8")
-    assert {file.stem for file in (page.parent / "figures").iterdir()} == drawn
+    assert {file.stem for file in (page.parent / "figures").iterdir()} == names
     tables = [f"{name}.{kind}" for name in FILES for kind in ("md", "csv", "tex")]
     beside = {file.name for file in page.parent.iterdir()}
     assert beside == {"index.html", "figures", *tables}
 
 
-def test_the_same_runs_give_the_same_bytes(build: Build, tmp_path: Path) -> None:
-    runs = [build("d", "disco"), build("f", "finetune")]
-    write(runs, tmp_path / "a")
-    write(runs, tmp_path / "b")
-    files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*")]
+def test_the_same_runs_give_the_same_bytes(drawn: tuple[list[Path], Path], tmp_path: Path) -> None:
+    runs, folder = drawn[0], drawn[1].parent
+    write(runs, tmp_path)
+    files = [path.relative_to(folder) for path in folder.rglob("*.*")]
     assert len(files) > 10
     for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+        assert (folder / file).read_bytes() == (tmp_path / file).read_bytes(), file
 
 
-def test_page_of_two_runs_of_eight_stages_stays_small(build: Build, tmp_path: Path) -> None:
+def test_page_of_two_runs_of_eight_stages_stays_small(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcit.report.style.save_png", lambda figure, path: None)  # not in the page
     names = [f"Dataset-{at}" for at in range(8)]
     page = write([build("d", datasets=names), build("f", "finetune", datasets=names)], tmp_path)
     assert page.stat().st_size < 3_000_000
@@ -100,6 +101,7 @@ def test_repeated_seeds_become_one_row_with_their_spread(build: Build, tmp_path:
     assert "52.00 ± 2.83" in page and "Mean over seeds 0, 3." in page and "Seed 0." in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_sections_have_figures_of_their_own(build: Build, tmp_path: Path) -> None:
     runs = [build("one"), build("two", beta=0.5)]
     page = write(runs, tmp_path / "out").read_text(encoding="utf-8")
