@@ -120,7 +120,12 @@ TURNS = [Turn(client, TASK, 0, 0, True) for client in (1, 4, 6, 7)]
 ODD_CLIENT = 4
 LAYER = "base_model.model.layers.0.mlp.up_proj"
 BLANK = {f"{LAYER}.lora_A.weight": torch.ones(2, 6), f"{LAYER}.lora_B.weight": torch.zeros(5, 2)}
-METHODS = ("finetune", "disco", "hide", "ewc", "moelora", "olora", "l2p")
+METHODS = (
+    "finetune", "disco", "hide", "ewc", "moelora", "olora", "l2p", "lwf", "replay", "ffa_lora",
+    "fedsa_lora", "fedex_lora", "fedprotip",
+)  # fmt: skip
+RANKS = ("finetune", "disco", "lwf", "replay", "ffa_lora")
+"""Methods tried with clients of two ranks as well."""
 
 TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
     "NaN": lambda x: x * float("nan"),
@@ -192,6 +197,7 @@ def replies(folder: Path, count: int, seed: int) -> Iterator[Case]:
         generator = draw(seed, "replies", number)
         name = METHODS[generator.integers(len(METHODS))]
         optimizer = ("fedavg", "fedadam", "scaffold")[generator.integers(3)] if number % 3 else ""
+        ranks = (1, 2) if name in RANKS and optimizer != "scaffold" and number % 2 else ()
         token = name in ("disco", "hide") and generator.random() < 0.4
         told: list[str] = []
 
@@ -204,13 +210,13 @@ def replies(folder: Path, count: int, seed: int) -> Iterator[Case]:
             return one
 
         method = find(name)(rank=2)  # type: ignore[call-arg]
-        key = f"{name} {optimizer}"
+        key = f"{name} {optimizer}{' of two ranks' * bool(ranks)}"
         if key not in honest:
-            honest[key] = _round(method, optimizer, Crowd(method))[0]
+            honest[key] = _round(method, optimizer, Crowd(method), ranks)[0]
         crowd = Crowd(method, **{"odd_token" if token else "odd": spoil})
         where = f"{key}: {'token' if token else 'update'}"
         try:
-            state, faults = _round(method, optimizer, crowd)
+            state, faults = _round(method, optimizer, crowd, ranks)
         except FcitError as error:
             yield Case(where, told[-1], "the round is refused", str(error))
             continue
@@ -229,13 +235,17 @@ def replies(folder: Path, count: int, seed: int) -> Iterator[Case]:
             yield Case(where, told[-1], "accepted, harmless")
 
 
-def _round(method: Method, optimizer: str, crowd: Crowd) -> tuple[State, list[Fault]]:
+def _round(
+    method: Method, optimizer: str, crowd: Crowd, ranks: tuple[int, ...]
+) -> tuple[State, list[Fault]]:
+    """A stage of one round."""
     state = method.begin(method.start(BLANK, {"w": torch.zeros(7)}, 0), Stage((TASK,)))
     setting = Setting("one round", (Stage((TASK,)),), 8, 4, 1)
     optimizing = find_optimizer(optimizer or "fedavg")()
-    run = FederatedRun(setting, [[TURNS]], method, optimizing, Federation(min_clients=2))
+    federation = Federation(clients=8, per_round=4, min_clients=2, ranks=ranks)
+    run = FederatedRun(setting, [[TURNS]], method, optimizing, federation)
     state, done = take_round(run, state, TURNS, crowd)
-    return state, list(done.faults)
+    return method.end(state, Stage((TASK,))), list(done.faults)
 
 
 def _size(state: State) -> tuple[bool, float]:

@@ -69,9 +69,12 @@ def copied(name: str, change: Change, folder: Path) -> Path:
 
 BIAS = "multi_modal_projector.linear_1.bias"
 WEIGHTS = [
-    (content("model.safetensors", b""), "header"),
+    (content("model.safetensors", b""), r"model\.safetensors: no safetensors file: .*header"),
     (content("model.safetensors", struct.pack("<Q", 1 << 60) + b"{}"), "header too large"),
-    (content("model.safetensors", header({"a": [4, 0, 8]}, b"0" * 8)), "deserializing header"),
+    (
+        content("model.safetensors", header({"a": [4, 0, 8]}, b"0" * 8)),
+        r"\.safetensors: no .* header",
+    ),
     (
         content("model.safetensors", header({"a": [2, 0, 8], "b": [2, 4, 12]}, b"0" * 12)),
         "invalid offset",
@@ -100,9 +103,14 @@ TABLES = [
     (content("config.json", b"{"), r"config\.json: not valid JSON"),
     (content("config.json", b"[" * 100_000), r"config\.json: .*too deeply nested"),
     (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
-    (content("tokenizer.json", b"{}"), "does not load: KeyError"),
+    (content("tokenizer.json", b"{}"), r"tokenizer\.json: describes no tokenizer"),
+    (content("tokenizer.json", b'{"model": {"merges": 3}}'), r"tokenizer\.json: describes no tok"),
     (content("tokenizer.json", b'{"version": '), r"tokenizer\.json: not valid JSON"),
-    (lambda folder: (folder / "tokenizer.json").unlink(), "does not load"),
+    (lambda folder: (folder / "tokenizer.json").unlink(), r"there is no tokenizer\.json"),
+    (
+        table("processor_config.json", image_processor={"crop_size": {"width": 48}}),
+        r"\(processor_\w+\.json, .*\) does not load",
+    ),
     (
         content("processor_config.json", b"3"),
         r"processor_config\.json: must be an object, not a number",
@@ -160,9 +168,29 @@ def test_a_tokenizer_that_cannot_pad_is_refused_before_the_first_batch(tmp_path:
         load(folder, "cpu", torch.float32)
 
 
-def test_a_processor_that_counts_image_tokens_otherwise_is_named(tmp_path: Path) -> None:
-    change = table("processor_config.json", num_additional_image_tokens=2)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            table("processor_config.json", num_additional_image_tokens=2),
+            r"its processor writes 37 .* makes 36; processor_config\.json and",
+        ),
+        (
+            table("config.json", vision_feature_layer=99),
+            r"of this config\.json takes no image: tuple",
+        ),
+        (table("config.json", vision_feature_layer=0), r"of this config\.json takes no image"),
+        (
+            table("tokenizer_config.json", image_token="<image>2"),
+            r"no '<image>2', .*tokenizer_config",
+        ),
+    ],
+)
+def test_a_model_that_takes_images_otherwise_than_its_files_say_is_named(
+    change: Change, said: str, tmp_path: Path
+) -> None:
     Image.new("RGB", (48, 48)).save(tmp_path / "image.png")
-    lmm = LMM(copied("mini-lmm", change, tmp_path))
-    with pytest.raises(FcitError, match=r"\[model\] path: its processor writes 37 .* makes 36"):
-        lmm.generate(["What is it?"], [tmp_path / "image.png"])
+    with pytest.raises(FcitError, match=rf"\[model\] \w+: .*{said}"):
+        LMM(copied("mini-lmm", change, tmp_path)).generate(
+            ["What is it?"], [tmp_path / "image.png"]
+        )

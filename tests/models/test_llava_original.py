@@ -211,6 +211,11 @@ def altered(original: Original, folder: Path, **config) -> Path:
         ({"image_grid_pinpoints": [[336, 672]]}, "image_grid_pinpoints .* is not understood"),
         ({"mm_use_im_start_end": True}, "mm_use_im_start_end True is not understood"),
         ({"mm_hidden_size": 1152}, "has hidden_size 24"),
+        ({"mm_hidden_size": ""}, "has hidden_size 24"),
+        ({"mm_vision_tower": ["a"]}, "mm_vision_tower must be text, not a list"),
+        ({"mm_vision_select_layer": 99}, "mm_vision_select_layer 99 is none of its .* 3 layers"),
+        ({"mm_vision_select_layer": [-2]}, r"mm_vision_select_layer \[-2\] is none"),
+        ({"mm_vision_select_layer": 0}, "mm_vision_select_layer 0 is none"),
     ],
 )
 def test_another_model_than_llava_15_is_refused_by_the_key(
@@ -225,7 +230,30 @@ def test_another_model_than_llava_15_is_refused_by_the_key(
 def test_what_training_left_in_the_config_is_no_fault(original, tmp_path) -> None:
     left = {"image_aspect_ratio": "pad", "mm_hidden_size": 24, "mm_use_im_start_end": False}
     left |= {"mm_resampler_type": None, "mm_projector_lr": 2e-5, "image_grid_pinpoints": None}
+    left |= {"mm_vision_select_layer": None}
     LMM(altered(original, tmp_path, **left), clip=original.clip)
+
+
+def test_tensors_come_from_one_file(original: Original, tmp_path: Path) -> None:
+    """A projector that was trained before the rest is not read, as in LLaVA's own builder."""
+    first = altered(original, tmp_path) / "pytorch_model-00001-of-00002.bin"
+    parts = {f"model.mm_projector.{k}": v + 1 for k, v in original.projector.state_dict().items()}
+    torch.save(parts, tmp_path / "mm_projector.bin")
+    model = LMM(tmp_path, clip=original.clip)
+    assert torch.equal(
+        model.base_projector["linear_1.bias"], original.projector.state_dict()["0.bias"]
+    )
+    shutil.copy(first, tmp_path / "pytorch_model.bin")
+    with pytest.raises(FcitError, match=r"pytorch_model\.bin: .* is in another file"):
+        LMM(tmp_path, clip=original.clip)
+
+
+def test_a_part_of_a_vision_tower_is_not_mixed_with_another(original, tmp_path: Path) -> None:
+    last = altered(original, tmp_path) / "pytorch_model-00002-of-00002.bin"
+    one = {"model.vision_tower.vision_tower.vision_model.post_layernorm.bias": torch.ones(24)}
+    torch.save(torch.load(last, weights_only=True) | one, last)
+    with pytest.raises(FcitError, match=r"lacks \d+ of the model's tensors, .*vision_tower"):
+        LMM(tmp_path, clip=original.clip)
 
 
 def test_a_tensor_that_is_left_over_is_named(original: Original, tmp_path: Path) -> None:

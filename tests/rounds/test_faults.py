@@ -481,6 +481,26 @@ def test_fisher_information_may_differ_by_the_square(times: float, faulty: bool)
     assert bool(report.faults) == faulty
 
 
+def test_large_statistics_do_not_hide_a_large_change() -> None:
+    """Also where they answer a request of their own name: fedprotip's sketches."""
+    method = find("fedprotip")(rank=2)
+
+    class Large(Crowd):
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for one in super().run(jobs):
+                assert isinstance(one, Update)
+                times = 1e5 if one.client == BAD else 1.0
+                block = {key: times * value for key, value in one.adapters["0"].items()}
+                sketch = {key: 1e4 * value for key, value in one.extras["sketch"].items()}
+                extras = {**one.extras, "sketch": sketch}
+                yield replace(one, adapters={"0": block}, extras=extras)
+
+    run = one_round(method, Federation(min_clients=3))
+    _, report = take_round(run, begun(method), TURNS, Large(method))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "norm")]
+    assert report.faults[0].detail.startswith("its change: ")
+
+
 def test_statistics_below_zero_are_a_fault() -> None:
     def negative(one: Update) -> list[Update | Fault]:
         fisher = {key: -value for key, value in one.extras["fisher-measured"].items()}

@@ -96,6 +96,12 @@ class Chat:
             talk = [self._message("user", "a", True), self._message("assistant", "b")]
             self._render(talk[:1], True, "")
             self._render(talk, False, "")
+        twice = self._tokenize(self.question("", 2 * self.placeholders[-1]))[0]
+        if twice.count(image_id) != 2:
+            raise FcitError(
+                f"[model] template: it writes no {processor.image_token!r}, the image_token in "
+                "tokenizer_config.json, where the image stands, or that is no token of its own"
+            )
 
     @property
     def writes_bos(self) -> bool:
@@ -213,7 +219,8 @@ class Chat:
             )
         except Exception as error:  # a template can raise anything
             raise FcitError(
-                f"[model] template: the model's chat template fails: {one_line(str(error))}"
+                "[model] template: the model's chat template (chat_template.jinja, or chat_template in "
+                f"tokenizer_config.json) fails: {one_line(str(error))}"
             ) from None
         return text.replace(self.processor.image_token, image)
 

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import safe_open
+from tokenizers import Tokenizer
 from transformers.utils import logging
 
 from fcit.files import kind, read_json
@@ -13,8 +15,9 @@ from fcit.types import FcitError, one_line
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 logging.set_verbosity_error()  # what concerns fcit is checked and raised here
 
-TABLES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
-          "special_tokens_map.json", "tokenizer_config.json", "model.safetensors.index.json")  # fmt: skip
+TABLES = ("config.json", "processor_config.json", "preprocessor_config.json",
+          "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+          "model.safetensors.index.json")  # fmt: skip
 """A model folder's JSON files that hold an object."""
 
 CODE = (
@@ -27,8 +30,11 @@ built before any tensor is compared, so a billion layers would take for ever.)""
 
 
 @contextmanager
-def faults(folder: str | Path, key: str = "path") -> Iterator[None]:
-    """Whatever goes wrong with a model is a FcitError that names the `[model]` key and the folder."""
+def faults(
+    folder: str | Path, key: str = "path", files: tuple[str, ...] = TABLES[:1]
+) -> Iterator[None]:
+    """Whatever goes wrong with a model is a FcitError that names the `[model]` key, the folder, and the
+    file at fault, or else those of `files` that are there."""
     start = f"[model] {key}: {folder}"
     try:
         yield
@@ -37,18 +43,39 @@ def faults(folder: str | Path, key: str = "path") -> Iterator[None]:
     except ImportError as error:
         raise FcitError(f"{start} needs a package: {one_line(str(error))}") from None
     except BaseException as error:  # nearly anything, tokenizers' panics (no Exceptions) among it
-        if (tokenizer := Path(folder) / "tokenizer.json").is_file():  # large, so only now
-            read_json(tokenizer)
+        _check_large(Path(folder))
         line = str(error) or type(error).__name__
         if not isinstance(error, OSError | ValueError):
             line = f"{type(error).__name__}: {line}"
+        if names := [name for name in files if (Path(folder) / name).is_file()]:
+            start += f" ({', '.join(names)})"
         if "trust_remote_code" in line:
             line = f"it needs {CODE}"
         if "couldn't connect" in line or "outgoing traffic" in line:
             line = "it is not on this disk, and the hub cannot be reached"
+        if "backend tokenizer" in line and Path(folder).is_dir():
+            line = "there is no tokenizer.json (or tokenizer.model) in it"
         if "llava_llama" in line:  # a hub id: only a folder's files can be looked at
             line = "a LLaVA checkpoint in the original format; download it and name its folder"
         raise FcitError(f"{start} does not load: {one_line(line)}") from None
+
+
+def _check_large(folder: Path) -> None:
+    """Raise FcitError where a folder's tokenizer or weights cannot be read. (Large, so only once
+    something is wrong.)"""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        read_json(path)
+        try:
+            Tokenizer.from_file(str(path))
+        except BaseException as error:  # its panics are no Exceptions
+            raise FcitError(f"{path}: describes no tokenizer: {one_line(str(error))}") from None
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt"):
+                pass
+        except Exception as error:
+            raise FcitError(f"{path}: no safetensors file: {one_line(str(error))}") from None
 
 
 def check_folder(folder: str | Path, key: str = "path") -> None:
@@ -89,7 +116,7 @@ def _check_numbers(path: Path, table: dict[str, Any]) -> None:
 def pretrained(loader: Any, folder: str | Path, key: str = "path", **options: Any) -> Any:
     """What one of transformers' classes reads from a folder or hub id. Raises FcitError."""
     check_folder(folder, key)
-    with faults(folder, key):
+    with faults(folder, key, TABLES[1:4] if "Processor" in loader.__name__ else TABLES[:1]):
         return loader.from_pretrained(folder, trust_remote_code=False, **options)
 
 
@@ -126,7 +153,8 @@ def check_tensors(start: str, missing: set[str], leftover: set[str]) -> None:
     if missing:
         first = min(missing)
         raise FcitError(
-            f"{start} lacks {len(missing)} of the model's tensors, the first is {first}"
+            f"{start} lacks {len(missing)} of the model's tensors, the first is {first}; it is another "
+            "model than config.json says, or not all of its files are there"
         )
     if leftover:
         raise FcitError(

@@ -23,10 +23,10 @@ from transformers import (
 )
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
-from fcit.files import read_json
+from fcit.files import kind, read_json
 from fcit.models.chat import VICUNA
 from fcit.models.folders import check_folder, check_tensors, load_weights, pretrained
-from fcit.types import FcitError, first_line
+from fcit.types import FcitError, first_line, one_line
 
 RENAMED = (
     (re.compile(r"^(?:model\.)?mm_projector\.0\."), "model.multi_modal_projector.linear_1."),
@@ -38,6 +38,8 @@ RENAMED = (
 
 UNREAD = re.compile(r"rotary_emb\.inv_freq$|embeddings\.position_ids$")
 """Tensors of some checkpoints that follow from the configuration."""
+
+PROJECTOR = "mm_projector.bin"
 
 CLIP_TEXT = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
 """A whole CLIP's tensors beside its vision tower."""
@@ -92,12 +94,18 @@ def load(
         model = LlavaForConditionalGeneration._from_config(config, **options)
     model.model.vision_tower = vision
     expected = {name for name, _ in model.named_parameters()}
-    loaded = {name for name in expected if name.startswith("model.vision_tower.")}
+    clips = {name for name in expected if name.startswith("model.vision_tower.")}
+    loaded: set[str] = set()
     for path in _files(folder):
         held = {_renamed(key): value for key, value in read_tensors(path).items()}
         leftover = {key for key in held.keys() - expected if not UNREAD.search(key)}
         check_tensors(f"{path}:", set(), leftover)
-        weights = {key: value.to(dtype) for key, value in held.items() if key in expected}
+        twice = loaded & held.keys()
+        if twice and path.name != PROJECTOR:
+            raise FcitError(
+                f"{path}: {min(twice)} is in another file of the folder too; remove one"
+            )
+        weights = {key: held[key].to(dtype) for key in expected & held.keys() - twice}
         for key, value in weights.items():
             if key.endswith(("embed_tokens.weight", "lm_head.weight")):
                 weights[key] = _add_rows(value, config.text_config.vocab_size)
@@ -107,7 +115,8 @@ def load(
             line = " ".join(str(error).split())
             raise FcitError(f"{path}: does not fit config.json: {line}") from None
         loaded |= weights.keys()
-    check_tensors(f"{folder}:", expected - loaded, set())
+    missing = expected - loaded - (clips if loaded.isdisjoint(clips) else set())
+    check_tensors(f"{folder}:", missing, set())
     # No checkpoint holds the rotary frequencies: they come from the same layer made anew.
     language = model.model.language_model
     language.rotary_emb = type(language.rotary_emb)(config.text_config)
@@ -140,7 +149,7 @@ def _describe(folder: Path, tower: str, vision: Any) -> tuple[Any, Any]:
         text_config=text,
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
-        vision_feature_layer=original.get("mm_vision_select_layer", -2),
+        vision_feature_layer=_layer(folder, original, vision.num_hidden_layers),
         vision_feature_select_strategy="default" if feature == "patch" else "full",
         projector_hidden_act="gelu",
         tie_word_embeddings=False,
@@ -185,23 +194,38 @@ def _tower(folder: Path, clip: str | Path) -> str:
 
 def _check_keys(path: Path, original: dict[str, Any]) -> None:
     """Raise FcitError for a value that makes it another model than LLaVA-1.5 (such as LLaVA-1.6's)."""
+    if not isinstance(named := original.get("mm_vision_tower"), str | None):
+        raise FcitError(f"{path}: mm_vision_tower must be text, not {kind(named)}")
     for key, value in original.items():
         unset = value is None or value is False or not key.startswith(("mm_", "image_"))
         if unset or key in (*READ, *TRAINING) or value in UNDERSTOOD.get(key, ()):
             continue
         known = " or ".join(UNDERSTOOD.get(key, ()))
         raise FcitError(
-            f"{path}: {key} {value!r} is not {known or 'understood'}; only LLaVA-1.5 is read from the "
-            "original format, other models from transformers' own"
+            f"{path}: {key} {one_line(repr(value))} is not {known or 'understood'}; only "
+            "LLaVA-1.5 is read from the original format, other models from transformers' own"
         )
+
+
+def _layer(folder: Path, original: dict[str, Any], count: int) -> int:
+    """The vision tower's layer whose output the projector takes, counted as in hidden_states."""
+    layer = original.get("mm_vision_select_layer")
+    if layer is None:
+        return -2
+    if isinstance(layer, bool) or not isinstance(layer, int) or not 1 <= abs(layer) <= count:
+        raise FcitError(
+            f"{folder}/config.json: mm_vision_select_layer {one_line(repr(layer))} is none of its vision "
+            f"tower's {count} layers (-1 is the last)"
+        )
+    return layer
 
 
 def _check_tower(folder: Path, original: dict[str, Any], tower: str, vision: Any) -> None:
     """Raise FcitError where a CLIP has other sizes than the name in the config says."""
     named = str(original.get("mm_vision_tower") or "")
     sizes = re.search(r"clip-vit-\w+-patch(\d+)(?:-(\d+))?$", named)
-    width = original.get("mm_hidden_size") or vision.hidden_size
-    expected = {"hidden_size": width}
+    width = original.get("mm_hidden_size")
+    expected = {"hidden_size": vision.hidden_size if width is None else width}
     if sizes is not None:
         expected |= {"patch_size": int(sizes[1]), "image_size": int(sizes[2] or "224")}
     for key, number in expected.items():
@@ -213,11 +237,12 @@ def _check_tower(folder: Path, original: dict[str, Any], tower: str, vision: Any
 
 
 def _files(folder: Path) -> list[Path]:
-    """The checkpoint's files; the projector's own file last, where there is one."""
+    """The checkpoint's files; the projector's own file last, where there is one: what it held before
+    is in the others too, and is not read (as in LLaVA's builder.py)."""
     files = sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
         raise FcitError(f"{folder}: no pytorch_model*.bin or model*.safetensors in it")
-    return [*files, *folder.glob("mm_projector.bin")]
+    return [*files, *folder.glob(PROJECTOR)]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

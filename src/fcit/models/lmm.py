@@ -269,7 +269,7 @@ class LMM:
             if count != len(levels[0]):
                 raise FcitError(
                     f"[model] path: its processor writes {count} image tokens where the model makes "
-                    f"{len(levels[0])}; the processor's files must be those of this model"
+                    f"{len(levels[0])}; processor_config.json and config.json must be of one model"
                 )
         if self.prompts is not None:
             if grids:

@@ -21,7 +21,7 @@ from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from fcit.models.processors import PreparedImage
-from fcit.types import FcitError, Weights
+from fcit.types import FcitError, Weights, one_line
 
 Embeds = list[Tensor]
 """An image's embeddings [n, width], and in some families more of the same shape for deeper layers."""
@@ -126,6 +126,11 @@ class Vision:
         hooks = [part.register_forward_hook(record) for part in calls]
         try:
             output = self.base.get_image_features(pixel_values=pixels, **inputs, return_dict=True)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise FcitError(
+                f"[model] path: a {type(self.model).__name__} of this config.json takes no image: "
+                f"{one_line(str(error))}"
+            ) from None
         finally:
             for hook in hooks:
                 hook.remove()
@@ -203,7 +208,7 @@ class Vision:
                 return candidate
         raise FcitError(
             f"[model] path: what {type(self.model).__name__} does after its projector depends on more "
-            "than the projector's output; fcit cannot train it"
+            "than the projector's output; fcit cannot train it, or processor_config.json is of another"
         )
 
 

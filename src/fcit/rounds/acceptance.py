@@ -102,7 +102,7 @@ def check_update(
             raise Rejected("negative", f"extra {name}: means of squares are not negative")
     for name, value in (update.memory or {}).items():
         _check_finite(value, f"its memory: {name}")
-    norm, spread = _sizes(update, received)
+    norm, spread = _sizes(update, received, method.trained_extras)
     if not math.isfinite(norm):
         raise Rejected("norm", "the norm of its change is not finite")
     return Reply(widen(update, received), size, norm, spread)
@@ -164,8 +164,11 @@ def _check_finite(value: Tensor, name: str) -> None:
         raise Rejected("nonfinite", f"{name} holds numbers that are not finite")
 
 
-def _sizes(update: Update, received: State) -> tuple[float, dict[str, float]]:
-    """The L2 norm of what changed, and the spread of all that came (see `Reply`)."""
+def _sizes(
+    update: Update, received: State, trained: Sequence[str]
+) -> tuple[float, dict[str, float]]:
+    """The L2 norm of what changed, and the spread of all that came (see `Reply`). trained: the extras
+    that are weights; others are statistics, also where they answer a request of the same name."""
     sums: dict[str, list[float]] = {}
 
     def add(what: str, value: Tensor) -> None:
@@ -173,11 +176,12 @@ def _sizes(update: Update, received: State) -> tuple[float, dict[str, float]]:
         total[0] += float(value.double().square().sum())
         total[1] += value.numel()
 
-    for sent, old in ((update.adapters, received.adapters), (update.extras, received.extras)):
-        for name in sorted(sent.keys() & old.keys()):
+    weights = {name: update.extras[name] for name in update.extras if name in trained}
+    for sent, old in ((update.adapters, received.adapters), (weights, received.extras)):
+        for name in sorted(sent):
             for key, value in sent[name].items():
                 add("change", value - old[name][key])
-    for name in sorted(update.extras.keys() - received.extras.keys()):
+    for name in sorted(update.extras.keys() - weights.keys()):
         for value in update.extras[name].values():
             add("statistics", value)
     for slots in update.optimizer.values():
