@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from fcit.aggregation.packing import pack_state, pack_update, unpack_state, unpack_update
 from fcit.benchmark import datasets
 from fcit.methods.fedprotip import Fedprotip, grown, project
 from fcit.rounds.client import Data, Training, take_turn
@@ -82,7 +83,8 @@ def test_the_last_rounds_clients_measure_and_the_server_keeps_the_bases_alone() 
     for client, axis in enumerate((0, 3)):  # each client's inputs lie along one axis
         c = torch.zeros(6, 6)
         c[axis, axis] = 2.0
-        extras = {"sketch": {"layers.0.up": c @ omega}, "energy": {"layers.0.up": c.trace()[None]}}
+        sketch = {"layers.0.up": omega + c @ omega}
+        extras = {"sketch": sketch, "energy": {"layers.0.up": c.trace()[None]}}
         updates.append(Update(client, 5, {"0": sent.adapters["0"]}, extras, {}))
     state = method.end(method.aggregate(state, updates), STAGE)
     assert set(state.extras) == {"blank", "projector", "seed", "bases"}
@@ -95,6 +97,20 @@ def test_the_last_rounds_clients_measure_and_the_server_keeps_the_bases_alone() 
     later = method.send(state, Turn(0, TASK, 1, 0))
     assert list(later.adapters) == ["0", "1"] and method.trains(later) == ["1"]
     assert set(later.extras) == {"projector", "bases"}
+
+
+def test_few_bytes_lose_nothing_of_small_inputs() -> None:
+    method, state, wire = Fedprotip(directions=2, threshold=0.9), begun(), "bfloat16"
+    noise = torch.Generator()
+    sent = method.send(state, Turn(0, TASK, 0, 1, True))
+    got = unpack_state(pack_state(sent, wire, noise), wire)
+    c = torch.diag(torch.tensor([0, 2e-6, 0, 0, 0, 0]))  # inputs of about 0.001
+    sketch = {path: omega + c @ omega for path, omega in got.extras["sketch"].items()}
+    extras = {"sketch": sketch, "energy": {"layers.0.up": c.trace()[None]}}
+    update = pack_update(Update(0, 5, dict(got.adapters), extras, {}), got, wire, noise)
+    update = unpack_update(update, sent, wire)
+    s = method.end(method.aggregate(state, [update]), STAGE).extras["bases"]["layers.0.up"]
+    assert s.shape == (6, 1) and s[1].abs().item() == pytest.approx(1, abs=1e-3)
 
 
 def test_a_turn_stays_outside_and_measures_every_token_but_padding(lmm, suite) -> None:
@@ -125,7 +141,7 @@ def test_a_turn_stays_outside_and_measures_every_token_but_padding(lmm, suite) -
     for path, parts in seen.items():
         x = torch.cat(parts).float()
         want = x.T @ (x @ state.extras["sketch"][path]) / len(x)
-        got = update.extras["sketch"][path]
+        got = update.extras["sketch"][path] - state.extras["sketch"][path]
         torch.testing.assert_close(got, want, rtol=1e-2, atol=1e-2 * float(want.abs().max()))
         mean = x.square().sum() / len(x)
         assert float(update.extras["energy"][path]) == pytest.approx(float(mean), rel=1e-2)

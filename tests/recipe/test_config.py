@@ -249,8 +249,13 @@ def test_a_runs_config_of_an_older_version_loads_in_silence(tmp_path, capsys) ->
 
 def test_a_run_made_before_setting_split_was_dealt_per_dataset(tmp_path) -> None:
     """A task of one dataset is dealt alike either way, so such runs compare with new ones."""
-    for name, then in (("cap-hom", "per-dataset"), ("task-hom", "pooled")):
-        old = recipe(tmp_path, f"[setting]\nname = '{name}'\n[versions]\nfcit = '0'\n")
+    own = "tasks = {both = ['DVQA', 'IconQA']}\n[[setting.stages]]\nslots = ['both']\n"
+    for name, more, then in (
+        ("cap-hom", "", "per-dataset"),
+        ("task-hom", "", "pooled"),
+        ("task-mine", own, "per-dataset"),
+    ):
+        old = recipe(tmp_path, f"[setting]\nname = '{name}'\n{more}[versions]\nfcit = '0'\n")
         assert config.load(old).setting.split == then
     assert config.load(recipe(tmp_path, "[setting]\nname = 'cap-hom'\n")).setting.split == "pooled"
 

@@ -63,6 +63,12 @@ def test_a_file_says_which_runs_there_are(short: dict, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_grid_may_switch_something_on_and_off(short: dict, tmp_path: Path) -> None:
+    grid = {"method.as_reference": [True, False]}
+    runs = sweep.read(write(tmp_path, short, {"methods": ["disco"], "grid": grid}))
+    assert [one.config.method.as_reference for one in sweep.survey(runs)] == [True, False]
+
+
 def test_a_grid_makes_a_run_for_every_combination(short: dict, tmp_path: Path) -> None:
     grid = {"training.lr": [1e-3, 0.5], "method.rank": [1, 8]}
     runs = sweep.read(write(tmp_path, short, {"methods": ["disco"], "grid": grid}))

@@ -35,8 +35,10 @@ class Fedprotip(Method):
     AdamW scales every weight by itself, so its step is projected and not the gradient. Clients measure
     in a stage's last round, on the weights that they have just trained. They send C Omega instead of
     bases, which have no mean: C = mean x x^T are their inputs' second moments, Omega is one Gaussian
-    matrix, and the mean over clients is C Omega of all inputs. The shared projector is not protected.
-    Task identity prediction, which masks the classes of other tasks, is left out: answers are words.
+    matrix, and the mean over clients is C Omega of all inputs. (It travels as a change of Omega, which
+    they got, so that `federation.wire` rounds C Omega and not the difference of the two.) The shared
+    projector is not protected. Task identity prediction, which masks the classes of other tasks, is left
+    out: answers are words.
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
@@ -81,10 +83,9 @@ class Fedprotip(Method):
         expected = super().expects(received)
         if SKETCH not in received.extras:
             return expected
-        sketch = received.extras[SKETCH]
-        energy = {
-            path: full((1,), 1e9) for path in sketch
-        }  # so large, a plan counts all directions
+        sketch = {path: 2 * omega for path, omega in received.extras[SKETCH].items()}
+        # so large that a plan counts all directions
+        energy = {path: full((1,), 1e9) for path in sketch}
         return replace(expected, extras=expected.extras | {SKETCH: sketch, ENERGY: energy})
 
     def objective(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor:
@@ -99,6 +100,7 @@ class Fedprotip(Method):
         if SKETCH not in received.extras:
             return {}, memory
         sketch, energy = measured(model, received, batches)
+        sketch = {path: value + received.extras[SKETCH][path] for path, value in sketch.items()}
         return {SKETCH: sketch, ENERGY: energy}, memory
 
     def end(self, state: State, stage: Stage) -> State:
@@ -107,8 +109,10 @@ class Fedprotip(Method):
         sketch, energy, old = extras.pop(SKETCH), extras.pop(ENERGY), extras.get(BASES, {})
         omega = self._omega(state, name)
         extras[BASES] = {
-            path: grown(old.get(path), value, omega[path], float(energy[path]), self.threshold)
-            for path, value in sorted(sketch.items())
+            path: grown(
+                old.get(path), y - omega[path], omega[path], float(energy[path]), self.threshold
+            )
+            for path, y in sorted(sketch.items())
         }
         learnt = {key: value.clone() for key, value in state.adapters[name].items()}
         project(learnt, old)

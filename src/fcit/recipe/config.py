@@ -100,10 +100,13 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     table.pop("digest", None)
     section = table.get("setting")
-    if of_a_run and isinstance(section, dict) and not str(section.get("name")).startswith("task-"):
-        section.setdefault(
-            "split", "per-dataset"
-        )  # as all runs were made before there was a choice
+    if (
+        of_a_run
+        and isinstance(section, dict)
+        and section.get("name") not in ("task-hom", "task-het")
+    ):
+        # as all runs were made before there was a choice
+        section.setdefault("split", "per-dataset")
     with naming(str(path)):
         renamed = _rename(table)
     _anchor(table, path.parent)

@@ -44,7 +44,8 @@ def subspace(run: Run, name: str, out: Path) -> None:
     run = _exportable(run)
     adapters = _adapters(run)
     if name not in adapters:
-        known = "; ".join(f"{key} ({', '.join(run.trained_by[key])})" for key in adapters)
+        trained = {key: f" ({', '.join(run.trained_by[key])})" for key in adapters}
+        known = "; ".join(key + trained[key].replace(" ()", "") for key in adapters)
         raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
     from fcit.models.saving import save_peft, save_processor
 
