@@ -70,7 +70,7 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
         # Both tokens are a little like both prompts, so that answers mix the subspaces.
         tokens = torch.tensor([[1.0, 0.9], [0.8, 1.0]]) @ encoder().embed("text", PROMPTS, [])
         if built.identity == "both":
-            tokens = torch.cat([tokens, tokens[:, : encoder().model.config.projection_dim]], 1)
+            tokens = torch.cat([tokens, tokens[:, : encoder().features.encoding.image]], 1)
         extras["identity"] = {"tokens": tokens, "samples": torch.tensor([3, 4])}
     kept, plan = RunFolder(folder), Experiment(config).plan
     if method != "zeroshot":

@@ -56,7 +56,7 @@ def test_a_text_feature_does_not_depend_on_its_batch(encoder: Encoder) -> None:
 
 
 def test_a_control_token_in_a_text_does_not_end_it(encoder: Encoder) -> None:
-    end = encoder.tokenizer.eos_token
+    end = encoder.features.tokenizer.eos_token
     first, second = encoder.text([f"What {end} a star", f"What {end} a circle"])
     assert not torch.equal(first, second)
 

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import fcit
+from encoders import sentences
 from fcit.cli import app
 from fcit.files import read_lines
 from fcit.models import CHECKPOINTS
@@ -135,8 +136,18 @@ def test_the_identity_encoder_takes_memory_where_there_is_one(table: dict) -> No
     assert "identity encoder" not in taken["finetune"]
 
 
-def test_an_identity_encoder_that_is_no_clip_is_refused() -> None:
-    with pytest.raises(FcitError, match=r"\[model\] identity: .*model_type is 'llava', not 'clip'"):
+def test_an_identity_encoder_is_counted_or_refused_by_its_files(
+    table: dict, tmp_path: Path
+) -> None:
+    folder = sentences(tmp_path / "st")
+    model = {"identity": str(folder)}
+    made = plan(validate(table | {"model": table.get("model", {}) | model}))
+    assert made.memory["identity encoder"] == 4 * encoder_size(folder)[1]
+    with pytest.raises(FcitError, match="has no image tower, which tokens of both need"):
+        plan(validate(table | {"model": model, "method": {"name": "hide"}}))
+    with pytest.raises(
+        FcitError, match=r"\[model\] identity: .*model_type is 'llava', neither a CLIP"
+    ):
         encoder_size(CHECKPOINTS / "mini-lmm")
 
 

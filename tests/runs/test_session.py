@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ import tomli_w
 import torch
 
 import fcit
+from encoders import sentences
 from fcit.benchmark.settings import GROUPS
 from fcit.files import ASIDE, read_lines
 from fcit.recipe import config as configs
@@ -169,6 +170,18 @@ def test_a_run_that_committed_nothing_can_be_rerun_with_a_mended_config(
     assert written(folder) == configs.to_table(validate(mended))
     Session(validate(short), folder, Silent()).open(resume=False)
     assert written(folder) == configs.to_table(validate(short))
+
+
+def test_an_encoder_that_cannot_make_the_tokens_is_refused_before_the_run_begins(
+    short: dict, tmp_path: Path
+) -> None:
+    model = short.get("model", {}) | {"identity": str(sentences(tmp_path / "st"))}
+    for token, refused in (("both", True), ("text", False)):
+        table = short | {"model": model, "method": {"name": "disco", "token": token}}
+        session = Session(validate(table), tmp_path / token, Silent())
+        with pytest.raises(FcitError, match="no image tower") if refused else nullcontext():
+            session.open(resume=False)
+        assert (tmp_path / token).exists() is not refused
 
 
 def test_a_finished_run_is_not_run_over(capable: Path) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -177,6 +178,34 @@ def test_the_router_needs_no_fcit(made, tmp_path: Path, monkeypatch: pytest.Monk
         [sys.executable, "-c", code], cwd=tmp_path / "all", capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["text", "both"])
+def test_the_router_embeds_with_other_encoders_as_the_run_does(
+    kind: str, made, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from encoders import sentences, siglip
+    from fcit.models.identity import Encoder
+    from fcit.weights import cosine, save
+
+    folder = (sentences if kind == "text" else siglip)(tmp_path / "encoder")
+    (feature,) = Encoder(folder).embed(kind, [PROMPT], [image])  # type: ignore[arg-type]
+    tokens = torch.randn(2, len(feature), generator=torch.Generator().manual_seed(5))
+    export.everything(made(gate="cosine"), tmp_path / "all")
+    save(tmp_path / "all" / "identity.safetensors", {"tokens": tokens})
+    facts = json.loads((tmp_path / "all" / "router.json").read_text())
+    (tmp_path / "all" / "router.json").write_text(json.dumps(facts | {"token": kind}))
+    monkeypatch.syspath_prepend(str(tmp_path / "all"))
+    sys.modules.pop("router", None)
+    import router  # type: ignore[import-not-found]
+
+    shares = router.Router(tmp_path / "all", folder).weights(PROMPT, _square(image))
+    halves = zip(feature.chunk(2), tokens.chunk(2, dim=1), strict=True)
+    parts = [(feature, tokens)] if kind == "text" else list(halves)
+    want = sum(cosine(one[None], many)[0] for one, many in parts) / len(parts)
+    assert [*shares.values()] == pytest.approx(want.tolist(), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -364,7 +393,7 @@ def test_why_a_dataset_has_no_shares_is_said(table: dict, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("token", ["text", "both"])
 @pytest.mark.parametrize("gate", ["softmax", "slots", "argmax", "cosine", "concat"])
-def test_router_and_disco_agree_on_any_tokens(token: str, gate: str, monkeypatch) -> None:
+def test_router_and_disco_agree_on_any_tokens(token: str, gate: str) -> None:
     import torch
 
     from fcit.methods.base import Query
@@ -382,6 +411,5 @@ def test_router_and_disco_agree_on_any_tokens(token: str, gate: str, monkeypatch
     router.names, router.kind, router.tokens = list(want), token, tokens
     router.facts = {"gate": gate, "temperature": 0.2, "slots": 8 if slots else 0}
     text, image = feature[0].chunk(2) if token == "both" else (feature[0], None)
-    monkeypatch.setattr(router, "_text", lambda prompt: text)
-    monkeypatch.setattr(router, "_image", lambda seen: image)
+    router.features = SimpleNamespace(text=lambda prompt: text, image=lambda seen: image)  # type: ignore
     assert router.weights("", "seen") == pytest.approx(want, abs=1e-6)

@@ -180,7 +180,10 @@ def stats(
     seed: Annotated[int | None, Option(min=0, help="Seed of the mini suite [0].")] = None,
     scoring: Annotated[Scoring, Option(help="How chance is scored.")] = "strict",
     identity: Annotated[
-        str, Option(help="A CLIP folder or hub id to compare datasets with [the mini CLIP].")
+        str,
+        Option(
+            help="A CLIP or SigLIP, folder or hub id, to compare datasets with [the mini CLIP]."
+        ),
     ] = "",
     tokens: Annotated[
         bool, Option(help="Compare the datasets by identity tokens (reads images).")

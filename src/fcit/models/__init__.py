@@ -1,6 +1,6 @@
 """The base model: how it is loaded, how images enter it, how it trains and answers with LoRA subspaces.
 
-Also the frozen CLIP that makes identity tokens. Only this room imports transformers.
+Also the frozen encoder that makes identity tokens. Only this room imports transformers.
 """
 
 from pathlib import Path

@@ -124,7 +124,7 @@ def load_weights(
     loader: Any, folder: str | Path, key: str = "path", others: tuple[str, ...] = (), **options: Any
 ) -> Any:
     """A model whose safetensors hold exactly its tensors. (transformers fills a missing one with random
-    numbers, and drops what is left over.) others: prefixes of further tensors that may be there."""
+    numbers, and drops what is left over.) others: prefixes of tensors that may be there or not."""
     path = Path(folder)
     pickles = sorted(file.name for file in path.glob("*") if file.suffix in (".bin", ".pt", ".pth"))
     if pickles and not any(path.glob("*.safetensors")):
@@ -139,11 +139,12 @@ def load_weights(
         raise FcitError(
             f"[model] {key}: {folder}: {name} is {[*held]}, and config.json makes it {[*wanted]}"
         )
-    missing = set(report["missing_keys"]) & {name for name, _ in model.named_parameters()}
+    names, held = set(report["missing_keys"]), {name for name, _ in model.named_parameters()}
+    start = f"[model] {key}: {folder}"
     check_tensors(
-        f"[model] {key}: {folder}",
-        missing,
-        {name for name in report["unexpected_keys"] if not name.startswith(others or ("\n",))},
+        start,
+        {name for name in names & held if not name.startswith(others)},
+        {name for name in report["unexpected_keys"] if not name.startswith(others)},
     )
     return model
 

@@ -39,3 +39,13 @@ def require(name: str, key: str) -> None:
             f"no such folder, and {constants.ENDPOINT} cannot be asked for such a model: {line}"
         )
     raise FcitError(f"{key}: {name}: {reason}")
+
+
+def require_encoder(name: str, kind: str | None) -> None:
+    """`require` of an identity encoder. Raises FcitError too where it makes no tokens of this kind (None:
+    none are asked for)."""
+    require(name, "model.identity")
+    if name and kind:
+        from fcit.models.size import encoder_size
+
+        encoder_size(name, kind, local=False)

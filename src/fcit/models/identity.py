@@ -1,4 +1,4 @@
-"""The frozen encoder behind identity tokens: CLIP features of instructions, of images, or of both."""
+"""The frozen encoder behind identity tokens: features of instructions, of images, or of both."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,31 +6,54 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+from transformers import AutoModel
 
-from fcit.models.folders import load_weights, pretrained
+from fcit.models.encoding import Features
+from fcit.models.folders import faults, load_weights, pretrained
 from fcit.models.images import open_image, pad_to_square
+from fcit.types import FcitError
 
 Kind = Literal["text", "image", "both"]
 
+UNUSED = ("pooler.", "embeddings.position_ids")
+"""Tensors that sentence-transformers models may have or lack: their own pooling takes the last states."""
+
+LONGEST = 1024
+"""The longest text, in tokens, that is tried when an encoder is loaded."""
+
+
+def _read(loader: Any, folder: str | Path, **options: Any) -> Any:
+    if loader is AutoModel:
+        return load_weights(loader, folder, "identity", UNUSED, **options)
+    return pretrained(loader, folder, "identity", **options)
+
 
 class Encoder:
-    """A frozen CLIP in one process (Guo et al. 2025, section 4.2: CLIP ViT-L/14-336, 768-d, 77 tokens).
+    """A frozen encoder in one process (Guo et al. 2025, section 4.2: CLIP ViT-L/14-336, 768-d, 77 tokens;
+    others are ours).
 
-    The features of a prompt or image are computed once per process and kept in `cache`.
+    The features of a prompt or image are computed once per process and kept in `cache`. kind: what is
+    asked of it. Raises FcitError where the folder holds no encoder that is understood, or one that cannot
+    make such features.
     """
 
-    def __init__(self, folder: str | Path, device: str = "cpu"):
-        model = load_weights(CLIPModel, folder, "identity", dtype=torch.float32)
-        self.tokenizer = pretrained(AutoTokenizer, folder, "identity")
-        self.image_processor = pretrained(AutoImageProcessor, folder, "identity", backend="pil")
-        self.device = torch.device(device)
-        self.model: Any = model.to(self.device).requires_grad_(False).eval()
-        self.length = int(self.model.config.text_config.max_position_embeddings)
+    def __init__(self, folder: str | Path, device: str = "cpu", kind: Kind = "text"):
+        self.folder = folder
+        with faults(folder, "identity"):
+            self.features = Features(folder, device, _read)
+            self._require(kind)
+            long = "a " * self.features.length if self.features.length <= LONGEST else "a"
+            if not self.features.text(long).isfinite().all():
+                raise ValueError("its text features are not finite numbers")
         self.cache: dict[str | Path, Tensor] = {}
+
+    def _require(self, kind: Kind) -> None:
+        if refusal := self.features.encoding.refusal(kind):
+            raise FcitError(f"[model] identity: {self.folder} {refusal}")
 
     def embed(self, kind: Kind, prompts: Sequence[str], images: Sequence[Path]) -> Tensor:
         """One row per sample: text features [n, d], image features [n, d], or both [n, 2d]."""
+        self._require(kind)
         if kind == "text":
             return self.text(prompts)
         if kind == "image":
@@ -38,11 +61,11 @@ class Encoder:
         return torch.cat([self.text(prompts), self.image(images)], dim=1)
 
     def text(self, prompts: Sequence[str]) -> Tensor:
-        """Pooled text features [n, d] of instructions, cut at the encoder's length."""
-        return self._rows(self._text, prompts)
+        """Text features [n, d] of instructions, cut at the encoder's length."""
+        return self._rows(self.features.text, prompts)
 
     def image(self, images: Sequence[Path]) -> Tensor:
-        """Projected image embeddings [n, d] of image files."""
+        """Image features [n, d] of image files."""
         return self._rows(self._image, images)
 
     def _rows(self, compute: Callable[[Any], Tensor], keys: Sequence[str | Path]) -> Tensor:
@@ -51,23 +74,5 @@ class Encoder:
                 self.cache[key] = compute(key)
         return torch.stack([self.cache[key] for key in keys])
 
-    @torch.no_grad()
-    def _text(self, text: str) -> Tensor:
-        inputs = self.tokenizer(
-            [text],
-            split_special_tokens=True,  # a written "<|endoftext|>" is text
-            truncation=True,
-            max_length=self.length,
-            return_tensors="pt",
-        ).to(self.device)
-        out = self.model.text_model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-        )
-        return out.pooler_output[0].float().cpu()
-
-    @torch.no_grad()
     def _image(self, path: Path) -> Tensor:
-        image = pad_to_square(open_image(path))
-        pixels = self.image_processor(image, return_tensors="pt")["pixel_values"]
-        out = self.model.vision_model(pixel_values=pixels.to(self.device))
-        return self.model.visual_projection(out.pooler_output)[0].float().cpu()
+        return self.features.image(pad_to_square(open_image(path)))

@@ -1,10 +1,11 @@
 """Choose and open the adapters of this folder for an instruction; needs torch, transformers and peft.
 
     model = load(folder, AutoModelForImageTextToText.from_pretrained(base))
-    weights = Router(folder, clip).weights("How many icons are there?")
+    weights = Router(folder, encoder).weights("How many icons are there?")
     open_adapters(model, weights)    # then model.generate(...), for this instruction
 
-It belongs to a folder written by `fcit export --all`, and imports nothing of fcit.
+It belongs to a folder written by `fcit export --all`, which puts encoding.py beside it. Neither imports
+anything else of fcit.
 """
 
 import copy
@@ -17,31 +18,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
+
+from fcit.models.encoding import Features
 
 
 class Router:
     """How much each adapter gives for an instruction, by the identity tokens in this folder.
 
-    clip: the folder or hub id of the CLIP that made the tokens (router.json names it). A run that
+    encoder: the folder or hub id of the encoder that made the tokens (router.json names it). A run that
     does not route needs none.
     """
 
-    def __init__(self, folder: str | Path, clip: str | Path = ""):
+    def __init__(self, folder: str | Path, encoder: str | Path = ""):
         folder = Path(folder)
         self.facts = json.loads((folder / "router.json").read_text(encoding="utf-8"))
         self.names: list[str] = self.facts["adapters"]
         self.kind: str | None = self.facts["token"]
-        if self.kind is None:
-            return
-        self.tokens = load_file(folder / "identity.safetensors")["tokens"]
-        model: Any = CLIPModel.from_pretrained(clip, dtype=torch.float32)
-        self.model = model.eval()
-        self.tokenizer = AutoTokenizer.from_pretrained(clip, trust_remote_code=False)
-        self.images = AutoImageProcessor.from_pretrained(
-            clip, backend="pil", trust_remote_code=False
-        )
-        self.length = int(model.config.text_config.max_position_embeddings)
+        if self.kind is not None:
+            self.tokens = load_file(folder / "identity.safetensors")["tokens"]
+            self.features = Features(encoder)
 
     def weights(self, prompt: str, image: Any = None) -> dict[str, float]:
         """The activation factor of every adapter. image: a square PIL image in RGB, only where
@@ -67,33 +62,14 @@ class Router:
     def _likeness(self, prompt: str, image: Any) -> Tensor:
         """Cosines [K]; tokens made of both average the text's and the image's."""
         if self.kind == "text":
-            return cosine_similarity(self._text(prompt)[None], self.tokens)
+            return cosine_similarity(self.features.text(prompt)[None], self.tokens)
         if image is None:
             raise ValueError("this run routes by images as well; give the image too")
         if self.kind == "image":
-            return cosine_similarity(self._image(image)[None], self.tokens)
+            return cosine_similarity(self.features.image(image)[None], self.tokens)
         text, seen = self.tokens.chunk(2, dim=1)
-        a = cosine_similarity(self._text(prompt)[None], text)
-        return (a + cosine_similarity(self._image(image)[None], seen)) / 2
-
-    @torch.no_grad()
-    def _text(self, prompt: str) -> Tensor:
-        inputs = self.tokenizer(
-            [prompt],
-            split_special_tokens=True,  # a written "<|endoftext|>" is text
-            truncation=True,
-            max_length=self.length,
-            return_tensors="pt",
-        )
-        out = self.model.text_model(
-            input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]
-        )
-        return out.pooler_output[0]
-
-    @torch.no_grad()
-    def _image(self, image: Any) -> Tensor:
-        pixels = self.images(image, return_tensors="pt")["pixel_values"]
-        return self.model.visual_projection(self.model.vision_model(pixels).pooler_output)[0]
+        a = cosine_similarity(self.features.text(prompt)[None], text)
+        return (a + cosine_similarity(self.features.image(image)[None], seen)) / 2
 
 
 class Projectors(nn.Module):

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, CLIPConfig, CLIPModel
+from transformers import AutoConfig, AutoModel
 
 from fcit.models import llava_original
 from fcit.models.chat import Chat
-from fcit.models.folders import check_folder, faults, pretrained
+from fcit.models.encoding import encoding
+from fcit.models.folders import faults, pretrained
 from fcit.models.loading import blank_model
 from fcit.models.processors import load_processor, prepare_blank
 from fcit.models.subspace import adapted_layers, blank_block
@@ -172,20 +173,20 @@ class TokenCounter:
         return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
 
 
-def encoder_size(folder: str | Path) -> tuple[int, int]:
+def encoder_size(folder: str | Path, kind: str = "text", local: bool = True) -> tuple[int, int]:
     """The width of an identity encoder's text features, and its number of parameters.
 
-    Raises FcitError where its configuration cannot be read or is not a CLIP's.
+    kind: of the tokens asked for. local: look at this disk only. Raises FcitError where its configuration
+    cannot be read or is none that is understood, or where it makes no such tokens.
     """
-    check_folder(folder, "identity")
+    config = pretrained(AutoConfig, folder, "identity", local_files_only=local)
     with faults(folder, "identity"):
-        table, _ = CLIPConfig.get_config_dict(folder, local_files_only=True)
-        if (kind := table.get("model_type")) != "clip":
-            raise ValueError(f"its model_type is {kind!r}, not 'clip'")
-        config: Any = CLIPConfig.from_dict(table)
+        found = encoding(folder, config, local)
+        if refusal := found.refusal(kind):
+            raise FcitError(f"[model] identity: {folder} {refusal}")
         with torch.device("meta"):
-            model = CLIPModel(config)
-        return int(config.text_config.hidden_size), _count(model)
+            model = AutoModel.from_config(config)
+        return found.text, _count(model)
 
 
 def _count(part: Any) -> int:

@@ -246,10 +246,10 @@ def _encoder(experiment: Experiment, notes: list[str]) -> tuple[int, int]:
     """Width of identity tokens and parameters of their encoder; 0 for a method without tokens."""
     from fcit.models.size import encoder_size
 
-    if experiment.method.identity is None:
+    if (kind := experiment.method.identity) is None:
         return 0, 0
     try:
-        return encoder_size(experiment.identity_path())
+        return encoder_size(experiment.identity_path(), kind)
     except FcitError as error:
         if Path(experiment.identity_path()).is_dir():
             raise

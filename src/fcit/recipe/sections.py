@@ -17,7 +17,8 @@ class ModelSection:
     """Hugging Face folder or hub id of an image-text-to-text model, or a folder in LLaVA's original
     format ([models.md](models.md)). Empty: the mini model."""
     identity: str = ""
-    """Folder or hub id of the CLIP that encodes identity tokens. Empty: the mini CLIP."""
+    """Folder or hub id of the encoder of identity tokens: a CLIP, a SigLIP, or a sentence-transformers
+    model (tokens of text only). Empty: the mini CLIP."""
     device: str = "auto"
     """`cuda`, `mps` or `cpu`. `auto`: CUDA, then MPS, then CPU."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -61,7 +61,7 @@ class Session:
             section = self.config.model
             choose(section.device, section.dtype)
             hub.require(section.path, "model.path")
-            hub.require(section.identity, "model.identity")
+            hub.require_encoder(section.identity, self.method.identity)
         if not self.folder.begun():
             self.begin()
 

@@ -60,7 +60,7 @@ class ModelWorker:
         from fcit.models.identity import Encoder
 
         device, _ = choose(self.config.model.device, "float32")
-        return Encoder(self.experiment.identity_path(), device)
+        return Encoder(self.experiment.identity_path(), device, self.method.identity or "text")
 
     def start(self) -> State:
         """The method's state before the first round."""

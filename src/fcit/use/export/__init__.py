@@ -73,7 +73,7 @@ def everything(run: Run, out: Path) -> None:
             f"--all: {run.config.method.name} has {why}, and router.py would choose other adapters than "
             "the run does; export --merged DATASET, or a --subspace"
         )
-    from fcit.models import router
+    from fcit.models import encoding, router
     from fcit.models.saving import save_peft, save_processor
 
     with folder_aside(out) as folder:
@@ -89,7 +89,9 @@ def everything(run: Run, out: Path) -> None:
         write_json(folder / "router.json", _router(run, list(adapters)))
         save_processor(run.worker.model, folder)
         _copy_mini(run, folder, clip=tokens is not None)
-        shutil.copyfile(router.__file__, folder / "router.py")
+        code = Path(router.__file__).read_text(encoding="utf-8")
+        write_text(folder / "router.py", code.replace("from fcit.models.encoding", "from encoding"))
+        shutil.copyfile(encoding.__file__, folder / "encoding.py")
         write_text(folder / "README.md", cards.card(run, "all"))
 
 
@@ -179,7 +181,7 @@ def _router(run: Run, names: list[str]) -> dict[str, Any]:
         "slots": method.gating.slots,
         "projector": run.worker.model.vision.projector_paths,
         "base": cards.base(run).name,
-        "clip": cards.clip(run).name if token else "",
+        "encoder": cards.encoder(run).name if token else "",
     }
 
 

@@ -37,7 +37,7 @@ def base(run: Run) -> Source:
     return source(run.config.model.path, "mini-lmm")
 
 
-def clip(run: Run) -> Source:
+def encoder(run: Run) -> Source:
     """The model that computes the run's identity tokens."""
     return source(run.config.model.identity, "mini-clip")
 
@@ -61,7 +61,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged"], **more: Any) -> s
         versions=[f"{key} {made[key]}" for key in ("fcit", "torch", "transformers") if key in made],
         scores=[f"{k} {v:.2f}" for k, v in scores.items() if isinstance(v, int | float)],
         base=base(run),
-        clip=clip(run),
+        encoder=encoder(run),
         projector=run.state.projector is not None or bool(own),
         routed=method.tokens(run.state) is not None,
         chooses=method.gating.gate == "choose",
