@@ -20,7 +20,7 @@ def basis(experiment: Experiment) -> dict[str, str]:
     base = [CHECKPOINTS / name / "model.safetensors" for name, own in minis if not own]
     rules = [Path(file) for _, file in sorted(config.data.rules.items())]
     if config.data.root:
-        root, names = experiment.root, experiment.setting.datasets
+        root, names = Path(config.data.root), experiment.setting.datasets
         rules += [find(name, root).path(root) / "dataset.toml" for name in names]
     return {"base": _digest(base), "rules": _digest(rules)}
 
