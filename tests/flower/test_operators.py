@@ -223,8 +223,14 @@ def test_keys_are_registered_many_at_a_time_and_again(
         operate.register(["clients/client-0.pub"], out)
     operate.register(["--replace", "clients/client-0.pub"], out)
     assert [node.status for node in link.nodes] == ["unregistered", "registered", "registered"]
-    with pytest.raises(FcitError, match="gone.pub: no such key"):
-        operate.register(["gone.pub"], out)
+    for words in ("gone.pub", "", "/no/such/*.pub"):
+        with pytest.raises(FcitError, match="no such key"):
+            operate.register([words], out)
+    operate.register([str(out / "server" / "clients" / "client-0.pub"), f"{out}/*/*/*-1.pub"], out)
+    assert capsys.readouterr().out.endswith("client-0: is registered\nclient-1: is registered\n")
+    (keys / "odd.pub").write_text("no key")
+    with pytest.raises(FcitError, match=r"odd\.pub: no public key"):
+        operate.register([], out)
 
 
 # -- the SuperLink ---------------------------------------------------------------------------------

@@ -67,11 +67,13 @@ def register(arguments: Sequence[str], caller: Path) -> None:
     patterns = [text for text in arguments if text != "--replace"] or ["clients/*.pub"]
     keys: dict[Path, None] = {}
     for pattern in patterns:
-        files = [path for folder in (caller, Path()) for path in sorted(folder.glob(pattern))]
-        exact = [path for folder in (caller, Path()) if (path := folder / pattern).is_file()]
-        if not (files := exact[:1] or files):
+        found = (_matches(folder, Path(pattern)) for folder in (caller, Path.cwd()))
+        if not (files := next(filter(None, found), [])):
             raise FcitError(f"{pattern}: no such key, neither in {caller} nor in {Path.cwd()}")
         keys |= dict.fromkeys(file.resolve() for file in files)
+    for file in keys:
+        if not file.read_bytes().startswith(b"ecdsa-sha2-nistp"):
+            raise FcitError(f"{file}: no public key of a client (server/clients has one for each)")
     client = init_http_client_from_connection(read_superlink_connection("fcit"))
     with flwr_cli_exc_handler():
         nodes = client.ListNodes(ListNodesRequest()).nodes_info
@@ -89,6 +91,15 @@ def register(arguments: Sequence[str], caller: Path) -> None:
                 client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
             client.RegisterNode(RegisterNodeRequest(public_key=key, name=name))
             print(f"{name}: registered")
+
+
+def _matches(folder: Path, pattern: Path) -> list[Path]:
+    """The files of this name or pattern, which starts at a folder or is absolute."""
+    if (folder / pattern).is_file():
+        return [folder / pattern]
+    start = Path(pattern.anchor) if pattern.is_absolute() else folder
+    matches = start.glob(str(pattern.relative_to(pattern.anchor))) if pattern.name else ()
+    return sorted(path for path in matches if path.is_file())
 
 
 def show(folder: Path) -> None:

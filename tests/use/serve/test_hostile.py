@@ -182,8 +182,10 @@ def test_a_bad_request_gets_an_error_and_the_next_an_answer(parrot, name: str) -
 
 def test_text_of_all_the_world_is_taken(parrot) -> None:
     text = "ñ 漢字 🙂 \u202e <image> </s> {{ 7 * 7 }} <script>"
-    status, found, _ = call(parrot, ask({"url": url(drawn())}, text))
-    assert (status, found["choices"][0]["message"]["content"]) == (200, text.upper())
+    body = json.dumps(ask({"url": url(drawn())}, text))
+    for raw in (body, "\ufeff" + body):
+        status, found, _ = call(parrot, raw)
+        assert (status, found["choices"][0]["message"]["content"]) == (200, text.upper())
 
 
 def test_image_placeholders_in_a_text_do_no_harm(real, picture: Path) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from codecs import BOM_UTF8
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 from urllib.parse import unquote_to_bytes
@@ -186,7 +187,7 @@ def parse(body: bytes, model: str, limits: Limits) -> tuple[ChatRequest, Questio
     what is well formed but not supported.
     """
     try:
-        request = ChatRequest.model_validate_json(body)
+        request = ChatRequest.model_validate_json(body.removeprefix(BOM_UTF8))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         place = first["loc"]
