@@ -23,7 +23,8 @@ LEARNERS = [name for name in methods.names() if name not in REFERENCES]
 
 def config(table: dict, name: str, /, **changes: dict) -> Config:
     table = copy.deepcopy(table) | {"method": {"name": name}}
-    table["evaluation"]["limit"] = 2
+    table["data"]["train"], table["federation"]["min_samples"] = 12, 2
+    table["evaluation"] |= {"limit": 2, "general_questions": 1}
     for section, values in changes.items():
         table[section] = table.get(section, {}) | values
     return validate(table)
