@@ -129,8 +129,15 @@ def check(
             found[name] = datasets.find(name, root, rules)
             report.rules[name] = title(found[name].rule)
 
+    starts = {name: each.image_folders(root, images) for name, each in found.items()}
+
     def place(sample: Sample) -> Path:
-        return datasets.image_path(root, sample, images, found.get(sample.dataset))
+        start = starts.get(sample.dataset)
+        return (
+            layout.locate(start, sample.image)
+            if start
+            else datasets.image_path(root, sample, images)
+        )
 
     entries: list[_Entry] = []
     taught: set[bytes] = set()
@@ -145,8 +152,7 @@ def check(
         for done, (folder, task) in enumerate(splits, len(here) + 1):
             entries += _published(root, folder, task, taught, report, place)
             step(done)
-    starts = {folder for each in found.values() for folder in each.image_folders(root, images)}
-    lacking = sorted(folder for folder in starts if not folder.is_dir())
+    lacking = sorted({path for start in starts.values() for path in start if not path.is_dir()})
     for folder in lacking:
         name = str(folder).removeprefix(f"{root}/")
         report.problems.append(Problem(name, "", "no such folder; the images belong there"))

@@ -9,6 +9,7 @@ from typing import Any
 from fcit.benchmark import datasets, published, records
 from fcit.benchmark.check import Report
 from fcit.benchmark.datasets import NO_RULES, Dataset
+from fcit.benchmark.layout import locate
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules import Rule
 from fcit.files import folder_aside, write_json, write_lines
@@ -57,6 +58,8 @@ class _Copy:
     def __init__(self, root: Path, report: Report, images: Sequence[Path]):
         self.root, self.report, self.images = root, report, images
         self.lost: dict[str, int] = Counter()
+        self.starts: dict[str, tuple[Path, ...]] = {}
+        """The folders that each dataset's image paths start at."""
 
     def whole(self, path: Path, aside: Path) -> None:
         """A file as it is, if it is there."""
@@ -79,13 +82,14 @@ class _Copy:
             if isinstance(sample, BadRecord) or number in bad:
                 bad.add(number)
                 continue
-            dataset = found.get(sample.dataset)
-            image = datasets.image_path(self.root, sample, self.images, dataset)
+            if (name_of := sample.dataset) not in self.starts:
+                dataset = found.get(name_of) or datasets.find(name_of, self.root)
+                self.starts[name_of] = dataset.image_folders(self.root, self.images)
+            image = locate(self.starts[name_of], sample.image)
             if str(image) in self.report.broken:
                 bad.add(number)
                 continue
-            dataset = dataset or datasets.find(sample.dataset, self.root)
-            self._link(image, sample, dataset, aside)
+            self._link(image, sample, aside)
             kept.append(sample)
             rows.append(row)
         if not rows:
@@ -98,12 +102,12 @@ class _Copy:
         write(aside / name, rows)
         return kept
 
-    def _link(self, image: Path, sample: Sample, dataset: Dataset, aside: Path) -> None:
+    def _link(self, image: Path, sample: Sample, aside: Path) -> None:
         if image.is_relative_to(self.root):
             link = aside / image.relative_to(self.root)
         else:
-            start = dataset.image_folders(self.root)[0].relative_to(self.root)
-            link = aside / start / sample.image
+            start = datasets.find(sample.dataset, self.root).image_folders(self.root)[0]
+            link = aside / start.relative_to(self.root) / sample.image
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(image.absolute())

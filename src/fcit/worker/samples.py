@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 
-from fcit.benchmark import datasets, general, missing
+from fcit.benchmark import datasets, general, layout, missing
 from fcit.benchmark.datasets import Dataset, Split
 from fcit.benchmark.general import GENERAL
 from fcit.benchmark.partition import some
@@ -29,6 +29,7 @@ class Samples:
         self.known: dict[tuple[str, Split], list[Sample]] = {}
         """What was read so far, by dataset and split."""
         self._datasets: dict[str, Dataset] = {}
+        self._starts: dict[str, tuple[Path, ...]] = {}
 
     @cached_property
     def root(self) -> Path:
@@ -156,8 +157,9 @@ class Samples:
 
     def image(self, sample: Sample) -> Path:
         """Where a sample's image is."""
-        if sample.dataset in self.general:
-            root, dataset = self.general[sample.dataset]
-            return datasets.image_path(root, sample, (), dataset)
-        dataset = self.dataset(sample.dataset)
-        return datasets.image_path(self.root, sample, self.images, dataset)
+        name = sample.dataset
+        if name not in self._starts:  # looked up once: there are many samples
+            general = name in self.general
+            root, images = (self.general[name][0], ()) if general else (self.root, self.images)
+            self._starts[name] = self.dataset(name).image_folders(root, images)
+        return layout.locate(self._starts[name], sample.image)
