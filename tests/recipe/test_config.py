@@ -260,6 +260,13 @@ def test_a_run_made_before_setting_split_was_dealt_per_dataset(tmp_path) -> None
     assert config.load(recipe(tmp_path, "[setting]\nname = 'cap-hom'\n")).setting.split == "pooled"
 
 
+def test_a_disco_run_made_before_at_limit_goes_on_leaving_clients_out(tmp_path) -> None:
+    text = "[method]\nname = 'disco'\nsubspaces = 3\n"
+    old = config.load(recipe(tmp_path, text + "[versions]\nfcit = '0'\n")).method
+    assert (old.max_subspaces, old.at_limit) == (3, "skip")
+    assert config.load(recipe(tmp_path, text)).method.at_limit == "join"
+
+
 COUNTS = [
     (title.removeprefix("method: "), key.name)
     for title, keys in sections()

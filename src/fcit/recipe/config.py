@@ -99,16 +99,10 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     table.pop("digest", None)
-    section = table.get("setting")
-    if (
-        of_a_run
-        and isinstance(section, dict)
-        and section.get("name") not in ("task-hom", "task-het")
-    ):
-        # as all runs were made before there was a choice
-        section.setdefault("split", "per-dataset")
     with naming(str(path)):
         renamed = _rename(table)
+    if of_a_run:
+        _as_before(table)
     _anchor(table, path.parent)
     _anchor(table, Path.cwd())
     steps = [(str(path), table)]
@@ -135,6 +129,15 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
             if str(error) == fault:
                 raise FcitError(f"{source}: {fault}") from None
     raise AssertionError(fault)
+
+
+def _as_before(table: Mapping[str, Any]) -> None:
+    """Give an older run's table the choices that all runs made before they were keys, in place."""
+    setting, method = (table.get(key) for key in ("setting", "method"))
+    if isinstance(setting, dict) and setting.get("name") not in ("task-hom", "task-het"):
+        setting.setdefault("split", "per-dataset")
+    if isinstance(method, dict) and method.get("name") == "disco" and method.get("max_subspaces"):
+        method.setdefault("at_limit", "skip")
 
 
 def validate(table: Mapping[str, Any], source: str = "config") -> Config:

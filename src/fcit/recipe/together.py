@@ -11,14 +11,14 @@ def check_together(method: Method, federation: Federation, privacy: Privacy) -> 
     not cover."""
     named = f'method.name = "{method.name}"'
     for key, value in (
-        ("federation.average", federation.average),
-        ("federation.robust", federation.robust),
-        ("federation.optimizer", federation.optimizer),
+        (f'federation.average = "{federation.average}"', federation.average),
+        (f'federation.robust = "{federation.robust}"', federation.robust),
+        (f'federation.optimizer = "{federation.optimizer}"', federation.optimizer),
         ("federation.ranks", "ranks" if federation.ranks else ""),
         ("privacy.clip_norm", "privacy" if privacy.on else ""),
     ):
         if why := method.excludes.get(value):
-            raise FcitError(f"{key}: {value} does not go with {named}: {why}")
+            raise FcitError(f"{key} does not go with {named}: {why}")
     if federation.ranks and not method.federated:
         raise FcitError(f"federation.ranks does not go with {named}: it has no clients")
     if federation.ranks and (largest := max(federation.ranks)) != method.rank:
