@@ -518,6 +518,16 @@ def test_the_first_token_of_all_cannot_be_endless(name: str) -> None:
         go(name, [TURNS[1]], spoil_token=huge)
 
 
+def test_of_two_widths_of_a_first_round_neither_is_believed() -> None:
+    def wide(one: Identity) -> list[Identity | Fault]:
+        return [replace(one, token=torch.ones(5))]
+
+    with pytest.raises(
+        FcitError, match=r"client 1 \(shape: .* 4 numbers, .* have 5\); client 4 \(shape: .* 5 numb"
+    ):
+        go("hide", TURNS[:2], spoil_token=wide)
+
+
 def test_a_newcomers_token_is_compared_with_those_of_the_subspaces() -> None:
     method = find("disco")(rank=2)
     others = [turn for turn in TURNS if turn.client != BAD]

@@ -29,7 +29,8 @@ def tokens(
     others.
 
     stored: the subspaces' tokens [K, d], to compare widths and norms with. Where there are none, a token
-    must be as wide as most of these. outlier_factor: see `Federation`.
+    must be as wide as most of these; where no width is that of most, all are faults. outlier_factor:
+    see `Federation`.
     """
     turns = {turn.client: turn for turn in asked}
     good = {identity.client: identity for identity in known}
@@ -45,11 +46,15 @@ def tokens(
             good[reply.client] = reply
         except Exception as error:
             faults.append(fault(reply.client, error))
-    widths = Counter(len(identity.token) for _, identity in sorted(good.items()))
-    width = max(widths, key=widths.__getitem__, default=0) if stored is None else stored.shape[1]
+    widths = Counter(len(identity.token) for identity in good.values())
+    most = [width for width, count in widths.items() if count == max(widths.values())]
+    if stored is not None:
+        most = [stored.shape[1]]
     for client, identity in list(good.items()):
-        if len(identity.token) != width:
-            detail = f"its token has {len(identity.token)} numbers, the others have {width}"
+        own = len(identity.token)
+        if most != [own]:
+            others = " or ".join(str(width) for width in sorted(most) if width != own)
+            detail = f"its token has {own} numbers, the others have {others}"
             faults.append(Fault(client, "shape", detail))
             del good[client]
     norms = {client: float(identity.token.norm()) for client, identity in good.items()}
