@@ -260,6 +260,14 @@ def test_a_run_made_before_setting_split_was_dealt_per_dataset(tmp_path) -> None
     assert config.load(recipe(tmp_path, "[setting]\nname = 'cap-hom'\n")).setting.split == "pooled"
 
 
+def test_an_l2p_run_made_before_start_from_says_how_its_pool_was_drawn(tmp_path) -> None:
+    """Or reports would take it for a repetition of runs with another start."""
+    text = "[method]\nname = 'l2p'\n"
+    old = config.load(recipe(tmp_path, text + "[versions]\nfcit = '0'\n")).method
+    assert (old.start_from, old.start_range) == ("normal", 0.02)
+    assert config.load(recipe(tmp_path, text)).method.start_from == "uniform"
+
+
 def test_a_disco_run_made_before_at_limit_goes_on_leaving_clients_out(tmp_path) -> None:
     text = "[method]\nname = 'disco'\nsubspaces = 3\n"
     old = config.load(recipe(tmp_path, text + "[versions]\nfcit = '0'\n")).method

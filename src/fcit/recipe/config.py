@@ -136,8 +136,13 @@ def _as_before(table: Mapping[str, Any]) -> None:
     setting, method = (table.get(key) for key in ("setting", "method"))
     if isinstance(setting, dict) and setting.get("name") not in ("task-hom", "task-het"):
         setting.setdefault("split", "per-dataset")
-    if isinstance(method, dict) and method.get("name") == "disco" and method.get("max_subspaces"):
+    if not isinstance(method, dict):
+        return
+    if method.get("name") == "disco" and method.get("max_subspaces"):
         method.setdefault("at_limit", "skip")
+    if method.get("name") == "l2p":
+        for key, value in (("start_from", "normal"), ("start_range", 0.02)):
+            method.setdefault(key, value)
 
 
 def validate(table: Mapping[str, Any], source: str = "config") -> Config:
