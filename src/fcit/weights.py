@@ -29,6 +29,16 @@ def factors(block: Weights) -> dict[str, tuple[Tensor, Tensor]]:
     return {path: (block[_key(path, DOWN)], block[_key(path, UP)]) for path in paths}
 
 
+def joined(blocks: Sequence[Weights]) -> Weights:
+    """LoRA blocks that are open together as one, of the sum of their ranks."""
+    from torch import cat
+
+    return {
+        name: cat([block[name] for block in blocks], dim=int(name.endswith(UP)))
+        for name in blocks[0]
+    }
+
+
 def ending(block: Mapping[str, Tensor], end: str, negate: bool = False) -> Weights:
     """The tensors of a block whose names have this end; `negate`: the others."""
     return {key: block[key] for key in block if key.endswith(end) != negate}

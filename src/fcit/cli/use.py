@@ -29,8 +29,12 @@ def export(
             help="The whole model with its adapters merged, weighted for this dataset or prompt.",
         ),
     ] = None,
+    vllm: Annotated[
+        bool, Option("--vllm", help="The base model and plain LoRA folders, as vLLM serves them.")
+    ] = False,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], Option(help="Of merged weights.")
+        Literal["float32", "bfloat16", "float16"],
+        Option(help="Of merged weights, and of vLLM's base model."),
     ] = "float32",
 ) -> None:
     """Export a run's model for use without fcit, with PEFT or with transformers alone.
@@ -40,10 +44,10 @@ def export(
 
     Example:  fcit export runs/first --merged "How many icons are there?" --out my-model
     """
-    asked = [subspace is not None, everything, merged is not None]
+    asked = [subspace is not None, everything, merged is not None, vllm]
     if sum(asked) != 1:
         raise FcitError(
-            "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT"
+            "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT, --vllm"
         )
     from fcit.runs import api
     from fcit.use import export as exports
@@ -53,6 +57,9 @@ def export(
         exports.subspace(run, subspace, out)
     elif merged is not None:
         exports.merged(run, merged, out, dtype)
+    elif vllm:
+        if note := exports.served(run, out, dtype):
+            show(f"note: {note}", err=True)
     else:
         exports.everything(run, out)
     show(str(out))

@@ -36,13 +36,14 @@ def save_peft(
     assert len(replaced) == len(projector or {})
     pairs = factors(block)
     rank = next(iter(pairs.values()))[0].shape[0]
+    alpha = scale * rank
     save(folder / "adapter_model.safetensors", block | replaced)
     config: dict[str, Any] = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base,
         "r": rank,
-        "lora_alpha": scale * rank,
+        "lora_alpha": int(alpha) if float(alpha).is_integer() else alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": sorted(pairs),
@@ -54,12 +55,13 @@ def save_peft(
 
 
 @torch.no_grad()
-def save_merged(model: LMM, folder: Path, dtype: torch.dtype) -> None:
+def save_merged(model: LMM, folder: Path, dtype: torch.dtype, adapters: bool = True) -> None:
     """Write W + scale sum_k gate_k B_k A_k for every adapted W, and the projector, as a folder that
     transformers loads, processor included. The gate must be set, for one sample: [1, K].
 
-    The model cannot be used afterwards. Raises FcitError when no single set of weights answers as the
-    model does: gates or prompts depend on the input, or outputs of several projectors are mixed.
+    adapters: False leaves every W as it is. The model cannot be used afterwards. Raises FcitError when
+    no single set of weights answers as the model does: gates or prompts depend on the input, or outputs
+    of several projectors are mixed.
     """
     gate = model.gate
     if callable(gate) or model.prompts is not None:
@@ -68,8 +70,9 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype) -> None:
         )
     _restore_projector(model)
     for path, layer in model.subspaces.layers.items():
-        shares = gate[path] if isinstance(gate, Mapping) else gate
-        layer.base.weight.data = (layer.base.weight.float() + _delta(layer, shares)).to(dtype)
+        if adapters:
+            shares = gate[path] if isinstance(gate, Mapping) else gate
+            layer.base.weight.data = (layer.base.weight.float() + _delta(layer, shares)).to(dtype)
         model.model.set_submodule(path, layer.base)
     model.model.to(dtype).save_pretrained(folder)
     save_processor(model, folder)

@@ -1,5 +1,7 @@
-"""A run's model for use without fcit: a PEFT adapter, all adapters and a router, or merged weights."""
+"""A run's model for use without fcit: a PEFT adapter, all adapters and a router, merged weights, or what
+vLLM serves."""
 
+import shlex
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,12 +18,25 @@ from fcit.rounds.evaluate import activate
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample, Weights
 from fcit.use.export import cards
-from fcit.weights import save, split_projector
+from fcit.weights import factors, joined, save, split_projector
 
 DType = Literal["float32", "bfloat16", "float16"]
 
 ROUTES = ("route", "activate", "similarities", "likeness")
 """The hooks that router.py does the work of: a method that changes them cannot be exported with it."""
+
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""The values that vLLM's `max_lora_rank` may have (vllm/config/lora.py)."""
+
+VLLM_NOTES = {
+    "concat": "",
+    "argmax": "vLLM does not route: name the adapter that the run's router chooses (fcit export --all)",
+    "choose": "vLLM does not route: name the adapter of the question's dataset",
+    "softmax": "vLLM opens one adapter per request, and this run mixes several, so its answers are not "
+    "the run's (fcit serve mixes; fcit export --merged holds one mixture)",
+}
+"""What vLLM does not do, by a run's gating function."""
+VLLM_NOTES["cosine"] = VLLM_NOTES["softmax"]
 
 
 @dataclass(frozen=True)
@@ -66,8 +81,10 @@ def everything(run: Run, out: Path) -> None:
     """
     run = _exportable(run)
     method, adapters = run.worker.method, _adapters(run)
-    hook, tokens = _overridden(method, ROUTES), method.tokens(run.state)
-    if hook or (tokens is not None and list(map(str, range(len(tokens)))) != list(adapters)):
+    tokens = method.tokens(run.state)
+    if (hook := _overridden(method, ROUTES)) or (
+        tokens is not None and list(map(str, range(len(tokens)))) != list(adapters)
+    ):
         why = f"a `{hook}` of its own" if hook else "adapters without an identity token"
         raise FcitError(
             f"--all: {run.config.method.name} has {why}, and router.py would choose other adapters than "
@@ -108,21 +125,66 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
 
     from fcit.models.saving import save_merged
 
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise FcitError(f"--dtype: {dtype!r}; there are float32, bfloat16 and float16")
-    shares = _shares(run, target)
-    worker = run.worker
+    number, shares, worker = _dtype(dtype), _shares(run, target), run.worker
     if shares:
         names = worker.model.subspaces.names
         row = torch.tensor([[shares[name] for name in names]], device=worker.model.device)
         worker.method.activate(worker.model, row)
     with folder_aside(out) as folder:
         try:
-            save_merged(worker.model, folder, getattr(torch, dtype))
+            save_merged(worker.model, folder, number)
         except FcitError as error:
             raise FcitError(f"--merged: {run.folder} cannot be merged: {error}") from None
         card = cards.card(run, "merged", target=target, shares=shares, dtype=dtype)
         write_text(folder / "README.md", card)
+
+
+def served(run: Run, out: Path, dtype: DType = "float32") -> str:
+    """Write what vLLM serves: the base model with the run's projector, and its adapters as plain LoRA.
+
+    Adapters that the run always opens together become one, their sum. Returns in one line what vLLM does
+    not do for this run; "": it answers as the run does. The run's model cannot be used afterwards. Raises
+    FcitError where a base model and LoRA cannot be what the run trained.
+    """
+    run = _exportable(run)
+    from fcit.models.saving import save_merged, save_peft
+
+    method, name, adapters = run.worker.method, run.config.method.name, _adapters(run)
+    if hook := _overridden(method, ROUTES):
+        raise FcitError(
+            f"--vllm: {name} has a `{hook}` of its own, which LoRA cannot do; use fcit serve"
+        )
+    if len(adapters) > 1 and any(adapter.own for adapter in adapters.values()):
+        raise FcitError(
+            f"--vllm: {name} trained a projector for each adapter, and vLLM has one for all; export "
+            "--merged for each dataset, and serve these models side by side"
+        )
+    blocks = {key: adapter.block for key, adapter in adapters.items()}
+    note = VLLM_NOTES[method.gating.gate] if len(blocks) > 1 else ""
+    if len(blocks) > 1 and not note:
+        blocks = {"all": joined(list(blocks.values()))}
+    rank = max(a.shape[0] for block in blocks.values() for a, _ in factors(block).values())
+    if rank > VLLM_RANKS[-1]:
+        raise FcitError(
+            f"--vllm: LoRA of rank {rank} is too large for vLLM: {VLLM_RANKS[-1]} at most"
+        )
+    with folder_aside(out) as folder:
+        for key, block in blocks.items():
+            save_peft(folder / "adapters" / key, block, method.scale, "base")
+        save_merged(run.worker.model, folder / "base", _dtype(dtype), adapters=False)
+        limit = next(size for size in VLLM_RANKS if size >= rank)
+        modules = " ".join(shlex.quote(f"{key}=adapters/{key}") for key in blocks)
+        more = {"names": list(blocks), "modules": modules, "limit": limit, "note": note}
+        write_text(folder / "README.md", cards.card(run, "vllm", dtype=dtype, **more))
+    return note
+
+
+def _dtype(name: str) -> Any:
+    import torch
+
+    if name not in ("float32", "bfloat16", "float16"):
+        raise FcitError(f"--dtype: {name!r}; there are float32, bfloat16 and float16")
+    return getattr(torch, name)
 
 
 def _exportable(run: Run) -> Run:

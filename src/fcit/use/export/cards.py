@@ -42,8 +42,9 @@ def encoder(run: Run) -> Source:
     return source(run.config.model.identity, "mini-clip")
 
 
-def card(run: Run, kind: Literal["subspace", "all", "merged"], **more: Any) -> str:
-    """The text of one card. more: a subspace's `name`; merged weights' `target`, `shares`, `dtype`."""
+def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: Any) -> str:
+    """The text of one card. more: a subspace's `name`; merged weights' `target`, `shares`, `dtype`; for
+    vLLM `names` of the adapters, `modules` (their folders), `limit` of the rank, `note`, `dtype`."""
     made: dict[str, Any] = run.files.table().get("versions", {})
     results = run.results if run.files.matrix.is_file() else {}
     scores = {key: results.get(key) for key in ("last", "avg", "zero_shot_mean")}
@@ -65,9 +66,8 @@ def card(run: Run, kind: Literal["subspace", "all", "merged"], **more: Any) -> s
         projector=run.state.projector is not None or bool(own),
         routed=method.tokens(run.state) is not None,
         chooses=method.gating.gate == "choose",
-        names=list(run.state.adapters),
         square=model.images.square,
         family=model.model.config.model_type,
         writes_bos=model.chat.writes_bos,
-        **more,
+        **({"names": list(run.state.adapters)} | more),
     )
