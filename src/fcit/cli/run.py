@@ -138,10 +138,8 @@ def import_reference(
     `fcit evaluate`, `chat`, `serve` and `export` take it. Slots become subspaces, and questions are
     routed as the reference does. No code in the files is run.
 
-    Example:
-
-        fcit import-reference llava_lora_finetune_epoch_9 --recipe recipes/paper/task-hom.toml --out new
-    """
+    Example:  fcit import-reference llava_lora_finetune_epoch_9 --recipe recipes/paper/task-hom.toml --out new
+    """  # noqa: E501
     from fcit.recipe import config as configs
     from fcit.runs.imported import import_reference as make
 
