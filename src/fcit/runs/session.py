@@ -84,7 +84,9 @@ class Session:
         files = path.iterdir() if path.is_dir() else ()
         foreign = any(not file.name.startswith(ASIDE) for file in files)
         if foreign and not folder.config.is_file():
-            raise FcitError(f"{path}: not a run folder and not empty; choose another --out")
+            raise FcitError(
+                f"{path}: not a run folder (no config.toml), not empty; take another --out"
+            )
         if not folder.begun():
             return
         self._same_base()
