@@ -32,6 +32,10 @@ def export(
     vllm: Annotated[
         bool, Option("--vllm", help="The base model and plain LoRA folders, as vLLM serves them.")
     ] = False,
+    predictions: Annotated[
+        Literal["mcitlib", "lmms-eval"] | None,
+        Option(help="The run's answers, as MCITlib's scripts or lmms-eval's from_log read them."),
+    ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
         Option(help="Of merged weights, and of vLLM's base model."),
@@ -44,16 +48,20 @@ def export(
 
     Example:  fcit export runs/first --merged "How many icons are there?" --out my-model
     """
-    asked = [subspace is not None, everything, merged is not None, vllm]
+    asked = [subspace is not None, everything, merged is not None, vllm, bool(predictions)]
     if sum(asked) != 1:
         raise FcitError(
-            "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT, --vllm"
+            "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT, --vllm, "
+            "--predictions FORM"
         )
     from fcit.runs import api
     from fcit.use import export as exports
+    from fcit.use.export.answers import answers
 
     run = api.load(folder)
-    if subspace is not None:
+    if predictions:
+        answers(run, predictions, out)
+    elif subspace is not None:
         exports.subspace(run, subspace, out)
     elif merged is not None:
         exports.merged(run, merged, out, dtype)
