@@ -33,6 +33,9 @@ NOT_RUN = {
     "fcit report runs/comparison": "reads a sweep that takes hours",
     "fcit run recipes/paper/": "needs the official data, the hub and a GPU",
     "fcit run recipes/real/": "needs the official data and the hub, most of them a GPU",
+    "fcit run recipes/ucit/": "needs UCIT's data, the hub and a GPU; tests/recipe/test_neighbours.py",
+    "fcit run recipes/mllm-dcl/": "needs MLLM-DCL's data, the hub and a GPU; as UCIT's",
+    "fcit data check /data/": "needs the neighbours' data; tests/recipe/test_neighbours.py has some",
     "fcit run recipes/mini/": "takes many seconds even in small; the slow test runs it",
 }
 """Commands that are not run here, by how they begin, and why. What they name has to exist."""

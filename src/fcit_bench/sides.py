@@ -61,7 +61,12 @@ class PeftLMM(LMM):
             set_peft_model_state_dict(self.peft, block, name)
 
     def receive(
-        self, state: State, scale: float, train: Sequence[str] = (), train_projector: bool = False
+        self,
+        state: State,
+        scale: float,
+        train: Sequence[str] = (),
+        train_projector: bool = False,
+        train_down: bool = True,
     ) -> None:
         """Load the state's projector, and the adapter to train (if any) into adapter "0"."""
         super().receive(State({}, state.extras), scale, (), train_projector)
@@ -73,9 +78,12 @@ class PeftLMM(LMM):
                 module.train(bool(train))
 
     def adapter(self, name: str) -> Weights:
-        """The active adapter as it now stands."""
-        parameters = self.peft.named_parameters()
-        return {key: x.detach().cpu().float() for key, x in parameters if x.requires_grad}
+        """The active adapter as it now stands, under the names in PEFT's files."""
+        return {
+            key.replace(".0.weight", ".weight"): value.detach().cpu().float()
+            for key, value in self.peft.named_parameters()
+            if value.requires_grad
+        }
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """The active adapter's parameters."""

@@ -39,7 +39,7 @@ class Encoder:
 
     def __init__(self, folder: str | Path, device: str = "cpu", kind: Kind = "text"):
         self.folder = folder
-        with faults(folder, "identity"):
+        with faults(folder, "identity", ()):  # what is refused names its file
             self.features = Features(folder, device, _read)
             self._require(kind)
             long = "a " * self.features.length if self.features.length <= LONGEST else "a"

@@ -180,7 +180,7 @@ def encoder_size(folder: str | Path, kind: str = "text", local: bool = True) -> 
     cannot be read or is none that is understood, or where it makes no such tokens.
     """
     config = pretrained(AutoConfig, folder, "identity", local_files_only=local)
-    with faults(folder, "identity"):
+    with faults(folder, "identity", ()):
         found = encoding(folder, config, local)
         if refusal := found.refusal(kind):
             raise FcitError(f"[model] identity: {folder} {refusal}")
