@@ -12,6 +12,7 @@ import torch
 from fcit.aggregation.privacy import (
     Privacy,
     aggregate,
+    bound_token,
     draws_are_secret,
     epsilon,
     exposures,
@@ -20,6 +21,7 @@ from fcit.aggregation.privacy import (
 )
 from fcit.benchmark import schedule
 from fcit.recipe.config import validate
+from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Setting, Stage, State, Task, Turn, Update, Weights
 
 SIZE = 20000
@@ -83,6 +85,19 @@ def test_a_token_becomes_one_long_counts_once_and_gets_its_noise() -> None:
     assert plain.samples == 1
     noised = hide_token(token, Privacy(clip_norm=1.0, token_noise=0.5), stream())
     assert float((noised.token - plain.token).std()) == pytest.approx(0.5, rel=0.03)
+
+
+def test_no_token_weighs_more_than_an_honest_one_can() -> None:
+    privacy = Privacy(clip_norm=1.0, token_noise=0.5)
+    honest = [
+        hide_token(Identity(0, "A", torch.ones(64), 9), privacy, torch_stream(seed, "token"))
+        for seed in range(50)
+    ]
+    assert all(torch.equal(bound_token(each, privacy).token, each.token) for each in honest)
+    huge = bound_token(Identity(1, "A", torch.full((64,), 1e8), 2**31 - 1), privacy)
+    assert huge.samples == 1
+    assert float(huge.token.norm()) == pytest.approx(1 + 0.5 * (8 + 6))
+    assert torch.allclose(huge.token / huge.token.norm(), torch.full((64,), 1 / 8))
 
 
 def test_noise_is_repeatable_only_where_the_recipe_says_so() -> None:

@@ -66,6 +66,15 @@ def hide_token(identity: Identity, privacy: Privacy, noise: Generator) -> Identi
     return replace(identity, token=token, samples=1)
 
 
+def bound_token(identity: Identity, privacy: Privacy) -> Identity:
+    """What the server takes of a token: no longer than one that `hide_token` makes can be (but for one in
+    a billion), and one sample. So no client weighs much more than another in a subspace's mean."""
+    longest = 1 + privacy.token_noise * (len(identity.token) ** 0.5 + 6)
+    norm = float(identity.token.norm())
+    token = identity.token * (longest / norm) if norm > 1.001 * longest else identity.token
+    return replace(identity, token=token, samples=1)
+
+
 def aggregate(
     before: State,
     after: State,

@@ -207,7 +207,7 @@ def _identify(
     factor = run.federation.outlier_factor
     identities, faults = tokens(engine.identify(missing), missing, known, stored, factor)
     if run.privacy.on:
-        identities = [replace(identity, samples=1) for identity in identities]
+        identities = [privacy.bound_token(identity, run.privacy) for identity in identities]
     faults = [*lost, *faults]
     journal.keep_identities(identities, faults)
     return identities, faults
