@@ -108,6 +108,21 @@ def test_it_answers_by_the_references_rule(
     )
 
 
+def test_what_a_recipe_says_of_training_is_not_said_of_the_checkpoint(
+    checkpoint: Path, recipe: dict, tmp_path: Path
+) -> None:
+    federation = recipe["federation"] | {"outlier_factor": 0}
+    private = recipe | {
+        "federation": federation,
+        "privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "token_noise": 1.0},
+    }
+    run = import_reference(checkpoint, configs.validate(private), tmp_path / "private")
+    assert not run.config.privacy.on
+    ranks = recipe | {"federation": recipe["federation"] | {"ranks": [4, 8]}}
+    run = import_reference(checkpoint, configs.validate(ranks), tmp_path / "ranks")
+    assert run.config.federation.ranks == ()
+
+
 def test_its_state_is_the_checkpoints(imported: api.Run) -> None:
     assert list(imported.state.adapters) == ["0", "1", "2", "3"]
     assert imported.state.extras["identity"]["samples"].tolist() == [300, 300, 0, 0]

@@ -22,7 +22,7 @@ __all__ = [
     "parameters",
 ]
 
-HELPERS = ("base", "gating", "model", "tokens")
+HELPERS = ("base", "gating", "model", "stages", "tokens")
 
 
 def names() -> list[str]:

@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from fcit.methods.base import AtLeast1, Method, newest
+from fcit.methods.base import AtLeast1, newest
 from fcit.methods.model import Model
+from fcit.methods.stages import LoraPerStage
 from fcit.seeds import torch_stream
 from fcit.types import Stage, State, Tensor, Turn, Weights
-from fcit.weights import factors, redrawn
+from fcit.weights import factors
 
 BASES, SKETCH, ENERGY = "bases", "sketch", "energy"
 
@@ -24,7 +25,7 @@ SAMPLES = 128
 
 
 @dataclass(frozen=True)
-class Fedprotip(Method):
+class Fedprotip(LoraPerStage):
     """From the paper's abstract and the authors' code (github.com/seohyeon-cha/FedProTIP at 12d2c22),
     which trains whole layers of a classifier with SGD. The same: after every stage clients find the
     principal directions of each layer's inputs; the server joins them into one S by the rule of GPM
@@ -49,33 +50,19 @@ class Fedprotip(Method):
 
     sends_statistics: ClassVar[bool] = True
 
-    def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
-        from torch import tensor
-
-        state = super().start(blank, projector, seed)
-        return replace(state, extras=state.extras | {"seed": {"seed": tensor(seed)}})
-
     def begin(self, state: State, stage: Stage) -> State:
-        """A new LoRA, named by its number, with its A in the complement of S; and the stage's Omega."""
-        name = str(len(state.adapters))
-        noise = torch_stream(int(state.extras["seed"]["seed"]), "init", "stage", name)
-        fresh = redrawn(state.extras["blank"], self.init_std, noise)
-        project(fresh, state.extras.get(BASES, {}))
-        extras = state.extras | {SKETCH: self._omega(state, name)}
-        return replace(state, adapters=state.adapters | {name: fresh}, extras=extras)
-
-    def adapter(self, state: State, turn: Turn) -> str:
-        return newest(state)
+        """A new LoRA with its A in the complement of S; and the stage's Omega."""
+        state = super().begin(state, stage)
+        name = newest(state)
+        project(state.adapters[name], state.extras.get(BASES, {}))
+        return replace(state, extras=state.extras | {SKETCH: self._omega(state, name)})
 
     def send(self, state: State, turn: Turn) -> State:
         """All LoRAs and S; in a stage's last round Omega, as the request to measure."""
         sent = super().send(state, turn)
         names = (BASES, SKETCH) if turn.last else (BASES,)
         more = {name: state.extras[name] for name in names if name in state.extras}
-        return replace(sent, adapters=dict(state.adapters), extras=sent.extras | more)
-
-    def trains(self, received: State) -> list[str]:
-        return [newest(received)]
+        return replace(sent, extras=sent.extras | more)
 
     def expects(self, received: State) -> State:
         from torch import full
@@ -122,7 +109,7 @@ class Fedprotip(Method):
         """A stage's Omega for every layer, [in, directions], from N(0, 1)."""
         from torch import randn
 
-        noise = torch_stream(int(state.extras["seed"]["seed"]), "sketch", name)
+        noise = torch_stream(self.seed(state), "sketch", name)
         wide = {path: a.shape[1] for path, (a, _) in sorted(factors(state.extras["blank"]).items())}
         return {
             path: randn(size, min(self.directions, size), generator=noise)

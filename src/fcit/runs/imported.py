@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import replace
 from pathlib import Path
 
+from fcit.aggregation.privacy import Privacy
 from fcit.benchmark.settings import StageSpec
 from fcit.files import folder_aside, private
 from fcit.methods.disco import Disco
@@ -51,9 +52,15 @@ def import_reference(folder: str | Path, recipe: Config, out: str | Path) -> Run
         dict(zip(names, found.slots, strict=True)),
         {SHARED_PROJECTOR: found.projector, TokenRouted.tokens_name: tokens},
     )
-    digest = hashlib.sha256((folder / "adapter_model.bin").read_bytes()).hexdigest()[:12]
+    with (folder / "adapter_model.bin").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()[:12]
+    # How it was trained, the recipe does not know: no epsilon, no ranks by client.
+    federation = replace(recipe.federation, ranks=())
+    config = replace(
+        recipe, method=method, setting=setting, federation=federation, privacy=Privacy()
+    )
     with folder_aside(out) as aside:
-        session = Session(replace(recipe, method=method, setting=setting), aside, Silent())
+        session = Session(config, aside, Silent())
         session.begin(imported=f"{folder.name}, sha256 {digest}")
         with private(aside):
             session.folder.commit(state, Position(0, 1, ended=True))
