@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -21,7 +22,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
 
 
-@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("script", sorted(SCRIPTS.rglob("*.py")), ids=lambda path: path.name)
 def test_what_benchmarks_take_from_fcit_is_there(script: Path) -> None:
     """Also inside functions, which only a run of many minutes would come to."""
 
@@ -86,6 +87,25 @@ def test_the_exponent_of_growth_is_that_of_the_last_two_points() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_cuda_the_gpu_benchmark_is_one_line() -> None:
-    done = subprocess.run([sys.executable, SCRIPTS / "gpu.py"], capture_output=True, text=True)
+    done = subprocess.run(
+        [SCRIPTS / "gpu" / "run.sh", "/dev/null/out"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    script = [sys.executable, SCRIPTS / "gpu" / "shape.py", "bench", "nowhere"]
+    done = subprocess.run(script, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "gpu.py: no CUDA device here; this benchmark is for one\n"
+    assert done.stderr == "shape.py: no CUDA device here; --cpu-dry-run rehearses on a CPU\n"
+
+
+@pytest.mark.slow
+def test_all_parts_of_the_gpu_benchmark_run_on_a_cpu(tmp_path: Path) -> None:
+    """As on a GPU, with small shapes; quantised weights alone need one."""
+    environment = os.environ | {"PYTHON": sys.executable}
+    command = [SCRIPTS / "gpu" / "run.sh", tmp_path, "--cpu-dry-run"]
+    subprocess.run(command, env=environment, check=False)
+    told = (tmp_path / "summary.txt").read_text().splitlines()
+    assert {line.split(" (")[0] for line in told} == {
+        *(f"{part}: ok" for part in ("model", "tests", "mini", "bench", "round")),
+        "quantised: ended with status 1",
+    }
+    assert "need a CUDA GPU" in (tmp_path / "quantised.log").read_text()

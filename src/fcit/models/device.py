@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+from collections.abc import Iterator
 
 import torch
 
@@ -30,6 +31,21 @@ def fast_bf16() -> bool:
     """Whether this CPU has instructions for bf16 matrices (without them bf16 is slower than fp32)."""
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+
+
+@contextlib.contextmanager
+def enough_memory(what: str, instead: str) -> Iterator[None]:
+    """Turn torch's complaint about too little memory into one line. Raises FcitError.
+
+    what: the work inside, as a sentence's subject; instead: the recipe's keys that need less.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
+            line = first_line(error)
+            raise FcitError(f"{what} found too little memory; {instead} (torch: {line})") from None
+        raise
 
 
 LARGE = 100_000_000

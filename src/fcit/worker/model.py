@@ -15,6 +15,8 @@ from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 from fcit.worker.floor import NO_FLOOR, check_floor, hide_update, stronger
 
+LESS_TRAINING = "set training.micro_batch = 1, training.checkpointing = true, or a lower batch_size"
+
 
 class ModelWorker:
     """Holds the base model of one process, and does what the server or a client needs done with it.
@@ -36,22 +38,23 @@ class ModelWorker:
     @cached_property
     def model(self):
         """The base model."""
-        from fcit.models.device import choose
+        from fcit.models.device import choose, enough_memory
         from fcit.models.lmm import LMM
 
         section = self.config.model
         device, dtype = choose(section.device, section.dtype)
-        return LMM(
-            self.experiment.model_path(),
-            device,
-            dtype,
-            cache_folder() / "features" if section.cache_features else None,
-            self.config.training.max_length,
-            quantize=section.quantize,
-            device_map=section.device_map,
-            template=section.template,
-            clip=section.identity,
-        )
+        with enough_memory("loading the model", 'set model.dtype = "bfloat16" or model.quantize'):
+            return LMM(
+                self.experiment.model_path(),
+                device,
+                dtype,
+                cache_folder() / "features" if section.cache_features else None,
+                self.config.training.max_length,
+                quantize=section.quantize,
+                device_map=section.device_map,
+                template=section.template,
+                clip=section.identity,
+            )
 
     @cached_property
     def encoder(self):
@@ -80,18 +83,22 @@ class ModelWorker:
 
     def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
         """One client's turn; the job and the update are encoded for the wire."""
+        from fcit.models.device import enough_memory
+
         turn, wire, seed = job.turn, self.config.federation.wire, self.config.seed
         job = replace(job, received=unpack_state(job.received, wire))
-        update, memory = take_turn(
-            job,
-            self.method,
-            self.model,
-            self.experiment.data(turn),
-            self.config.training,
-            seed,
-            memory,
-            self.experiment.optimizer,
-        )
+        model, data = self.model, self.experiment.data(turn)
+        with enough_memory(f"client {turn.client}'s training", LESS_TRAINING):
+            update, memory = take_turn(
+                job,
+                self.method,
+                model,
+                data,
+                self.config.training,
+                seed,
+                memory,
+                self.experiment.optimizer,
+            )
         if self.floor.on:
             update = hide_update(update, job.received, self.floor)
         noise = torch_stream(seed, "wire", "up", turn.stage, turn.round, turn.client)
@@ -105,9 +112,12 @@ class ModelWorker:
 
     def answer(self, data: Data) -> list[Answer]:
         """Answers of the loaded state."""
+        from fcit.models.device import enough_memory
+
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
-        return answer(self.model, encoder, self.method, self.placed, data, tokens)
+        with enough_memory("answering", "lower evaluation.batch_size"):
+            return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
     def score(self, client: int, dataset: str) -> Score:
         """The score of the loaded state on a client's own test samples."""

@@ -1,0 +1,47 @@
+#!/bin/sh
+# All that fcit measures on one CUDA device, in about eight minutes.
+#
+#     benchmarks/gpu/run.sh OUT                  # on a GPU; OUT: a folder for results and logs
+#     benchmarks/gpu/run.sh OUT --cpu-dry-run    # the same commands on a CPU with small shapes
+#
+# Every part runs by itself: one that fails or takes too long is told in OUT/summary.txt, and the next one
+# goes on. $PYTHON is the interpreter (default: python3). It must be able to import fcit, peft and pytest;
+# bitsandbytes is optional. No network is needed. 16 GB must be free in $TMPDIR.
+set -u
+[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
+out=$1 dry=${2:-} python=${PYTHON:-python3} here=$(dirname "$0")
+case $dry in '' | --cpu-dry-run) ;; *) echo "run.sh: $dry is no option; did you mean --cpu-dry-run?" >&2; exit 2 ;; esac
+root=$(cd "$here/../.." && pwd)
+export PYTHONPATH="$root/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 MPLBACKEND=Agg
+mkdir -p "$out" && : > "$out/summary.txt" || exit 2
+model=$(mktemp -d) && trap 'rm -rf "$model"' EXIT
+
+part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, its end to the summary
+  name=$1 limit=$2 begun=$(date +%s); shift 2
+  [ "$dry" ] && limit=$((limit * 5))
+  timeout "$limit" "$@" > "$out/$name.log" 2>&1
+  status=$?
+  verdict="ended with status $status"
+  [ $status -eq 0 ] && verdict=ok
+  [ $status -eq 124 ] && verdict="cut off after $limit s"
+  echo "$name: $verdict ($(($(date +%s) - begun)) s)" | tee -a "$out/summary.txt"
+}
+
+[ "$dry" ] && export FCIT_TEST_DEVICE=cpu
+if [ ! "$dry" ] && ! "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
+  echo "run.sh: no CUDA device here (--cpu-dry-run rehearses on a CPU)" >&2; exit 2
+fi
+
+# What needs no quiet device runs together. The timed parts follow, one by one.
+part model 150 "$python" "$here/shape.py" write "$model/shape" $dry &
+part tests 200 "$python" -m pytest -q -m gpu -n 4 -W default -p no:cacheprovider "$root/tests/gpu" &
+part mini 200 "$python" "$here/mini.py" "$out/mini" $dry &
+wait
+part bench 170 "$python" "$here/shape.py" bench "$model/shape" --json "$out/bench.json" $dry
+part round 100 "$python" "$here/shape.py" round "$model/shape" --json "$out/round.json" $dry
+part quantised 100 "$python" "$here/shape.py" round "$model/shape" --quantize 4bit --json "$out/4bit.json" $dry
+for name in tests mini bench round quantised; do
+  echo "== $name"; tail -n 25 "$out/$name.log"
+done
+cat "$out/summary.txt"
+! grep -qv ': ok' "$out/summary.txt"
