@@ -22,7 +22,7 @@ if threading.current_thread() is threading.main_thread():
 
 def pytest_configure(config: pytest.Config) -> None:
     zygote.install()
-    if config.getoption("numprocesses", None):
+    if config.getoption("numprocesses", None) and zygote.possible():
         zygote.start()  # one for all of this run's processes
 
 

@@ -143,9 +143,16 @@ def _exactly(line: socket.socket, count: int) -> bytes:
     return data
 
 
+def possible() -> bool:
+    """Whether children can be forked here: CUDA cannot be used in a child of a process that has it."""
+    return (
+        sys.platform == "linux" and COLD not in os.environ and not Path("/dev/nvidiactl").exists()
+    )
+
+
 def install() -> None:
     """Let tests' children be forked, where the system can."""
-    if sys.platform == "linux" and COLD not in os.environ:
+    if possible():
         subprocess.Popen = Popen  # type: ignore[misc]
 
 

@@ -3,20 +3,24 @@
 #
 #     benchmarks/gpu/run.sh OUT                  # on a GPU; OUT: a folder for results and logs
 #     benchmarks/gpu/run.sh OUT --cpu-dry-run    # the same commands on a CPU with small shapes
+#     PARTS="model tests round" benchmarks/gpu/run.sh OUT    # only some
 #
 # Every part runs by itself: one that fails or takes too long is told in OUT/summary.txt, and the next one
 # goes on. $PYTHON is the interpreter (default: python3). It must be able to import fcit, peft and pytest;
 # bitsandbytes is optional. No network is needed. 16 GB must be free in $TMPDIR.
 set -u
-[ $# -ge 1 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 2; }
+[ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }
 out=$1 dry=${2:-} python=${PYTHON:-python3} here=$(dirname "$0")
 case $dry in '' | --cpu-dry-run) ;; *) echo "run.sh: $dry is no option; did you mean --cpu-dry-run?" >&2; exit 2 ;; esac
 root=$(cd "$here/../.." && pwd)
 export PYTHONPATH="$root/src${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 MPLBACKEND=Agg
+export FCIT_TEST_COLD=1 # CUDA cannot be used in a child forked from a process that has it
 mkdir -p "$out" && : > "$out/summary.txt" || exit 2
 model=$(mktemp -d) && trap 'rm -rf "$model"' EXIT
 
+parts=${PARTS:-model tests mini bench round quantised}
 part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, its end to the summary
+  case " $parts " in *" $1 "*) ;; *) return ;; esac
   name=$1 limit=$2 begun=$(date +%s); shift 2
   [ "$dry" ] && limit=$((limit * 5))
   timeout "$limit" "$@" > "$out/$name.log" 2>&1
@@ -40,7 +44,7 @@ wait
 part bench 170 "$python" "$here/shape.py" bench "$model/shape" --json "$out/bench.json" $dry
 part round 100 "$python" "$here/shape.py" round "$model/shape" --json "$out/round.json" $dry
 part quantised 100 "$python" "$here/shape.py" round "$model/shape" --quantize 4bit --json "$out/4bit.json" $dry
-for name in tests mini bench round quantised; do
+for name in $parts; do
   echo "== $name"; tail -n 25 "$out/$name.log"
 done
 cat "$out/summary.txt"

@@ -58,13 +58,15 @@ def training_memory(size: ModelSize, step: TrainingStep) -> dict[str, int]:
     thin, wide = rows * size.hidden, rows * size.intermediate
     scores = step.batch * size.heads * step.length**2 if step.cpu else 0
     half = number < 4
-    adapted = (4 * thin + 2 * wide) if step.dropout else (thin + wide)
+    mask = (number if step.cpu else 1) if step.dropout else 0
+    into = (2 * thin + wide) * (number + mask) if step.dropout else (thin + wide) * number
     layer = (
         2 * thin * 4
         + 3 * thin * number
         + scores * (4 + (number if half else 0))
         + (0 if step.cpu else thin * number)
-        + (3 * wide + adapted) * number
+        + 3 * wide * number
+        + into
     )
     temporary = max(4 * wide * number, 2 * scores * 4)
     kept = size.depth * (thin * number if step.checkpointing else layer)

@@ -33,6 +33,10 @@ class Control:
         """Inverted dropout from a named random stream (never the global one)."""
         if self.noise is None or self.dropout == 0.0:
             return x
+        if x.is_cuda:  # the backward pass keeps a byte per number: on a GPU memory is what is short
+            dropped = torch.empty(x.shape, dtype=torch.bool, device=self.noise.device)
+            dropped.bernoulli_(self.dropout, generator=self.noise)
+            return x.masked_fill(dropped.to(x.device), 0).div_(1 - self.dropout)
         keep = torch.empty(x.shape, dtype=x.dtype, device=self.noise.device)
         keep.bernoulli_(1 - self.dropout, generator=self.noise)
         return x * keep.to(x.device).div_(1 - self.dropout)
