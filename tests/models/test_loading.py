@@ -84,6 +84,37 @@ def test_subspaces_stand_beside_quantised_matrices() -> None:
     assert torch.equal(subspaces.block("0")["base_model.model.up.lora_A.weight"], a)
 
 
+class Product(torch.autograd.Function):
+    """A product that returns a view, as that of bitsandbytes' 8-bit matrices does."""
+
+    @staticmethod
+    def forward(ctx, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        flat = x.reshape(-1, x.shape[-1]) @ weight.T.float()
+        return flat.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        return gradient @ ctx.saved_tensors[0].float(), None
+
+
+def test_subspaces_train_beside_8bit_matrices_whose_product_is_a_view() -> None:
+    base = nn.Linear(6, 10, bias=False)
+    base.weight = nn.Parameter(torch.ones(10, 6, dtype=torch.int8), requires_grad=False)
+    base.forward = lambda x: Product.apply(x, base.weight)
+    model = nn.Module()
+    model.up = base
+    subspaces = Subspaces(model, {"up": base})
+    block = {name: value + 1 for name, value in subspaces.blank(2).items()}
+    subspaces.load({"0": block}, 0.5, ["0"])
+    x = torch.ones(2, 3, 6, requires_grad=True)
+    y = model.up(x)
+    assert y.unique().tolist() == [6 + 0.5 * 2 * 6]
+    y.sum().backward()
+    assert x.grad is not None and x.grad.unique().tolist() == [10 + 0.5 * 2 * 10]
+    assert all(value.grad is not None for value in subspaces.trained())
+
+
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="needs accelerate")
 def test_a_model_placed_by_accelerate_trains_and_answers_alike(lmm, suite) -> None:
     from fcit.benchmark import datasets

@@ -91,7 +91,9 @@ class SubspaceLinear(nn.Module):
             end = start + a.shape[0]
             here = columns[..., start:end] if isinstance(columns, Tensor) else columns
             # Scaled where it is narrow, and added in place: wide passes over memory are what costs.
-            y = y.add_(F.linear(F.linear(x, a) * here, b))
+            # bitsandbytes' 8-bit product is a view that autograd forbids to change.
+            more = F.linear(F.linear(x, a) * here, b)
+            y = y + more if self.base.weight.dtype == torch.int8 else y.add_(more)
             start = end
         return y
 
