@@ -45,12 +45,13 @@ PAGES = [
 ]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.toml"), *ROOT.glob("examples/*/*.toml")])
 SCRIPTS = sorted(
-    [*ROOT.glob("benchmarks/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("examples/*/*.py")]
+    [*ROOT.glob("benchmarks/**/*.py"), *ROOT.glob("tools/*.py"), *ROOT.glob("examples/*/*.py")]
 )
 
 PROGRAMS = (
     "fcit", "python", "make", "pip", "flwr", "hf", "export", "rm", "start", "register", "run", "status",
     "python3", "useradd", "chown", "cp", "mv", "tar", "ssh-keygen", "systemctl", "sudo", "pkill", "curl",
+    "sh",
 )  # fmt: skip
 """What a shell line of a document begins with."""
 
@@ -194,6 +195,8 @@ def parse(step: Step) -> None:
         assert set(words[1:]) <= set(targets), step
     elif called == "pip":
         parse_extras(step.text)
+    elif called == "sh":
+        assert (ROOT / words[1]).is_file(), step
     elif called in SCRIPT_NAMES:
         assert list(ROOT.glob(f"src/fcit/flower/templates/{called}*.sh")), step
 

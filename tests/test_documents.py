@@ -17,6 +17,7 @@ NOT_RUN = {
     "make test": "runs these tests",
     "pip install": "needs a package index",
     "export": "for `flwr run`",
+    "sh benchmarks/gpu/run.sh": "needs a GPU; a slow test of tests/test_speed.py rehearses it on a CPU",
     "flwr run": "needs Ray; tests/flower/test_flwr_run.py runs it",
     "HF_HOME=$PWD/huggingface hf download": "needs the hub",
     "HF_HUB_OFFLINE=1 ./start": "needs the hub",

@@ -1,14 +1,11 @@
 """DISCO's run of recipes/demo.toml on a CUDA device, compared with the same run on a CPU.
 
-    python benchmarks/gpu/mini.py OUT
+    .venv/bin/python benchmarks/gpu/mini.py OUT
 
-Two runs go on at once: `usual` is the recipe as it is (bf16; dropout is drawn on the device, so its
-random numbers differ), `exact` is in float32 without dropout (only the order of additions differs). The
-CPU's matrices are in benchmarks/gpu/cpu/, made by
-
-    fcit run demo.toml --method disco --set model.device=cpu
-    fcit run demo.toml --method disco --set model.device=cpu --set model.dtype=float32 \
-        --set training.dropout=0.0
+Two runs go on at once: `usual` is the recipe as it is (bf16 on the GPU; dropout is drawn on the device, so
+its random numbers differ), `exact` is in float32 without dropout (only the order of additions differs).
+The CPU's matrices are in benchmarks/gpu/cpu/, made by the same two runs with `model.device=cpu`, on a CPU
+that computes in float32.
 
 Each cell is printed for both. Last and Avg must agree within 5 points, three times the spread of seeds
 (1.7 points, docs/results.md). Exit status 1 if they do not. --cpu-dry-run runs one round on a CPU.
@@ -36,6 +33,10 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--cpu-dry-run", action="store_true")
     given = parser.parse_args()
+    import torch
+
+    if not (given.cpu_dry_run or torch.cuda.is_available()):
+        sys.exit("mini.py: no CUDA device here; --cpu-dry-run rehearses on a CPU")
     recipe = HERE.parents[1] / "src" / "fcit" / "recipes" / "demo.toml"
     changes = ["model.device=cuda"]
     if given.cpu_dry_run:

@@ -1,8 +1,8 @@
 """A model of LLaVA-1.5-7B's shape on a CUDA device: speed, memory, and a round of five clients.
 
-    python benchmarks/gpu/shape.py write FOLDER               # random weights, bf16, 14 GB
-    python benchmarks/gpu/shape.py bench FOLDER [--json FILE]
-    python benchmarks/gpu/shape.py round FOLDER [--quantize 4bit] [--json FILE]
+    .venv/bin/python benchmarks/gpu/shape.py write FOLDER               # random weights, bf16, 14 GB
+    .venv/bin/python benchmarks/gpu/shape.py bench FOLDER [--json FILE]
+    .venv/bin/python benchmarks/gpu/shape.py round FOLDER [--quantize 4bit] [--json FILE]
 
 `bench` prints the measured rate of bf16 matrix products, the share of it that training reaches, tokens
 per second in training and in answering with and without routing over eight subspaces, and the ratios to
