@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/gpu/mini.py OUT
 
-Two runs go on at once: `usual` is the recipe as it is (bf16 on the GPU; dropout is drawn on the device, so
-its random numbers differ), `exact` is in float32 without dropout (only the order of additions differs).
-The CPU's matrices are in benchmarks/gpu/cpu/, made by the same two runs with `model.device=cpu`, on a CPU
-that computes in float32.
+Two runs go on at once: `usual` is the recipe as it is (bf16 on the GPU; dropout is drawn on the device,
+so its random numbers differ), `exact` is in float32 without dropout (only the order of additions
+differs). The CPU's matrices are in benchmarks/gpu/cpu/, made by the same two runs with
+`model.device=cpu`, on a CPU that computes in float32.
 
 Each cell is printed for both. Last and Avg must agree within 5 points, three times the spread of seeds
 (1.7 points, docs/results.md). Exit status 1 if they do not. --cpu-dry-run runs one round on a CPU.
