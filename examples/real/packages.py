@@ -111,19 +111,19 @@ def unpacked(packages: tuple[Package, ...], root: Path = ROOT) -> dict[Package, 
 
     Raises FcitError for a failed download and for a file that is not the one pinned here.
     """
-    folders: dict[Package, Path] = {}
-    watch = Terminal()
-    with watch.bar("packages", len(packages)) as step:
-        for done, package in enumerate(packages):
-            step(done, package.name)
-            folder = root / "packages" / f"{package.name}-{package.version.replace(':', '_')}"
-            if not folder.exists():
-                folder.parent.mkdir(parents=True, exist_ok=True)
-                with folder_aside(folder) as aside:
-                    file = _downloaded(package, root / "downloads")
-                    _unpack(file, aside)
-            folders[package] = folder
-        step(len(packages), "packages")
+    folders = {
+        package: root / "packages" / f"{package.name}-{package.version.replace(':', '_')}"
+        for package in packages
+    }
+    missing = [package for package in packages if not folders[package].exists()]
+    if missing:
+        with Terminal().bar("packages", len(missing)) as step:
+            for done, package in enumerate(missing):
+                step(done, package.name)
+                folders[package].parent.mkdir(parents=True, exist_ok=True)
+                with folder_aside(folders[package]) as aside:
+                    _unpack(_downloaded(package, root / "downloads"), aside)
+            step(len(missing), "packages")
     return folders
 
 
