@@ -290,6 +290,31 @@ def paligemma2() -> tuple[Any, Any]:
     return hf.PaliGemmaForConditionalGeneration(config), processor
 
 
+def fastvlm() -> tuple[Any, Any]:
+    """A convolutional tower: no patch size, and a map of features in place of a sequence."""
+    made = tokenizer(image_token="<image>")
+    tower = hf.EfficientNetConfig(
+        image_size=64, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128
+    )
+    tower.hidden_size = 128
+    config = hf.FastVlmConfig(
+        vision_config=tower,
+        text_config=hf.Qwen2Config(**_text(made)),
+        image_seq_length=4,
+        tie_word_embeddings=True,
+        **ids(made, image_token_id="<image>"),
+    )
+    images = hf.CLIPImageProcessorPil(size={"height": 64, "width": 64}, do_center_crop=False)
+    processor = hf.LlavaProcessor(
+        images,
+        made,
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        chat_template=template("<image>\n", "USER:", "ASSISTANT:", "</s>"),
+    )
+    return hf.FastVlmForConditionalGeneration(config), processor
+
+
 FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "LLaVA-OneVision": onevision,
     "Qwen2.5-VL": qwen25,
@@ -299,6 +324,7 @@ FAMILIES: dict[str, Callable[[], tuple[Any, Any]]] = {
     "Gemma 3": gemma3,
     "PaliGemma 2": paligemma2,
     "Idefics3": idefics3,
+    "FastVLM": fastvlm,
 }
 
 

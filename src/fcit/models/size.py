@@ -154,13 +154,18 @@ class TokenCounter:
         """Of an image of this width and height: the text that stands for it in a prompt, that text's
         tokens, and the vision tower's patches. Raises FcitError where the processor refuses it."""
         prepared, tokens = prepare_blank(self.processor, size)
-        return prepared.text, tokens, self._patches(prepared.inputs["pixel_values"].shape)
+        return prepared.text, tokens, self._patches(prepared.inputs["pixel_values"].shape, tokens)
 
-    def _patches(self, shape: tuple[int, ...]) -> int:
-        """Pixels are a row for each patch, or tiles [..., channels, height, width]."""
+    def _patches(self, shape: tuple[int, ...], tokens: int) -> int:
+        """Pixels are a row for each patch, or tiles [..., channels, height, width].
+
+        A convolutional tower has no patches: each place of its last map becomes one of the image's tokens.
+        """
         if len(shape) == 2:
             return shape[0]
-        side: Any = self.config.vision_config.patch_size
+        side: Any = getattr(self.config.vision_config, "patch_size", None)
+        if side is None:
+            return tokens
         height, width = (side, side) if isinstance(side, int) else side
         return prod(shape[:-3]) * (shape[-2] // height) * (shape[-1] // width)
 
