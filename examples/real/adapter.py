@@ -1,6 +1,6 @@
 """What alignment changes: a projector and LoRA factors; stored in a small file, and added to the base.
 
-Usage: python examples/real/adapter.py aligned.safetensors --base data/real/base --out data/real/base-aligned
+python examples/real/adapter.py aligned.safetensors --base data/real/base --out aligned-base
 """
 
 from __future__ import annotations
@@ -83,7 +83,9 @@ class Factors:
         return found
 
 
-def store(path: Path, factors: dict[str, Tensor], projector: nn.Module, card: dict[str, str]) -> None:
+def store(
+    path: Path, factors: dict[str, Tensor], projector: nn.Module, card: dict[str, str]
+) -> None:
     """Write the aligned projector and factors, in bfloat16, with what is to be known of them."""
     trained = {
         f"{PROJECTOR}{name}": value.detach().cpu().bfloat16()
@@ -139,11 +141,11 @@ def model_card(card: dict[str, str]) -> str:
     lines = "\n".join(f"* {key}: {value}" for key, value in sorted(card.items()))
     return f"""# An image-text-to-text model of 139 million parameters
 
-EfficientNet-Lite0 (ImageNet; Apache-2.0), a projector of two layers, and SmolLM2-135M-Instruct (Apache-2.0; 4-bit
-weights, dequantized), joined as transformers' FastVLM: 49 tokens for an image of 224 x 224 pixels. The projector, and LoRA
-factors that are added to the language model, learned from captions of emoji, clip art and Tux Paint's stamps; sources and
-licences are in examples/real/README.md of fcit. It is for experiments with federated tuning, not for use: it names simple
-drawings, and often names them wrongly.
+EfficientNet-Lite0 (ImageNet; Apache-2.0), a projector of two layers, and SmolLM2-135M-Instruct
+(Apache-2.0; 4-bit weights, dequantized), joined as transformers' FastVLM: 49 tokens for an image of
+224 x 224 pixels. The projector, and LoRA factors that are added to the language model, learned from
+captions of emoji, clip art and Tux Paint's stamps; examples/real/README.md of fcit lists sources and
+licenses. It is for experiments with federated tuning: it names simple drawings, and often wrongly.
 
 {lines}
 """

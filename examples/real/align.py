@@ -1,4 +1,4 @@
-"""Align the base: teach its projector, and LoRA factors beside it, to let the language model name pictures.
+"""Align the base: its projector, and LoRA factors beside it, learn to name pictures.
 
 It learns from captions alone (data.py writes them to align.json). The vision tower is frozen, so the
 features of a few views of every picture are computed once and kept in the device's memory.
@@ -90,7 +90,8 @@ class Captions:
         for picture in pictures:
             text = QUESTIONS[int(draw.integers(len(QUESTIONS)))]
             if draw.random() < choices:
-                others = [self.texts[self.train[int(i)]] for i in draw.integers(len(self.train), size=3)]
+                drawn = draw.integers(len(self.train), size=3)
+                others = [self.texts[self.train[int(i)]] for i in drawn]
                 offered = [self.texts[picture], *others]
                 draw.shuffle(offered)
                 text = CHOICE.format("\n".join(offered))
@@ -100,7 +101,8 @@ class Captions:
         asked = tokenizer(questions, add_special_tokens=False).input_ids
         given = tokenizer(answers, add_special_tokens=False).input_ids
         return [
-            Example(picture, q + a, len(q)) for picture, q, a in zip(pictures, asked, given, strict=True)
+            Example(picture, q + a, len(q))
+            for picture, q, a in zip(pictures, asked, given, strict=True)
         ]
 
     def question(self, text: str) -> str:
@@ -114,7 +116,7 @@ class Captions:
 
 @torch.no_grad()
 def features(model: Any, captions: Captions, views: int, seed: int) -> Tensor:
-    """The vision tower's output [views, pictures, tokens, width]; view 0 is the picture as fcit sees it."""
+    """The vision tower's output [views, pictures, tokens, width]; view 0 is as fcit sees it."""
     tower, device = model.model.vision_tower, model.device
     dtype = next(tower.parameters()).dtype
     total = len(captions.paths)
@@ -150,7 +152,9 @@ def varied(pixels: Tensor, noise: torch.Generator) -> Tensor:
     mirror = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     rows = torch.stack(
         [
-            torch.stack([mirror * scale * angle.cos(), -scale * angle.sin(), uniform(-0.2, 0.2)], 1),
+            torch.stack(
+                [mirror * scale * angle.cos(), -scale * angle.sin(), uniform(-0.2, 0.2)], 1
+            ),
             torch.stack([mirror * scale * angle.sin(), scale * angle.cos(), uniform(-0.2, 0.2)], 1),
         ],
         1,
@@ -204,7 +208,9 @@ class Aligner:
 
 
 @torch.no_grad()
-def held_out(aligner: Aligner, captions: Captions, states: Tensor, settings: Settings) -> tuple[float, float]:
+def held_out(
+    aligner: Aligner, captions: Captions, states: Tensor, settings: Settings
+) -> tuple[float, float]:
     """The loss of held-out captions, and that with each picture's features exchanged for another's."""
     draw = numpy_stream(settings.seed, "align held out questions")
     examples = captions.examples(captions.held, 0.0, draw)
@@ -256,7 +262,10 @@ def align(
                 warm = min(1.0, (step + 1) / min(100, 1 + settings.steps // 10))
                 group["lr"] = group["peak"] * warm * (0.5 + 0.5 * math.cos(math.pi * progress))
             draw = numpy_stream(settings.seed, "align batch", step)
-            at = [captions.train[int(i)] for i in draw.integers(len(captions.train), size=settings.batch)]
+            at = [
+                captions.train[int(i)]
+                for i in draw.integers(len(captions.train), size=settings.batch)
+            ]
             examples = captions.examples(at, settings.choices, draw)
             view = torch.from_numpy(draw.integers(settings.views, size=settings.batch))
             loss = aligner.loss(examples, states[view, at])
@@ -367,6 +376,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=ROOT / "base-aligned", help="folder to write")
     parser.add_argument("--file", type=Path, help="small file to write (default: OUT.safetensors)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rank", type=int, default=8, help="of the LoRA factors")
@@ -377,7 +387,10 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, default=0, help="captions (0: all)")
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, at most (0: any)")
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.dtype == "auto":  # convolutions in bfloat16 are slow on CPUs
+        options.dtype = "bfloat16" if options.device.startswith("cuda") else "float32"
+    return options
 
 
 def main() -> None:
@@ -399,7 +412,7 @@ def main() -> None:
     processor = AutoProcessor.from_pretrained(options.base, backend="pil")
     model: Any = AutoModelForImageTextToText.from_pretrained(
         options.base,
-        dtype=torch.bfloat16 if options.device.startswith("cuda") else torch.float32,
+        dtype=getattr(torch, options.dtype),
         attn_implementation={"": "eager", "text_config": "sdpa"},
     )
     model = model.eval().to(options.device)

@@ -1,4 +1,4 @@
-"""Make five datasets of real pictures with real answers, and the captions that the projector is aligned with.
+"""Make five datasets of real pictures with real answers, and the captions to align the base with.
 
 What a test asks and what training or alignment show are kept apart; README.md says how.
 """
@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from packages import ROOT
 from pictures import Picture, clipart, digits, emoji, shapes, stamps
 
@@ -99,7 +98,7 @@ CAPTIONED = (
     "tools",
     "transportation",
 )
-"""Folders of clip art whose file names are captions. Icons, flags, maps and playing cards are left out."""
+"""Folders of clip art whose file names are captions. Icons, flags, maps and cards are left out."""
 
 
 def worded(
@@ -157,9 +156,7 @@ def emoji_dataset() -> Dataset:
     train = shuffled("Emoji-Group", grouped["google"])[:TRAIN]
     shown = {drawn.thing for drawn in train}
     test = [
-        drawn
-        for drawn in shuffled("Emoji-Group test", grouped["twitter"])
-        if drawn.thing in shown
+        drawn for drawn in shuffled("Emoji-Group test", grouped["twitter"]) if drawn.thing in shown
     ][:TEST]
     questions = [
         worded("Emoji-Group", wordings, line, [(drawn, EMOJI_GROUPS[drawn.kind]) for drawn in part])
@@ -284,7 +281,9 @@ def write(folder: Path) -> str:
     tested = {files[one.picture.place][1] for data in datasets for one in data.test}
     aligning = [one for one in aligning if files[one.place][1] not in tested]
     datasets = [
-        replace(data, train=[one for one in data.train if files[one.picture.place][1] not in tested])
+        replace(
+            data, train=[one for one in data.train if files[one.picture.place][1] not in tested]
+        )
         for data in datasets
     ]
     names = {place: f"{place}{ending}" for place, (ending, _) in files.items()}

@@ -159,7 +159,7 @@ class TokenCounter:
     def _patches(self, shape: tuple[int, ...], tokens: int) -> int:
         """Pixels are a row for each patch, or tiles [..., channels, height, width].
 
-        A convolutional tower has no patches: each place of its last map becomes one of the image's tokens.
+        A convolutional tower has no patches: each place of its last map is a token of the image.
         """
         if len(shape) == 2:
             return shape[0]
