@@ -36,6 +36,15 @@ NOT_RUN = {
     "fcit run recipes/real/": "needs the official data and the hub, most of them a GPU",
     "fcit run recipes/ucit/": "needs UCIT's data, the hub and a GPU; tests/recipe/test_neighbours.py",
     "fcit run recipes/mllm-dcl/": "needs MLLM-DCL's data, the hub and a GPU; as UCIT's",
+    **dict.fromkeys(
+        (
+            ".venv/bin/python examples/real/",
+            "fcit data check data/real",
+            "fcit plan examples/real/",
+            "fcit run examples/real/",
+        ),
+        "needs 0.6 GB of packages; tests/test_real_example.py tests the parts",
+    ),
     "fcit data check /data/": "needs the neighbours' data; tests/recipe/test_neighbours.py has some",
     "fcit run recipes/mini/": "takes many seconds even in small; the slow test runs it",
 }

@@ -41,6 +41,7 @@ QUESTIONS = (
     "What is in the picture?",
     "Name what is shown.",
 )
+QUESTION = "{question}"  # where it stands in the template
 CHOICE = "Which of these is in the picture?\n{}"
 
 
@@ -76,6 +77,10 @@ class Captions:
         self.paths = [file.parent / "datasets" / record["image"] for record in records][:limit]
         self.texts = [record["caption"] for record in records][:limit]
         self.processor = processor
+        content = [{"type": "image"}, {"type": "text", "text": QUESTION}]
+        asked = [{"role": "user", "content": content}]
+        written = processor.apply_chat_template(asked, add_generation_prompt=True)
+        self.template = written.replace("<image>", "<image>" * TOKENS)
         names = sorted({text.lower() for text in self.texts})
         order = numpy_stream(seed, "align held out").permutation(len(names))
         held = {names[int(at)] for at in order[: max(1, round(HELD_OUT * len(names)))]}
@@ -107,11 +112,7 @@ class Captions:
 
     def question(self, text: str) -> str:
         """A question about a picture in the model's template, with one <image> per image token."""
-        content = [{"type": "image"}, {"type": "text", "text": text}]
-        written = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True
-        )
-        return written.replace("<image>", "<image>" * TOKENS)
+        return self.template.replace(QUESTION, text)
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fcit.benchmark.general import COUNT
+from fcit.benchmark.reading import Reading
 from fcit.types import MOST, FcitError
 
 
@@ -42,6 +43,10 @@ class EvaluationSection:
     scoring: Literal["strict", "reference"] = "strict"
     """`strict`: correct. `reference`: as in the published code, bugs included, for comparison with
     published tables (captions need Java)."""
+    reading: Reading = "whole"
+    """What of an answer is scored, for all methods alike. `whole`: all of it. `first line`: up to the
+    first line break. `short`: the first sentence, without "The answer is" or an article before it, for
+    models that answer in sentences and datasets whose truths are words."""
     batch_size: Annotated[int, Field(ge=1, le=MOST)] = 50
     """Test samples per batch. Float sums depend on it, so a few answers may too."""
     max_new_tokens: Annotated[int, Field(ge=1, le=MOST)] = 128
@@ -60,6 +65,11 @@ class EvaluationSection:
     general_questions: Annotated[int, Field(ge=0, le=MOST)] = COUNT
     """General questions (of each dataset of `general`) asked before and after training, to measure
     forgetting of the base model (0 = none)."""
+
+    @property
+    def scored(self) -> str:
+        """How answers are scored, as tables say it: runs that differ in it are not compared."""
+        return self.scoring if self.reading == "whole" else f"{self.scoring} ({self.reading})"
 
     def __post_init__(self) -> None:
         if not self.general and self.general_questions > COUNT:

@@ -149,9 +149,7 @@ class Results:
         self._percents[stage, name] = round(score.percent, 4)
 
     def _score(self, name: str, texts: Sequence[str]) -> Accuracy:
-        samples = self.experiment.samples(name, "test")
-        mode = self.config.evaluation.scoring
-        return self.experiment.dataset(name).score(texts, samples, mode)
+        return self.experiment.score(name, texts, self.experiment.samples(name, "test"))
 
     def answers(self, stage: str, name: str) -> list[Prediction]:
         """A dataset's answers after a stage. Raises FcitError where its test samples are others now."""
@@ -194,7 +192,7 @@ class Results:
         value = {
             "setting": self.setting.name,
             "method": self.config.method.name,
-            "scoring": self.config.evaluation.scoring,
+            "scoring": self.config.evaluation.scored,
             "beta": self.config.setting.beta,
             "seed": self.config.seed,
             "datasets": names,
@@ -244,12 +242,8 @@ class Results:
     @cached_property
     def _chance(self) -> dict[str, float]:
         """The score of the best constant answer; unknown where only clients have the test sets."""
-        dataset, samples = self.experiment.dataset, self.experiment.samples
-        mode = self.config.evaluation.scoring
         return {
-            name: round(
-                dataset(name).chance(samples(name, "train"), samples(name, "test"), mode), 4
-            )
+            name: round(self.experiment.chance(name), 4)
             for name in self.setting.datasets
             if not self._by_clients(name)
         }

@@ -8,6 +8,8 @@ from fcit.benchmark import missing, schedule, settings
 from fcit.benchmark.layout import PARTITIONS
 from fcit.benchmark.partition import split
 from fcit.benchmark.published import published
+from fcit.benchmark.reading import read_answer
+from fcit.benchmark.rules.base import Accuracy
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config
@@ -106,6 +108,26 @@ class Experiment:
         """Some test samples of a dataset."""
         samples = self.samples(dataset, "test")
         return self.data_of([samples[i] for i in indices])
+
+    def score(self, dataset: str, answers: Sequence[str], samples: Sequence[Sample]) -> Accuracy:
+        """Score one answer for each test sample of a dataset, as `[evaluation]` says."""
+        section = self.config.evaluation
+        said = [read_answer(answer, section.reading) for answer in answers]
+        return self.dataset(dataset).score(said, self._as_read(samples), section.scoring)
+
+    def chance(self, dataset: str) -> float:
+        """Percent of the best constant answer to a dataset's test samples."""
+        train, test = (self._as_read(self.samples(dataset, split)) for split in ("train", "test"))
+        return self.dataset(dataset).chance(train, test, self.config.evaluation.scoring)
+
+    def _as_read(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        """Truths are shortened like answers: "The Hague"."""
+        if self.config.evaluation.reading != "short":
+            return samples
+        return [
+            replace(sample, answers=tuple(read_answer(one, "short") for one in sample.answers))
+            for sample in samples
+        ]
 
     def test_share(self, dataset: str, client: int) -> list[Sample]:
         """A client's own test samples: as unequal a share as its training samples are."""

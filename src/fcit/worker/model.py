@@ -129,5 +129,5 @@ class ModelWorker:
             answers = self.answer(self.experiment.data_of([samples[i] for i in batch]))
             texts |= {i: answer.text for i, answer in zip(batch, answers, strict=True)}
         said = [texts[i] for i in range(len(samples))]
-        score = self.experiment.dataset(dataset).score(said, samples, section.scoring)
+        score = self.experiment.score(dataset, said, samples)
         return Score(client, dataset, sum(score.each), len(samples))

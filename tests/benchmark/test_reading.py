@@ -1,0 +1,56 @@
+"""What of an answer is scored."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+
+from fcit.benchmark.reading import read_answer
+from fcit.recipe.config import validate
+from fcit.worker.experiment import Experiment
+
+
+@pytest.mark.parametrize(
+    ("answer", "first_line", "short"),
+    [
+        ("red", "red", "red"),
+        ("\n Red.\nIt is red.", "Red.", "Red."),
+        ("A zebra.", "A zebra.", "zebra."),
+        (
+            "The answer is: the Hague. It is a city.",
+            "The answer is: the Hague. It is a city.",
+            "Hague.",
+        ),
+        ("The picture shows an apple", "The picture shows an apple", "apple"),
+        ("This is 7.", "This is 7.", "7."),
+        ("A", "A", "A"),  # an option's letter, no article
+        ("A. a cat", "A. a cat", "A."),
+        ("Answer 3.5 is right", "Answer 3.5 is right", "Answer 3.5 is right"),
+        ("", "", ""),
+    ],
+)
+def test_readings(answer: str, first_line: str, short: str) -> None:
+    assert read_answer(answer, "whole") == answer
+    assert read_answer(answer, "first line") == first_line
+    assert read_answer(answer, "short") == short
+
+
+def test_a_recipe_says_what_is_scored(table: dict) -> None:
+    def percent(reading: str, answer: str) -> float:
+        changed = copy.deepcopy(table)
+        changed["evaluation"]["reading"] = reading
+        experiment = Experiment(validate(changed))
+        samples = experiment.samples("FigureQA", "test")[:1]
+        return experiment.score("FigureQA", [answer.format(samples[0].answers[0])], samples).percent
+
+    assert percent("whole", "{}") == percent("short", "The answer is {}.\nReally.") == 100
+    assert percent("whole", "The answer is {}.") == percent("first line", "The answer is {}.") == 0
+    assert percent("first line", "{}\nReally.") == 100
+
+
+def test_runs_that_read_answers_differently_are_not_compared(table: dict) -> None:
+    changed = copy.deepcopy(table)
+    assert validate(changed).evaluation.scored == "strict"
+    changed["evaluation"]["reading"] = "short"
+    assert validate(changed).evaluation.scored == "strict (short)"

