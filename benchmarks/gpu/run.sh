@@ -1,5 +1,5 @@
 #!/bin/sh
-# All that fcit measures on one CUDA device, in about eight minutes.
+# All that fcit measures on one CUDA device, in about eight minutes (and ten more with data/real).
 #
 #     benchmarks/gpu/run.sh OUT                  # on a GPU; OUT: a folder for results and logs
 #     benchmarks/gpu/run.sh OUT --cpu-dry-run    # the same commands on a CPU with small shapes
@@ -18,7 +18,7 @@ export FCIT_TEST_COLD=1 # CUDA cannot be used in a child forked from a process t
 mkdir -p "$out" && : > "$out/summary.txt" || exit 2
 model=$(mktemp -d) && trap 'rm -rf "$model"' EXIT
 
-parts=${PARTS:-model tests mini bench round quantised}
+parts=${PARTS:-model tests mini bench round quantised align real}
 part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, its end to the summary
   case " $parts " in *" $1 "*) ;; *) return ;; esac
   name=$1 limit=$2 begun=$(date +%s); shift 2
@@ -44,7 +44,16 @@ wait
 part bench 170 "$python" "$here/shape.py" bench "$model/shape" --json "$out/bench.json" $dry
 part round 100 "$python" "$here/shape.py" round "$model/shape" --json "$out/round.json" $dry
 part quantised 100 "$python" "$here/shape.py" round "$model/shape" --quantize 4bit --json "$out/4bit.json" $dry
+# Real weights and pictures, where examples/real/README.md was followed: alignment anew, and the comparison.
+if [ -d "$root/data/real/base-aligned" ]; then
+  real=$root/examples/real
+  [ "$dry" ] || part align 260 "$python" "$real/align.py" --device cuda --minutes 3 --steps 4000 --batch 64 --views 12 \
+    --out "$out/base-aligned"
+  only=''; [ "$dry" ] && only='--only mixed --dry-run'
+  part real 500 "$python" -m fcit sweep "$real/comparison.toml" --jobs 8 --out "$out/real" $only
+fi
 for name in $parts; do
+  [ -f "$out/$name.log" ] || continue
   echo "== $name"; tail -n 25 "$out/$name.log"
 done
 cat "$out/summary.txt"
