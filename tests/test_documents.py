@@ -19,6 +19,7 @@ NOT_RUN = {
     "export": "for `flwr run`",
     "sh benchmarks/gpu/run.sh": "needs a GPU; a slow test of tests/test_speed.py rehearses it on a CPU",
     "flwr run": "needs Ray; tests/flower/test_flwr_run.py runs it",
+    "fcit data fetch": "needs the hub; tests/benchmark/test_fetch.py serves one",
     "HF_HOME=$PWD/huggingface hf download": "needs the hub",
     "HF_HUB_OFFLINE=1 ./start": "needs the hub",
     "./": "a federation of processes; tests/flower/test_deployment.py starts one",

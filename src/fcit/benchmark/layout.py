@@ -49,13 +49,14 @@ def _record_folders(root: Path) -> list[Path]:
     return [
         path
         for path in root.glob("[!.]*")
-        if path.name not in other and path.is_dir() and any(_records(path))
+        if path.name not in other and path.is_dir() and holds_records(path)
     ]
 
 
-def _records(folder: Path) -> list[Path]:
+def holds_records(folder: Path) -> bool:
+    """Whether a folder has a file that is called like one of records, or a dataset.toml."""
     kinds = ("train*.json", "train*.jsonl", "test*.json", "test*.jsonl", "dataset.toml")
-    return [path for kind in kinds for path in folder.glob(kind)]
+    return any(path for kind in kinds for path in folder.glob(kind))
 
 
 def root_of(folder: Path) -> Path:

@@ -16,6 +16,7 @@ import fcit
 from fcit.cli import machine, results, run, use
 from fcit.cli.data import data
 from fcit.cli.deploy import deploy
+from fcit.cli.fetch import fetch
 from fcit.cli.plan import plan
 from fcit.cli.screen import show
 from fcit.cli.why import why
@@ -62,6 +63,7 @@ COMMANDS = {
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+data.command()(fetch)
 app.add_typer(data, name="data", rich_help_panel="Data, and a federation of machines")
 app.add_typer(deploy, name="deploy", rich_help_panel="Data, and a federation of machines")
 

@@ -20,6 +20,11 @@ REQUIRED = ("fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
 OPTIONAL = (
     ("Flower", ("flwr",), "--engine flower is off (the local engine needs nothing)"),
     ("PEFT", ("peft",), "fcit bench is off (adapters are written in PEFT's format without it)"),
+    (
+        "parquet",
+        ("pyarrow",),
+        "fcit data fetch reads no parquet tables (pip install 'fcit[parquet]')",
+    ),
     ("serve", ("uvicorn", "starlette"), "fcit serve is off (pip install 'fcit[serve]')"),
 )
 """Part, packages (the first one's version is shown), and what is off without them."""
