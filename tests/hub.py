@@ -40,6 +40,8 @@ class Hub:
         repo = "/api/{kind}/{owner}/{name}"
         return Starlette(
             routes=[
+                Route("/api/whoami-v2", self.who),
+                Route("/api/validate-yaml", self.valid, methods=["POST"]),
                 Route("/api/repos/create", self.create, methods=["POST"]),
                 Route(repo, self.info),
                 Route(repo + "/revision/{revision}", self.info),
@@ -100,6 +102,14 @@ class Hub:
         return Response(data[begin:], 206 if begin else 200, headers)
 
     # -- pushing -----------------------------------------------------------------------------------
+
+    async def who(self, request: Request) -> Response:
+        if self.refuses == 401:
+            return JSONResponse({"error": "Invalid user token."}, 401)
+        return JSONResponse({"name": "me", "type": "user", "auth": {}})
+
+    async def valid(self, request: Request) -> Response:
+        return JSONResponse({"errors": [], "warnings": []})
 
     async def create(self, request: Request) -> Response:
         if self.refuses:

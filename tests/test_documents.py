@@ -20,6 +20,7 @@ NOT_RUN = {
     "sh benchmarks/gpu/run.sh": "needs a GPU; a slow test of tests/test_speed.py rehearses it on a CPU",
     "flwr run": "needs Ray; tests/flower/test_flwr_run.py runs it",
     "fcit data fetch": "needs the hub; tests/benchmark/test_fetch.py serves one",
+    "fcit export runs/first --subspace 0 --push": "needs the hub; tests/use/test_push.py serves one",
     "HF_HOME=$PWD/huggingface hf download": "needs the hub",
     "HF_HUB_OFFLINE=1 ./start": "needs the hub",
     "./": "a federation of processes; tests/flower/test_deployment.py starts one",

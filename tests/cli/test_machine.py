@@ -12,7 +12,7 @@ import pytest
 from fcit.cli.machine import GB, Finding, doctor, findings
 
 PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
-PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "serve", "trackers")
+PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "parquet", "serve", "trackers")
 
 
 def parts() -> dict[str, Finding]:

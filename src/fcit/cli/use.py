@@ -1,7 +1,10 @@
 """The commands that use a finished run: export, chat, serve."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Option
 
@@ -9,10 +12,15 @@ from fcit.cli.options import Folder
 from fcit.cli.screen import show
 from fcit.types import FcitError
 
+if TYPE_CHECKING:
+    from fcit.runs.api import Run
+
 
 def export(
     folder: Folder,
-    out: Annotated[Path, Option(help="The folder to write; new or empty.")],
+    out: Annotated[
+        Path | None, Option(help="The folder to write; new or empty. --push can do without.")
+    ] = None,
     subspace: Annotated[
         str | None,
         Option(
@@ -40,6 +48,10 @@ def export(
         Literal["float32", "bfloat16", "float16"],
         Option(help="Of merged weights, and of vLLM's base model."),
     ] = "float32",
+    push: Annotated[
+        str | None,
+        Option(metavar="OWNER/NAME", help="Upload it to this model repository of the hub."),
+    ] = None,
 ) -> None:
     """Export a run's model for use without fcit, with PEFT or with transformers alone.
 
@@ -47,6 +59,11 @@ def export(
     their mean activation factors on its test questions; any other text is routed like a question.
 
     Example:  fcit export runs/first --merged "How many icons are there?" --out my-model
+
+    Example:  fcit export runs/first --subspace 0 --push OWNER/NAME
+
+    --push makes a private repository, on the Hugging Face hub or $HF_ENDPOINT, if there is none. Log in
+    before, with hf auth login.
     """
     asked = [subspace is not None, everything, merged is not None, vllm, bool(predictions)]
     if sum(asked) != 1:
@@ -54,11 +71,38 @@ def export(
             "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT, --vllm, "
             "--predictions FORM"
         )
+    if push and predictions:
+        raise FcitError("--push: takes a model; --predictions are not one")
+    if not (out or push):
+        raise FcitError("--out: say which folder to write")
     from fcit.runs import api
+    from fcit.use.export import push as pushing
+
+    run = api.load(folder)
+    if push:
+        pushing.check(push)
+    with TemporaryDirectory() as own:
+        there = out or Path(own) / "export"
+        _write(run, there, subspace, merged, vllm, predictions, dtype)
+        if out:
+            show(str(out))
+        if push:
+            show(f"uploaded to {pushing.push(there, push)}")
+
+
+def _write(
+    run: Run,
+    out: Path,
+    subspace: str | None,
+    merged: str | None,
+    vllm: bool,
+    predictions: Literal["mcitlib", "lmms-eval"] | None,
+    dtype: Literal["float32", "bfloat16", "float16"],
+) -> None:
+    """Write what was asked for; all adapters where nothing else was."""
     from fcit.use import export as exports
     from fcit.use.export.answers import answers
 
-    run = api.load(folder)
     if predictions:
         answers(run, predictions, out)
     elif subspace is not None:
@@ -70,7 +114,6 @@ def export(
             show(f"note: {note}", err=True)
     else:
         exports.everything(run, out)
-    show(str(out))
 
 
 def chat(

@@ -36,6 +36,7 @@ def asking(name: str) -> Iterator[None]:
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
+        LocalTokenNotFoundError,
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
     )
@@ -51,6 +52,8 @@ def asking(name: str) -> Iterator[None]:
         reason = f"ask for access on {constants.ENDPOINT}/{name}, then log in with hf auth login"
     except RepositoryNotFoundError:
         reason = f"no such repository on {constants.ENDPOINT} that you may use (hf auth login)"
+    except LocalTokenNotFoundError:
+        reason = f"log in to {constants.ENDPOINT} first: hf auth login"
     except OfflineModeIsEnabled:
         reason = "the hub cannot be asked while HF_HUB_OFFLINE is set"
     except HfHubHTTPError as error:

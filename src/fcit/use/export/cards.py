@@ -48,6 +48,17 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
     made: dict[str, Any] = run.files.table().get("versions", {})
     results = run.results if run.files.matrix.is_file() else {}
     scores = {key: results.get(key) for key in ("last", "avg", "zero_shot_mean")}
+    last = run.files.rows()[-1:] if results else []
+    table = [
+        (name, *(f"{cell:.2f}" if isinstance(cell, int | float) else "–" for cell in cells))
+        for row in last
+        for name, *cells in zip(
+            results["datasets"],
+            [results.get("zero_shot", {}).get(name) for name in results["datasets"]],
+            row,
+            strict=True,
+        )
+    ]
     model, method = run.worker.model, run.worker.method
     own = split_projector(run.state.adapters[more["name"]])[1] if kind == "subspace" else {}
     environment = Environment(
@@ -60,6 +71,8 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         config=run.config,
         made=made,
         versions=[f"{key} {made[key]}" for key in ("fcit", "torch", "transformers") if key in made],
+        table=table,
+        data=run.config.data.root and Path(run.config.data.root).name,
         scores=[f"{k} {v:.2f}" for k, v in scores.items() if isinstance(v, int | float)],
         base=base(run),
         encoder=encoder(run),

@@ -1,0 +1,42 @@
+"""An exported folder to a model repository of a hub."""
+
+from pathlib import Path
+
+from fcit.benchmark.fetch.hub import asking
+from fcit.files import write_text
+
+
+def check(name: str) -> None:
+    """Raise FcitError where a repository cannot be pushed to: its name, the network, or no login."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import validate_repo_id
+
+    with asking(name):
+        validate_repo_id(name)
+        HfApi().whoami()
+
+
+def push(folder: Path, name: str) -> str:
+    """Upload an exported folder, and return the address of its page.
+
+    A new repository is private; its page makes it public. The card gets the line that downloads it.
+    Raises FcitError where the hub refuses.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    card = folder / "README.md"
+    text = card.read_text("utf-8")
+    load = (
+        f"`hf download {name} --local-dir my-copy` makes a copy, in which the following works.\n\n"
+    )
+    write_text(card, text.replace("```", f"{load}```", 1))
+    with asking(name):
+        api = HfApi()
+        disable_progress_bars()
+        try:
+            api.create_repo(name, private=True, exist_ok=True)
+            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by fcit")
+        finally:
+            enable_progress_bars()
+    return f"{constants.ENDPOINT}/{name}"
