@@ -19,6 +19,9 @@ PEFT_PREFIX = "base_model.model."
 DOWN, UP = ".lora_A.weight", ".lora_B.weight"
 """The ends of the names of LoRA's factors A and B."""
 
+LOW_A, LOW_B = ".A", ".B"
+"""The ends of the names of the factors of a projector's LoRA."""
+
 REST = "rest"
 """The extra with the rows of A and columns of B that a client of a lower rank does not train."""
 
@@ -234,6 +237,35 @@ class StoredParts(Mapping[str, Stored]):
 def split_projector(adapter: Weights) -> tuple[Weights, Weights]:
     """An adapter's LoRA block, and its own projector (empty where it has none)."""
     return split_prefix(adapter, PROJECTOR)
+
+
+def low_rank(projector: Weights, rank: int, std: float, noise: Generator) -> Weights:
+    """LoRA factors of a projector's matrices [out, in], by their names: A [r, in] from N(0, std^2), and B
+    [out, r] of zeros. Raises FcitError for a projector without matrices."""
+    from torch import zeros
+
+    made: Weights = {}
+    for name, value in sorted(projector.items()):
+        if value.dim() == 2:
+            made[name + LOW_A] = zeros(rank, value.shape[1]).normal_(0, std, generator=noise)
+            made[name + LOW_B] = zeros(value.shape[0], rank)
+    if not made:
+        raise FcitError('method.projector: "lora" needs a projector with matrices; use "shared"')
+    return made
+
+
+def whole_projector(base: Weights, trained: Weights, scale: float) -> Weights:
+    """The projector that `trained` is, or the base's W + scale B A where it holds LoRA factors."""
+    if not any(name.endswith(LOW_A) for name in trained):
+        return trained
+    whole: Weights = {}
+    for name, value in base.items():
+        a, b = trained.get(name + LOW_A), trained.get(name + LOW_B)
+        if a is None or b is None:
+            whole[name] = value.to(next(iter(trained.values())).dtype)
+        else:
+            whole[name] = value.to(a) + scale * (b @ a)
+    return whole
 
 
 def load(path: Path) -> Weights:

@@ -14,6 +14,7 @@ from fcit.models.features import FeatureCache
 from fcit.models.images import open_image, pad_to_square
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Sample, State
+from fcit.weights import low_rank
 
 
 @pytest.fixture
@@ -172,6 +173,32 @@ def test_isolated_projectors_are_mixed_by_the_gate(lmm, data) -> None:
         parts.append([one[0] for one in lmm.project(features)])
     torch.testing.assert_close(mixed[0], parts[0][0])
     torch.testing.assert_close(mixed[1], 0.25 * parts[0][1] + 0.75 * parts[1][1])
+
+
+def test_a_projectors_lora_learns_with_its_block_and_is_the_whole_projector(lmm, data) -> None:
+    samples, images = data
+    made = blocks(lmm, 1)
+    factors = low_rank(lmm.base_projector, 2, 0.5, torch_stream(0, "x"))
+    assert {name.rpartition(".")[0] for name in factors} == {
+        name for name, value in lmm.base_projector.items() if value.dim() == 2
+    }
+    made["0"] |= {f"projector.{name}": value for name, value in factors.items()}
+    lmm.receive(State({}), 2.0)
+    plain = lmm.project(lmm.features(images[:1]))[0][0]
+    lmm.receive(State(made), 2.0, ["0"], True)
+    torch.testing.assert_close(lmm.project(lmm.features(images[:1]))[0][0], plain)  # B is zero
+    assert lmm.projector_parameters() == []
+    lmm.loss(lmm.batch(samples[:2], images[:2])).backward()
+    learning = lmm.adapter_parameters()
+    assert len(learning) == len(lmm.subspaces.trained()) + len(factors)
+    assert all(value.grad is not None for value in learning)
+    changed = {name: value + 0.1 for name, value in factors.items()}
+    lmm.receive(State({"0": made["0"] | {f"projector.{k}": v for k, v in changed.items()}}), 2.0)
+    whole = lmm.projector(0)
+    for name, value in lmm.base_projector.items():
+        low = 2.0 * changed[f"{name}.B"] @ changed[f"{name}.A"] if f"{name}.A" in changed else 0
+        torch.testing.assert_close(whole[name], value + low)
+    assert lmm.adapter("0").keys() == made["0"].keys()
 
 
 @pytest.mark.parametrize("sizes", [(48, 48), (48, 96)])

@@ -175,15 +175,15 @@ def test_disco_gives_every_dataset_its_own_subspace_and_leaves_the_old_alone(
     assert min(matrix["routing"].values()) >= 90
 
 
-@pytest.mark.parametrize("projector", ["isolated", "frozen"])
+@pytest.mark.parametrize("projector", ["isolated", "lora", "frozen"])
 def test_projectors_may_be_isolated_or_frozen(projector: str, table: dict, tmp_path: Path) -> None:
     changed = config(table, "disco", method={"projector": projector})
     run = fcit.run(changed, tmp_path / projector)
     state, _ = RunFolder(run.folder).state()
     own = {name.split(".")[0] for name in state.adapters["0"]}
-    assert ("projector" in own) == (projector == "isolated")
+    assert ("projector" in own) == (projector != "frozen")
     assert "projector" not in state.extras
-    if projector == "isolated":
+    if projector != "frozen":
         first, second = (
             {k: v for k, v in state.adapters[name].items() if k.startswith("projector.")}
             for name in ("0", "1")

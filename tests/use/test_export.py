@@ -79,7 +79,9 @@ def answered(run: Run, image: Path) -> tuple[str, dict[str, float]]:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"projector": "isolated"}, {"projector": "frozen"}], ids=str
+    "options",
+    [{}, {"projector": "isolated"}, {"projector": "lora"}, {"projector": "frozen"}],
+    ids=str,
 )
 def test_plain_peft_answers_as_one_subspace_does(
     options: dict, made, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,6 +129,7 @@ def _square(path: Path):
     [
         ("disco", {}),
         ("disco", {"projector": "isolated"}),
+        ("disco", {"projector": "lora"}),
         ("disco", {"gate": "argmax"}),
         ("disco", {"gate": "cosine"}),
         ("finetune", {}),

@@ -28,7 +28,7 @@ from fcit.types import (
     Weights,
     check_fields,
 )
-from fcit.weights import mean
+from fcit.weights import low_rank, mean
 
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeast1 = Annotated[int, Field(ge=1, le=4096)]
@@ -51,9 +51,10 @@ class Method:
     init_std: Above0 = 0.01
     """Standard deviation of LoRA's A at the start; B starts at zero."""
 
-    projector: Literal["shared", "isolated", "frozen"] = "shared"
-    """`shared`: trained, and averaged over all clients. `isolated`: one per adapter. `frozen`: not
-    trained."""
+    projector: Literal["shared", "isolated", "lora", "frozen"] = "shared"
+    """`shared`: trained, and averaged over all clients. `isolated`: one per adapter. `lora`: LoRA of the
+    projector's matrices in every adapter, with the adapter's rank and learning rate (far fewer bytes).
+    `frozen`: not trained."""
 
     def __post_init__(self) -> None:
         """Raise FcitError on a field that is not of its type and range, and on a class without its
@@ -119,7 +120,14 @@ class Method:
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         """The server's state before the first round. `blank` is a fresh LoRA block; what else is
         drawn comes from streams of the run's seed."""
-        own = with_projector(blank, projector) if self.projector == "isolated" else blank
+        own = blank
+        if self.projector == "isolated":
+            own = with_projector(blank, projector)
+        elif self.projector == "lora":
+            from fcit.seeds import torch_stream
+
+            noise = torch_stream(seed, "projector")
+            own = with_projector(blank, low_rank(projector, self.rank, self.init_std, noise))
         shared = {SHARED_PROJECTOR: projector} if self.projector == "shared" else {}
         return State({}, {"blank": own} | shared)
 

@@ -61,3 +61,10 @@ def add_image_tokens(batch: Batch, count: int, image_id: int) -> tuple[Tensor, T
         )
 
     return insert(batch.ids, image_id), insert(batch.mask, 1), insert(batch.labels, -100)
+
+
+def token_types(ids: Tensor, labels: Tensor, image_id: int, family: str) -> Tensor:
+    """1 for image tokens; for PaliGemma, 1 for the answer's tokens and all after them."""
+    if family == "paligemma":
+        return ((labels != -100).cumsum(dim=1) > 0).long()
+    return (ids == image_id).long()

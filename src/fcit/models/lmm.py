@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcit.models.batch import Batch, add_image_tokens, collate
+from fcit.models.batch import Batch, add_image_tokens, collate, token_types
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed
 from fcit.models.decoding import greedy
@@ -23,7 +23,7 @@ from fcit.models.processors import ImageReader, PreparedImage
 from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
-from fcit.weights import REST, split_projector
+from fcit.weights import LOW_A, REST, split_projector, whole_projector
 
 GRID = "image_grid_thw"
 """The name of an image's grid in families that place image tokens in two dimensions."""
@@ -63,7 +63,7 @@ class LMM:
         self.checkpointing = False
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
-        self._base, self.projectors = base, [base]
+        self._base, self.projectors, self._scale = base, [base], 1.0
         self._arguments = set(inspect.signature(self.model.base_model.forward).parameters)
         self.isolated = False
         self.extra = nn.ModuleDict()
@@ -94,21 +94,21 @@ class LMM:
     ) -> None:
         """Replace adapters and projector by a state's; those in `train` can then learn (`train_down`:
         their factors A too)."""
-        blocks, isolated = {}, {}
-        for name, weights in state.adapters.items():
-            blocks[name], isolated[name] = split_projector(weights)
+        pairs = {name: split_projector(weights) for name, weights in state.adapters.items()}
+        blocks = {name: block for name, (block, _) in pairs.items()}
         self.subspaces.load(blocks, scale, train, train_down, state.extras.get(REST))
-        per_block = [isolated[name] for name in self.subspaces.names if isolated[name]]
-        self.isolated = bool(per_block)
+        per_block = [own for name in self.subspaces.names if (own := pairs[name][1])]
+        self.isolated, self._scale = bool(per_block), scale
         chosen = per_block or [self.base_projector if state.projector is None else state.projector]
         dtype = torch.float32 if train_projector else self.model.dtype
         self.projectors = [
             {name: weights[name].to(self.device, dtype, copy=True) for name in sorted(weights)}
             for weights in chosen
         ]
-        if train_projector:
-            for value in self.projectors[-1].values():
-                value.requires_grad_(True)
+        last = self.projectors[-1] if train_projector else {}
+        learning: list[Any] = [value.requires_grad_(True) for value in last.values()]
+        low_rank = any(name.endswith(LOW_A) for name in last)
+        self._learning = (learning, []) if low_rank else ([], learning)  # with blocks, or apart
         self.gate, self.prompts, self.extra = None, None, nn.ModuleDict()
         self.subspaces.control.noise = None
 
@@ -158,11 +158,15 @@ class LMM:
 
     def adapter_parameters(self) -> list[nn.Parameter]:
         """What learns at the adapters' learning rate: the trained blocks and a method's own modules."""
-        return [*self.subspaces.trained(), *self.extra.parameters()]
+        return [*self.subspaces.trained(), *self._learning[0], *self.extra.parameters()]
 
     def projector_parameters(self) -> list[Tensor]:
-        """What learns at the projector's learning rate."""
-        return [x for weights in self.projectors for x in weights.values() if x.requires_grad]
+        """What learns at the projector's learning rate: none of a projector's LoRA."""
+        return self._learning[1]
+
+    def projector(self, at: int) -> Weights:
+        """The whole projector of a block that has its own, or (0) of all."""
+        return whole_projector(self._base, self.projectors[at], self._scale)
 
     def features(self, images: Sequence[Path]) -> list[ImageFeatures]:
         """Frozen features of image files, each computed once.
@@ -209,8 +213,8 @@ class LMM:
         self, prompts: Sequence[str], images: Sequence[Path], max_new_tokens: int = 128
     ) -> list[str]:
         """Greedy answers to one prompt about one image each, as one left-padded batch."""
-        limits = [max_new_tokens] * len(prompts)
-        return [completion.text for completion in self.complete(prompts, images, limits)]
+        completions = self.complete(prompts, images, [max_new_tokens] * len(prompts))
+        return [completion.text for completion in completions]
 
     @torch.no_grad()
     def complete(
@@ -248,7 +252,9 @@ class LMM:
 
     def project(self, images: Sequence[ImageFeatures]) -> list[Embeds]:
         """Image embeddings from frozen features; isolated projectors are mixed by the gate."""
-        parts = [self.vision.project(images, weights) for weights in self.projectors]
+        parts = [
+            self.vision.project(images, self.projector(k)) for k in range(len(self.projectors))
+        ]
         if len(parts) == 1:
             return parts[0]
         gate = self.gate if isinstance(self.gate, Tensor) else None
@@ -290,11 +296,5 @@ class LMM:
             inputs[GRID] = torch.cat(grids)
         for name in ("mm_token_type_ids", "token_type_ids"):
             if name in self._arguments:
-                inputs[name] = self._types(ids, labels)
+                inputs[name] = token_types(ids, labels, self.image_id, self.model.config.model_type)
         return inputs, labels
-
-    def _types(self, ids: Tensor, labels: Tensor) -> Tensor:
-        """1 for image tokens; for PaliGemma, 1 for the answer's tokens and all after them."""
-        if self.model.config.model_type == "paligemma":
-            return ((labels != -100).cumsum(dim=1) > 0).long()
-        return (ids == self.image_id).long()

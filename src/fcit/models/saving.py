@@ -105,5 +105,5 @@ def _restore_projector(model: LMM) -> None:
                 "their outputs; export a single subspace, or all"
             )
         chosen = max(range(len(shares)), key=shares.__getitem__)
-    for name, value in model.projectors[chosen].items():
+    for name, value in model.projector(chosen).items():
         model.vision.weights()[name].data = value.detach().clone()

@@ -113,7 +113,7 @@ def memory(
         blocks=len(last.received.adapters),
         trained=len(method.trains(last.received)),
         rank=method.rank,
-        projector=method.projector != "frozen",
+        projector=method.projector in ("shared", "isolated"),
         step=training.batch_size,
         images=samples or MEMORY_BYTES,  # where unknown: more than the feature cache holds
         number=number,

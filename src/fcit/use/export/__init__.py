@@ -18,7 +18,7 @@ from fcit.rounds.evaluate import activate
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample, Weights
 from fcit.use.export import cards
-from fcit.weights import factors, joined, save, split_projector
+from fcit.weights import factors, joined, save, split_projector, whole_projector
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -227,6 +227,7 @@ def _adapters(run: Run) -> dict[str, Adapter]:
     adapters: dict[str, Adapter] = {}
     for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
         block, own = split_projector(run.state.adapters[name])
+        own = whole_projector(run.worker.model.base_projector, own, run.worker.method.scale)
         adapters[name] = Adapter(block, own or run.state.projector, bool(own))
     return adapters
 
