@@ -51,7 +51,7 @@ SCRIPTS = sorted(
 PROGRAMS = (
     "fcit", "python", "make", "pip", "flwr", "hf", "export", "rm", "start", "register", "run", "status",
     "python3", "useradd", "chown", "cp", "mv", "tar", "ssh-keygen", "systemctl", "sudo", "pkill", "curl",
-    "sh",
+    "sh", "docker", "sbatch",
 )  # fmt: skip
 """What a shell line of a document begins with."""
 
@@ -210,7 +210,12 @@ def parse_fcit(words: Sequence[str]) -> dict:
     own = {str(given.get("recipe")), f"src/fcit/methods/{given.get('method')}.py"} & written()
     of_a_run = given.get("resume") and not str(given["recipe"]).endswith(".toml")
     if given.get("recipe") and not own and not of_a_run:
-        config.load(ROOT / given["recipe"], given["changes"] or [], given.get("method"))
+        path = ROOT / given["recipe"]
+        config.load(
+            path if path.exists() else Path(given["recipe"]),
+            given["changes"] or [],
+            given.get("method"),
+        )
     if command.name == "sweep":
         sweep.choose(runs_of(ROOT / given["file"]), given["only"] or [])
     if command.name == "report":

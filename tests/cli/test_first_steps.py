@@ -40,6 +40,24 @@ def test_a_first_recipe_comes_from_the_package(tmp_path: Path) -> None:
     refused(call("recipe", "dmo"), "no recipe 'dmo'", "did you mean 'demo'?")
 
 
+def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.load(Path("demo")).setting.order == ("ImageNet-R", "CLEVR-Math", "Flickr30k")
+    assert config.load(Path("ucit/task-hom")).data.root == str(tmp_path / "UCIT")
+    small = [f"--set=federation.{key}" for key in ("rounds=1", "per_round=1", "clients=1")]
+    small += ["--set=data.train=20", "--set=data.test=4", '--set=setting.order=["CLEVR-Math"]']
+    small += ["--set=evaluation.max_new_tokens=1", "--set=evaluation.general_questions=0"]
+    done = call("run", "demo", *small, "--set=federation.workers=1")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("run folder: runs/task-hom-disco-seed0\n")
+    (tmp_path / "demo").mkdir()
+    refused(call("run", "demo"), "demo: is a folder, not a recipe")
+    refused(call("run", "dmo"), "dmo: no such recipe; did you mean 'demo'?")
+    refused(call("plan", "nothing-like-it"), "no such recipe; fcit recipe lists those")
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_help_of_every_command_has_an_example(words: tuple[str, ...]) -> None:
     done = CliRunner().invoke(GROUP, [*words, "--help"], prog_name="fcit")

@@ -64,7 +64,8 @@ def test_what_a_terminal_would_obey_is_shown_as_json_writes_it(
 def test_an_error_about_a_name_of_escapes_is_one_line_without_them() -> None:
     done = call("run", "gone\x1b[31m\nfcit: all is well")
     assert done.returncode == 2
-    assert done.stderr == "fcit: gone\\u001b[31m fcit: all is well: no such recipe\n"
+    assert done.stderr.startswith("fcit: gone\\u001b[31m fcit: all is well: no such recipe")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("width", "shown"), [(40, 1), (60, 3), (80, 5), (120, 5)])

@@ -36,13 +36,13 @@ model for all of them with federated LoRA: **fcit** runs the benchmark, DISCO an
 
 Start here (minutes on a laptop; no data, no GPU and no network are needed):
 
-    fcit recipe demo > demo.toml
+    fcit plan demo
 
-    fcit plan demo.toml
-
-    fcit run demo.toml --out runs/first
+    fcit run demo --out runs/first
 
     fcit report runs/first
+
+    fcit recipe demo > my.toml
 
 `fcit COMMAND --help` shows a command's options and an example.
 """,

@@ -19,6 +19,13 @@ def _methods(typed: str) -> list[str]:
     return [name for name in names() if name.startswith(typed)]
 
 
+def _recipes(typed: str) -> list[str]:
+    """The recipes of fcit that a shell offers; it knows files by itself."""
+    from fcit.recipe.shipped import recipes
+
+    return [name for name in recipes() if name.startswith(typed)]
+
+
 def _keys(typed: str) -> list[str]:
     """The recipe keys that a shell offers, each with its `=`."""
     from fcit.recipe.keys import sections
@@ -28,7 +35,11 @@ def _keys(typed: str) -> list[str]:
 
 
 Recipe = Annotated[
-    Path, Argument(help="A recipe (TOML file); `fcit recipe` lists and prints examples.")
+    Path,
+    Argument(
+        help="A recipe (TOML file), or the name of one that comes with fcit (`fcit recipe`).",
+        autocompletion=_recipes,
+    ),
 ]
 Folder = Annotated[Path, Argument(help="A run's folder.", metavar="RUN")]
 Method = Annotated[

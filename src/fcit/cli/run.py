@@ -8,31 +8,24 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-import fcit
 from fcit.cli.options import Changes, Folder, Method, Recipe, stoppable
 from fcit.cli.results import show_results
 from fcit.cli.screen import show, show_table
+from fcit.recipe.shipped import recipes
 from fcit.types import FcitError, did_you_mean
 from fcit.watch import Terminal
 
 
-def _shipped() -> dict[str, Path]:
-    """The recipes that come with fcit, by name."""
-    folder = Path(fcit.__file__).parent / "recipes"
-    files = sorted(folder.rglob("*.toml"))
-    return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
-
-
 def recipe(
     name: Annotated[
-        str | None, Argument(autocompletion=lambda: list(_shipped()), metavar="NAME")
+        str | None, Argument(autocompletion=lambda: list(recipes()), metavar="NAME")
     ] = None,
 ) -> None:
     """Print a recipe to start from; without NAME, list the recipes that come with fcit.
 
     Example:  fcit recipe demo > demo.toml
     """
-    files = _shipped()
+    files = recipes()
     if name is None:
         heads = [file.read_text("utf-8").partition("\n#\n")[0] for file in files.values()]
         about = [
@@ -99,6 +92,11 @@ def run(
     fedprox, scaffold, fedavgm, fedadam, fedyogi or fedadagrad. --set federation.average=product averages
     B·A instead of A and B separately.
 
+    RECIPE may be the name of a recipe that comes with fcit (`fcit recipe` lists them). Its relative paths
+    start in the working folder.
+
+    Example:  fcit run demo
+
     Example:  fcit run demo.toml --method disco --set federation.rounds=2 --out runs/second
 
     Example:  fcit run --resume runs/first
@@ -113,7 +111,7 @@ def run(
             )
         RunFolder(recipe).require()
         recipe, out = RunFolder(recipe).config, recipe
-    elif resume and not recipe.exists():
+    elif resume and not recipe.exists() and recipe.as_posix() not in recipes():
         raise FcitError(f"{recipe}: no such run folder or recipe")
     extra = [f"federation.engine={engine}"] if engine else []
     loaded = config.load(recipe, [*(changes or []), *extra], method)

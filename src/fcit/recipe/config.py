@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from fcit.aggregation.privacy import Privacy
 from fcit.files import parse_toml, read_toml, write_text
 from fcit.methods import Method, find, names
+from fcit.recipe import shipped
 from fcit.recipe.data import DataSection
 from fcit.recipe.renamed import announce, rename
 from fcit.recipe.sections import EvaluationSection, ModelSection, TrackingSection
@@ -93,9 +94,11 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     """Read a recipe. `changes` are key=value strings ("federation.rounds=2"); `method` names another
     method than the recipe's (hyper-parameters the other method does not have are dropped).
 
-    Relative paths in the recipe start at its folder. Raises FcitError naming the key at fault, and the
-    file or the change that it comes from.
+    A name without an ending is also that of a recipe that comes with fcit. Relative paths in the recipe
+    start at its folder (in one of fcit's own, in the working folder). Raises FcitError naming the key at
+    fault, and the file or the change that it comes from.
     """
+    path, home = shipped.find(path)
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     table.pop("digest", None)
@@ -103,7 +106,7 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
         renamed = _rename(table)
     if of_a_run:
         _as_before(table)
-    _anchor(table, path.parent)
+    _anchor(table, home)
     _anchor(table, Path.cwd())
     steps = [(str(path), table)]
     if method:
