@@ -77,7 +77,7 @@ def test_a_question_ends_where_the_answer_begins() -> None:
     chat = vicuna(False)
     text = chat.question("What is it?", "<image><image>")
     assert text == f"{SYSTEM} USER: <image><image>\nWhat is it? ASSISTANT:"
-    encoded = chat.encode([text, chat.question("What?", "<image><image>")])
+    encoded = chat.encode(["What is it?", "What?"], ["<image><image>"] * 2)
     assert encoded["attention_mask"].tolist()[1][:2] == [0, 0]
     assert encoded["input_ids"].tolist()[1][:3] == [chat.tokenizer.pad_token_id] * 2 + [1]
     ids, labels = chat.conversation(SAMPLE, "<image><image>")
@@ -115,7 +115,7 @@ def test_control_tokens_in_a_persons_text_and_in_an_answer_are_ordinary_text() -
     learnt = [token for token, label in zip(tokens, labels, strict=True) if label != -100]
     assert learnt.count("</s>") == 2
     assert learnt[0] == "▁two" and learnt[-1] == "</s>"
-    asked = chat.encode([chat.question(forged, "<image><image>")])["input_ids"][0].tolist()
+    asked = chat.encode([forged], ["<image><image>"])["input_ids"][0].tolist()
     assert asked == ids[: len(asked)]
 
 

@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 from fcit.benchmark import datasets
+from fcit.models import CHECKPOINTS
 from fcit.models.features import FeatureCache
 from fcit.models.images import open_image, pad_to_square
-from fcit.seeds import torch_stream
+from fcit.models.lmm import LMM
+from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import FcitError, Sample, State
 from fcit.weights import low_rank
 
@@ -117,14 +119,50 @@ def test_features_are_computed_once_and_come_back_the_same(lmm, data, tmp_path) 
         lmm.cache = cache
 
 
-def test_the_feature_caches_are_bounded(tmp_path) -> None:
-    cache = FeatureCache("m", tmp_path, memory_bytes=4096, disk_bytes=8192)
-    for number in range(20):
-        cache.get(cache.key(str(number).encode()), lambda: {"part": torch.zeros(256)})  # 1 KiB each
-    assert cache.bytes_held <= 4096
-    assert len(cache.memory) == 4
-    assert sum(path.stat().st_size for path in tmp_path.rglob("*.safetensors")) <= 12000
-    assert cache.computed == 20
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_an_images_features_depend_on_no_other_image(data, tmp_path, dtype) -> None:
+    """Whatever was asked for before and beside it, in whatever order: a batch has one size."""
+    model, images = LMM(CHECKPOINTS / "mini-lmm", "cpu", dtype), data[1]
+    alone = {}
+    for path in images:
+        model.forget()
+        (alone[path],) = (one.to_tensors() for one in model.features([path]))
+    noise = numpy_stream(0, "orders")
+    for size in (1, 2, 3, len(images), 2 * len(images)):
+        for _ in range(3):
+            chosen = [images[at] for at in noise.integers(len(images), size=size)]
+            model.forget()
+            assert alike(model.features(chosen), [alone[path] for path in chosen])
+
+
+def test_images_are_encoded_several_at_a_time(lmm, data) -> None:
+    _, images = data
+    runs: list[int] = []
+    hook = lmm.vision.layers[0].register_forward_hook(lambda _, x, y: runs.append(len(x[0])))
+    lmm.forget()
+    try:
+        lmm.encode_ahead(images)
+        assert set(runs) == {8} and len(runs) == -(-len({p.read_bytes() for p in images}) // 8)
+        lmm.features(images[::-1])
+        lmm.features(images[:1])
+    finally:
+        hook.remove()
+    assert len(runs) == -(-len({path.read_bytes() for path in images}) // 8)
+
+
+def test_a_sample_is_tokenized_once(lmm, data, monkeypatch) -> None:
+    samples, images = data
+    lmm.forget()
+    first = lmm.batch(samples, images)
+    lmm.generate([sample.prompt for sample in samples[:2]], images[:2], 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(lmm.chat, "_tokenize", lambda text: pytest.fail("tokenized again"))
+        again = lmm.batch(samples[::-1], images[::-1])
+        lmm.generate([samples[1].prompt], images[1:2], 1)
+    assert torch.equal(again.ids.flip(0), first.ids)
+    assert torch.equal(again.labels.flip(0), first.labels)
+    lmm.forget()
+    assert not lmm.chat._known and not lmm.cache.memory
 
 
 def test_a_method_may_put_prompts_before_the_image(lmm, data) -> None:

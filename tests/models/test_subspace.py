@@ -163,6 +163,19 @@ def test_dropout_comes_from_its_own_stream() -> None:
     )
 
 
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(share) -> None:
+    _, spaces = toy()
+    control = spaces.control
+    control.dropout, control.noise = share, torch_stream(9, "dropout")
+    out = control.drop(torch.ones(7, 301, 101))
+    kept = out[out != 0]
+    assert torch.equal(kept, kept[:1].expand_as(kept))
+    assert float(out.mean()) == pytest.approx(1, abs=0.01)
+    assert float((out == 0).float().mean()) == pytest.approx(share, abs=0.005)
+    assert not torch.equal(out, control.drop(torch.ones(7, 301, 101)))
+
+
 def test_a_block_of_another_model_is_refused_by_name() -> None:
     _, spaces = toy()
     with pytest.raises(FcitError, match="made for another model"):

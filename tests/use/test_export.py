@@ -414,5 +414,5 @@ def test_router_and_disco_agree_on_any_tokens(token: str, gate: str) -> None:
     router.names, router.kind, router.tokens = list(want), token, tokens
     router.facts = {"gate": gate, "temperature": 0.2, "slots": 8 if slots else 0}
     text, image = feature[0].chunk(2) if token == "both" else (feature[0], None)
-    router.features = SimpleNamespace(text=lambda prompt: text, image=lambda seen: image)  # type: ignore
+    router.features = SimpleNamespace(texts=lambda _: text[None], images=lambda _: image[None])  # type: ignore
     assert router.weights("", "seen") == pytest.approx(want, abs=1e-6)

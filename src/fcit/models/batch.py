@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fcit.models.vision import ImageFeatures
+from fcit.models.features import ImageFeatures
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Batch:
 
 
 def collate(
-    rows: Sequence[tuple[list[int], list[int]]],
+    rows: Sequence[tuple[Tensor, ...]],
     pad: int,
     images: Sequence[ImageFeatures],
     device: torch.device,
@@ -42,9 +42,9 @@ def collate(
     mask = torch.zeros((len(rows), length), dtype=torch.long)
     labels = torch.full((len(rows), length), -100)
     for row, (row_ids, row_labels) in enumerate(rows):
-        ids[row, : len(row_ids)] = torch.tensor(row_ids)
+        ids[row, : len(row_ids)] = row_ids
         mask[row, : len(row_ids)] = 1
-        labels[row, : len(row_ids)] = torch.tensor(row_labels)
+        labels[row, : len(row_ids)] = row_labels
     return Batch(ids.to(device), mask.to(device), labels.to(device), tuple(images))
 
 

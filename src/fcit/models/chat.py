@@ -3,11 +3,12 @@
 import re
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fcit.types import FcitError, Sample, one_line
@@ -51,6 +52,9 @@ class Completion:
 MARKED = re.compile("\ufdd0([0-9]+)\ufdd1")
 """A control token in a user's text while the template is filled in: its number between noncharacters."""
 
+MOST_TEXTS = 20_000
+"""The most conversations and questions that a process keeps tokenized."""
+
 PATIENCE = 5.0
 """Seconds that a model's chat template has for a short conversation."""
 
@@ -68,6 +72,7 @@ class Chat:
 
     def __init__(self, processor: Any, max_length: int, config: Any, template: str = ""):
         self.processor, self.tokenizer, self.max_length = processor, processor.tokenizer, max_length
+        self._known: dict[object, tuple[Tensor, ...]] = {}
         if template and template not in TEMPLATES:
             raise FcitError(f"[model] template: {template!r} is none of {', '.join(TEMPLATES)}")
         own = TEMPLATES.get(template) or processor.chat_template or TEMPLATES.get(config.model_type)
@@ -112,10 +117,32 @@ class Chat:
         """The text of one prompt about one image, up to where the answer begins."""
         return self._render([self._message("user", prompt, True)], True, image)
 
-    def encode(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """Ids and mask [n, seq] of questions, padded on the left."""
-        rows = {"input_ids": [self._tokenize(text)[0] for text in texts]}
+    def encode(self, prompts: Sequence[str], images: Sequence[str]) -> dict[str, Tensor]:
+        """Ids and mask [n, seq] of prompts about one image each, padded on the left."""
+
+        def ids(prompt: str, image: str) -> Tensor:
+            return self._once(
+                (prompt, image), lambda: (self._tokenize(self.question(prompt, image))[0],)
+            )[0]
+
+        rows = {"input_ids": [ids(*pair).tolist() for pair in zip(prompts, images, strict=True)]}
         return self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")
+
+    def row(self, sample: Sample, image: str) -> tuple[Tensor, ...]:
+        """A sample's `conversation` as two tensors, made once."""
+        return self._once((sample, image), lambda: self.conversation(sample, image))
+
+    def forget(self) -> None:
+        """Forget the texts that were tokenized."""
+        self._known.clear()
+
+    def _once(self, key: object, make: Callable[[], tuple[list[int], ...]]) -> tuple[Tensor, ...]:
+        """What `make` returned for this key, as tensors: the same samples come again in every round."""
+        if key not in self._known:
+            if len(self._known) >= MOST_TEXTS:
+                self._known.clear()
+            self._known[key] = tuple(torch.tensor(row, dtype=torch.int32) for row in make())
+        return self._known[key]
 
     def completion(
         self, row: Sequence[int], question: int, limit: int, ends: Collection[int]

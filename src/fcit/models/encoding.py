@@ -5,8 +5,9 @@ It imports nothing of fcit: `fcit export --all` copies it beside router.py.
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ PLAIN = {
     "modality_config.text": {"method": "forward", "method_output_name": "last_hidden_state"},
 }
 """Further settings, with the only values that are understood."""
+
+
+BATCH, STEP = 8, 16
+"""Most texts or images that run together; texts are filled up to a multiple of so many tokens."""
+NUMBERS, NUMBERS_GPU = 40_000, 4_000_000
+PIXELS, PIXELS_GPU = 20_000, 1_000_000
+"""Most numbers of a batch's states (tokens times width), and most pixels of its images. A CPU gains from
+batches of small ones only."""
+
+
+def fixed_batch(one: int, most: int) -> int:
+    """How many rows always run together: 1, 2, 4 or 8 that take `one` each, and at most `most` in all.
+
+    Products of another size differ in their last bits. This size depends on a row alone, and batches are
+    filled up to it, so what comes out for a row depends on no other.
+    """
+    return 1 << (min(max(most // one, 1), BATCH).bit_length() - 1)
 
 
 @dataclass(frozen=True)
@@ -180,7 +198,7 @@ def read_hub(loader: Any, folder: str | Path, **options: Any) -> Any:
 
 
 class Features:
-    """A frozen encoder: one feature per text or image, computed alone.
+    """A frozen encoder: a text's or an image's feature is the same whatever it is computed beside.
 
     CLIP: the pooled text state, before the text projection, and the projected image state. SigLIP: the
     pooled states of text and image. A sentence-transformers model: what its folder's files say, as its
@@ -202,41 +220,79 @@ class Features:
         limit = getattr(config.get_text_config(), "max_position_embeddings", None)
         own = int(self.tokenizer.model_max_length)
         self.length = self.encoding.length or min(limit or own, own)
+        self.width = int(config.get_text_config().hidden_size)
+        kind = self.model if self.encoding.poolings else self.model.text_model
+        self.takes = set(inspect.signature(kind.forward).parameters)
+        ends = config.model_type == "clip"  # what follows its first end does not count
+        self.filler = getattr(self.tokenizer, "eos_token_id" if ends else "pad_token_id") or 0
         self.start = 0
         if self.encoding.prompt and not self.encoding.prompt_counts:
-            ids = self._tokens(self.encoding.prompt)["input_ids"][0]
-            self.start = len(ids) - (int(ids[-1]) in self.tokenizer.all_special_ids)
+            ids = self._tokens([self.encoding.prompt])[0]["input_ids"]
+            self.start = len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
-    def _tokens(self, text: str) -> Any:
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        """The features [n, d] of texts, each cut at the encoder's length."""
+        rows = self._tokens([self.encoding.prompt + text for text in texts])
+        spans = [min(-(-len(row["input_ids"]) // STEP) * STEP, self.length) for row in rows]
+        most = NUMBERS if self.device.type == "cpu" else NUMBERS_GPU
+        found: dict[int, Tensor] = {}
+        for span in set(spans):
+            same = [at for at, its in enumerate(spans) if its == span]
+            size = fixed_batch(span * self.width, most)
+            for batch in (same[at : at + size] for at in range(0, len(same), size)):
+                found |= zip(
+                    batch, self._texts([rows[at] for at in batch], span, size), strict=True
+                )
+        return torch.stack([found[at] for at in range(len(texts))])
+
+    def _tokens(self, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+        """What the encoder takes of each text."""
         if self.encoding.poolings:
-            text = text.strip()
-        return self.tokenizer(
-            [text.lower() if self.encoding.lower else text],
+            texts = [text.strip() for text in texts]
+        encoded = self.tokenizer(
+            [text.lower() if self.encoding.lower else text for text in texts],
             split_special_tokens=True,  # a written "<|endoftext|>" is text
             truncation=True,
             max_length=self.length,
             padding="max_length" if self.encoding.padded else False,
-            return_tensors="pt",
-        ).to(self.device)
+        )
+        taken = {key: rows for key, rows in encoded.items() if key in self.takes}
+        return [{key: rows[at] for key, rows in taken.items()} for at in range(len(texts))]
 
-    @torch.no_grad()
-    def text(self, text: str) -> Tensor:
-        """The feature [d] of a text, which is cut at the encoder's length."""
-        how, inputs = self.encoding, self._tokens(self.encoding.prompt + text)
-        model = self.model if how.poolings else self.model.text_model
-        known = inspect.signature(model.forward).parameters
-        out = model(**{name: value for name, value in inputs.items() if name in known})
+    def _texts(self, rows: list[dict[str, list[int]]], span: int, size: int) -> list[Tensor]:
+        """The features of texts, filled up to `size` rows of `span` tokens."""
+        inputs: dict[str, Tensor] = {}
+        for key in rows[0]:
+            fill = self.filler if key == "input_ids" else 0
+            filled = [row[key] + [fill] * (span - len(row[key])) for row in rows]
+            inputs[key] = torch.tensor(
+                filled + filled[-1:] * (size - len(rows)), device=self.device
+            )
+        how = self.encoding
         if not how.poolings:
-            return out.pooler_output[0].float().cpu()
-        states = out.last_hidden_state[0]
-        pooled = torch.cat([POOLINGS[name](states, self.start) for name in how.poolings])
-        return (normalize(pooled, dim=0) if how.normalized else pooled).float().cpu()
+            return list(self.model.text_model(**inputs).pooler_output[: len(rows)].float().cpu())
+        found: list[Tensor] = []
+        for row, states in zip(rows, self.model(**inputs).last_hidden_state, strict=False):
+            own = states[: len(row["input_ids"])]
+            pooled = torch.cat([POOLINGS[name](own, self.start) for name in how.poolings])
+            found.append((normalize(pooled, dim=0) if how.normalized else pooled).float().cpu())
+        return found
 
     @torch.no_grad()
-    def image(self, image: Any) -> Tensor:
-        """The feature [d] of a square PIL image in RGB."""
-        inputs = self.image_processor(image, return_tensors="pt").to(self.device)
-        pooled = self.model.vision_model(**inputs).pooler_output
-        if self.model.config.model_type == "clip":
-            pooled = self.model.visual_projection(pooled)
-        return pooled[0].float().cpu()
+    def images(self, images: Iterable[Any]) -> Tensor:
+        """The features [n, d] of square PIL images in RGB."""
+        most = PIXELS if self.device.type == "cpu" else PIXELS_GPU
+        prepared = (self.image_processor(image, return_tensors="pt") for image in images)
+        found: list[Tensor] = []
+        for first in prepared:
+            height, width = first["pixel_values"].shape[-2:]
+            size = fixed_batch(height * width, most)
+            rows = [first, *islice(prepared, size - 1)]
+            filled = [*rows, *[first] * (size - len(rows))]
+            inputs = {key: torch.cat([row[key] for row in filled]).to(self.device) for key in first}
+            pooled = self.model.vision_model(**inputs).pooler_output
+            if self.model.config.model_type == "clip":
+                pooled = self.model.visual_projection(pooled)
+            found.append(pooled[: len(rows)].float().cpu())
+        return torch.cat(found)

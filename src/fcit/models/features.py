@@ -1,24 +1,85 @@
-"""A cache of frozen vision features: bounded in memory, bounded on disk, a safetensors file per image."""
+"""Frozen vision features of an image, and a cache of them, bounded in memory and on disk."""
 
-import contextlib
+from __future__ import annotations
+
 import hashlib
+import os
+import struct
+import sys
+import uuid
+import zlib
 from collections import OrderedDict
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from fcit.types import Weights
-from fcit.weights import load, nbytes, save
+from fcit.types import FcitError, Weights
+from fcit.weights import from_bytes, nbytes, to_bytes
 
 MEMORY_BYTES = 512 << 20
 """The most bytes of vision features that a process keeps in memory."""
 DISK_BYTES = 4 << 30
 """The most bytes of vision features on disk."""
 
-FORMAT = "seen-2"
-"""The format of the cached tensors, and how images are opened; a cache of another format is not read."""
+FORMAT = "seen-3"
+"""The format of the cached tensors, how images are opened, and in which batches they are encoded; a cache
+of another format is not read."""
+
+HEAD = struct.Struct("<4s32sQI")
+"""What comes before every image's safetensors in a cache file: a mark, the image's digest, and the number
+of bytes and the CRC-32 of what follows."""
+MARK = b"fcit"
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """One image as it reaches the projector."""
+
+    text: str
+    """What stands for the image in a prompt."""
+    parts: tuple[Tensor, ...]
+    """The input of each part of the projector."""
+    inputs: dict[str, Tensor]
+    """What the family's code takes beside pixels (grids, sizes, masks)."""
+    pixels: tuple[int, ...]
+    """The shape of the pixels."""
+    plain: bool = True
+    """The projector's output already is the embeddings."""
+    stacked: bool = False
+    """The model takes embeddings as one tensor, not as a list."""
+    skip: bool = True
+    """The vision tower's layers can be skipped when the family's code runs again."""
+
+    def to(self, device: torch.device) -> ImageFeatures:
+        """The same, its tensors on a device."""
+        inputs = {name: value.to(device) for name, value in self.inputs.items()}
+        return replace(self, parts=tuple(part.to(device) for part in self.parts), inputs=inputs)
+
+    def to_tensors(self) -> Weights:
+        """All fields as named tensors, for the cache."""
+        flags = [self.plain, self.stacked, self.skip]
+        return {
+            "text": torch.tensor(list(self.text.encode()), dtype=torch.uint8),
+            "form": torch.tensor(flags, dtype=torch.uint8),
+            "pixels": torch.tensor(self.pixels),
+            **{f"part.{at}": part.contiguous() for at, part in enumerate(self.parts)},
+            **{f"input.{name}": value.contiguous() for name, value in self.inputs.items()},
+        }
+
+    @staticmethod
+    def from_tensors(tensors: Weights) -> ImageFeatures:
+        """The inverse of `to_tensors`."""
+        count = sum(name.startswith("part.") for name in tensors)
+        return ImageFeatures(
+            sys.intern(tensors["text"].numpy().tobytes().decode()),  # the same for many images
+            tuple(tensors[f"part.{at}"] for at in range(count)),
+            {name[6:]: value for name, value in tensors.items() if name.startswith("input.")},
+            tuple(tensors["pixels"].tolist()),
+            *map(bool, tensors["form"].tolist()),
+        )
 
 
 def fingerprint(model: Any, processor: Any) -> str:
@@ -39,11 +100,23 @@ def fingerprint(model: Any, processor: Any) -> str:
     return digest.hexdigest()
 
 
+class Place(NamedTuple):
+    """Where features are on the disk."""
+
+    file: Path
+    start: int
+    size: int
+    checksum: int
+
+
 class FeatureCache:
     """Features by image content for one frozen model.
 
     model: its fingerprint, so that another model never reads these features. folder: None keeps them in
     memory only. The disk cache stops growing at `disk_bytes`.
+
+    On the disk every process appends to a file of its own and reads those of all. So none waits for
+    another, and what a killed process left half-written is never taken for features.
     """
 
     def __init__(
@@ -58,6 +131,11 @@ class FeatureCache:
         self.memory: OrderedDict[str, Weights] = OrderedDict()
         self.bytes_held = 0
         self.computed = 0
+        self._places: dict[str, Place] = {}
+        self._known: dict[Path, int] = {}
+        """How far each file was read."""
+        self._own: tuple[int, Path] | None = None
+        """The process that appends, and its file."""
         self._on_disk: int | None = None
 
     @staticmethod
@@ -66,32 +144,78 @@ class FeatureCache:
         return hashlib.sha256(image).hexdigest()
 
     def __contains__(self, key: str) -> bool:
-        path = self._path(key)
-        return key in self.memory or (path is not None and path.is_file())
+        return key in self.memory or key in self._places
 
-    def get(self, key: str, compute: Callable[[], Weights]) -> Weights:
-        """The features of a key: from memory, from disk, or computed and cached."""
+    def get(self, key: str) -> Weights | None:
+        """The features of a key, from memory or from the disk; None where they must be computed."""
         if key in self.memory:
             self.memory.move_to_end(key)
             return self.memory[key]
-        path = self._path(key)
-        if path and path.is_file():
-            value = load(path)
+        if key not in self._places:
+            return None
+        value = _read(self._places[key])
+        if value is None:  # the file was removed or damaged
+            del self._places[key]
         else:
-            value = {name: tensor.cpu() for name, tensor in compute().items()}
-            self.computed += 1
-            if path and self._fits_on_disk(value):
-                save(path, value, durable=False)
-        self._remember(key, value)
+            self._remember(key, value)
         return value
 
-    def _path(self, key: str) -> Path | None:
-        return self.folder / key[:2] / f"{key}.safetensors" if self.folder else None
+    def put(self, key: str, value: Weights) -> None:
+        """Keep the features of a key."""
+        value = {name: tensor.cpu() for name, tensor in value.items()}
+        self.computed += 1
+        if self.folder and self._fits_on_disk(value):
+            self._append(self.folder, key, to_bytes(value))
+        self._remember(key, value)
+
+    def refresh(self) -> None:
+        """Learn of what other processes have written meanwhile."""
+        if self.folder is None or not self.folder.is_dir():
+            return
+        with os.scandir(self.folder) as entries:
+            for entry in entries:
+                path = Path(entry.path)
+                if path.suffix == ".features" and entry.stat().st_size > self._known.get(path, 0):
+                    self._learn(path)
 
     def forget(self) -> None:
         """Empty the memory."""
         self.memory.clear()
         self.bytes_held = 0
+
+    def _learn(self, path: Path) -> None:
+        """Note what is in a file beyond what was read of it before."""
+        at = self._known.get(path, 0)
+        try:
+            file = path.open("rb", buffering=0)
+        except OSError:  # it has just been removed, or is another user's
+            return
+        with file:
+            end = file.seek(0, os.SEEK_END)
+            while at + HEAD.size <= end:
+                file.seek(at)
+                mark, key, size, checksum = HEAD.unpack(file.read(HEAD.size))
+                if mark != MARK or at + HEAD.size + size > end:
+                    break  # it is damaged, or still being written
+                place = Place(path, at + HEAD.size, size, checksum)
+                self._places.setdefault(key.hex(), place)
+                at += HEAD.size + size
+        self._known[path] = at
+
+    def _append(self, folder: Path, key: str, data: bytes) -> None:
+        if self._own is None or self._own[0] != os.getpid() or not self._own[1].is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._own = os.getpid(), folder / f"{uuid.uuid4().hex}.features"
+        path, checksum = self._own[1], zlib.crc32(data)
+        try:
+            with path.open("ab") as file:
+                start = file.tell() + HEAD.size
+                file.write(HEAD.pack(MARK, bytes.fromhex(key), len(data), checksum) + data)
+        except OSError:  # the disk is full: what follows must not come after half of something
+            self._own = None
+            raise
+        self._places[key] = Place(path, start, len(data), checksum)
+        self._known[path] = start + len(data)
 
     def _remember(self, key: str, value: Weights) -> None:
         self.memory[key] = value
@@ -103,9 +227,18 @@ class FeatureCache:
     def _fits_on_disk(self, value: Weights) -> bool:
         assert self.folder is not None
         if self._on_disk is None:
-            self._on_disk = 0
-            for file in self.folder.parent.rglob("*.safetensors"):
-                with contextlib.suppress(FileNotFoundError):  # another process may be renaming
-                    self._on_disk += file.stat().st_size
+            files = self.folder.parent.rglob("*.*")
+            self._on_disk = sum(file.stat().st_size for file in files if file.is_file())
         self._on_disk += nbytes(value)
         return self._on_disk <= self.disk_bytes
+
+
+def _read(place: Place) -> Weights | None:
+    """The features at a place; None where they are not as they were written."""
+    try:
+        with place.file.open("rb", buffering=0) as file:
+            file.seek(place.start)
+            data = file.read(place.size)
+        return from_bytes(data) if zlib.crc32(data) == place.checksum else None
+    except (OSError, FcitError):
+        return None

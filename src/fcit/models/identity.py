@@ -43,7 +43,7 @@ class Encoder:
             self.features = Features(folder, device, _read)
             self._require(kind)
             long = "a " * self.features.length if self.features.length <= LONGEST else "a"
-            if not self.features.text(long).isfinite().all():
+            if not self.features.texts([long]).isfinite().all():
                 raise ValueError("its text features are not finite numbers")
         self.cache: dict[str | Path, Tensor] = {}
 
@@ -62,17 +62,16 @@ class Encoder:
 
     def text(self, prompts: Sequence[str]) -> Tensor:
         """Text features [n, d] of instructions, cut at the encoder's length."""
-        return self._rows(self.features.text, prompts)
+        return self._rows(self.features.texts, prompts)
 
     def image(self, images: Sequence[Path]) -> Tensor:
         """Image features [n, d] of image files."""
-        return self._rows(self._image, images)
+        return self._rows(self._images, images)
 
     def _rows(self, compute: Callable[[Any], Tensor], keys: Sequence[str | Path]) -> Tensor:
-        for key in keys:
-            if key not in self.cache:
-                self.cache[key] = compute(key)
+        if new := [key for key in dict.fromkeys(keys) if key not in self.cache]:
+            self.cache |= zip(new, compute(new), strict=True)
         return torch.stack([self.cache[key] for key in keys])
 
-    def _image(self, path: Path) -> Tensor:
-        return self.features.image(pad_to_square(open_image(path)))
+    def _images(self, paths: Sequence[Path]) -> Tensor:
+        return self.features.images(pad_to_square(open_image(path)) for path in paths)

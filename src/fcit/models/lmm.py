@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,12 @@ from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed
 from fcit.models.decoding import greedy
 from fcit.models.device import release_memory
-from fcit.models.features import FeatureCache, fingerprint
-from fcit.models.images import read_image
+from fcit.models.features import FeatureCache, ImageFeatures, fingerprint
+from fcit.models.frozen import frozen
 from fcit.models.loading import load
-from fcit.models.processors import ImageReader, PreparedImage
+from fcit.models.processors import ImageReader
 from fcit.models.subspace import Subspaces, adapted_layers
-from fcit.models.vision import Embeds, ImageFeatures, Vision, mix
+from fcit.models.vision import Embeds, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
 from fcit.weights import LOW_A, REST, split_projector, whole_projector
 
@@ -169,27 +168,24 @@ class LMM:
         return whole_projector(self._base, self.projectors[at], self._scale)
 
     def features(self, images: Sequence[Path]) -> list[ImageFeatures]:
-        """Frozen features of image files, each computed once.
+        """Frozen features of image files, each computed once, in batches of a fixed size."""
+        rows = frozen(images, self.images, self.vision, self.cache)
+        return [ImageFeatures.from_tensors(tensors).to(self.device) for tensors in rows]
 
-        One image is encoded at a time, so that its features never depend on other images; the next one
-        is prepared meanwhile.
-        """
-        rows: list[ImageFeatures] = []
-        for path, key, prepared in self.images.prepare_new(images, self.cache):
-            tensors = self.cache.get(key, partial(self._encode, path, prepared))
-            rows.append(ImageFeatures.from_tensors(tensors).to(self.device))
-        return rows
+    def encode_ahead(self, images: Sequence[Path]) -> None:
+        """Compute features that are needed soon: a tower encodes several images as fast as one."""
+        frozen(images, self.images, self.vision, self.cache)
 
-    def _encode(self, path: Path, prepared: PreparedImage | None) -> Weights:
-        # Where nothing was prepared, the cache had these features and has dropped them since.
-        prepared = prepared or self.images.prepare(path, read_image(path))
-        return self.vision.encode(prepared).to_tensors()
+    def forget(self) -> None:
+        """Forget the images and texts of earlier calls."""
+        self.cache.forget()
+        self.chat.forget()
 
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""
         features = self.features(images)
         pairs = zip(samples, features, strict=True)
-        rows = [self.chat.conversation(sample, image.text) for sample, image in pairs]
+        rows = [self.chat.row(sample, image.text) for sample, image in pairs]
         return collate(rows, self.tokenizer.pad_token_id or 0, features, self.device)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -229,8 +225,7 @@ class LMM:
         `wanted` is called after every token; once it returns False, answers end where they are.
         """
         features = self.features(images)
-        pairs = zip(prompts, features, strict=True)
-        encoded = self.chat.encode([self.chat.question(text, image.text) for text, image in pairs])
+        encoded = self.chat.encode(prompts, [image.text for image in features])
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(features)))
         rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)

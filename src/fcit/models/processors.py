@@ -76,11 +76,17 @@ def prepare_blank(
     return prepared, len(processor.tokenizer(prepared.text, add_special_tokens=False)["input_ids"])
 
 
+MOST_KEYS = 100_000
+"""The most image files whose digest a process remembers."""
+
+
 class ImageReader:
     """Image files for one model. `square`: the model was trained on images padded to squares."""
 
     def __init__(self, processor: Any, square: bool):
         self.processor, self.square = processor, square
+        self._keys: dict[tuple[Path, int, int], str] = {}
+        """By path, size and time of change: a file is read once."""
         self._tokens: dict[tuple[int, int], int] = {}
 
     def prepare(self, path: Path, data: bytes) -> PreparedImage:
@@ -99,8 +105,15 @@ class ImageReader:
     def _prepare_new(
         self, cache: FeatureCache, path: Path
     ) -> tuple[Path, str, PreparedImage | None]:
+        seen = _version(path)
+        if (known := self._keys.get(seen)) and known in cache:
+            return path, known, None
         data = read_image(path)
-        key = cache.key(data)
+        if len(self._keys) > MOST_KEYS:
+            self._keys.clear()
+        key = self._keys[seen] = cache.key(data)
+        if key not in cache:
+            cache.refresh()
         return path, key, None if key in cache else self.prepare(path, data)
 
     def token_counts(self, paths: Sequence[Path]) -> list[int]:
@@ -113,6 +126,15 @@ class ImageReader:
             if size not in self._tokens:
                 _, self._tokens[size] = prepare_blank(self.processor, size, path)
         return [self._tokens[sizes[path]] for path in paths]
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    """What changes when a file does; of one that cannot be read, nothing."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return path, 0, 0
+    return path, facts.st_size, facts.st_mtime_ns
 
 
 def images_only(kind: Any) -> Any:

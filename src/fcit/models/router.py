@@ -62,14 +62,14 @@ class Router:
     def _likeness(self, prompt: str, image: Any) -> Tensor:
         """Cosines [K]; tokens made of both average the text's and the image's."""
         if self.kind == "text":
-            return cosine_similarity(self.features.text(prompt)[None], self.tokens)
+            return cosine_similarity(self.features.texts([prompt]), self.tokens)
         if image is None:
             raise ValueError("this run routes by images as well; give the image too")
         if self.kind == "image":
-            return cosine_similarity(self.features.image(image)[None], self.tokens)
+            return cosine_similarity(self.features.images([image]), self.tokens)
         text, seen = self.tokens.chunk(2, dim=1)
-        a = cosine_similarity(self.features.text(prompt)[None], text)
-        return (a + cosine_similarity(self.features.image(image)[None], seen)) / 2
+        a = cosine_similarity(self.features.texts([prompt]), text)
+        return (a + cosine_similarity(self.features.images([image]), seen)) / 2
 
 
 class Projectors(nn.Module):

@@ -37,9 +37,12 @@ class Control:
             dropped = torch.empty(x.shape, dtype=torch.bool, device=self.noise.device)
             dropped.bernoulli_(self.dropout, generator=self.noise)
             return x.masked_fill(dropped.to(x.device), 0).div_(1 - self.dropout)
-        keep = torch.empty(x.shape, dtype=x.dtype, device=self.noise.device)
-        keep.bernoulli_(1 - self.dropout, generator=self.noise)
-        return x * keep.to(x.device).div_(1 - self.dropout)
+        # 16 random bits a number: `bernoulli_` takes five times as long.
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=self.noise.device)
+        bits.random_(-(2**63), None, generator=self.noise)
+        dropped = round(self.dropout * 2**16)
+        keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+        return x * keep.to(x.device, x.dtype).div_(1 - dropped / 2**16)
 
     def columns(self, layer: str, x: Tensor, rank: int, scale: float) -> Tensor | float:
         """What a layer's A x is multiplied with: the scale, times the gate of every column's block."""

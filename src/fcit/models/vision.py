@@ -12,7 +12,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,59 +20,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from fcit.models.encoding import PIXELS, PIXELS_GPU, fixed_batch
+from fcit.models.features import ImageFeatures
 from fcit.models.processors import PreparedImage
 from fcit.types import FcitError, Weights, one_line
 
 Embeds = list[Tensor]
 """An image's embeddings [n, width], and in some families more of the same shape for deeper layers."""
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """One image as it reaches the projector."""
-
-    text: str
-    """What stands for the image in a prompt."""
-    parts: tuple[Tensor, ...]
-    """The input of each part of the projector."""
-    inputs: dict[str, Tensor]
-    """What the family's code takes beside pixels (grids, sizes, masks)."""
-    pixels: tuple[int, ...]
-    """The shape of the pixels."""
-    plain: bool = True
-    """The projector's output already is the embeddings."""
-    stacked: bool = False
-    """The model takes embeddings as one tensor, not as a list."""
-    skip: bool = True
-    """The vision tower's layers can be skipped when the family's code runs again."""
-
-    def to(self, device: torch.device) -> ImageFeatures:
-        """The same, its tensors on a device."""
-        inputs = {name: value.to(device) for name, value in self.inputs.items()}
-        return replace(self, parts=tuple(part.to(device) for part in self.parts), inputs=inputs)
-
-    def to_tensors(self) -> Weights:
-        """All fields as named tensors, for the cache."""
-        flags = [self.plain, self.stacked, self.skip]
-        return {
-            "text": torch.tensor(list(self.text.encode()), dtype=torch.uint8),
-            "form": torch.tensor(flags, dtype=torch.uint8),
-            "pixels": torch.tensor(self.pixels),
-            **{f"part.{at}": part.contiguous() for at, part in enumerate(self.parts)},
-            **{f"input.{name}": value.contiguous() for name, value in self.inputs.items()},
-        }
-
-    @staticmethod
-    def from_tensors(tensors: Weights) -> ImageFeatures:
-        """The inverse of `to_tensors`."""
-        count = sum(name.startswith("part.") for name in tensors)
-        return ImageFeatures(
-            tensors["text"].numpy().tobytes().decode(),
-            tuple(tensors[f"part.{at}"] for at in range(count)),
-            {name[6:]: value for name, value in tensors.items() if name.startswith("input.")},
-            tuple(tensors["pixels"].tolist()),
-            *map(bool, tensors["form"].tolist()),
-        )
 
 
 class Vision:
@@ -86,9 +40,12 @@ class Vision:
                 f"[model] path: {type(model).__name__} takes no image embeddings from outside; fcit "
                 "trains models that do (docs/models.md)"
             )
+        self._arguments = set(inspect.signature(self.base.get_image_features).parameters)
         self.projector = find_projector(model)
         self.layers = _layers(model.get_encoder(modality="image"))
         self.output_type: type = BaseModelOutputWithPooling
+        self.alone = False
+        """Whether every image runs by itself."""
 
     @property
     def projector_paths(self) -> dict[str, str]:
@@ -105,17 +62,65 @@ class Vision:
             for name, value in part.named_parameters()
         }
 
+    def batch_size(self, image: PreparedImage) -> int:
+        """How many images like this one run through the tower together: always exactly so many, so that
+        their features depend on no other image. Images with more than pixels, or in parts, run alone."""
+        pixels = image.inputs["pixel_values"]
+        if self.alone or self._more(image) or len(pixels.shape) != 4 or len(pixels) != 1:
+            return 1
+        most = PIXELS if self._place()[0].type == "cpu" else PIXELS_GPU
+        return fixed_batch(pixels.shape[-1] * pixels.shape[-2], most)
+
     @torch.no_grad()
-    def encode(self, image: PreparedImage) -> ImageFeatures:
-        """One image through the frozen tower."""
-        device, dtype = next(self.projector[0][1].parameters()).device, self.model.dtype
-        parameters = inspect.signature(self.base.get_image_features).parameters
-        inputs = {
-            name: torch.as_tensor(value, device=device)
-            for name, value in image.inputs.items()
-            if name in parameters and name != "pixel_values"
-        }
-        pixels = torch.as_tensor(image.inputs["pixel_values"]).to(device, dtype)
+    def encode(self, images: Sequence[PreparedImage]) -> list[ImageFeatures]:
+        """Images of one shape, at most `batch_size` of them, through the frozen tower."""
+        size = self.batch_size(images[0])
+        if size == 1:
+            return [self._encode_alone(image) for image in images]
+        rows = [*images, *[images[-1]] * (size - len(images))]
+        parts, outputs, output = self._recorded([row.inputs["pixel_values"] for row in rows], {})
+        each, stacked = list(output.pooler_output), isinstance(output.pooler_output, Tensor)
+        split = all(len(x) == size for x in (*parts, *outputs, each))
+        if not split or not all(
+            _same([x[at] for x in outputs], _flat(row)) for at, row in enumerate(each)
+        ):
+            self.alone = True  # the family's code does more after its projector
+            return [self._encode_alone(image) for image in images]
+        return [
+            ImageFeatures(
+                image.text,
+                tuple(part[at : at + 1].clone() for part in parts),
+                {},
+                tuple(image.inputs["pixel_values"].shape),
+                stacked=stacked,
+            )
+            for at, image in enumerate(images)
+        ]
+
+    def _encode_alone(self, image: PreparedImage) -> ImageFeatures:
+        device, _ = self._place()
+        more = {name: torch.as_tensor(x, device=device) for name, x in self._more(image).items()}
+        pixels = image.inputs["pixel_values"]
+        parts, outputs, output = self._recorded([pixels], more)
+        stacked, embeds = isinstance(output.pooler_output, Tensor), _flat(output.pooler_output)
+        plain = _same(outputs, embeds)
+        found = ImageFeatures(image.text, parts, more, tuple(pixels.shape), plain, stacked)
+        return found if plain else self._checked(found, outputs, embeds)
+
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        """Where the tower is, and the numbers that it takes."""
+        return next(self.projector[0][1].parameters()).device, self.model.dtype
+
+    def _more(self, image: PreparedImage) -> dict[str, Any]:
+        """What the family's code takes of an image beside its pixels."""
+        names = (self._arguments & image.inputs.keys()) - {"pixel_values"}
+        return {name: image.inputs[name] for name in sorted(names)}
+
+    def _recorded(
+        self, images: Sequence[Any], more: dict[str, Tensor]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Any]:
+        """The input and the output of each part of the projector, and what the whole returns."""
+        pixels = torch.cat([torch.as_tensor(pixels) for pixels in images]).to(*self._place())
         calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {
             part: [] for _, part in self.projector
         }
@@ -125,7 +130,7 @@ class Vision:
 
         hooks = [part.register_forward_hook(record) for part in calls]
         try:
-            output = self.base.get_image_features(pixel_values=pixels, **inputs, return_dict=True)
+            output = self.base.get_image_features(pixel_values=pixels, **more, return_dict=True)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise FcitError(
                 f"[model] path: a {type(self.model).__name__} of this config.json takes no image: "
@@ -139,11 +144,7 @@ class Vision:
                 f"{type(self.model).__name__}: its projector does not run once per image"
             )
         parts, outputs = zip(*(recorded[0] for recorded in calls.values()), strict=True)
-        stacked = isinstance(output.pooler_output, Tensor)
-        embeds = _flat(output.pooler_output)
-        plain = len(outputs) == 1 and torch.equal(outputs[0].reshape(-1, embeds.shape[-1]), embeds)
-        features = ImageFeatures(image.text, parts, inputs, tuple(pixels.shape), plain, stacked)
-        return features if plain else self._checked(features, outputs, embeds)
+        return parts, outputs, output
 
     def project(self, images: Sequence[ImageFeatures], weights: Weights) -> list[Embeds]:
         """Embeddings of images (on the model's device) by a projector with these weights."""
@@ -255,6 +256,11 @@ def _layers(tower: nn.Module) -> list[nn.Module]:
     """A tower's layers: its longest list of modules."""
     lists = [list(module) for module in tower.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len, default=[])
+
+
+def _same(outputs: Sequence[Tensor], embeds: Tensor) -> bool:
+    """Whether the projector's output already is the embeddings."""
+    return len(outputs) == 1 and torch.equal(outputs[0].reshape(-1, embeds.shape[-1]), embeds)
 
 
 def _flat(value: Any) -> Tensor:

@@ -41,6 +41,9 @@ share a batch, and a batch with one answer teaches nothing."""
 LETTERS = 4
 """An image token counts as so many characters."""
 
+AHEAD = 32
+"""At least so many images are encoded together."""
+
 OPTIMIZER = "optimizer/"
 """Prefix of the federated optimizer's part of a client's memory; the rest is the method's."""
 
@@ -130,7 +133,8 @@ def take_turn(
     lora, projector = model.adapter_parameters(), model.projector_parameters()
     rates = ((lora, training.lr), (projector, training.projector_lr))
     rated = [{"params": values, "base": rate} for values, rate in rates if values]
-    adamw = torch.optim.AdamW(rated, lr=0.0, weight_decay=training.weight_decay)
+    fused = True if model.device.type in ("cpu", "cuda") else None
+    adamw = torch.optim.AdamW(rated, lr=0.0, weight_decay=training.weight_decay, fused=fused)
     names = groups(trained, received.projector is not None)
     named = dict(zip(names, (lora, projector), strict=True))
     local = (optimizer or Optimizer()).local(turn, named, received.optimizer, optimizer_memory)
@@ -138,7 +142,7 @@ def take_turn(
     lengths = rough_lengths(data.samples, model.images.token_counts(data.images))
     plan = batches(lengths, training.batch_size, job.epochs, order)
     losses: list[float] = []
-    for step, indices in enumerate(plan):
+    for step, indices in enumerate(_encoded(model, data, plan)):
         for group in adamw.param_groups:
             group["lr"] = group["base"] * schedule(step, len(plan), training.warmup)
         adamw.zero_grad(set_to_none=True)
@@ -176,6 +180,18 @@ def take_turn(
     corrections, optimizer_memory = local.report()
     update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
     return update, memory | {OPTIMIZER + key: value for key, value in optimizer_memory.items()}
+
+
+def _encoded(model: LMM, data: Data, plan: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:
+    """A turn's batches; the images of several are encoded together, before the first of them."""
+    waiting: list[Sequence[int]] = []
+    for number, batch in enumerate(plan, 1):
+        waiting.append(batch)
+        ahead = [index for indices in waiting for index in indices]
+        if len(ahead) >= AHEAD or number == len(plan):
+            model.encode_ahead([data.images[index] for index in ahead])
+            yield from waiting
+            waiting.clear()
 
 
 def _batch(model: LMM, data: Data, indices: Sequence[int]) -> Batch:

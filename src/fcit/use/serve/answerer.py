@@ -48,7 +48,7 @@ class Answerer:
             try:
                 return self._batch(questions, Path(folder), wanted)
             finally:
-                self.worker.model.cache.forget()
+                self.worker.model.forget()
                 if self.worker.method.identity:
                     self.worker.encoder.cache.clear()
 
@@ -85,8 +85,7 @@ class Answerer:
             (features,) = model.features([image])
         except FcitError as error:
             raise FcitError(str(error).removeprefix(f"{image}: ")) from None
-        text = model.chat.question(prompt, features.text)
-        return model.chat.encode([text])["input_ids"].shape[1]
+        return model.chat.encode([prompt], [features.text])["input_ids"].shape[1]
 
     def _too_long(self, length: int) -> Refusal:
         message = f"the question has {length} tokens; the model has room for {self.context} in all"

@@ -1,0 +1,131 @@
+"""The cache of vision features: bounded, shared by processes, never half-written."""
+
+from __future__ import annotations
+
+import os
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+
+from fcit.models.features import FeatureCache
+from fcit.types import Weights
+
+
+def key(number: int) -> str:
+    return FeatureCache.key(str(number).encode())
+
+
+def value(number: int) -> Weights:
+    return {"part": torch.full((256,), float(number)), "text": torch.tensor([number])}
+
+
+def same(found: Weights | None, number: int) -> bool:
+    wanted = value(number)
+    return (
+        found is not None
+        and found.keys() == wanted.keys()
+        and all(torch.equal(found[name], wanted[name]) for name in wanted)
+    )
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def test_the_caches_are_bounded(tmp_path) -> None:
+    cache = FeatureCache("m", tmp_path, memory_bytes=4200, disk_bytes=8300)
+    for number in range(20):
+        cache.put(key(number), value(number))
+    assert cache.bytes_held <= 4200
+    assert len(cache.memory) == 4
+    assert sum(path.stat().st_size for path in files(tmp_path)) <= 12000
+    assert cache.computed == 20
+
+
+def test_features_of_a_process_are_in_one_file_and_found_by_others(tmp_path) -> None:
+    first, second = FeatureCache("m", tmp_path), FeatureCache("m", tmp_path)
+    for number in range(5):
+        first.put(key(number), value(number))
+    assert len(files(tmp_path)) == 1
+    assert key(3) not in second
+    second.refresh()
+    assert same(second.get(key(3)), 3)
+    second.put(key(7), value(7))
+    first.put(key(8), value(8))
+    for cache in (first, second):
+        cache.refresh()
+        cache.forget()
+        assert all(same(cache.get(key(number)), number) for number in (0, 4, 7, 8))
+    other = FeatureCache("another model", tmp_path)
+    other.refresh()
+    assert other.get(key(3)) is None
+
+
+def test_what_a_killed_process_left_half_written_is_not_read(tmp_path) -> None:
+    whole = FeatureCache("m", tmp_path)
+    for number in range(3):
+        whole.put(key(number), value(number))
+    (file,) = files(tmp_path)
+    data = file.read_bytes()
+    for cut in (len(data) - 1, len(data) - 1000, len(data) * 2 // 3 + 10):
+        file.write_bytes(data[:cut])
+        cache = FeatureCache("m", tmp_path)
+        cache.refresh()
+        assert same(cache.get(key(1)), 1)
+        assert cache.get(key(2)) is None
+
+
+def test_damaged_features_are_computed_again(tmp_path) -> None:
+    FeatureCache("m", tmp_path).put(key(1), value(1))
+    (file,) = files(tmp_path)
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+    cache = FeatureCache("m", tmp_path)
+    cache.refresh()
+    assert cache.get(key(1)) is None
+    cache.put(key(1), value(1))
+    cache.forget()
+    assert same(cache.get(key(1)), 1)
+    file.write_bytes(b"something else altogether")
+    again = FeatureCache("m", tmp_path)
+    again.refresh()
+    assert same(again.get(key(1)), 1)
+
+
+def test_a_cache_that_was_cleared_meanwhile_begins_again(tmp_path) -> None:
+    cache = FeatureCache("m", tmp_path, memory_bytes=1)
+    cache.put(key(1), value(1))
+    files(tmp_path)[0].unlink()
+    cache.forget()
+    assert cache.get(key(1)) is None
+    cache.put(key(2), value(2))
+    cache.forget()
+    assert same(cache.get(key(2)), 2)
+
+
+def _write(cache: FeatureCache, start: int) -> None:
+    for number in range(start, start + 50):
+        cache.put(key(number), value(number))
+    os._exit(0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not fork")
+def test_forked_processes_write_beside_each_other(tmp_path) -> None:
+    cache, context = FeatureCache("m", tmp_path), get_context("fork")
+    cache.put(key(0), value(0))
+    children = [context.Process(target=_write, args=(cache, start)) for start in (100, 200)]
+    for child in children:
+        child.start()
+    for number in range(1, 30):
+        cache.put(key(number), value(number))
+    for child in children:
+        child.join()
+    assert len(files(tmp_path)) == 3
+    fresh = FeatureCache("m", tmp_path)
+    fresh.refresh()
+    numbers = [*range(30), *range(100, 150), *range(200, 250)]
+    assert all(same(fresh.get(key(number)), number) for number in numbers)
