@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import documents
+import hub
 from documents import PAGES, RECIPES, ROOT, SCRIPTS, Reader, Step, name
 from fcit import methods
 from fcit.recipe import keys
@@ -67,6 +68,9 @@ SLOW = ("docs/commands.md", "docs/mini.md", "examples/", "recipes/own.toml", "re
 FOREIGN = {"--node-config", "--name", "--trusted-entities"}
 """Options of other programs, and of the scripts of a deployment."""
 
+HUB = ROOT / "docs" / "from-the-hub.md"
+"""The page that is followed with a hub."""
+
 WITH_CODE = [path for path in [*PAGES, *RECIPES, *SCRIPTS] if documents.steps(path)]
 
 
@@ -101,7 +105,9 @@ def follow(reader: Reader, steps: list[Step], also: str = "") -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in WITH_CODE if not name(path).startswith(SLOW)], ids=name
+    "path",
+    [path for path in WITH_CODE if not name(path).startswith(SLOW) and path != HUB],
+    ids=name,
 )
 def test_a_document_works_as_it_stands(path: Path, tmp_path: Path, runs: dict[str, Path]) -> None:
     follow(Reader(tmp_path, runs), documents.steps(path))
@@ -115,6 +121,36 @@ def test_a_longer_document_works_as_it_stands(
     path: Path, tmp_path: Path, runs: dict[str, Path]
 ) -> None:
     follow(Reader(tmp_path, runs), documents.steps(path), "fcit run recipes/mini/")
+
+
+@pytest.mark.slow
+def test_from_an_empty_folder_and_a_hub_to_an_answer(
+    tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(documents, "clone", Path.mkdir)
+    monkeypatch.setitem(documents.GIVEN, "photo.png", documents.photo)
+    with hub.serving(tmp_path / "cache") as served:
+        files = hub.files_below(suite)
+        texts = hub.below(files, "instructions/ArxivQA/", "all/ArxivQA/")
+        texts |= hub.below(files, "instructions/ImageNet-R/", "all/ImageNet-R/")
+        served.files["MLLM-CL/FCIT"] = {"instruction/instruction_all.zip": hub.zipped(texts)}
+        served.files["HaiyangGuo/UCIT"] = {
+            "UCIT/ImageNet-R/ImageNet-R.zip": hub.zipped(hub.below(files, "datasets/ImageNet-R/"))
+        }
+        served.files["MMInstruction/ArxivQA"] = {
+            "images.tgz": hub.tarred(hub.below(files, "datasets/ArxivQA/"))
+        }
+        reader = Reader(tmp_path / "empty", {})
+        with reader.reading():
+            try:
+                for step in documents.steps(HUB):
+                    reader.follow(step)
+            finally:
+                reader.close()
+    made = {path.name for path in (tmp_path / "empty").iterdir()}
+    assert made == {"my-first.toml", "my-fcit", "runs", "my-adapter", "photo.png"}
+    report = tmp_path / "empty" / "runs" / "mine" / "report"
+    assert (report / "report.html").is_file() or list(report.glob("*.html"))
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from commandline import call, refused
 from fcit.benchmark import datasets
 from fcit.benchmark.fetch import archives, fetch, tables
 from fcit.types import FcitError
+from hub import below, files_below, tarred, zipped
 
 
 @pytest.fixture(scope="module")
@@ -35,37 +35,6 @@ def hub(server: hubs.Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> hu
     for kept in (server.files, server.licences, server.asked, server.breaks):
         kept.clear()
     return server
-
-
-def files_below(folder: Path) -> dict[str, bytes]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def zipped(files: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return file.getvalue()
-
-
-def tarred(files: dict[str, bytes], kind: str = "gz", *links: tarfile.TarInfo) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode=f"w:{kind}") as archive:  # type: ignore[call-overload]
-        for link in links:
-            archive.addfile(link)
-        for name, data in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return file.getvalue()
-
-
-def below(files: dict[str, bytes], start: str, to: str = "") -> dict[str, bytes]:
-    """The files of a folder, under another name."""
-    chosen = {name: data for name, data in files.items() if name.startswith(start)}
-    return {to + name.removeprefix(start): data for name, data in chosen.items()}
 
 
 def fcit_hub(hub: hubs.Hub, folder: Path) -> dict[str, bytes]:

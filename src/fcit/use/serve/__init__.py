@@ -70,6 +70,7 @@ def serve(
             say(
                 "warning: anyone who reaches this port can use it; set --key-file or FCIT_SERVE_KEY"
             )
+        listener.listen()  # who reads the next line may connect
         say(f"serving {model_name(run)} at http://{address}:{port} (Ctrl-C stops)")
         server.run(sockets=[listener])
 
