@@ -7,6 +7,7 @@ import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -17,6 +18,7 @@ import official
 from commandline import call, refused
 from fcit.benchmark import datasets
 from fcit.benchmark.fetch import archives, fetch, tables
+from fcit.benchmark.fetch.hub import _Bytes
 from fcit.types import FcitError
 from hub import below, files_below, tarred, zipped
 
@@ -91,6 +93,7 @@ def test_only_loads_what_it_needs(hub, tmp_path: Path) -> None:
     fcit_hub(hub, tmp_path / "own")
     done = fetch("fcit", tmp_path / "data", only=["ArxivQA"])
     assert datasets.present(tmp_path / "data") == ["ArxivQA"] and not done.lacks
+    assert not done.report.problems and not done.report.published
     asked = {path for _, path, _ in hub.asked}
     assert asked == {"instruction/instruction_all.zip", "images.tgz"}
     refused(
@@ -179,6 +182,25 @@ def test_an_interrupted_download_goes_on_where_it_broke(
     fetch("me/plants", tmp_path / "again")  # all of it is in the cache
     assert len(hub.asked) == 2
     assert files_below(tmp_path / "data") == files_below(tmp_path / "again")
+
+
+def test_what_the_hubs_library_tells_its_bars_is_counted_once() -> None:
+    reports = pytest.importorskip("huggingface_hub.utils._xet_progress_reporting")
+    counted = _Bytes()
+    options = {"reconstruction_desc": "", "log_level": 30, "total": 50}
+    bars = reports.XetDownloadProgressReporter(tqdm_class=counted.of("a", int), **options)
+    for share in (0.5, 1.0):
+        bars.update_progress(
+            SimpleNamespace(
+                total_bytes_completed=50 * share,
+                total_transfer_bytes_completed=40 * share,
+                total_bytes=50,
+                total_bytes_completion_rate=1.0,
+                total_transfer_bytes_completion_rate=1.0,
+            )
+        )
+    bars.close()
+    assert counted.sum == 50
 
 
 def test_archives_are_unpacked_without_trust(

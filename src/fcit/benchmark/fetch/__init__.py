@@ -10,7 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 
-from fcit.benchmark import check, datasets, layout
+from fcit.benchmark import check, datasets, layout, published
 from fcit.benchmark.fetch import archives, hub, tables
 from fcit.benchmark.fetch.hub import Repository
 from fcit.benchmark.fetch.origins import TABLES, Origin, origin
@@ -123,6 +123,9 @@ def _fetch(
         raise FcitError(
             f"{repository.name}: holds no records that fcit knows; see docs/add-a-dataset.md"
         )
+    for folder, task in [*published.folders(root)]:  # of a task whose datasets were not asked for
+        if task and not set(task.datasets) <= set(names):
+            shutil.rmtree(folder)
     done.absent = [name for name in place.images if name not in names]
     done.parts.append(_part(f"records of {', '.join(names)}", repository))
     images = wanted(root, names, exact=not place.images)

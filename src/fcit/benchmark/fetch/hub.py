@@ -94,7 +94,7 @@ def download(repository: Repository, files: Sequence[str], watch: Watch) -> dict
     with watch.bar(f"{repository.name} (MB)", max(1, round(total / MEGABYTE))) as step:
 
         def get(file: str) -> None:
-            begun = done.of(file, sizes[file], lambda: step(done.sum / MEGABYTE))
+            begun = done.of(file, lambda: step(done.sum / MEGABYTE))
             with asking(repository.name):
                 paths[file] = Path(
                     hf_hub_download(
@@ -118,7 +118,7 @@ def download(repository: Repository, files: Sequence[str], watch: Watch) -> dict
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-    return paths
+    return {file: paths[file] for file in files}
 
 
 class _Bytes:
@@ -136,20 +136,30 @@ class _Bytes:
         """Whatever was counted before, a file is there."""
         self.add(file, size - self.each.get(file, 0))
 
-    def of(self, file: str, size: int, moved: Callable[[], None]) -> Any:
-        """What the hub's library takes for its bar of one file."""
-        from tqdm import tqdm
-
+    def of(self, file: str, moved: Callable[[], None]) -> Any:
+        """What the hub's library takes for the bars of one file: a class with tqdm's methods."""
         add = self.add
 
-        class Bar(tqdm):  # type: ignore[type-arg]
+        class Bar:
             def __init__(self, *given: Any, **options: Any) -> None:
-                add(file, options.get("initial") or 0)
-                options.pop("name", None)
-                super().__init__(*given, **options | {"disable": True})
+                self.n, self.total = options.get("initial") or 0, options.get("total")
+                add(file, self.n)
 
             def update(self, n: float | None = 1) -> None:
-                add(file, min(n or 0, size))
+                self.n += n or 0
+                add(file, n or 0)
                 moved()
+
+            def update_transfer(self, n: float | None = 1) -> None:
+                """What came over the network; `update` counts what is on the disk."""
+
+            def __enter__(self) -> Any:
+                return self
+
+            def __exit__(self, *fault: object) -> None:
+                pass
+
+            def __getattr__(self, name: str) -> Callable[..., None]:
+                return lambda *given, **options: None
 
         return Bar
