@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import signal
 import sys
@@ -11,8 +12,12 @@ from pathlib import Path
 from typing import TextIO
 
 import pytest
+import typer.main
 
 from fcit import cli
+
+# The tree of commands is built once for all calls; it holds nothing of a call.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 COMMAND = [sys.executable, "-m", "fcit"]
 """`fcit` as a process, for tests of signals, pipes and exit statuses."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import documents
+import fcit.report.heatmaps  # before its figures are replaced
+import fcit.report.style
 import hub
 from documents import PAGES, RECIPES, ROOT, SCRIPTS, Reader, Step, name
 from fcit import methods
@@ -89,8 +91,11 @@ def runs() -> dict[str, Path]:
 
 
 def follow(reader: Reader, steps: list[Step], also: str = "") -> None:
-    """Do all steps but the exceptions, of which `also` is none here."""
-    with reader.reading():
+    """Do all steps but the exceptions, of which `also` is none here. Reports have empty figures, which
+    take most of their time; tests/report draws them."""
+    with reader.reading(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fcit.report.style, "to_svg", lambda figure: "<svg/>")
+        patch.setattr(fcit.report.style, "save_png", lambda figure, path: path.touch())
         try:
             for step in steps:
                 if step.language == "sh" and exception(step) not in ("", also):
