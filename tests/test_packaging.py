@@ -80,7 +80,7 @@ def test_the_metadata_say_what_fcit_is() -> None:
 
 
 @pytest.mark.slow
-def test_sdist_and_wheel_hold_what_they_should(tmp_path: Path) -> None:
+def test_sdist_and_wheel_hold_what_they_should_and_the_wheel_runs_anywhere(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
     ours = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if ours.returncode:
@@ -117,3 +117,14 @@ def test_sdist_and_wheel_hold_what_they_should(tmp_path: Path) -> None:
     assert not [name for name in names if name.startswith(("tests", "tools", "benchmarks"))]
     assert said["License-Expression"] == "Apache-2.0"
     assert said["Description-Content-Type"] == "text/markdown"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    (tmp_path / "empty").mkdir()
+    small = ["federation.clients=1", "federation.per_round=1", "federation.rounds=1"]
+    small += ["data.train=20", "data.test=4", "evaluation.max_new_tokens=1"]
+    small += ['setting.order=["CLEVR-Math"]', "federation.workers=1"]
+    words = [sys.executable, "-P", "-m", "fcit", "run", "demo", *(f"--set={one}" for one in small)]
+    env["PYTHONPATH"] = str(tmp_path / "installed")
+    done = subprocess.run(words, cwd=tmp_path / "empty", capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [path.name for path in (tmp_path / "empty").glob("runs/*")] == ["task-hom-disco-seed0"]
