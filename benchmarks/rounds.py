@@ -25,7 +25,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 SHAPES = ("mini", "60M")
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,15 +60,24 @@ def main() -> None:
                     said[side] = values.pop("answers")
                     for part in PARTS:
                         found[shape][side][part].append(values[part])
-            print(f"{shape}: CPU seconds, medians of {given.times}")
+            print(f"{shape}: CPU seconds, medians of {given.times}; there / here, quartiles")
             for part in PARTS:
-                middles = [median(found[shape][side][part]) for side in sides]
-                gain = f"{middles[-1] / middles[0]:8.2f}x" if len(middles) > 1 else ""
-                print(f"  {part:24}" + "".join(f"{x:9.3f}" for x in middles) + gain, flush=True)
+                rows = [found[shape][side][part] for side in sides]
+                line = f"  {part:24}" + "".join(f"{median(row):9.3f}" for row in rows)
+                if len(rows) > 1:
+                    low, middle, high = spread([b / a for a, b in zip(*rows, strict=True)])
+                    line += f"{middle:8.2f}  ({low:.2f} - {high:.2f})"
+                print(line, flush=True)
             if len(sides) > 1:
                 print(f"  answers are {'equal' if len(set(said.values())) == 1 else 'different'}")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def spread(ratios: list[float]) -> tuple[float, float, float]:
+    """The quartiles of ratios that were each measured side by side."""
+    low, middle, high = quantiles(ratios * 2 if len(ratios) < 2 else ratios, method="inclusive")
+    return low, middle, high
 
 
 def measured(root: Path, shape: str, room: Path) -> dict:

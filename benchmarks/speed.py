@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 PARTS = ("round", "batches", "start")
 OPERATORS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn"),
-    "dropout": ("bernoulli_",),
+    "dropout": ("bernoulli_", "random_"),
     "AdamW and clipping": ("_foreach", "lerp", "addcdiv", "addcmul", "linalg_vector_norm"),
     "softmax and losses": ("softmax", "nll_loss", "cross_entropy"),
     "copies and casts": ("copy_", "_to_copy", "cat", "index", "clone", "masked_scatter", "embedding"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -64,6 +65,7 @@ def test_padding_is_counted_by_batch() -> None:
     [
         ("addmm", "matrix products"),
         ("bernoulli_", "dropout"),
+        ("random_", "dropout"),
         ("_foreach_add_", "AdamW and clipping"),
         ("_softmax_backward_data", "softmax and losses"),
         ("add_", "element by element"),
@@ -95,6 +97,20 @@ def test_without_cuda_the_gpu_benchmark_is_one_line() -> None:
     done = subprocess.run(script, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "shape.py: no CUDA device here; --cpu-dry-run rehearses on a CPU\n"
+
+
+@pytest.mark.slow
+def test_rounds_and_evaluations_are_measured_beside_another_checkout(tmp_path: Path) -> None:
+    root = SCRIPTS.parent
+    command = [sys.executable, SCRIPTS / "rounds.py", "--shapes", "mini", "--times", "1"]
+    command += ["--against", root, "--json", tmp_path / "found.json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.stderr == ""
+    assert "answers are equal" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())["mini"]
+    assert found["here"].keys() == found["there"].keys()
+    assert all(seconds > 0 for (seconds,) in found["here"].values())
+    assert found["here"]["evaluation, warm"] < found["here"]["evaluation, cold"]
 
 
 @pytest.mark.slow
