@@ -51,6 +51,8 @@ NOT_RUN = {
             "fcit data check data/real",
             "fcit plan examples/real/",
             "fcit run examples/real/",
+            "fcit report runs/real/",
+            ".venv/bin/pip install gguf",
         ),
         "needs 0.6 GB of packages; tests/test_real_example.py tests the parts",
     ),
