@@ -62,6 +62,27 @@ def difference(one: Update, other: Update) -> float:
     return float(apart.norm() / whole.norm())
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_features_depend_on_nothing_beside_them(table: dict, dtype: str) -> None:
+    """Neither an image's nor a text's, in batches of a fixed size."""
+    worker = ModelWorker(config(table, model={"dtype": dtype}))
+    data, model = worker.experiment.data(worker.experiment.plan[0][0][0]), worker.model
+    prompts = [sample.prompt for sample in data.samples]
+
+    def fresh(rows: list[int]) -> list[torch.Tensor]:
+        model.forget()
+        worker.encoder.cache.clear()
+        seen = [one.parts[0] for one in model.features([data.images[at] for at in rows])]
+        return [*seen, *worker.encoder.text([prompts[at] for at in rows])]
+
+    count = len(prompts)
+    alone = [fresh([at]) for at in range(count)]
+    for rows in (list(range(count)), list(range(count))[::-1], [count - 1, 0, 0]):
+        wanted = [alone[at][0] for at in rows] + [alone[at][1] for at in rows]
+        found = fresh(rows)
+        assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
 def test_a_turn_and_its_answers_are_the_cpus(table: dict) -> None:
     """In float32 without dropout, whose random numbers differ between devices."""
     rest = {"training": {"dropout": 0.0}}
