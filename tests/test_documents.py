@@ -80,7 +80,8 @@ WITH_CODE = [path for path in [*PAGES, *RECIPES, *SCRIPTS] if documents.steps(pa
 
 def exception(step: Step) -> str:
     """How the entry of NOT_RUN begins that excepts a command, or ""."""
-    text = step.text.removeprefix(".venv/bin/") if "fcit" in step.text else step.text
+    fcit = step.text.startswith(".venv/bin/fcit")
+    text = step.text.removeprefix(".venv/bin/") if fcit else step.text
     if "--dry-run" in text:
         return ""
     return next((begin for begin in NOT_RUN if text.startswith(begin)), "")
