@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -526,6 +527,22 @@ def test_of_two_widths_of_a_first_round_neither_is_believed() -> None:
         FcitError, match=r"client 1 \(shape: .* 4 numbers, .* have 5\); client 4 \(shape: .* 5 numb"
     ):
         go("hide", TURNS[:2], spoil_token=wide)
+
+
+@pytest.mark.parametrize("name", ["disco", "hide"])
+@pytest.mark.parametrize("first", [TURNS[1:2], TURNS])
+def test_the_first_tokens_of_all_are_as_wide_as_the_identity_encoders(
+    name: str, first: list[Turn]
+) -> None:
+    """A client that comes first and alone does not set the width for those who come after it."""
+    method = find(name)(rank=2)
+    run = replace(one_round(method, RULES), token_width=5)
+    said = "client 4 (shape: its token has 4 numbers, the identity encoder's have 5)"
+    with pytest.raises(FcitError, match=re.escape(said)):
+        take_round(run, begun(method), first, Crowd(method))
+    run = replace(run, token_width=4)
+    state, _ = take_round(run, begun(method), first, Crowd(method))
+    assert method.tokens(state).shape == (1, 4)
 
 
 def test_a_newcomers_token_is_compared_with_those_of_the_subspaces() -> None:

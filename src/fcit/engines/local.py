@@ -75,6 +75,10 @@ class LocalEngine:
         """The method's state before the first round."""
         return unflatten(self.ask({"do": "start"})[1])
 
+    def token_width(self) -> int:
+        """How many numbers an identity token has; 0 for a method without tokens."""
+        return self.ask({"do": "token width"})[0]["width"]
+
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         """Clients' identity tokens, as they come."""
         yield from self._replies(list(map(wire.ask_identity, turns)), wire.unpack_identity)

@@ -53,6 +53,8 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
     match header["do"]:
         case "start":
             return {}, flatten(worker.start())
+        case "token width":
+            return {"width": worker.token_width()}, {}
         case "identify":
             return wire.pack_identity(worker.identify(wire.unpack_turn(header["turn"])))
         case "train":

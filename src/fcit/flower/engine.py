@@ -85,7 +85,7 @@ class FlowerEngine:
         """Messages whose deadline has passed, and their clients."""
         self.stack = ExitStack()
         self.home = self.stack.enter_context(home)
-        self.start, self.answer = home.start, home.answer
+        self.start, self.token_width, self.answer = home.start, home.token_width, home.answer
 
     def __enter__(self) -> FlowerEngine:
         return self

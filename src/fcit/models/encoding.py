@@ -82,6 +82,10 @@ class Encoding:
     lower: bool = False
     normalized: bool = False
 
+    def width(self, kind: str) -> int:
+        """Numbers of a token of this kind ("text", "image", "both")."""
+        return {"text": self.text, "image": self.image, "both": self.text + self.image}[kind]
+
     def refusal(self, kind: str) -> str:
         """Why it cannot make tokens of this kind ("text", "image", "both"); "" where it can."""
         if kind != "text" and not self.image:

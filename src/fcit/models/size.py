@@ -179,7 +179,7 @@ class TokenCounter:
 
 
 def encoder_size(folder: str | Path, kind: str = "text", local: bool = True) -> tuple[int, int]:
-    """The width of an identity encoder's text features, and its number of parameters.
+    """The width of an identity encoder's tokens, and its number of parameters.
 
     kind: of the tokens asked for. local: look at this disk only. Raises FcitError where its configuration
     cannot be read or is none that is understood, or where it makes no such tokens.
@@ -191,7 +191,7 @@ def encoder_size(folder: str | Path, kind: str = "text", local: bool = True) -> 
             raise FcitError(f"[model] identity: {folder} {refusal}")
         with torch.device("meta"):
             model = AutoModel.from_config(config)
-        return found.text, _count(model)
+        return found.width(kind), _count(model)
 
 
 def _count(part: Any) -> int:

@@ -94,14 +94,13 @@ class _EchoEngine:
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
         from torch import cat, zeros
 
-        limit = self.experiment.method.subspace_limit
+        method = self.experiment.method
+        limit, parts = method.subspace_limit, 2 if method.identity == "both" else 1
         for turn in turns:
-            token = zeros(max(self.width, 64))
+            token = zeros(max(self.width // parts, 64))
             number = self.tasks.setdefault(turn.task.name, len(self.tasks))
             token[number % min(len(token), limit or len(token))] = 1
-            if self.experiment.method.identity == "both":
-                token = cat([token, token])
-            yield Identity(turn.client, turn.task.name, token, 1)
+            yield Identity(turn.client, turn.task.name, cat([token] * parts), 1)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
         method, optimizer = self.experiment.method, self.experiment.optimizer

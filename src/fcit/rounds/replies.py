@@ -24,13 +24,14 @@ def tokens(
     known: Sequence[Identity],
     stored: Tensor | None,
     outlier_factor: float,
+    width: int = 0,
 ) -> tuple[list[Identity], list[Fault]]:
     """Identity tokens by client id, those that are known already included, and what was wrong with the
     others.
 
-    stored: the subspaces' tokens [K, d], to compare widths and norms with. Where there are none, a token
-    must be as wide as most of these; where no width is that of most, all are faults. outlier_factor:
-    see `Federation`.
+    stored: the subspaces' tokens [K, d], to compare widths and norms with. outlier_factor: see
+    `Federation`. width: of a token, by the identity encoder. Where neither says it, a token must be as
+    wide as most of these; where no width is that of most, all are faults.
     """
     turns = {turn.client: turn for turn in asked}
     good = {identity.client: identity for identity in known}
@@ -47,14 +48,17 @@ def tokens(
         except Exception as error:
             faults.append(fault(reply.client, error))
     widths = Counter(len(identity.token) for identity in good.values())
-    most = [width for width, count in widths.items() if count == max(widths.values())]
-    if stored is not None:
+    most = [each for each, count in widths.items() if count == max(widths.values())]
+    if width:
+        most = [width]
+    elif stored is not None:
         most = [stored.shape[1]]
+    whose = "the identity encoder's" if width else "the others"
     for client, identity in list(good.items()):
         own = len(identity.token)
         if most != [own]:
-            others = " or ".join(str(width) for width in sorted(most) if width != own)
-            detail = f"its token has {own} numbers, the others have {others}"
+            others = " or ".join(str(each) for each in sorted(most) if each != own)
+            detail = f"its token has {own} numbers, {whose} have {others}"
             faults.append(Fault(client, "shape", detail))
             del good[client]
     norms = {client: float(identity.token.norm()) for client, identity in good.items()}

@@ -51,6 +51,8 @@ class FederatedRun:
     privacy: Privacy = field(default_factory=Privacy)
     seed: int = 0
     """Seed of int8's rounding and of the privacy noise."""
+    token_width: int = 0
+    """How many numbers an identity token has; 0: as many as most of the first ones."""
 
 
 @dataclass(frozen=True)
@@ -204,8 +206,8 @@ def _identify(
     known, lost = journal.identities()
     heard = {identity.client for identity in known} | {fault.client for fault in lost}
     missing = [turn for turn in asked if turn.client not in heard]
-    factor = run.federation.outlier_factor
-    identities, faults = tokens(engine.identify(missing), missing, known, stored, factor)
+    factor, incoming = run.federation.outlier_factor, engine.identify(missing)
+    identities, faults = tokens(incoming, missing, known, stored, factor, run.token_width)
     if run.privacy.on:
         identities = [privacy.bound_token(identity, run.privacy) for identity in identities]
     faults = [*lost, *faults]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -208,7 +209,8 @@ class Session:
         track: Log,
     ) -> None:
         """Train; after each round commit and log it, after each stage add a row to the matrix."""
-        folder, experiment, run = self.folder, self.experiment, self.experiment.federated_run
+        folder, experiment = self.folder, self.experiment
+        run = replace(experiment.federated_run, token_width=engine.token_width())
         journal = RunJournal(folder.path, partial(check_memory, self.config))
         since = time.monotonic()
 

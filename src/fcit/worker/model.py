@@ -71,6 +71,11 @@ class ModelWorker:
         blank = self.model.blank(self.method.rank, self.method.init_std, noise)
         return self.method.start(blank, self.model.base_projector, self.config.seed)
 
+    def token_width(self) -> int:
+        """How many numbers an identity token has; 0 for a method without tokens."""
+        kind = self.method.identity
+        return self.encoder.features.encoding.width(kind) if kind else 0
+
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
         data = self.experiment.data(turn, replay=False)
