@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import os
+import time
 from pathlib import Path
 
 import pytest
 import tomli_w
 
+import fcit
+from fcit.files import write_json
+from fcit.recipe.config import validate
 from fcit.types import FcitError
 
 pytest.importorskip("flwr")
 
 from fcit.aggregation import privacy
+from fcit.flower.status import FILE, finished
 from fcit.runs import flower_app
 
 
@@ -53,3 +59,18 @@ def test_the_server_writes_down_no_share_of_data_that_it_does_not_have(
     with pytest.raises(AssertionError, match="an engine was built"):
         flower_app.run(given(table, tmp_path, seeded_noise=False), never)
     assert not (tmp_path / "run" / "partition.json").exists()
+
+
+def test_a_run_that_was_finished_before_is_finished_for_its_operator(
+    table: dict, tmp_path: Path
+) -> None:
+    """`./run` looks at the run's status, which must be of this very attempt."""
+    changed = copy.deepcopy(table) | {"method": {"name": "zeroshot"}}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(changed))
+    fcit.run(validate(changed), tmp_path / "run")
+    write_json(file := tmp_path / "run" / FILE, {"now": "finished"})
+    os.utime(file, (1e9, 1e9))
+    begun = time.time()
+    assert not finished(tmp_path / "run", begun)
+    flower_app.run({"recipe": f"{tmp_path / 'recipe.toml'}", "out": f"{tmp_path / 'run'}"}, never)
+    assert finished(tmp_path / "run", begun)

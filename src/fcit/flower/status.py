@@ -92,8 +92,15 @@ def _clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def confirm(folder: Path) -> None:
+    """Say that what a run's status says, if it has one, is so now (see `finished`)."""
+    if (file := folder / FILE).is_file():
+        file.touch()
+
+
 def finished(folder: Path, begun: float) -> bool:
-    """Whether a run that was begun or continued at this time (in seconds of the epoch) is finished."""
+    """Whether a run that was begun or continued at this time (in seconds of the epoch) is finished. An
+    older status does not count: a recipe that was refused since changed nothing."""
     file = folder / FILE
     fresh = file.is_file() and file.stat().st_mtime >= begun - 1
     return fresh and read_json(file).get("now") == "finished"

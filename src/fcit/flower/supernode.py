@@ -53,7 +53,8 @@ def told(client: LocalClient, address: str, certificate: Path) -> str:
         return str(error)
     return (
         f"client {client.number} is no longer connected (the lines above say why); if the SuperLink did "
-        f"not activate it, register its key on the server: ./register clients/client-{client.number}.pub"
+        "not activate it, start it again in a minute (after a kill it counts as connected so long), or "
+        f"register its key on the server: ./register clients/client-{client.number}.pub"
     )
 
 

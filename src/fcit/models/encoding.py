@@ -43,7 +43,6 @@ PLAIN = {
 }
 """Further settings, with the only values that are understood."""
 
-
 BATCH, STEP = 8, 16
 """Most texts or images that run together; texts are filled up to a multiple of so many tokens."""
 NUMBERS, NUMBERS_GPU = 40_000, 4_000_000
@@ -83,8 +82,8 @@ class Encoding:
     normalized: bool = False
 
     def width(self, kind: str) -> int:
-        """Numbers of a token of this kind ("text", "image", "both")."""
-        return {"text": self.text, "image": self.image, "both": self.text + self.image}[kind]
+        """Numbers of a token of this kind."""
+        return {"text": self.text, "image": self.image}.get(kind, self.text + self.image)
 
     def refusal(self, kind: str) -> str:
         """Why it cannot make tokens of this kind ("text", "image", "both"); "" where it can."""
@@ -218,20 +217,19 @@ class Features:
         model = read(AutoModel, folder, dtype=torch.float32)
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.tokenizer: Any = read(AutoTokenizer, folder)
-        self.image_processor: Any = None
-        if self.encoding.image:
-            self.image_processor = read(AutoImageProcessor, folder, backend="pil")
-        limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-        own = int(self.tokenizer.model_max_length)
+        images = self.encoding.image > 0
+        self.image_processor: Any = images and read(AutoImageProcessor, folder, backend="pil")
+        text, own = config.get_text_config(), int(self.tokenizer.model_max_length)
+        limit = getattr(text, "max_position_embeddings", None)
         self.length = self.encoding.length or min(limit or own, own)
-        self.width = int(config.get_text_config().hidden_size)
+        self.width = int(text.hidden_size)
         kind = self.model if self.encoding.poolings else self.model.text_model
         self.takes = set(inspect.signature(kind.forward).parameters)
         ends = config.model_type == "clip"  # what follows its first end does not count
         self.filler = getattr(self.tokenizer, "eos_token_id" if ends else "pad_token_id") or 0
         self.start = 0
-        if self.encoding.prompt and not self.encoding.prompt_counts:
-            ids = self._tokens([self.encoding.prompt])[0]["input_ids"]
+        if (prompt := self.encoding.prompt) and not self.encoding.prompt_counts:
+            ids = self._tokens([prompt])[0]["input_ids"]
             self.start = len(ids) - (ids[-1] in self.tokenizer.all_special_ids)
 
     @torch.no_grad()
