@@ -217,14 +217,15 @@ class Features:
         model = read(AutoModel, folder, dtype=torch.float32)
         self.model: Any = model.to(self.device).requires_grad_(False).eval()
         self.tokenizer: Any = read(AutoTokenizer, folder)
-        images = self.encoding.image > 0
-        self.image_processor: Any = images and read(AutoImageProcessor, folder, backend="pil")
+        self.image_processor: Any = None
+        if self.encoding.image:
+            self.image_processor = read(AutoImageProcessor, folder, backend="pil")
         text, own = config.get_text_config(), int(self.tokenizer.model_max_length)
         limit = getattr(text, "max_position_embeddings", None)
         self.length = self.encoding.length or min(limit or own, own)
         self.width = int(text.hidden_size)
-        kind = self.model if self.encoding.poolings else self.model.text_model
-        self.takes = set(inspect.signature(kind.forward).parameters)
+        tower = self.model if self.encoding.poolings else self.model.text_model
+        self.takes = set(inspect.signature(tower.forward).parameters)
         ends = config.model_type == "clip"  # what follows its first end does not count
         self.filler = getattr(self.tokenizer, "eos_token_id" if ends else "pad_token_id") or 0
         self.start = 0
@@ -243,9 +244,8 @@ class Features:
             same = [at for at, its in enumerate(spans) if its == span]
             size = fixed_batch(span * self.width, most)
             for batch in (same[at : at + size] for at in range(0, len(same), size)):
-                found |= zip(
-                    batch, self._texts([rows[at] for at in batch], span, size), strict=True
-                )
+                features = self._texts([rows[at] for at in batch], span, size)
+                found |= zip(batch, features, strict=True)
         return torch.stack([found[at] for at in range(len(texts))])
 
     def _tokens(self, texts: Sequence[str]) -> list[dict[str, list[int]]]:
