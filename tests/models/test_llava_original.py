@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from test_chat import SYSTEM_WORDS, WORDS, merges
 from transformers import (
     CLIPImageProcessorPil,
@@ -20,6 +21,7 @@ from transformers import (
 )
 
 from fcit.models.lmm import LMM
+from fcit.models.saving import save_merged
 from fcit.models.size import model_size
 from fcit.types import FcitError, Sample, State
 
@@ -105,6 +107,19 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("images") / "a.png"
     Image.effect_noise((16, 16), 90).convert("RGB").save(path)
     return path
+
+
+def test_its_tower_is_exported_under_the_names_of_published_checkpoints(
+    original: Original, tmp_path: Path
+) -> None:
+    save_merged(LMM(original.folder, clip=original.clip), tmp_path / "out", torch.float32)
+    with safe_open(tmp_path / "out" / "model.safetensors", "pt") as file:
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    start = "vision_tower.vision_model."
+    tower = {name: value for name, value in saved.items() if name.startswith("vision_tower.")}
+    assert {name.removeprefix(start) for name in tower} == original.tower.state_dict().keys()
+    for name, value in original.tower.state_dict().items():
+        assert torch.equal(tower[start + name], value)
 
 
 def test_logits_are_the_originals(original: Original, model: LMM, picture: Path) -> None:

@@ -1,7 +1,7 @@
 """What `fcit export --vllm` writes keeps vLLM's written rules for LoRA, and computes what the run does.
 
 The rules are those of vllm/lora/peft_helper.py, vllm/lora/lora_model.py, vllm/config/lora.py and, for the
-names of layers, vllm/model_executor/models/llava.py. vLLM itself does not run here.
+names of layers, vllm/model_executor/models/llava.py. `benchmarks/by_vllm.py` asks vLLM itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from safetensors import safe_open
 from transformers import AutoModelForImageTextToText
 
 import handmade
+from fcit.models import CHECKPOINTS
 from fcit.models.images import open_image, pad_to_square
+from fcit.models.lmm import LMM
+from fcit.models.saving import save_merged
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
 from fcit.use import export
@@ -73,6 +76,26 @@ def logits(run: Run, gate: list[float], image: Path, folder: Path, adapter: str)
         peft = PeftModel.from_pretrained(base, folder / "adapters" / adapter).eval()
         full = peft(input_ids=batch.ids, attention_mask=batch.mask, pixel_values=pixels).logits
     return ours, full[:, :-1][batch.labels[:, 1:] != -100]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_clip_towers_weights_are_named_as_in_published_checkpoints(
+    times: int, tmp_path: Path
+) -> None:
+    """vLLM 0.32 and transformers before 5.20 read no other names. times: what was exported is exported
+    again."""
+    folder = CHECKPOINTS / "mini-lmm"
+    kept = AutoModelForImageTextToText.from_pretrained(folder).float().state_dict()
+    for number in range(times):
+        model = LMM(folder)
+        folder = tmp_path / str(number)
+        save_merged(model, folder, torch.float32)
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        names = [name for name in file.keys() if name.startswith("vision_tower.")]  # noqa: SIM118
+    assert names and all(name.startswith("vision_tower.vision_model.") for name in names)
+    again = AutoModelForImageTextToText.from_pretrained(folder).state_dict()
+    assert again.keys() == kept.keys()
+    assert all(torch.equal(again[name], kept[name]) for name in again if "vision_tower" in name)
 
 
 def test_every_subspace_is_a_plain_lora_over_the_runs_projector(

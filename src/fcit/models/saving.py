@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import CLIPVisionModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import PrefixChange
 
 from fcit.files import write_json
 from fcit.models.lmm import LMM
@@ -74,8 +77,26 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype, adapters: bool = T
             shares = gate[path] if isinstance(gate, Mapping) else gate
             layer.base.weight.data = (layer.base.weight.float() + _delta(layer, shares)).to(dtype)
         model.model.set_submodule(path, layer.base)
+    _name_as_published(model.model)
     model.model.to(dtype).save_pretrained(folder)
     save_processor(model, folder)
+
+
+def _name_as_published(model: Any) -> None:
+    """Let a CLIP tower's weights be saved as `vision_tower.vision_model.*`, as published checkpoints name
+    them: vLLM and transformers before 5.20 read no others.
+
+    transformers itself saves them so only where it read them so, which is not the case with the mini
+    model and with LLaVA's original format. It reads both.
+    """
+    if not any(isinstance(part, CLIPVisionModel) for part in model.modules()):
+        return
+    named = get_model_conversion_mapping(model, add_legacy=False)
+    made = getattr(model, "_weight_conversions", None)
+    lacking = [
+        each for each in named if isinstance(each, PrefixChange) and each not in (made or ())
+    ]
+    model._weight_conversions = named if made is None else [*made, *lacking]
 
 
 def save_processor(model: LMM, folder: Path) -> None:
