@@ -23,9 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@rm -rf runs/demo
-	@$(BIN)/fcit run recipes/demo.toml --method finetune --out runs/demo/finetune > /dev/null
-	@$(BIN)/fcit run recipes/demo.toml --method disco --out runs/demo/disco > /dev/null
-	@$(BIN)/fcit report runs/demo/finetune runs/demo/disco --out runs/demo/report
+	@$(BIN)/fcit demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL)

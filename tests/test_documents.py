@@ -37,6 +37,7 @@ NOT_RUN = {
     ),
     ".venv/bin/python benchmarks/": "takes minutes to hours",
     "python tools/": "takes minutes, or writes a page",
+    "fcit demo": "takes minutes; tests/cli/test_first_steps.py shortens its recipe",
     "fcit import-reference": "needs the reference's checkpoint; tests/runs/test_imported.py makes one",
     "fcit bench": "takes minutes; tests/bench runs it",
     "fcit sweep": "takes hours, except with --dry-run",

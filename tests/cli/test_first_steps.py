@@ -16,7 +16,7 @@ import fcit
 import handmade
 from commandline import COMMAND, call, refused
 from fcit.cli import app
-from fcit.recipe import config
+from fcit.recipe import config, shipped
 from fcit.watch import Terminal
 
 GROUP = get_command(app)
@@ -56,6 +56,24 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
     refused(call("run", "demo"), "demo: is a folder, not a recipe")
     refused(call("run", "dmo"), "dmo: no such recipe; did you mean 'demo'?")
     refused(call("plan", "nothing-like-it"), "no such recipe; fcit recipe lists those")
+
+
+def test_the_demo_compares_two_methods_and_keeps_what_is_finished(
+    tmp_path: Path, table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "demo.toml").write_text(tomli_w.dumps(table | {"evaluation": {"limit": 2}}))
+    monkeypatch.setattr(shipped, "recipes", lambda: {"demo": tmp_path / "demo.toml"})
+    monkeypatch.chdir(tmp_path)
+    done = call("demo")
+    assert done.returncode == 0, done.stderr
+    page = tmp_path / "runs" / "demo" / "report" / "index.html"
+    assert page.is_file() and done.stdout.splitlines()[-1] == str(page)
+    rows = [line.split("│")[1].strip() for line in done.stdout.splitlines() if "│" in line]
+    assert sorted(rows) == ["disco", "finetune"]
+    again = call("demo")
+    assert again.stdout == done.stdout
+    assert again.stderr.count("is already finished") == 2
+    refused(call("demo", "--out", tmp_path / "demo.toml"), "demo.toml")
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

@@ -36,6 +36,8 @@ model for all of them with federated LoRA: **fcit** runs the benchmark, DISCO an
 
 Start here (minutes on a laptop; no data, no GPU and no network are needed):
 
+    fcit demo
+
     fcit plan demo
 
     fcit run demo --out runs/first
@@ -49,6 +51,7 @@ Start here (minutes on a laptop; no data, no GPU and no network are needed):
 )
 COMMANDS = {
     "Train and compare": (
+        run.demo,
         run.recipe,
         plan,
         run.run,

@@ -9,7 +9,7 @@ import typer
 from typer import Argument, Option
 
 from fcit.cli.options import Changes, Folder, Method, Recipe, stoppable
-from fcit.cli.results import show_results
+from fcit.cli.results import report, show_results
 from fcit.cli.screen import show, show_table
 from fcit.recipe.shipped import recipes
 from fcit.types import FcitError, did_you_mean
@@ -121,6 +121,28 @@ def run(
         done = api.run(loaded, out, resume, Terminal())
     show_results([done.folder])
     show(f"run folder: {done.folder}")
+
+
+def demo(
+    out: Annotated[Path, Option(help="The folder of the runs and the report.")] = Path("runs/demo"),
+) -> None:
+    """Train two methods on a short recipe (`fcit recipe demo`), and write a report that compares them.
+
+    It takes minutes, and needs no data, no GPU and no network. The same command continues an interrupted
+    demo. The last line printed is the report's path.
+
+    Example:  fcit demo
+    """
+    from fcit.recipe import config
+
+    folders = [out / method for method in ("finetune", "disco")]
+    with stoppable("the same command continues"):
+        from fcit.runs import api
+
+        for folder in folders:
+            loaded = config.load(Path("demo"), [], folder.name)
+            api.run(loaded, folder, folder.is_dir(), Terminal())
+    report(folders, out / "report")
 
 
 def import_reference(
