@@ -2,26 +2,39 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import fcit.report.style
 import neighbours
 from fcit.benchmark import datasets
 from fcit.cli import app
+from fcit.files import read_json
 from fcit.flower.shares import split
 from fcit.planning.counts import SampleCounts
 from fcit.recipe.config import Config, load
 from fcit.recipe.data import DataSection
+from fcit.report.page import write
 from fcit.types import Turn
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
+from fcit.worker.samples import Samples
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 BENCHMARKS = {
     "ucit": (neighbours.ucit, neighbours.UCIT),
     "mllm-dcl": (neighbours.mllm_dcl, neighbours.MLLM_DCL),
+}
+SHORT = {
+    "federation.rounds": 1,
+    "training.batch_size": 4,
+    "training.checkpointing": "false",
+    "evaluation.scoring": "strict",
+    "evaluation.general_questions": 0,
+    "evaluation.max_new_tokens": 3,
 }
 MINI = ("model.path=", "model.identity=", "model.dtype=float32", "federation.workers=1")
 
@@ -85,6 +98,33 @@ def test_a_clients_own_folder_reads_the_same(made: tuple[str, Path], tmp_path: P
             assert own.test_share(task, client) == whole.test_share(task, client)
             assert own.dataset(task).rule == whole.dataset(task).rule
             assert datasets.find(task, folder).rule == datasets.find(task, root).rule
+
+
+def test_a_short_run_learns_and_answers_every_dataset(
+    made: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the folder as it is, one of its images lost, to a report; with the mini model. The figures,
+    which take most of a report's time, stay empty."""
+    (name, source), root = made, tmp_path / "data"
+    order = BENCHMARKS[name][1]
+    shutil.copytree(source, root)
+    changes = [f"{key}={value}" for key, value in SHORT.items()]
+    config = short(name, "task-hom", root, "data.missing=drop", *changes)
+    samples = Samples(config)
+    samples.image(samples.samples(order[2], "train")[0]).unlink()
+    done = fcit.run(config, tmp_path / "run").folder
+    matrix = read_json(done / "matrix.json")
+    assert matrix["stages"] == order
+    last = matrix["matrix"][-1]
+    assert len(last) == len(order) and all(0 <= value <= 100 for value in last)
+    answers = done / "predictions" / str(len(order))
+    assert {path.stem for path in answers.glob("*.jsonl")} == set(order)
+    assert all(len(path.read_text().splitlines()) == 2 for path in answers.glob("*.jsonl"))
+    assert list(read_json(done / "partition.json")["dropped"]) == [order[2]]
+    monkeypatch.setattr(fcit.report.style, "to_svg", lambda figure: "<svg/>")
+    monkeypatch.setattr(fcit.report.style, "save_png", lambda figure, path: path.touch())
+    page = write([done], tmp_path / "report").read_text()
+    assert all(f">{dataset}<" in page for dataset in order)
 
 
 def test_the_recipes_have_the_hyper_parameters_they_name() -> None:
