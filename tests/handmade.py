@@ -71,6 +71,9 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
         tokens = torch.tensor([[1.0, 0.9], [0.8, 1.0]]) @ encoder().embed("text", PROMPTS, [])
         if built.identity == "both":
             tokens = torch.cat([tokens, tokens[:, : encoder().features.encoding.image]], 1)
+        if built.discriminant:
+            spread = torch.randn((8, tokens.shape[1]), generator=torch_stream(0, "spread"))
+            tokens = torch.stack([built.make_token(row + 2 * spread) for row in tokens])
         extras["identity"] = {"tokens": tokens, "samples": torch.tensor([3, 4])}
     kept, plan = RunFolder(folder), Experiment(config).plan
     if method != "zeroshot":

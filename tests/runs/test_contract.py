@@ -191,7 +191,10 @@ def test_projectors_may_be_isolated_or_frozen(projector: str, table: dict, tmp_p
         assert any(not first[key].equal(second[key]) for key in first)
 
 
-@pytest.mark.parametrize("change", [{"gate": "argmax"}, {"gate": "concat"}, {"token": "both"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"gate": "argmax"}, {"gate": "concat"}, {"token": "both"}, {"router": "discriminant"}],
+)
 def test_the_ablations_run(change: dict, table: dict, tmp_path: Path) -> None:
     run = fcit.run(config(table, "disco", method=change), tmp_path / "run")
     rows = read_lines(run.folder / "predictions" / "2" / "IconQA.jsonl")

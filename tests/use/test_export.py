@@ -132,6 +132,7 @@ def _square(path: Path):
         ("disco", {"projector": "lora"}),
         ("disco", {"gate": "argmax"}),
         ("disco", {"gate": "cosine"}),
+        ("disco", {"router": "discriminant"}),
         ("finetune", {}),
         ("olora", {}),
     ],
@@ -411,7 +412,7 @@ def test_router_and_disco_agree_on_any_tokens(token: str, gate: str) -> None:
     held = {"identity": {"tokens": tokens, "samples": torch.ones(5)}}
     want = method.route(State({}, held), Query("", feature[0]))
     router = Router.__new__(Router)
-    router.names, router.kind, router.tokens = list(want), token, tokens
+    router.names, router.kind, router.compared = list(want), token, {"tokens": tokens}
     router.facts = {"gate": gate, "temperature": 0.2, "slots": 8 if slots else 0}
     text, image = feature[0].chunk(2) if token == "both" else (feature[0], None)
     router.features = SimpleNamespace(texts=lambda _: text[None], images=lambda _: image[None])  # type: ignore

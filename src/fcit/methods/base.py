@@ -88,9 +88,6 @@ class Method:
     """The extras that are trained weights: server optimizers act on them as on adapters. All others
     (statistics, tokens) stay as `aggregate` leaves them."""
 
-    sends_statistics: ClassVar[bool] = False
-    """Whether clients send, beside what they trained, what they measured on their data."""
-
     replays: ClassVar[bool] = False
     """Whether clients train on old data again (`rehearsed`), which breaks the setting's rule."""
 
@@ -100,6 +97,12 @@ class Method:
     excludes: ClassVar[Mapping[str, str]] = {}
     """What of a recipe does not go with it, and why: values of `federation.average`, `robust` and
     `optimizer`; "ranks" and "privacy"."""
+
+    @property
+    def sends_statistics(self) -> bool:
+        """Whether clients send, beside what they trained and means of identity features, what they
+        measured on their data."""
+        return False
 
     @property
     def subspace_limit(self) -> int:
@@ -149,6 +152,14 @@ class Method:
     def identity(self) -> TokenKind | None:
         """What identity tokens and test features are made of; None where the method needs none."""
         return None
+
+    def make_token(self, features: Tensor) -> Tensor:
+        """A client's identity token [w], of its samples' features [n, d]: their mean."""
+        return features.mean(dim=0)
+
+    def token_width(self, features: int) -> int:
+        """How many numbers w a token has, where features have so many."""
+        return features
 
     def to_identify(self, state: State, turns: Sequence[Turn]) -> list[Turn]:
         """Those of a round's turns whose clients are asked for an identity token."""

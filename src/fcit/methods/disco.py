@@ -58,6 +58,12 @@ class Disco(TokenRouted):
     token: TokenKind = "text"
     """What identity tokens are made of: `text`, `image` or `both`."""
 
+    router: Literal["cosine", "discriminant"] = "cosine"
+    """How SSA compares a question with the subspaces: by its `cosine` with their identity tokens, as
+    published, or by linear `discriminant` analysis, which also knows how the features of a subspace's
+    samples vary. Clients then send the second moment of their features with their token, d (d + 1) / 2
+    numbers once per task; `temperature` has no effect."""
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.as_reference and self.at_limit == "skip":
@@ -65,9 +71,23 @@ class Disco(TokenRouted):
                 "method.at_limit: the reference code joins; leave out method.as_reference"
             )
 
+        if self.router == "discriminant":
+            if self.as_reference:
+                raise FcitError("method.router: the reference code routes by cosines")
+            if self.gate == "cosine":
+                raise FcitError('method.gate: "cosine" needs method.router = "cosine"')
+
     @property
     def identity(self) -> TokenKind:
         return self.token
+
+    @property
+    def discriminant(self) -> bool:
+        return self.router == "discriminant"
+
+    @property
+    def sends_statistics(self) -> bool:
+        return self.discriminant
 
     @property
     def subspace_limit(self) -> int:
@@ -149,7 +169,10 @@ class Disco(TokenRouted):
 
     @property
     def gating(self) -> Gating:
-        """alpha = softmax(cos(f, token_i) / temperature) over the opened subspaces."""
+        """alpha = softmax(cos(f, token_i) / temperature) over the opened subspaces; with `discriminant`
+        the softmax of its scores, which is the probability of each subspace."""
+        if self.discriminant:
+            return Gating(self.gate, 1.0)
         return Gating(self.gate, self.temperature, self.subspace_limit if self.as_reference else 0)
 
 

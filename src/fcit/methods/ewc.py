@@ -39,7 +39,10 @@ class Ewc(Method):
     fisher_samples: Annotated[int, Field(ge=1, le=MOST)] = 128
     """Maximum samples per client for the Fisher information."""
 
-    sends_statistics: ClassVar[bool] = True
+    @property
+    def sends_statistics(self) -> bool:
+        return True
+
     excludes: ClassVar[Mapping[str, str]] = {"ranks": "Fisher information is of whole adapters"}
 
     def send(self, state: State, turn: Turn) -> State:

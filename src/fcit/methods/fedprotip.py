@@ -7,7 +7,7 @@ x of a layer in old tasks, then dW (I - S S^T) x = 0: what the layer answers the
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -48,7 +48,9 @@ class Fedprotip(LoraPerStage):
     directions: AtLeast1 = 32
     """The most directions that a stage adds to a layer's S: the number of columns of Omega."""
 
-    sends_statistics: ClassVar[bool] = True
+    @property
+    def sends_statistics(self) -> bool:
+        return True
 
     def begin(self, state: State, stage: Stage) -> State:
         """A new LoRA with its A in the complement of S; and the stage's Omega."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from fcit.methods import moments
 from fcit.methods.base import Method, Query, TokenKind
 from fcit.types import FcitError, Identity, Stage, State, Tensor, Turn, Weights
 from fcit.weights import cosine
@@ -33,6 +34,18 @@ class TokenRouted(Method):
     @property
     def identity(self) -> TokenKind:
         return "text"
+
+    @property
+    def discriminant(self) -> bool:
+        """Whether questions are routed by linear discriminant analysis. Tokens then hold second moments
+        as well (see `moments`)."""
+        return False
+
+    def make_token(self, features: Tensor) -> Tensor:
+        return moments.token(features) if self.discriminant else super().make_token(features)
+
+    def token_width(self, features: int) -> int:
+        return moments.width(features) if self.discriminant else features
 
     @property
     def may_skip(self) -> bool:
@@ -110,7 +123,10 @@ class TokenRouted(Method):
         return str(int(state.extras[MEMBERS][self.member(state, turn.client, turn.task.name)]))
 
     def likeness(self, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Cosines [n, K] of rows [n, d]; tokens of text and image average the cosines of the two."""
+        """Cosines [n, K] of tokens [n, w] with others [K, w]; tokens of text and image average the
+        cosines of the two."""
+        if self.discriminant:
+            rows, tokens = moments.means(rows), moments.means(tokens)
         if self.identity != "both":
             return cosine(rows, tokens)
         halves = zip(rows.chunk(2, dim=-1), tokens.chunk(2, dim=-1), strict=True)
@@ -121,5 +137,9 @@ class TokenRouted(Method):
         tokens = self.tokens(state)
         if tokens is None or query.feature is None:
             return {}
-        cosines = self.likeness(query.feature[None], tokens)[0]
-        return {str(number): float(cosine) for number, cosine in enumerate(cosines)}
+        if self.discriminant:
+            weights, bias = moments.discriminant(tokens, state.extras[self.tokens_name]["samples"])
+            values = weights @ query.feature + bias
+        else:
+            values = self.likeness(query.feature[None], tokens)[0]
+        return {str(number): float(value) for number, value in enumerate(values)}

@@ -35,7 +35,7 @@ class Router:
         self.names: list[str] = self.facts["adapters"]
         self.kind: str | None = self.facts["token"]
         if self.kind is not None:
-            self.tokens = load_file(folder / "identity.safetensors")["tokens"]
+            self.compared = load_file(folder / "identity.safetensors")
             self.features = Features(encoder)
 
     def weights(self, prompt: str, image: Any = None) -> dict[str, float]:
@@ -60,16 +60,17 @@ class Router:
         return dict(zip(self.names, shares.tolist(), strict=True))
 
     def _likeness(self, prompt: str, image: Any) -> Tensor:
-        """Cosines [K]; tokens made of both average the text's and the image's."""
-        if self.kind == "text":
-            return cosine_similarity(self.features.texts([prompt]), self.tokens)
-        if image is None:
-            raise ValueError("this run routes by images as well; give the image too")
-        if self.kind == "image":
-            return cosine_similarity(self.features.images([image]), self.tokens)
-        text, seen = self.tokens.chunk(2, dim=1)
-        a = cosine_similarity(self.features.texts([prompt]), text)
-        return (a + cosine_similarity(self.features.images([image]), seen)) / 2
+        """Cosines [K], those of text and image averaged; or the scores of a discriminant analysis."""
+        parts = [self.features.texts([prompt])] if self.kind != "image" else []
+        if self.kind != "text":
+            if image is None:
+                raise ValueError("this run routes by images as well; give the image too")
+            parts.append(self.features.images([image]))
+        if "weights" in self.compared:
+            return self.compared["weights"] @ torch.cat(parts, dim=1)[0] + self.compared["bias"]
+        tokens = self.compared["tokens"].chunk(len(parts), dim=1)
+        cosines = [cosine_similarity(a, b) for a, b in zip(parts, tokens, strict=True)]
+        return torch.stack(cosines).mean(dim=0)
 
 
 class Projectors(nn.Module):

@@ -97,10 +97,11 @@ class _EchoEngine:
         method = self.experiment.method
         limit, parts = method.subspace_limit, 2 if method.identity == "both" else 1
         for turn in turns:
-            token = zeros(max(self.width // parts, 64))
+            feature = zeros(max(self.width // parts, 64))
             number = self.tasks.setdefault(turn.task.name, len(self.tasks))
-            token[number % min(len(token), limit or len(token))] = 1
-            yield Identity(turn.client, turn.task.name, cat([token] * parts), 1)
+            feature[number % min(len(feature), limit or len(feature))] = 1
+            token = method.make_token(cat([feature] * parts)[None])
+            yield Identity(turn.client, turn.task.name, token, 1)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update]:
         method, optimizer = self.experiment.method, self.experiment.optimizer

@@ -88,11 +88,11 @@ class Training:
 
 
 def identify(method: Method, encoder: Encoder, turn: Turn, data: Data) -> Identity:
-    """A client's identity token for a task: the mean of a frozen encoder's embeddings of its samples."""
+    """A client's identity token for a task, made of a frozen encoder's embeddings of its samples."""
     kind = method.identity
     assert kind is not None
     rows = encoder.embed(kind, [sample.prompt for sample in data.samples], data.images)
-    return Identity(turn.client, turn.task.name, rows.mean(dim=0), len(data.samples))
+    return Identity(turn.client, turn.task.name, method.make_token(rows), len(data.samples))
 
 
 def take_turn(

@@ -7,7 +7,7 @@ from pathlib import Path
 from fcit.benchmark.datasets import find
 from fcit.benchmark.layout import locate
 from fcit.files import write_text
-from fcit.methods import Method
+from fcit.methods import Method, TokenRouted
 from fcit.report import run_data
 from fcit.report.examples import RIGHT, embedded_image
 from fcit.rounds.evaluate import adapters_by_dataset, winner
@@ -164,6 +164,11 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
 
 def _gate(method: Method) -> str:
     features = "text and image" if method.identity == "both" else method.identity
+    if isinstance(method, TokenRouted) and method.discriminant:
+        return (
+            f"Cosine: here the score of the question's {features} feature by linear discriminant "
+            "analysis. Share: the softmax of the scores, or 1 for the largest (method.gate)."
+        )
     compared = (
         f"Cosine: of the question's {features} feature and the subspace's identity token. Share: "
     )

@@ -74,7 +74,7 @@ class ModelWorker:
     def token_width(self) -> int:
         """How many numbers an identity token has; 0 for a method without tokens."""
         kind = self.method.identity
-        return self.encoder.features.encoding.width(kind) if kind else 0
+        return self.method.token_width(self.encoder.features.encoding.width(kind)) if kind else 0
 
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""

@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from fcit.benchmark import datasets
 from fcit.files import clean, folder_aside, write_json, write_text
-from fcit.methods import Method, Query, TokenRouted
+from fcit.methods import Method, Query, TokenRouted, moments
 from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
 from fcit.runs.api import Run
-from fcit.types import FcitError, Sample, Weights
+from fcit.types import FcitError, Sample, Tensor, Weights
 from fcit.use.export import cards
 from fcit.weights import factors, joined, save, split_projector, whole_projector
 
@@ -102,7 +102,7 @@ def everything(run: Run, out: Path) -> None:
         if run.state.projector is not None:
             save(folder / "projector.safetensors", run.state.projector)
         if tokens is not None:
-            save(folder / "identity.safetensors", {"tokens": tokens})
+            save(folder / "identity.safetensors", _routing(run, tokens))
         write_json(folder / "router.json", _router(run, list(adapters)))
         save_processor(run.worker.model, folder)
         _copy_mini(run, folder, clip=tokens is not None)
@@ -230,6 +230,16 @@ def _adapters(run: Run) -> dict[str, Adapter]:
         own = whole_projector(run.worker.model.base_projector, own, run.worker.method.scale)
         adapters[name] = Adapter(block, own or run.state.projector, bool(own))
     return adapters
+
+
+def _routing(run: Run, tokens: Tensor) -> Weights:
+    """What router.py compares an instruction's feature with."""
+    method = run.worker.method
+    if not isinstance(method, TokenRouted) or not method.discriminant:
+        return {"tokens": tokens}
+    samples = run.state.extras[method.tokens_name]["samples"]
+    weights, bias = moments.discriminant(tokens, samples)
+    return {"weights": weights, "bias": bias}
 
 
 def _router(run: Run, names: list[str]) -> dict[str, Any]:
