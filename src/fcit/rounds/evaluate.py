@@ -64,9 +64,12 @@ def complete(
 ) -> list[tuple[Completion, Route]]:
     """Like `answer`, with token counts and a token limit for each sample. `wanted` is called at every
     token; generation stops once it returns False."""
-    routes = activate(model, encoder, method, state, data)
+    from fcit.models.device import enough_memory
+
     prompts = [sample.prompt for sample in data.samples]
-    completions = model.complete(prompts, data.images, limits, wanted)
+    with enough_memory("answering", "lower evaluation.batch_size (fcit serve: --batch)"):
+        routes = activate(model, encoder, method, state, data)
+        completions = model.complete(prompts, data.images, limits, wanted)
     return list(zip(completions, routes, strict=True))
 
 

@@ -15,6 +15,7 @@ from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 from fcit.worker.floor import NO_FLOOR, check_floor, hide_update, stronger
 
+SMALLER_ENCODER = "name a smaller one in model.identity"
 LESS_TRAINING = "set training.micro_batch = 1, training.checkpointing = true, or a lower batch_size"
 
 
@@ -59,11 +60,12 @@ class ModelWorker:
     @cached_property
     def encoder(self):
         """The frozen identity encoder."""
-        from fcit.models.device import choose
+        from fcit.models.device import choose, enough_memory
         from fcit.models.identity import Encoder
 
         device, _ = choose(self.config.model.device, "float32")
-        return Encoder(self.experiment.identity_path(), device, self.method.identity or "text")
+        with enough_memory("loading the identity encoder", SMALLER_ENCODER):
+            return Encoder(self.experiment.identity_path(), device, self.method.identity or "text")
 
     def start(self) -> State:
         """The method's state before the first round."""
@@ -78,8 +80,11 @@ class ModelWorker:
 
     def identify(self, turn: Turn) -> Identity:
         """One client's identity token."""
-        data = self.experiment.data(turn, replay=False)
-        identity = identify(self.method, self.encoder, turn, data)
+        from fcit.models.device import enough_memory
+
+        encoder, data = self.encoder, self.experiment.data(turn, replay=False)
+        with enough_memory(f"client {turn.client}'s identity token", SMALLER_ENCODER):
+            identity = identify(self.method, encoder, turn, data)
         privacy = stronger(self.config.privacy, self.floor)
         if not privacy.on:
             return identity
@@ -117,12 +122,9 @@ class ModelWorker:
 
     def answer(self, data: Data) -> list[Answer]:
         """Answers of the loaded state."""
-        from fcit.models.device import enough_memory
-
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
-        with enough_memory("answering", "lower evaluation.batch_size"):
-            return answer(self.model, encoder, self.method, self.placed, data, tokens)
+        return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
     def score(self, client: int, dataset: str) -> Score:
         """The score of the loaded state on a client's own test samples."""

@@ -1,0 +1,76 @@
+"""Too little memory is one line that names the keys that need less, wherever a model works."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import handmade
+from fcit.models.identity import Encoder
+from fcit.models.lmm import LMM
+from fcit.types import FcitError, State, Turn
+from fcit.worker import model as worker_model
+from fcit.worker.model import ModelWorker
+
+
+def exhausted(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB.\nmore")
+
+
+@pytest.fixture
+def worker(table: dict, tmp_path: Path) -> ModelWorker:
+    return handmade.run(tmp_path / "run", table).worker
+
+
+def test_an_identity_token(worker: ModelWorker, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn: Turn = worker.experiment.plan[0][0][0]
+    monkeypatch.setattr(Encoder, "embed", exhausted)
+    said = f"client {turn.client}'s identity token found too little memory; name a smaller one in"
+    with pytest.raises(FcitError, match=said):
+        worker.identify(turn)
+
+
+def test_the_encoder_itself(table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = handmade.run(tmp_path / "run", table).config
+    monkeypatch.setattr(Encoder, "__init__", exhausted)
+    with pytest.raises(FcitError, match="loading the identity encoder found too little memory"):
+        ModelWorker(config).encoder  # noqa: B018
+
+
+@pytest.mark.parametrize("place", [(LMM, "complete"), (Encoder, "embed")])
+def test_answers_of_a_run_and_of_the_endpoint(
+    place: tuple[type, str], table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("starlette")
+    from fcit.use.serve.answerer import Answerer, Question
+
+    run = handmade.run(tmp_path / "run", table)
+    answerer, question = Answerer(run), Question("How many?", picture(tmp_path), 2)
+    monkeypatch.setattr(*place, exhausted)
+    said = r"answering found too little memory; lower evaluation.batch_size \(fcit serve: --batch\)"
+    with pytest.raises(FcitError, match=said):
+        answerer([question])
+    with pytest.raises(FcitError, match=said):
+        run.worker.answer(run.worker.experiment.test("IconQA", [0]))
+
+
+def test_training_and_loading(
+    worker: ModelWorker, monkeypatch: pytest.MonkeyPatch, table: dict
+) -> None:
+    from fcit.types import Job
+
+    turn: Turn = worker.experiment.plan[0][0][0]
+    monkeypatch.setattr(worker_model, "take_turn", exhausted)
+    with pytest.raises(
+        FcitError, match="training found too little memory; set training.micro_batch"
+    ):
+        worker.train(Job(turn, State()), {})
+    monkeypatch.setattr(LMM, "__init__", exhausted)
+    with pytest.raises(FcitError, match="loading the model found too little memory"):
+        ModelWorker(worker.config).model  # noqa: B018
+
+
+def picture(folder: Path) -> bytes:
+    return handmade.picture(folder / "photo.png").read_bytes()
