@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+import handmade
 from fcit import suite as mini
+from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
@@ -165,3 +167,31 @@ def test_norms_of_merged_adapters_are_shares_of_the_base_weights() -> None:
     pairs = [(one, one.T * 3), (two, two.T * 4)]
     found = sizes(pairs, weight, scale=2.0)
     assert found == pytest.approx({"one": 0.7, "sum": 1.0, "mean": 0.5, "factors": 1.414214})
+
+
+def test_the_tuning_table_chooses_where_all_runs_are_finished(
+    tmp_path: Path, table: dict, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tuned
+
+    rows = [[50.0, 50.0], [50.0, 50.0]]
+    for rate, last in ((1e-3, 40.0), (5e-3, 60.0)):
+        changed = table | {"training": table["training"] | {"lr": rate}}
+        run = RunFolder(tmp_path / f"lr{rate}" / "disco" / "seed3")
+        handmade.run(run.path, changed)
+        full = {"datasets": handmade.TASKS, "last": last, "avg": last / 2}
+        run.write(run.matrix, full | {"matrix": rows})
+    monkeypatch.setattr(sys, "argv", ["tuned.py", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        tuned.main()
+    assert not ended.value.code
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "| 0.001 | 40.00 | 20.00 |",
+        "| 0.005 | **60.00** | 30.00 |",
+    ]
+    run.write(run.matrix, full | {"matrix": rows[:1]})
+    with pytest.raises(SystemExit) as ended:
+        tuned.main()
+    assert ended.value.code
+    assert "**disco**, 1 of 2 runs" in (said := capsys.readouterr().out)
+    assert "| 0.001 | 40.00 | 20.00 |" in said and "**40.00**" not in said

@@ -1,0 +1,85 @@
+"""What the tuning sweep found: every method's runs, and the values with the highest Last, as Markdown.
+
+    .venv/bin/python benchmarks/tuned.py runs/tuning
+
+The tables of docs/results.md are its output, and recipes/mini/comparison.toml has the chosen values. Exit
+status 1: a method has runs that are not finished, so nothing is chosen for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from fcit.files import read_json
+from fcit.recipe import config as configs
+from fcit.recipe.keys import flat
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.session import Session
+from fcit.watch import Silent
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One run: what it was tried with, and its accuracies in percent (None: not finished)."""
+
+    values: dict[str, object]
+    last: float | None
+    avg: float | None
+
+
+def read(folder: Path) -> dict[str, list[Tried]]:
+    """The runs of every method, with the keys in which they differ."""
+    tables: dict[str, list[tuple[dict[str, object], Path]]] = defaultdict(list)
+    for file in sorted(folder.glob("*/*/seed*/config.toml")):
+        config = configs.load(file)
+        tables[config.method.name].append((flat(configs.to_table(config)), file.parent))
+    found: dict[str, list[Tried]] = {}
+    for method, runs in tables.items():
+        keys = sorted({key for table, _ in runs for key in table})
+        differing = [key for key in keys if len({str(table.get(key)) for table, _ in runs}) > 1]
+        found[method] = [
+            Tried({key: table.get(key) for key in differing}, *accuracies(path))
+            for table, path in runs
+        ]
+    return found
+
+
+def accuracies(path: Path) -> tuple[float | None, float | None]:
+    """A finished run's Last and Avg."""
+    session = Session(configs.load(RunFolder(path).config), path, Silent())
+    if not session.finished:
+        return None, None
+    matrix = read_json(path / "matrix.json")
+    return matrix["last"], matrix["avg"]
+
+
+def main() -> None:
+    """Print a table for every method."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sweep", type=Path)
+    folder: Path = parser.parse_args().sweep
+    if not (tried := read(folder)):
+        sys.exit(f"{folder}: holds no run; make them with fcit sweep recipes/mini/tuning.toml")
+    unfinished = 0
+    for method, runs in sorted(tried.items()):
+        keys = list(runs[0].values)
+        lasts = [run.last for run in runs if run.last is not None]
+        best = max(lasts) if len(lasts) == len(runs) else None
+        unfinished += best is None
+        print(f"\n**{method}**, {len(lasts)} of {len(runs)} runs\n")
+        print(f"| {' | '.join([*keys, 'Last', 'Avg'])} |")
+        print(f"|{'---|' * len(keys)}---:|---:|")
+        for run in sorted(runs, key=lambda run: [str(value) for value in run.values.values()]):
+            last = "-" if run.last is None else f"{run.last:.2f}"
+            last = f"**{last}**" if best is not None and run.last == best else last
+            avg = "-" if run.avg is None else f"{run.avg:.2f}"
+            print(f"| {' | '.join([*map(str, run.values.values()), last, avg])} |")
+    sys.exit(unfinished > 0)
+
+
+if __name__ == "__main__":
+    main()
