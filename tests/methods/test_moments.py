@@ -109,3 +109,14 @@ def test_what_does_not_go_with_it_is_refused() -> None:
     with pytest.raises(FcitError, match='method.gate: "cosine" needs'):
         Disco(router="discriminant", gate="cosine")
     assert Disco(router="discriminant").sends_statistics and not Disco().sends_statistics
+
+
+def test_a_second_moment_that_no_samples_have_is_odd() -> None:
+    method = Disco(router="discriminant")
+    token = method.make_token(CLASSES[0])
+    assert method.odd(token) == "" and Disco().odd(token) == ""
+    assert method.odd(method.make_token(CLASSES[0][:1])) == "", "one sample has no variance"
+    size = moments.features(len(token))
+    less = torch.cat([token[:size], 0.9 * token[size:]])
+    assert method.odd(less).startswith("no samples have its second moment: a variance is -0.06")
+    assert method.odd(token[:-1]) == "its 8 numbers are no mean with a second moment"

@@ -529,6 +529,25 @@ def test_of_two_widths_of_a_first_round_neither_is_believed() -> None:
         go("hide", TURNS[:2], spoil_token=wide)
 
 
+def test_a_token_with_an_impossible_second_moment_leaves_its_client_out() -> None:
+    """All questions would be routed with a covariance that is none."""
+    method = Disco(rank=2, router="discriminant")
+
+    class Samples(Crowd):
+        def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+            for turn in turns:
+                rows = torch.randn((6, 4), generator=torch.Generator().manual_seed(turn.client)) + 9
+                token = method.make_token(rows)
+                if turn.client == BAD:
+                    token[4:] *= 0.5
+                yield Identity(turn.client, turn.task.name, token, 6)
+
+    run = replace(one_round(method, RULES), token_width=method.token_width(4))
+    state, report = take_round(run, begun(method), TURNS, Samples(method))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "odd")]
+    assert method.tokens(state).shape == (1, 14)
+
+
 @pytest.mark.parametrize("name", ["disco", "hide"])
 @pytest.mark.parametrize("first", [TURNS[1:2], TURNS])
 def test_the_first_tokens_of_all_are_as_wide_as_the_identity_encoders(

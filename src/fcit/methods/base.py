@@ -161,6 +161,10 @@ class Method:
         """How many numbers w a token has, where features have so many."""
         return features
 
+    def odd(self, token: Tensor) -> str:
+        """What is wrong with a client's token [w] of finite numbers, in words; "": nothing."""
+        return ""
+
     def to_identify(self, state: State, turns: Sequence[Turn]) -> list[Turn]:
         """Those of a round's turns whose clients are asked for an identity token."""
         return list(turns) if self.identity else []

@@ -7,12 +7,17 @@ counts, and it is exactly the token of all their samples together.
 
 from functools import lru_cache
 from math import isqrt
+from typing import Any
 
 from fcit.types import Tensor
 
 RIDGE = 0.01
 """What is added to the covariance, as a share of its mean variance: 0 would not let it be inverted where
 clients have few samples."""
+
+
+ROUNDING = 1e-4
+"""How far below zero a variance may lie, as a share of the squared length of the features."""
 
 
 def width(features: int) -> int:
@@ -41,6 +46,36 @@ def means(tokens: Tensor) -> Tensor:
     return tokens[..., : features(tokens.shape[-1])]
 
 
+def odd(token: Tensor) -> str:
+    """What is wrong with a client's token, in words; "": nothing.
+
+    The covariance of samples is nowhere below zero, but for float32's rounding.
+    """
+    import torch
+
+    if width(features(len(token))) != len(token):
+        return f"its {len(token)} numbers are no mean with a second moment"
+    linalg: Any = torch.linalg
+    length = float(means(token).double().square().sum())
+    covariance = _covariance(token.double())
+    least = float(linalg.eigvalsh(covariance)[0])
+    if least < -ROUNDING * (length + float(covariance.trace())):
+        return f"no samples have its second moment: a variance is {least:.3g}"
+    return ""
+
+
+def _covariance(token: Tensor) -> Tensor:
+    """The covariance [d, d] in a token [width(d)]."""
+    from torch import triu_indices
+
+    mean = means(token)
+    size = len(mean)
+    above, beside = triu_indices(size, size)
+    second = token.new_zeros(size, size)
+    second[above, beside] = second[beside, above] = token[size:]
+    return second - mean[:, None] * mean
+
+
 @lru_cache(maxsize=4)
 def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     """The weights [K, d] and the bias [K] with which a feature x has the scores weights x + bias: up to a
@@ -51,16 +86,13 @@ def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     score_k = m_k^T P x - m_k^T P m_k / 2, P = (C + RIDGE tr(C) / d)^-1. The results are kept for as long
     as a server answers with the same state.
     """
-    import torch
+    from torch import eye
 
     exact, shares = tokens.double(), samples.double() / samples.sum()
-    mean = means(exact)
-    size = mean.shape[1]
-    above, beside = torch.triu_indices(size, size)
+    mean, size = means(exact), features(exact.shape[1])
     covariance = exact.new_zeros(size, size)
-    covariance[above, beside] = shares @ exact[:, size:]
-    covariance = covariance + covariance.triu(1).T - (mean * shares[:, None]).T @ mean
+    for share, token in zip(shares, exact, strict=True):
+        covariance += share * _covariance(token)
     spread = covariance.diagonal().mean().clamp(min=1e-12)
-    ridged = covariance + RIDGE * spread * torch.eye(size, dtype=exact.dtype)
-    weights = mean @ ridged.inverse()
+    weights = mean @ (covariance + RIDGE * spread * eye(size).to(exact)).inverse()
     return weights.float(), (-0.5 * (weights * mean).sum(dim=1)).float()

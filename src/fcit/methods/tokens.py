@@ -47,6 +47,9 @@ class TokenRouted(Method):
     def token_width(self, features: int) -> int:
         return moments.width(features) if self.discriminant else features
 
+    def odd(self, token: Tensor) -> str:
+        return moments.odd(token) if self.discriminant else ""
+
     @property
     def may_skip(self) -> bool:
         """Whether `assign` may leave clients out, who are then asked for a token again."""

@@ -1,7 +1,7 @@
 """A round's replies: checked one by one, kept in a journal, and compared with each other."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import TypeVar
 
@@ -25,6 +25,7 @@ def tokens(
     stored: Tensor | None,
     outlier_factor: float,
     width: int = 0,
+    odd: Callable[[Tensor], str] = lambda token: "",
 ) -> tuple[list[Identity], list[Fault]]:
     """Identity tokens by client id, those that are known already included, and what was wrong with the
     others.
@@ -60,6 +61,9 @@ def tokens(
             others = " or ".join(str(each) for each in sorted(most) if each != own)
             detail = f"its token has {own} numbers, {whose} have {others}"
             faults.append(Fault(client, "shape", detail))
+            del good[client]
+        elif detail := odd(identity.token):
+            faults.append(Fault(client, "odd", detail))
             del good[client]
     norms = {client: float(identity.token.norm()) for client, identity in good.items()}
     others = [] if stored is None else stored.norm(dim=1).tolist()

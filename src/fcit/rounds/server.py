@@ -207,7 +207,8 @@ def _identify(
     heard = {identity.client for identity in known} | {fault.client for fault in lost}
     missing = [turn for turn in asked if turn.client not in heard]
     factor, incoming = run.federation.outlier_factor, engine.identify(missing)
-    identities, faults = tokens(incoming, missing, known, stored, factor, run.token_width)
+    width, odd = run.token_width, run.method.odd
+    identities, faults = tokens(incoming, missing, known, stored, factor, width, odd)
     if run.privacy.on:
         identities = [privacy.bound_token(identity, run.privacy) for identity in identities]
     faults = [*lost, *faults]
