@@ -42,8 +42,13 @@ def main() -> None:
         if not rows:
             sys.exit(f"{given.run}: no question was answered by one adapter alone")
         for row in rows:
-            row["url"] = picture(run.experiment.root / "datasets" / row["image"])
-        asked.write_text(json.dumps({"folder": str(folder), "tokens": tokens, "rows": rows}))
+            samples = run.worker.experiment.samples(row["dataset"], "test")
+            sample = next(each for each in samples if each.id == row["id"])
+            row["url"] = picture(run.worker.experiment.folder.image(sample))
+        sizes = run.worker.model.model.config.get_text_config()
+        length = min(sizes.max_position_embeddings, 4096)
+        facts = {"folder": str(folder), "tokens": tokens, "length": length, "rows": rows}
+        asked.write_text(json.dumps(facts))
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
         own |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
@@ -73,7 +78,7 @@ def alone(file: Path, adapters: list[str], count: int) -> list[dict[str, str]]:
         one = names[0] if len(names) == 1 and set(row["activation"].values()) <= {0.0, 1.0} else ""
         adapter = adapters[0] if len(adapters) == 1 else one
         if adapter in adapters:
-            kept = {key: row[key] for key in ("image", "prompt")}
+            kept = {"id": row["question_id"], "prompt": row["prompt"]}
             answer = {"dataset": file.stem, "adapter": adapter, "answer": row["prediction"].strip()}
             found.append(kept | answer)
     return found[:count]
@@ -111,7 +116,7 @@ def ask(asked: Path) -> None:
         dtype="float32",
         enforce_eager=True,
         max_num_seqs=8,
-        max_model_len=512,
+        max_model_len=given["length"],
     )
     chats = [
         [

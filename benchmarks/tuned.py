@@ -2,8 +2,7 @@
 
     .venv/bin/python benchmarks/tuned.py runs/tuning
 
-The tables of docs/results.md are its output, and recipes/mini/comparison.toml has the chosen values. Exit
-status 1: a method has runs that are not finished, so nothing is chosen for it.
+Exit status 1: a method has runs that are not finished, so nothing is chosen for it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ import fcit
 import handmade
 from commandline import COMMAND, call, refused
 from fcit.cli import app
-from fcit.recipe import config, shipped
+from fcit.cli import run as cli_run
+from fcit.recipe import config
 from fcit.watch import Terminal
 
 GROUP = get_command(app)
@@ -62,7 +63,7 @@ def test_the_demo_compares_two_methods_and_keeps_what_is_finished(
     tmp_path: Path, table: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "demo.toml").write_text(tomli_w.dumps(table | {"evaluation": {"limit": 2}}))
-    monkeypatch.setattr(shipped, "recipes", lambda: {"demo": tmp_path / "demo.toml"})
+    monkeypatch.setattr(cli_run, "recipes", lambda: {"demo": tmp_path / "demo.toml"})
     monkeypatch.chdir(tmp_path)
     done = call("demo")
     assert done.returncode == 0, done.stderr
@@ -74,6 +75,8 @@ def test_the_demo_compares_two_methods_and_keeps_what_is_finished(
     assert again.stdout == done.stdout
     assert again.stderr.count("is already finished") == 2
     refused(call("demo", "--out", tmp_path / "demo.toml"), "demo.toml")
+    (tmp_path / "runs" / "demo").rename(tmp_path / "demo")
+    assert call("demo", "--out", "demo").returncode == 0
 
 
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)

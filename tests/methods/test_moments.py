@@ -111,12 +111,24 @@ def test_what_does_not_go_with_it_is_refused() -> None:
     assert Disco(router="discriminant").sends_statistics and not Disco().sends_statistics
 
 
-def test_a_second_moment_that_no_samples_have_is_odd() -> None:
+def test_a_second_moment_that_no_samples_have_is_a_fault() -> None:
     method = Disco(router="discriminant")
     token = method.make_token(CLASSES[0])
-    assert method.odd(token) == "" and Disco().odd(token) == ""
-    assert method.odd(method.make_token(CLASSES[0][:1])) == "", "one sample has no variance"
-    size = moments.features(len(token))
-    less = torch.cat([token[:size], 0.9 * token[size:]])
-    assert method.odd(less).startswith("no samples have its second moment: a variance is -0.06")
-    assert method.odd(token[:-1]) == "its 8 numbers are no mean with a second moment"
+    assert method.token_fault(token) == "" and Disco().token_fault(token) == ""
+    assert method.token_fault(method.make_token(CLASSES[0][:1])) == "", "one sample has no variance"
+    wide = torch.randn((5, 768), generator=GENERATOR) + 3
+    assert method.token_fault(method.make_token(wide)) == "", "fewer samples than features"
+    less = torch.cat([token[:3], 0.9 * token[3:]])
+    said = "no samples have its second moment: a variance is below zero"
+    assert method.token_fault(less) == said
+    assert method.token_fault(token[:-1]) == "its 8 numbers are no mean with a second moment"
+
+
+@pytest.mark.parametrize("size", [16, 128])
+def test_where_samples_are_all_alike_the_nearest_mean_answers(size: int) -> None:
+    """Their covariance is float32's rounding, of either sign."""
+    points = torch.randn((6, size), generator=GENERATOR) + 2
+    tokens = torch.stack([moments.token(point.expand(7, size)) for point in points])
+    weights, bias = moments.discriminant(tokens, torch.full((6,), 7))
+    found = points.double() @ weights.T + bias
+    assert found.argmax(dim=1).tolist() == list(range(6))

@@ -122,7 +122,7 @@ def test_what_is_not_here_is_said_and_the_rest_planned(tmp_path: Path) -> None:
     assert known.stages[0].down
     assert known.memory["base model"] > 0
     assert known.seconds == {}
-    assert any("identity tokens are taken to be 768 wide" in note for note in known.notes)
+    assert any("identity features are taken to be 768 wide" in note for note in known.notes)
 
 
 def test_the_identity_encoder_takes_memory_where_there_is_one(table: dict) -> None:

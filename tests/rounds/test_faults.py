@@ -544,7 +544,7 @@ def test_a_token_with_an_impossible_second_moment_leaves_its_client_out() -> Non
 
     run = replace(one_round(method, RULES), token_width=method.token_width(4))
     state, report = take_round(run, begun(method), TURNS, Samples(method))
-    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "odd")]
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "garbled")]
     assert method.tokens(state).shape == (1, 14)
 
 
@@ -556,12 +556,16 @@ def test_the_first_tokens_of_all_are_as_wide_as_the_identity_encoders(
     """A client that comes first and alone does not set the width for those who come after it."""
     method = find(name)(rank=2)
     run = replace(one_round(method, RULES), token_width=5)
-    said = "client 4 (shape: its token has 4 numbers, the identity encoder's have 5)"
+    said = "client 4 (shape: its token has 4 numbers, this run's tokens have 5)"
     with pytest.raises(FcitError, match=re.escape(said)):
         take_round(run, begun(method), first, Crowd(method))
-    run = replace(run, token_width=4)
-    state, _ = take_round(run, begun(method), first, Crowd(method))
+    state, _ = take_round(replace(run, token_width=4), begun(method), first, Crowd(method))
     assert method.tokens(state).shape == (1, 4)
+    later = [replace(turn, stage=1, task=Task("blue", ("blue",))) for turn in first]
+    with pytest.raises(FcitError, match="its tokens have 5 numbers, and those of this run's sub"):
+        take_round(
+            replace(run, plan=[[], [later]]), method.begin(state, Stage(())), later, Crowd(method)
+        )
 
 
 def test_a_newcomers_token_is_compared_with_those_of_the_subspaces() -> None:

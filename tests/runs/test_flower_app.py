@@ -68,9 +68,13 @@ def test_a_run_that_was_finished_before_is_finished_for_its_operator(
     changed = copy.deepcopy(table) | {"method": {"name": "zeroshot"}}
     (tmp_path / "recipe.toml").write_text(tomli_w.dumps(changed))
     fcit.run(validate(changed), tmp_path / "run")
-    write_json(file := tmp_path / "run" / FILE, {"now": "finished"})
-    os.utime(file, (1e9, 1e9))
-    begun = time.time()
-    assert not finished(tmp_path / "run", begun)
-    flower_app.run({"recipe": f"{tmp_path / 'recipe.toml'}", "out": f"{tmp_path / 'run'}"}, never)
-    assert finished(tmp_path / "run", begun)
+    file, begun = tmp_path / "run" / FILE, time.time()
+    paths = {"recipe": str(tmp_path / "recipe.toml"), "out": str(tmp_path / "run")}
+    for old in ({"now": "finished"}, {"now": "stage 2, round 1 of 1: training"}, None):
+        file.unlink(missing_ok=True)
+        if old:
+            write_json(file, old)
+            os.utime(file, (1e9, 1e9))
+        assert not finished(tmp_path / "run", begun)
+        flower_app.run(paths, never)
+        assert finished(tmp_path / "run", begun)

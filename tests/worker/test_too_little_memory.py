@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 import torch
 
 import handmade
+from fcit.models.device import TooLittleMemoryError
 from fcit.models.identity import Encoder
 from fcit.models.lmm import LMM
 from fcit.types import FcitError, State, Turn
@@ -27,7 +29,7 @@ def worker(table: dict, tmp_path: Path) -> ModelWorker:
 def test_an_identity_token(worker: ModelWorker, monkeypatch: pytest.MonkeyPatch) -> None:
     turn: Turn = worker.experiment.plan[0][0][0]
     monkeypatch.setattr(Encoder, "embed", exhausted)
-    said = f"client {turn.client}'s identity token found too little memory; name a smaller one in"
+    said = f"the identity encoder of client {turn.client} found too little memory; name a smaller"
     with pytest.raises(FcitError, match=said):
         worker.identify(turn)
 
@@ -39,7 +41,7 @@ def test_the_encoder_itself(table: dict, tmp_path: Path, monkeypatch: pytest.Mon
         ModelWorker(config).encoder  # noqa: B018
 
 
-@pytest.mark.parametrize("place", [(LMM, "complete"), (Encoder, "embed")])
+@pytest.mark.parametrize("place", [(LMM, "complete"), (LMM, "features"), (Encoder, "embed")])
 def test_answers_of_a_run_and_of_the_endpoint(
     place: tuple[type, str], table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,11 +51,25 @@ def test_answers_of_a_run_and_of_the_endpoint(
     run = handmade.run(tmp_path / "run", table)
     answerer, question = Answerer(run), Question("How many?", picture(tmp_path), 2)
     monkeypatch.setattr(*place, exhausted)
-    said = r"answering found too little memory; lower evaluation.batch_size \(fcit serve: --batch\)"
-    with pytest.raises(FcitError, match=said):
+    with pytest.raises(
+        FcitError, match="answering found .*; start fcit serve with a lower --batch"
+    ):
         answerer([question])
-    with pytest.raises(FcitError, match=said):
+    with pytest.raises(FcitError, match="answering found .*; lower evaluation.batch_size"):
         run.worker.answer(run.worker.experiment.test("IconQA", [0]))
+
+
+def test_of_the_endpoint_it_is_no_fault_of_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("starlette")
+    from starlette.requests import Request
+
+    from fcit.use.serve import app
+
+    error = TooLittleMemoryError("answering found too little memory; lower --batch")
+    response = asyncio.run(app._error(Request({"type": "http"}), error))
+    assert response.status_code == 503
+    assert b"the server has too little memory" in response.body and b"--batch" not in response.body
+    assert capsys.readouterr().err == f"fcit: {error}\n"
 
 
 def test_training_and_loading(

@@ -140,7 +140,7 @@ def demo(
         from fcit.runs import api
 
         for folder in folders:
-            loaded = config.load(Path("demo"), [], folder.name)
+            loaded = config.load(recipes()["demo"], [], folder.name)
             api.run(loaded, folder, folder.is_dir(), Terminal())
     report(folders, out / "report")
 

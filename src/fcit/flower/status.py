@@ -10,7 +10,7 @@ from typing import Any
 from fcit.files import read_json, write_json
 from fcit.types import FcitError, Turn, first_line
 
-FILE = "status.json"
+FILE, FINISHED = "status.json", "finished"
 
 GRACE = 60.0
 """Seconds after which the log names clients that are not ready: not connected, or still looking at their
@@ -80,7 +80,7 @@ class Status:
 
     def end(self, error: BaseException | None) -> None:
         """The run is finished, or has ended with an error."""
-        what = "finished" if error is None else f"ended: {first_line(error)}"
+        what = FINISHED if error is None else f"ended: {first_line(error)}"
         self.now = {"now": what, "since": _clock(datetime.now(UTC))}
         write_json(self.file, self.now)
 
@@ -92,18 +92,20 @@ def _clock(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def confirm(folder: Path) -> None:
-    """Say that what a run's status says, if it has one, is so now (see `finished`)."""
-    if (file := folder / FILE).is_file():
-        file.touch()
+def mark_finished(folder: Path) -> None:
+    """Say that a run is finished, also one whose server was killed before it could."""
+    file = folder / FILE
+    if not file.is_file() or read_json(file).get("now") != FINISHED:
+        write_json(file, {"now": FINISHED, "since": _clock(datetime.now(UTC))})
+    file.touch()
 
 
 def finished(folder: Path, begun: float) -> bool:
     """Whether a run that was begun or continued at this time (in seconds of the epoch) is finished. An
-    older status does not count: a recipe that was refused since changed nothing."""
+    older status may be from before this attempt."""
     file = folder / FILE
     fresh = file.is_file() and file.stat().st_mtime >= begun - 1
-    return fresh and read_json(file).get("now") == "finished"
+    return fresh and read_json(file).get("now") == FINISHED
 
 
 def lines(folder: Path) -> list[str]:

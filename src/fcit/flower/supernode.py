@@ -53,8 +53,8 @@ def told(client: LocalClient, address: str, certificate: Path) -> str:
         return str(error)
     return (
         f"client {client.number} is no longer connected (the lines above say why); if the SuperLink did "
-        "not activate it, start it again in a minute (after a kill it counts as connected so long), or "
-        f"register its key on the server: ./register clients/client-{client.number}.pub"
+        "not activate it, start it again in a minute (after a kill it takes the client to be connected "
+        f"for so long), or register its key on the server: ./register clients/client-{client.number}.pub"
     )
 
 

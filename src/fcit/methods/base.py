@@ -100,7 +100,7 @@ class Method:
 
     @property
     def sends_statistics(self) -> bool:
-        """Whether clients send, beside what they trained and means of identity features, what they
+        """Whether clients send, besides what they trained and means of identity features, what they
         measured on their data."""
         return False
 
@@ -161,7 +161,11 @@ class Method:
         """How many numbers w a token has, where features have so many."""
         return features
 
-    def odd(self, token: Tensor) -> str:
+    def token_mean(self, tokens: Tensor) -> Tensor:
+        """The mean of the features in tokens [..., w]: [..., d]."""
+        return tokens
+
+    def token_fault(self, token: Tensor) -> str:
         """What is wrong with a client's token [w] of finite numbers, in words; "": nothing."""
         return ""
 
@@ -257,7 +261,8 @@ class Method:
         return Gating()
 
     def similarities(self, state: State, query: Query) -> Mapping[str, float]:
-        """Cosine of a test instruction's identity feature to each subspace's token, by subspace name.
+        """Cosine of a test instruction's identity feature to each subspace's token, or another score by
+        which it is routed, by subspace name.
         Empty for methods that do not route by identity tokens."""
         return {}
 

@@ -1,8 +1,8 @@
 """Statistics of a client's identity features, and linear discriminant analysis (Fisher 1936) from them.
 
 The mean and the second moment of a client's features stand in one row, as one identity token. Both are
-means over samples. So the token of many clients is the mean of their tokens, weighted by their sample
-counts, and it is exactly the token of all their samples together.
+means over samples. So the mean of clients' tokens, weighted by their sample counts, is the token of all
+their samples together (up to float32's rounding).
 """
 
 from functools import lru_cache
@@ -16,8 +16,12 @@ RIDGE = 0.01
 clients have few samples."""
 
 
-ROUNDING = 1e-4
-"""How far below zero a variance may lie, as a share of the squared length of the features."""
+LEAST = 1e-3
+"""The least mean variance that is believed, as a share of the features' mean square: samples that are all
+alike have none but float32's rounding."""
+
+ROUNDING = 1e-5
+"""How far below zero a variance may lie, as a share of the features' squared length."""
 
 
 def width(features: int) -> int:
@@ -46,22 +50,22 @@ def means(tokens: Tensor) -> Tensor:
     return tokens[..., : features(tokens.shape[-1])]
 
 
-def odd(token: Tensor) -> str:
+def fault(token: Tensor) -> str:
     """What is wrong with a client's token, in words; "": nothing.
 
     The covariance of samples is nowhere below zero, but for float32's rounding.
     """
     import torch
 
-    if width(features(len(token))) != len(token):
+    size = features(len(token))
+    if width(size) != len(token):
         return f"its {len(token)} numbers are no mean with a second moment"
     linalg: Any = torch.linalg
-    length = float(means(token).double().square().sum())
-    covariance = _covariance(token.double())
-    least = float(linalg.eigvalsh(covariance)[0])
-    if least < -ROUNDING * (length + float(covariance.trace())):
-        return f"no samples have its second moment: a variance is {least:.3g}"
-    return ""
+    exact = token.double()
+    covariance = _covariance(exact)
+    scale = float(exact[:size].square().sum() + covariance.diagonal().clamp(min=0).sum())
+    failed = linalg.cholesky_ex(covariance + ROUNDING * scale * torch.eye(size).to(exact)).info
+    return "no samples have its second moment: a variance is below zero" if int(failed) else ""
 
 
 def _covariance(token: Tensor) -> Tensor:
@@ -78,13 +82,13 @@ def _covariance(token: Tensor) -> Tensor:
 
 @lru_cache(maxsize=4)
 def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights [K, d] and the bias [K] with which a feature x has the scores weights x + bias: up to a
-    number that is the same for all k, the logarithm of the probability that x is of class k.
+    """The weights [K, d] and the bias [K], float64, by which a feature x has the scores weights x + bias.
 
-    The classes, with tokens [K, width(d)] of so many samples [K], are taken as normal distributions with
-    one covariance C, that of all samples around their class's mean, and as equally frequent:
-    score_k = m_k^T P x - m_k^T P m_k / 2, P = (C + RIDGE tr(C) / d)^-1. The results are kept for as long
-    as a server answers with the same state.
+    A score is the logarithm of the probability that x is of class k, up to a number that is the same for
+    all k. The classes, with tokens [K, width(d)] of so many samples [K], are taken as normal
+    distributions with one covariance C, that of all samples around their class's mean, and as equally
+    frequent: score_k = m_k^T P x - m_k^T P m_k / 2, P = (C + RIDGE tr(C) / d)^-1. The results are kept
+    for as long as a server answers with the same state.
     """
     from torch import eye
 
@@ -93,6 +97,7 @@ def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     covariance = exact.new_zeros(size, size)
     for share, token in zip(shares, exact, strict=True):
         covariance += share * _covariance(token)
-    spread = covariance.diagonal().mean().clamp(min=1e-12)
-    weights = mean @ (covariance + RIDGE * spread * eye(size).to(exact)).inverse()
-    return weights.float(), (-0.5 * (weights * mean).sum(dim=1)).float()
+    square = (shares[:, None] * mean.square()).sum() / size
+    variance = max(float(covariance.diagonal().mean()), LEAST * float(square))
+    weights = mean @ (covariance + RIDGE * variance * eye(size).to(exact)).inverse()
+    return weights, -0.5 * (weights * mean).sum(dim=1)

@@ -47,8 +47,11 @@ class TokenRouted(Method):
     def token_width(self, features: int) -> int:
         return moments.width(features) if self.discriminant else features
 
-    def odd(self, token: Tensor) -> str:
-        return moments.odd(token) if self.discriminant else ""
+    def token_mean(self, tokens: Tensor) -> Tensor:
+        return moments.means(tokens) if self.discriminant else tokens
+
+    def token_fault(self, token: Tensor) -> str:
+        return moments.fault(token) if self.discriminant else ""
 
     @property
     def may_skip(self) -> bool:
@@ -128,8 +131,7 @@ class TokenRouted(Method):
     def likeness(self, rows: Tensor, tokens: Tensor) -> Tensor:
         """Cosines [n, K] of tokens [n, w] with others [K, w]; tokens of text and image average the
         cosines of the two."""
-        if self.discriminant:
-            rows, tokens = moments.means(rows), moments.means(tokens)
+        rows, tokens = self.token_mean(rows), self.token_mean(tokens)
         if self.identity != "both":
             return cosine(rows, tokens)
         halves = zip(rows.chunk(2, dim=-1), tokens.chunk(2, dim=-1), strict=True)
@@ -142,7 +144,7 @@ class TokenRouted(Method):
             return {}
         if self.discriminant:
             weights, bias = moments.discriminant(tokens, state.extras[self.tokens_name]["samples"])
-            values = weights @ query.feature + bias
+            values = weights @ query.feature.double() + bias
         else:
             values = self.likeness(query.feature[None], tokens)[0]
         return {str(number): float(value) for number, value in enumerate(values)}

@@ -33,9 +33,13 @@ def fast_bf16() -> bool:
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
+class TooLittleMemoryError(FcitError):
+    """A model or an encoder found too little memory."""
+
+
 @contextlib.contextmanager
 def enough_memory(what: str, instead: str) -> Iterator[None]:
-    """Turn torch's complaint about too little memory into one line. Raises FcitError.
+    """Turn torch's complaint about too little memory into one line. Raises TooLittleMemoryError.
 
     what: the work inside, as a sentence's subject; instead: the recipe's keys that need less.
     """
@@ -44,7 +48,8 @@ def enough_memory(what: str, instead: str) -> Iterator[None]:
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
             line = first_line(error)
-            raise FcitError(f"{what} found too little memory; {instead} (torch: {line})") from None
+            told = f"{what} found too little memory; {instead} (torch: {line})"
+            raise TooLittleMemoryError(told) from None
         raise
 
 

@@ -83,7 +83,7 @@ class Encoding:
 
     def width(self, kind: str) -> int:
         """Numbers of a token of this kind."""
-        return {"text": self.text, "image": self.image}.get(kind, self.text + self.image)
+        return {"text": self.text, "image": self.image, "both": self.text + self.image}[kind]
 
     def refusal(self, kind: str) -> str:
         """Why it cannot make tokens of this kind ("text", "image", "both"); "" where it can."""

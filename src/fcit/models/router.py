@@ -23,7 +23,8 @@ from fcit.models.encoding import Features
 
 
 class Router:
-    """How much each adapter gives for an instruction, by the identity tokens in this folder.
+    """How much each adapter gives for an instruction, by the identity tokens in this folder or, where the
+    run routed by discriminant analysis, by its weights.
 
     encoder: the folder or hub id of the encoder that made the tokens (router.json names it). A run that
     does not route needs none.
@@ -67,7 +68,8 @@ class Router:
                 raise ValueError("this run routes by images as well; give the image too")
             parts.append(self.features.images([image]))
         if "weights" in self.compared:
-            return self.compared["weights"] @ torch.cat(parts, dim=1)[0] + self.compared["bias"]
+            feature = torch.cat(parts, dim=1)[0].double()
+            return self.compared["weights"] @ feature + self.compared["bias"]
         tokens = self.compared["tokens"].chunk(len(parts), dim=1)
         cosines = [cosine_similarity(a, b) for a, b in zip(parts, tokens, strict=True)]
         return torch.stack(cosines).mean(dim=0)

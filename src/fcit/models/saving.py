@@ -77,12 +77,12 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype, adapters: bool = T
             shares = gate[path] if isinstance(gate, Mapping) else gate
             layer.base.weight.data = (layer.base.weight.float() + _delta(layer, shares)).to(dtype)
         model.model.set_submodule(path, layer.base)
-    _name_as_published(model.model)
+    _restore_clip_names(model.model)
     model.model.to(dtype).save_pretrained(folder)
     save_processor(model, folder)
 
 
-def _name_as_published(model: Any) -> None:
+def _restore_clip_names(model: Any) -> None:
     """Let a CLIP tower's weights be saved as `vision_tower.vision_model.*`, as published checkpoints name
     them: vLLM and transformers before 5.20 read no others.
 

@@ -26,8 +26,8 @@ from fcit.worker.experiment import Experiment
 if TYPE_CHECKING:
     import torch
 
-TOKEN_WIDTH = 768
-"""Width of an identity token where the encoder's configuration is not on this disk: CLIP ViT-L/14's."""
+FEATURE_WIDTH = 768
+"""Width of an identity feature where the encoder's configuration is not on this disk: CLIP ViT-L/14's."""
 
 MOST_ROUNDS = 2000
 """Rounds of a stage that are looked at one by one; later ones are like them."""
@@ -254,10 +254,10 @@ def _encoder(experiment: Experiment, notes: list[str]) -> tuple[int, int]:
         if Path(experiment.identity_path()).is_dir():
             raise
         notes.append(
-            f"{error}; identity tokens are taken to be {TOKEN_WIDTH} wide, and the memory of their "
+            f"{error}; identity features are taken to be {FEATURE_WIDTH} wide, and the memory of their "
             "encoder is left out"
         )
-        return TOKEN_WIDTH, 0
+        return FEATURE_WIDTH * (2 if kind == "both" else 1), 0
 
 
 def _with_bytes(stage: StagePlan, traffic: StageTraffic) -> StagePlan:

@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import write_text
-from fcit.methods import moments
 from fcit.report.groups import Entry
 from fcit.report.run_data import RunData, predictions
 from fcit.report.style import PAPER, QUIET, new_figure, save_png, shorten, styled, to_svg
@@ -55,10 +54,8 @@ def token_similarity(run: RunData) -> Figure:
     """Cosine similarities of the subspaces' identity tokens. The run must have tokens."""
     import numpy as np
 
-    values, method = np.array(run.tokens, dtype=np.float64), run.token_routed
-    if method and method.discriminant:
-        values = values[:, : moments.features(values.shape[1])]
-    both = method and method.identity == "both"
+    values = np.array(run.tokens, dtype=np.float64)
+    both = run.token_routed and run.token_routed.identity == "both"
     halves = np.split(values, 2, axis=1) if both else [values]
     cosines = np.mean([_cosines(half) for half in halves], axis=0)
     names = [subspace_label(run, str(number)) for number in range(len(values))]

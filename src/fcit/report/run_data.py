@@ -152,4 +152,5 @@ def _tokens(folder: RunFolder, method: TokenRouted | None) -> list[list[float]]:
     from safetensors.numpy import load
 
     files = folder.tensors("extras", method.tokens_name)
-    return [row for _, data in files for row in load(data)["tokens"].astype(float).tolist()]
+    stored: list[Any] = [load(data)["tokens"] for _, data in files]
+    return [row for tokens in stored for row in method.token_mean(tokens).tolist()]

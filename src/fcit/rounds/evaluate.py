@@ -24,7 +24,7 @@ class Route:
     activation: dict[str, float]
     """The activation factor of every adapter, by name; empty where the model decides by itself."""
     similarity: dict[str, float] = field(default_factory=dict[str, float])
-    """Cosine to every subspace's identity token, by name; empty without identity tokens."""
+    """Cosine to every subspace's identity token, or its score, by name; empty without identity tokens."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,9 @@ def complete(
 ) -> list[tuple[Completion, Route]]:
     """Like `answer`, with token counts and a token limit for each sample. `wanted` is called at every
     token; generation stops once it returns False."""
-    from fcit.models.device import enough_memory
-
+    routes = activate(model, encoder, method, state, data)
     prompts = [sample.prompt for sample in data.samples]
-    with enough_memory("answering", "lower evaluation.batch_size (fcit serve: --batch)"):
-        routes = activate(model, encoder, method, state, data)
-        completions = model.complete(prompts, data.images, limits, wanted)
+    completions = model.complete(prompts, data.images, limits, wanted)
     return list(zip(completions, routes, strict=True))
 
 

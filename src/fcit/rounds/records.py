@@ -64,7 +64,7 @@ class Prediction:
     activation: Numbers = field(default_factory=dict)
     """The activation factor of every subspace."""
     similarity: Numbers = field(default_factory=dict)
-    """The cosine to every subspace's identity token; empty in older runs."""
+    """The cosine to every subspace's identity token, or its score; empty in older runs."""
 
 
 @dataclass(frozen=True)

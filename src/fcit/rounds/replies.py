@@ -1,7 +1,7 @@
 """A round's replies: checked one by one, kept in a journal, and compared with each other."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median_low
 from typing import TypeVar
 
@@ -24,8 +24,8 @@ def tokens(
     known: Sequence[Identity],
     stored: Tensor | None,
     outlier_factor: float,
+    method: Method,
     width: int = 0,
-    odd: Callable[[Tensor], str] = lambda token: "",
 ) -> tuple[list[Identity], list[Fault]]:
     """Identity tokens by client id, those that are known already included, and what was wrong with the
     others.
@@ -54,7 +54,7 @@ def tokens(
         most = [width]
     elif stored is not None:
         most = [stored.shape[1]]
-    whose = "the identity encoder's" if width else "the others"
+    whose = "this run's tokens" if width else "the others"
     for client, identity in list(good.items()):
         own = len(identity.token)
         if most != [own]:
@@ -62,11 +62,13 @@ def tokens(
             detail = f"its token has {own} numbers, {whose} have {others}"
             faults.append(Fault(client, "shape", detail))
             del good[client]
-        elif detail := odd(identity.token):
-            faults.append(Fault(client, "odd", detail))
+        elif detail := method.token_fault(identity.token):
+            faults.append(Fault(client, "garbled", detail))
             del good[client]
-    norms = {client: float(identity.token.norm()) for client, identity in good.items()}
-    others = [] if stored is None else stored.norm(dim=1).tolist()
+    norms = {
+        client: float(method.token_mean(identity.token).norm()) for client, identity in good.items()
+    }
+    others = [] if stored is None else method.token_mean(stored).norm(dim=1).tolist()
     counts = {client: float(identity.samples) for client, identity in good.items()}
     for kind, what, sizes in (("norm", "token", norms), ("samples", "samples", counts)):
         for client, times in _outliers(sizes, outlier_factor, others if kind == "norm" else ()):

@@ -206,9 +206,14 @@ def _identify(
     known, lost = journal.identities()
     heard = {identity.client for identity in known} | {fault.client for fault in lost}
     missing = [turn for turn in asked if turn.client not in heard]
-    factor, incoming = run.federation.outlier_factor, engine.identify(missing)
-    width, odd = run.token_width, run.method.odd
-    identities, faults = tokens(incoming, missing, known, stored, factor, width, odd)
+    factor, width = run.federation.outlier_factor, run.token_width
+    if width and stored is not None and stored.shape[1] != width:
+        raise FcitError(
+            f"model.identity: its tokens have {width} numbers, and those of this run's subspaces have "
+            f"{stored.shape[1]}; name the encoder that the run began with"
+        )
+    incoming = engine.identify(missing)
+    identities, faults = tokens(incoming, missing, known, stored, factor, run.method, width)
     if run.privacy.on:
         identities = [privacy.bound_token(identity, run.privacy) for identity in identities]
     faults = [*lost, *faults]

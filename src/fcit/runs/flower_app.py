@@ -6,7 +6,7 @@ from typing import Any
 
 from fcit.aggregation.privacy import secret_noise
 from fcit.flower.apps import Build, client_app, server_app
-from fcit.flower.status import confirm
+from fcit.flower.status import mark_finished
 from fcit.recipe import config as configs
 from fcit.runs.session import Session
 from fcit.types import FcitError
@@ -49,7 +49,7 @@ def run(given: Mapping[str, Any], build: Build) -> None:
     session.open(resume=session.folder.begun())
     # No partition.json: only the clients know what they hold. Where they score, the server has no data.
     session.run(partition=False, data=config.evaluation.where == "server")
-    confirm(out)  # a run that was finished before began nothing
+    mark_finished(out)  # also where it was finished before, and no engine was built
     Lines().say(f"run folder: {out}")
 
 

@@ -83,7 +83,7 @@ class ModelWorker:
         from fcit.models.device import enough_memory
 
         encoder, data = self.encoder, self.experiment.data(turn, replay=False)
-        with enough_memory(f"client {turn.client}'s identity token", SMALLER_ENCODER):
+        with enough_memory(f"the identity encoder of client {turn.client}", SMALLER_ENCODER):
             identity = identify(self.method, encoder, turn, data)
         privacy = stronger(self.config.privacy, self.floor)
         if not privacy.on:
@@ -122,9 +122,12 @@ class ModelWorker:
 
     def answer(self, data: Data) -> list[Answer]:
         """Answers of the loaded state."""
+        from fcit.models.device import enough_memory
+
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
-        return answer(self.model, encoder, self.method, self.placed, data, tokens)
+        with enough_memory("answering", "lower evaluation.batch_size"):
+            return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
     def score(self, client: int, dataset: str) -> Score:
         """The score of the loaded state on a client's own test samples."""

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from fcit.models.chat import Completion
+from fcit.models.device import enough_memory
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import Route, complete
 from fcit.runs.api import Run
@@ -46,7 +47,8 @@ class Answerer:
         answer at all."""
         with TemporaryDirectory(prefix="fcit-serve-") as folder:
             try:
-                return self._batch(questions, Path(folder), wanted)
+                with enough_memory("answering", "start fcit serve with a lower --batch"):
+                    return self._batch(questions, Path(folder), wanted)
             finally:
                 self.worker.model.forget()
                 if self.worker.method.identity:

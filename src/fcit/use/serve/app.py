@@ -7,6 +7,7 @@ import hmac
 import json
 import re
 import secrets
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingR
 from starlette.routing import Route
 
 from fcit.models.chat import Completion
+from fcit.models.device import TooLittleMemoryError
 from fcit.types import FcitError
 from fcit.use.serve.answerer import Reply
 from fcit.use.serve.batching import Batcher
@@ -123,7 +125,10 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
 
 async def _error(request: Request, error: Exception) -> Response:
     """Every error, also Starlette's own (404, 405), in OpenAI's form."""
-    if isinstance(error, FcitError):
+    if isinstance(error, TooLittleMemoryError):
+        print(f"fcit: {error}", file=sys.stderr, flush=True)
+        error = Refusal(503, "the server has too little memory for this question", "no_memory")
+    elif isinstance(error, FcitError):
         error = Refusal(400, str(error), "cannot_answer")
     elif not isinstance(
         error, HTTPException
