@@ -153,10 +153,11 @@ def test_all_adapters_and_their_router_answer_as_the_run_does(
     assert router.weights(PROMPT) == pytest.approx(shares, abs=1e-5)
 
 
+@pytest.mark.parametrize("router", ["cosine", "discriminant"])
 def test_the_router_takes_the_image_where_tokens_are_of_both(
-    made, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    router: str, made, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = made(token="both")
+    run = made(token="both", router=router)
     export.everything(run, tmp_path / "all")
     monkeypatch.syspath_prepend(str(tmp_path / "all"))
     sys.modules.pop("router", None)

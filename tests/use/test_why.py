@@ -13,11 +13,12 @@ import fcit
 import handmade
 from fcit.cli import app
 from fcit.files import read_lines, write_json, write_lines
+from fcit.methods.disco import Disco
 from fcit.recipe import config as configs
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State
-from fcit.use.why import Trainers, why, write_page
+from fcit.use.why import Trainers, _gate, why, write_page
 
 
 def prediction(id: str, text: str, share: float, cosines: tuple[float, float]) -> dict:
@@ -96,6 +97,19 @@ def test_all_questions_of_a_foreign_subspace_are_explained(run: Path) -> None:
     assert str(own.trained[0]) == "IconQA by clients 0-1, 3 (stage 1, rounds 1-2)"
     alone = Trainers("IconQA", (4,), ((1, 1), (2, 1), (2, 3)))
     assert str(alone) == "IconQA by client 4 (stage 1, round 1; stage 2, rounds 1, 3)"
+
+
+@pytest.mark.parametrize(
+    ("gate", "share"),
+    [
+        ("softmax", "the softmax of the scores."),
+        ("argmax", "1 for the largest score."),
+        ("concat", "1 for every subspace."),
+    ],
+)
+def test_scores_of_a_discriminant_analysis_are_called_so(gate: str, share: str) -> None:
+    said = _gate(Disco(router="discriminant", gate=gate))  # type: ignore[arg-type]
+    assert said == f"Cosine: here the score of the question's text feature. Share: {share}"
 
 
 def test_one_question_is_explained_however_it_was_routed(run: Path) -> None:
