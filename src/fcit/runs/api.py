@@ -117,8 +117,8 @@ class Run:
         return self.answer(image, prompt).text
 
     def answer(self, image: str | Path, prompt: str) -> Answer:
-        """The answer with the activation factors and similarities that it was routed by. Raises FcitError for
-        a prompt that is no text (see `files.clean`)."""
+        """The answer with the activation factors and similarities that it was routed by. Raises FcitError
+        for a prompt that is no text (see `files.clean`)."""
         sample = Sample("", "", str(image), clean(prompt), ("",))
         return self.worker.answer(Data([sample], [Path(image)]))[0]
 
