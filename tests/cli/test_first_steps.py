@@ -18,6 +18,7 @@ from commandline import COMMAND, call, refused
 from fcit.cli import app
 from fcit.cli import run as cli_run
 from fcit.recipe import config
+from fcit.report import style
 from fcit.watch import Terminal
 
 GROUP = get_command(app)
@@ -62,7 +63,15 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
 def test_the_demo_compares_two_methods_and_keeps_what_is_finished(
     tmp_path: Path, table: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "demo.toml").write_text(tomli_w.dumps(table | {"evaluation": {"limit": 2}}))
+    """The figures, which take most of a report's time, stay empty."""
+    monkeypatch.setattr(style, "to_svg", lambda figure: "<svg/>")
+    monkeypatch.setattr(style, "save_png", lambda figure, path: path.touch())
+    short = table | {
+        "setting": table["setting"] | {"order": ["IconQA"]},
+        "federation": table["federation"] | {"rounds": 1, "per_round": 1},
+        "evaluation": {"limit": 2, "max_new_tokens": 1, "general_questions": 0},
+    }
+    (tmp_path / "demo.toml").write_text(tomli_w.dumps(short))
     monkeypatch.setattr(cli_run, "recipes", lambda: {"demo": tmp_path / "demo.toml"})
     monkeypatch.chdir(tmp_path)
     done = call("demo")
