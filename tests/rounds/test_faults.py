@@ -529,8 +529,15 @@ def test_of_two_widths_of_a_first_round_neither_is_believed() -> None:
         go("hide", TURNS[:2], spoil_token=wide)
 
 
-def test_a_token_with_an_impossible_second_moment_leaves_its_client_out() -> None:
-    """All questions would be routed with a covariance that is none."""
+@pytest.mark.parametrize(
+    ("times", "kind", "said"),
+    [
+        (0.5, "garbled", "no samples have its second moment: a variance is below zero"),
+        (3e6, "norm", "its second moment: "),
+    ],
+)
+def test_a_client_with_an_odd_second_moment_is_left_out(times: float, kind: str, said: str) -> None:
+    """All questions would be routed by it."""
     method = Disco(rank=2, router="discriminant")
 
     class Samples(Crowd):
@@ -539,12 +546,13 @@ def test_a_token_with_an_impossible_second_moment_leaves_its_client_out() -> Non
                 rows = torch.randn((6, 4), generator=torch.Generator().manual_seed(turn.client)) + 9
                 token = method.make_token(rows)
                 if turn.client == BAD:
-                    token[4:] *= 0.5
+                    token[4:] *= times
                 yield Identity(turn.client, turn.task.name, token, 6)
 
     run = replace(one_round(method, RULES), token_width=method.token_width(4))
     state, report = take_round(run, begun(method), TURNS, Samples(method))
-    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "garbled")]
+    (fault,) = report.faults
+    assert (fault.client, fault.kind) == (BAD, kind) and fault.detail.startswith(said)
     assert method.tokens(state).shape == (1, 14)
 
 

@@ -70,7 +70,6 @@ class Disco(TokenRouted):
             raise FcitError(
                 "method.at_limit: the reference code joins; leave out method.as_reference"
             )
-
         if self.router == "discriminant":
             if self.as_reference:
                 raise FcitError("method.router: the reference code routes by cosines")

@@ -15,7 +15,6 @@ RIDGE = 0.01
 """What is added to the covariance, as a share of its mean variance: 0 would not let it be inverted where
 clients have few samples."""
 
-
 LEAST = 1e-3
 """The least mean variance that is believed, as a share of the features' mean square: samples that are all
 alike have none but float32's rounding."""

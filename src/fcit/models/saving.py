@@ -91,12 +91,14 @@ def _restore_clip_names(model: Any) -> None:
     """
     if not any(isinstance(part, CLIPVisionModel) for part in model.modules()):
         return
-    named = get_model_conversion_mapping(model, add_legacy=False)
+    every = get_model_conversion_mapping(model, add_legacy=False)
     made = getattr(model, "_weight_conversions", None)
-    lacking = [
-        each for each in named if isinstance(each, PrefixChange) and each not in (made or ())
-    ]
-    model._weight_conversions = named if made is None else [*made, *lacking]
+    if made is None:
+        model._weight_conversions = every
+    elif not any(isinstance(each, PrefixChange) for each in made):
+        model._weight_conversions = made + [
+            each for each in every if isinstance(each, PrefixChange)
+        ]
 
 
 def save_processor(model: LMM, folder: Path) -> None:

@@ -65,15 +65,19 @@ def tokens(
         elif detail := method.token_fault(identity.token):
             faults.append(Fault(client, "garbled", detail))
             del good[client]
-    norms = {
-        client: float(method.token_mean(identity.token).norm()) for client, identity in good.items()
-    }
-    others = [] if stored is None else method.token_mean(stored).norm(dim=1).tolist()
+    rows = [] if stored is None else list(stored)
+    for what, part, factor in (
+        ("token", method.token_mean, outlier_factor),
+        ("second moment", lambda token: token, outlier_factor**2),  # of squares, as statistics
+    ):
+        sizes = {client: float(part(identity.token).norm()) for client, identity in good.items()}
+        for client, times in _outliers(sizes, factor, [float(part(row).norm()) for row in rows]):
+            faults.append(Fault(client, "norm", f"its {what}: {times}"))
+            del good[client]
     counts = {client: float(identity.samples) for client, identity in good.items()}
-    for kind, what, sizes in (("norm", "token", norms), ("samples", "samples", counts)):
-        for client, times in _outliers(sizes, outlier_factor, others if kind == "norm" else ()):
-            if good.pop(client, None):
-                faults.append(Fault(client, kind, f"its {what}: {times}"))
+    for client, times in _outliers(counts, outlier_factor):
+        faults.append(Fault(client, "samples", f"its samples: {times}"))
+        del good[client]
     return _complete(good, faults, turns, "sent no token")
 
 
