@@ -50,6 +50,17 @@ def test_later_stages_add_what_is_missing_and_no_more() -> None:
     assert grown(s, -sketch, omega, 8.0, 0.9).equal(s)  # no second moments at all
 
 
+def test_a_whole_space_takes_no_more_directions() -> None:
+    """However much energy is asked for. Otherwise rounding would be added, and S S^T project nothing."""
+    s = None
+    for number in range(8):
+        turned = torch.linalg.qr(torch.randn((12, 12), generator=torch_stream(number, "turn")))[0]
+        c, omega, sketch = sketched(torch.linspace(1.0, 9.0, 12), 5, turned)
+        s = grown(s, sketch, omega, float(c.trace()), 0.99)
+        assert s.shape == (12, min(12, 5 * (number + 1)))
+        torch.testing.assert_close(s.T @ s, torch.eye(s.shape[1]), atol=1e-5, rtol=0)
+
+
 def test_no_more_directions_than_columns_are_added() -> None:
     c, omega, sketch = sketched(torch.ones(9), 4)
     assert grown(None, sketch, omega, float(c.trace()), 0.99).shape == (9, 4)

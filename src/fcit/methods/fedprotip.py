@@ -23,6 +23,9 @@ BASES, SKETCH, ENERGY = "bases", "sketch", "energy"
 SAMPLES = 128
 """Maximum samples per client from which it measures its layers' inputs."""
 
+ROUNDING = 1e-5
+"""A direction with a smaller share of the inputs is float32's rounding of S, and is not added."""
+
 
 @dataclass(frozen=True)
 class Fedprotip(LoraPerStage):
@@ -180,5 +183,6 @@ def grown(
     u, sigma, _ = linalg.svd(f - s @ inside, full_matrices=False)
     held = inside.square().sum() + torch.cat([sigma[:0].new_zeros(1), sigma.square().cumsum(0)])
     count = int((held < threshold * energy).sum())  # the fewest that hold enough, or all
-    new = u[:, :count][:, sigma[:count] > 1e-6 * sigma[:1]].float()
+    count = min(count, max(0, len(s) - s.shape[1]), int((sigma > ROUNDING * f.norm()).sum()))
+    new = u[:, :count].float()
     return new if old is None else torch.cat([old, new], dim=1)
