@@ -184,5 +184,5 @@ def grown(
     held = inside.square().sum() + torch.cat([sigma[:0].new_zeros(1), sigma.square().cumsum(0)])
     count = int((held < threshold * energy).sum())  # the fewest that hold enough, or all
     count = min(count, max(0, len(s) - s.shape[1]), int((sigma > ROUNDING * f.norm()).sum()))
-    new = u[:, :count].float()
+    new = u[:, :count].float().contiguous()  # bits depend on the layout, which a file does not keep
     return new if old is None else torch.cat([old, new], dim=1)
