@@ -556,6 +556,20 @@ def test_a_client_with_an_odd_second_moment_is_left_out(times: float, kind: str,
     assert method.tokens(state).shape == (1, 14)
 
 
+def test_a_methods_own_check_that_fails_ends_no_round() -> None:
+    """It is that client's fault, as with every other check of a reply."""
+
+    class Picky(Disco):
+        def token_fault(self, token: torch.Tensor) -> str:
+            return "" if len(token) == 4 else str(1 / 0)
+
+    method = Picky(rank=2)
+    crowd = Crowd(method, spoil_token=lambda one: [replace(one, token=torch.ones(5))])
+    state, report = take_round(one_round(method, RULES), begun(method), TURNS, crowd)
+    assert [fault.client for fault in report.faults] == [BAD]
+    assert method.tokens(state).shape == (1, 4)
+
+
 @pytest.mark.parametrize("name", ["disco", "hide"])
 @pytest.mark.parametrize("first", [TURNS[1:2], TURNS])
 def test_the_first_tokens_of_all_are_as_wide_as_the_identity_encoders(

@@ -53,8 +53,9 @@ def told(client: LocalClient, address: str, certificate: Path) -> str:
         return str(error)
     return (
         f"client {client.number} is no longer connected (the lines above say why); if the SuperLink did "
-        "not activate it, start it again in a minute (after a kill it takes the client to be connected "
-        f"for so long), or register its key on the server: ./register clients/client-{client.number}.pub"
+        "not activate it, wait a minute and start it again (until then the SuperLink counts a killed "
+        "client as connected), or register its key on the server: "
+        f"./register clients/client-{client.number}.pub"
     )
 
 

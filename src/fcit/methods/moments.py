@@ -16,8 +16,8 @@ RIDGE = 0.01
 clients have few samples."""
 
 LEAST = 1e-3
-"""The least mean variance that is believed, as a share of the features' mean square: samples that are all
-alike have none but float32's rounding."""
+"""A lower bound of the mean variance, as a share of the features' mean square: where all samples are
+alike, their variance is nothing but float32's rounding."""
 
 ROUNDING = 1e-5
 """How far below zero a variance may lie, as a share of the features' squared length."""

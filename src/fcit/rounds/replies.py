@@ -30,9 +30,10 @@ def tokens(
     """Identity tokens by client id, those that are known already included, and what was wrong with the
     others.
 
-    stored: the subspaces' tokens [K, d], to compare widths and norms with. outlier_factor: see
-    `Federation`. width: of a token, by the identity encoder. Where neither says it, a token must be as
-    wide as most of these; where no width is that of most, all are faults.
+    stored: the subspaces' tokens [K, w], to compare widths and norms with. outlier_factor: see
+    `Federation`. method: says what is wrong with its tokens. width: how many numbers a token has, by the
+    identity encoder; 0: as many as those stored, or else as most of these, and where no width is that of
+    most, all are faults.
     """
     turns = {turn.client: turn for turn in asked}
     good = {identity.client: identity for identity in known}
@@ -45,6 +46,8 @@ def tokens(
             if reply.client in good:
                 raise Rejected("duplicate", "sent its token twice; the first counts")
             check_token(reply, turns)
+            if detail := method.token_fault(reply.token):
+                raise Rejected("garbled", detail)
             good[reply.client] = reply
         except Exception as error:
             faults.append(fault(reply.client, error))
@@ -61,9 +64,6 @@ def tokens(
             others = " or ".join(str(each) for each in sorted(most) if each != own)
             detail = f"its token has {own} numbers, {whose} have {others}"
             faults.append(Fault(client, "shape", detail))
-            del good[client]
-        elif detail := method.token_fault(identity.token):
-            faults.append(Fault(client, "garbled", detail))
             del good[client]
     rows = [] if stored is None else list(stored)
     for what, part, factor in (
