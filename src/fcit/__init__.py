@@ -24,7 +24,10 @@ def __getattr__(name: str) -> object:
 
         return getattr(api, name)
     if name == "__version__":
-        from importlib.metadata import version
+        from importlib.metadata import PackageNotFoundError, version
 
-        return version("fcit")
+        try:
+            return version("fcit")
+        except PackageNotFoundError:  # a source tree on the path, as on a machine without a network
+            return "unknown"
     raise AttributeError(f"module 'fcit' has no attribute {name!r}")

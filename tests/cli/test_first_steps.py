@@ -1,11 +1,13 @@
 """What a newcomer types first, and every mistake in one line before anything is made or loaded."""
 
+import importlib.metadata
 import os
 import signal
 import subprocess
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import tomli_w
@@ -96,6 +98,13 @@ def test_the_help_of_every_command_has_an_example(words: tuple[str, ...]) -> Non
 
 def test_the_version_is_an_attribute() -> None:
     assert fcit.__version__ == version("fcit")
+
+
+def test_a_source_tree_that_is_not_installed_has_an_unknown_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.metadata, "distribution", Mock(side_effect=PackageNotFoundError))
+    assert fcit.__version__ == "unknown"
 
 
 @pytest.mark.parametrize(

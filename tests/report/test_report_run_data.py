@@ -74,6 +74,16 @@ def test_fields_of_the_wrong_kind_are_named(build: Build) -> None:
             read_run(folder)
 
 
+def test_a_copy_of_the_results_without_weights_is_reported_without_tokens(build: Build) -> None:
+    folder = build("d", "disco")
+    whole = read_run(folder)
+    for file in (folder / "state").glob("*.safetensors"):
+        file.unlink()
+    copy = read_run(folder)
+    assert whole.tokens and not copy.tokens
+    assert (copy.matrix, copy.rounds) == (whole.matrix, whole.rounds)
+
+
 def test_tokens_outside_the_run_are_refused(build: Build) -> None:
     folder = build("d", "disco")
     state = read_json(folder / "state/state.json")

@@ -12,11 +12,12 @@ from typing import Annotated
 
 from typer import Option
 
+import fcit
 from fcit.cli.screen import show, show_table
 
 GB = 1 << 30
 
-REQUIRED = ("fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
+REQUIRED = ("torch", "transformers", "safetensors", "numpy", "pillow")
 OPTIONAL = (
     ("Flower", ("flwr",), "--engine flower is off (the local engine needs nothing)"),
     ("PEFT", ("peft",), "fcit bench is off (adapters are written in PEFT's format without it)"),
@@ -62,6 +63,7 @@ def findings() -> Iterator[Finding]:
     from fcit.worker.cache import cache_folder
 
     yield Finding("python", platform.python_version())
+    yield Finding("fcit", fcit.__version__)
     for name in REQUIRED:
         yield Finding(name, importlib.metadata.version(name))
     yield Finding("cores", str(cores()), "" if cores() > 1 else "clients train one by one")

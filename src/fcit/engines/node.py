@@ -4,13 +4,13 @@ Nothing here knows Flower; `flower.messages` turns Flower's messages into what `
 is not trusted: it names no path here, and a client's own floor of privacy holds whatever it says.
 """
 
-import importlib.metadata
 import json
 import sys
 import traceback
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import fcit
 from fcit.aggregation.privacy import Privacy, secret_noise
 from fcit.benchmark.missing import require_images
 from fcit.engines import wire
@@ -86,7 +86,7 @@ def _noted(error: Exception, client: LocalClient) -> str:
 
 def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
     """Which client this is, and whether it has what the run's stages will ask it for."""
-    answer = {"client": client.number, "fcit": importlib.metadata.version("fcit")}
+    answer = {"client": client.number, "fcit": fcit.__version__}
     if not client.own:
         return answer
     try:

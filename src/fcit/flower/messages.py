@@ -1,10 +1,10 @@
 """fcit's frames as Flower's messages, and what a message that comes back says: a reply or a fault."""
 
-import importlib.metadata
 import json
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 
+import fcit
 from fcit.engines import wire
 from fcit.types import Fault, FcitError, Weights, one_line
 from fcit.weights import from_bytes, to_bytes
@@ -59,7 +59,7 @@ def read_hello(message: Message, name: str = "") -> int:
         who = f"the node {name}" if name else "a node"
         raise FcitError(f"{who} did not say which client it is: {reply.detail}")
     client, version, unready = (reply[0].get(key) for key in ("client", "fcit", "unready"))
-    own = importlib.metadata.version("fcit")
+    own = fcit.__version__
     if type(client) is not int:
         raise FcitError(one_line(f"a node says it is client {client!r}"))
     if version != own:

@@ -147,8 +147,8 @@ def predictions(run: RunData, dataset: str, stage: int | None = None) -> list[Pr
 
 
 def _tokens(folder: RunFolder, method: TokenRouted | None) -> list[list[float]]:
-    if method is None:
-        return []
+    if method is None or not any(folder.states.glob("*.safetensors")):
+        return []  # or a copy of the results without the weights
     from safetensors.numpy import load
 
     files = folder.tensors("extras", method.tokens_name)

@@ -1,12 +1,13 @@
 """What a run was made with: packages, commit, base model, device."""
 
 import hashlib
-import importlib.metadata
 import platform
 import subprocess
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
+import fcit
 from fcit.benchmark.datasets import find
 from fcit.models import CHECKPOINTS
 from fcit.worker.experiment import Experiment
@@ -35,15 +36,19 @@ def versions(experiment: Experiment) -> dict[str, str]:
     """The `[versions]` section of a run's config.toml."""
     from fcit.models.device import choose
 
-    packages = ("fcit", "torch", "transformers", "numpy", "pillow")
+    packages = ("torch", "transformers", "numpy", "pillow")
     model = experiment.config.model
     device, dtype = choose(model.device, model.dtype)
-    return {name: importlib.metadata.version(name) for name in packages} | {
-        "python": platform.python_version(),
-        "commit": _commit(),
-        **basis(experiment),
-        "computed": f"{str(dtype).removeprefix('torch.')} on {device}",
-    }
+    return (
+        {"fcit": fcit.__version__}
+        | {name: metadata.version(name) for name in packages}
+        | {
+            "python": platform.python_version(),
+            "commit": _commit(),
+            **basis(experiment),
+            "computed": f"{str(dtype).removeprefix('torch.')} on {device}",
+        }
+    )
 
 
 def _commit() -> str:

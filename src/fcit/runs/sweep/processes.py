@@ -35,6 +35,7 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
     configs = [work.status.config for work in todo]
     slots = _slots(configs, min(jobs, len(todo)))[: len(todo)]
     todo.sort(key=lambda work: work.left)  # taken from its end
+    waiting = [work.left for work in todo]
     total, failed = sum(work.total for work in todo), list[Run]()
     running: dict[int, _Child] = {}
     with watch.bar(f"{len(todo)} runs, percent", 100) as step:
@@ -43,13 +44,13 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
                 for slot, gpu in enumerate(slots):
                     if todo and slot not in running:
                         running[slot] = _start(todo.pop(), len(slots), gpu)
-                time.sleep(0.2)
+                time.sleep(0.5)
                 for slot, child in list(running.items()):
                     if child.process.poll() is not None:
                         del running[slot]
                         failed += _end(child, watch)
-                works = [*todo, *(child.work for child in running.values())]
-                step(100 - 100 * sum(work.left for work in works) / total)
+                begun = sum(child.work.left for child in running.values())
+                step(100 - 100 * (sum(waiting[: len(todo)]) + begun) / total)
         finally:
             _stop(list(running.values()))
     return failed
