@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image, ImageDraw
 
@@ -105,6 +110,23 @@ def picture(path: Path, size: tuple[int, int] = (64, 40)) -> Path:
     draw.ellipse((34, 10, 56, 32), fill="blue")
     image.save(path)
     return path
+
+
+def by_the_card(folder: Path, image: Path, prompt: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What the code in a folder's README.md prints, the image and the question filled in."""
+    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
+    for name, real in (
+        ('"photo.png"', repr(str(image))),
+        ('"How many icons are there?"', repr(prompt)),
+    ):
+        code = code.replace(name, real)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    sys.modules.pop("router", None)
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(compile(code, "card", "exec"), {})
+    return said.getvalue().strip()
 
 
 def _shaken(weights: Weights, name: str, size: float) -> Weights:

@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import FastVlmForConditionalGeneration
 
+import fcit
+import handmade
 from fcit.models.lmm import LMM
 from fcit.models.saving import save_peft
 from fcit.models.size import TokenCounter, model_size
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Sample, State
+from fcit.use import export
 from fcit.weights import load
 
 NAMES = [
@@ -249,9 +253,32 @@ def test_a_tower_that_cannot_be_passed_over_runs_whole(family, images) -> None:
 
 
 def test_an_image_that_the_processor_refuses_has_no_size(family, tmp_path: Path) -> None:
-    folder = shutil.copytree(family("Qwen2.5-VL"), tmp_path / "model")
+    folder = shutil.shutil.copytree(family("Qwen2.5-VL"), tmp_path / "model")
     with pytest.raises(FcitError, match="the model takes no image of 2000 x 4 pixels"):
         model_size(folder, picture=(2000, 4))
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
     (folder / "processor_config.json").unlink()
     assert model_size(folder, picture=(2000, 4)).image_tokens == 0  # no processor tells
+
+
+def test_an_exported_card_answers_in_the_runs_numbers_where_the_base_is_stored_in_others(
+    family, table: dict, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A convolutional tower refuses pixels of another type than its weights'."""
+    base = FastVlmForConditionalGeneration.from_pretrained(family("FastVLM"))
+    shutil.copytree(family("FastVLM"), tmp_path / "base")
+    base.bfloat16().save_pretrained(tmp_path / "base")
+    table = table | {
+        "model": {"path": str(tmp_path / "base"), "device": "cpu", "dtype": "float32"},
+        "setting": {"name": "task-hom", "order": ["IconQA"]},
+        "federation": table["federation"] | {"rounds": 1},
+        "training": table["training"] | {"lr": 0.05},
+    }
+    run = fcit.run(table, tmp_path / "run")
+    export.subspace(run, "0", tmp_path / "one")
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert 'from_pretrained(BASE, dtype="float32")' in card
+    (tmp_path / "one" / "base").symlink_to(tmp_path / "base")  # "your copy of this model"
+    prompt = "How many?"
+    said = handmade.by_the_card(tmp_path / "one", images[0], prompt, monkeypatch)
+    assert said == run.generate(images[0], prompt) != ""

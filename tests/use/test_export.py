@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
-import re
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -46,23 +43,6 @@ def made(table: dict, tmp_path_factory: pytest.TempPathFactory):
     return run
 
 
-def by_the_card(folder: Path, image: Path, prompt: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What the code in a folder's README.md prints, the image and the question filled in."""
-    (code,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.S)
-    for name, real in (
-        ('"photo.png"', repr(str(image))),
-        ('"How many icons are there?"', repr(prompt)),
-    ):
-        code = code.replace(name, real)
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    sys.modules.pop("router", None)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        exec(compile(code, "card", "exec"), {})
-    return said.getvalue().strip()
-
-
 def alone(run: Run, name: str, image: Path) -> str:
     """fcit's answer with one subspace open."""
     import torch
@@ -90,7 +70,9 @@ def test_plain_peft_answers_as_one_subspace_does(
     want = [alone(run, name, image) for name in ("0", "1")]
     assert want[0] != want[1]
     export.subspace(run, "1", tmp_path / "one")
-    assert by_the_card(tmp_path / "one", image, PROMPT, monkeypatch) == alone(run, "1", image)
+    assert handmade.by_the_card(tmp_path / "one", image, PROMPT, monkeypatch) == alone(
+        run, "1", image
+    )
     config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
     assert ("modules_to_save" in config) == (options.get("projector") != "frozen")
     assert "FigureQA" in (tmp_path / "one" / "README.md").read_text()
@@ -148,7 +130,7 @@ def test_all_adapters_and_their_router_answer_as_the_run_does(
     run = made(method, **options)
     want, shares = answered(run, image)
     export.everything(run, tmp_path / "all")
-    assert by_the_card(tmp_path / "all", image, PROMPT, monkeypatch) == want
+    assert handmade.by_the_card(tmp_path / "all", image, PROMPT, monkeypatch) == want
     router = sys.modules["router"].Router(tmp_path / "all", CHECKPOINTS / "mini-clip")
     assert router.weights(PROMPT) == pytest.approx(shares, abs=1e-5)
 
@@ -228,7 +210,7 @@ def test_weights_merged_for_a_prompt_answer_as_the_run_does(
     want, _ = answered(made(method, **options), image)
     run = handmade.run(tmp_path / "run", table, method, **options)
     export.merged(run, PROMPT, tmp_path / "merged")
-    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     assert not list((tmp_path / "merged").glob("*.bin"))
 
 
@@ -247,7 +229,7 @@ def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(
     worker.method.activate(worker.model, torch.tensor([[0.7, 0.3]]))
     want = worker.model.generate([PROMPT], [image], 12)[0]
     export.merged(run, "IconQA", tmp_path / "merged")
-    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     assert "| 0 | 0.700000 |" in (tmp_path / "merged" / "README.md").read_text()
 
 
@@ -259,7 +241,7 @@ def test_a_dataset_of_individual_is_merged_with_its_own_projector(
     want = run.worker.answer(data)[0].text
     export.everything(run, tmp_path / "all")
     export.merged(run, "FigureQA", tmp_path / "merged")
-    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     card = (tmp_path / "all" / "README.md").read_text()
     assert "weights = dict.fromkeys(['IconQA', 'FigureQA'], 0.0) | {'IconQA': 1.0}" in card
 
@@ -319,7 +301,7 @@ def test_a_quantised_run_is_exported_from_whole_weights(
     part = replace(run.config.model, quantize="4bit")
     run.config = replace(run.config, model=part)
     export.merged(run, PROMPT, tmp_path / "merged")
-    assert by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
 
 
 @dataclass(frozen=True)

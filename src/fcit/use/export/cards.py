@@ -70,6 +70,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         run=run,
         config=run.config,
         made=made,
+        numbers=str(made.get("computed", "auto")).split()[0],
         versions=[f"{key} {made[key]}" for key in ("fcit", "torch", "transformers") if key in made],
         table=table,
         data=run.config.data.root and Path(run.config.data.root).name,
