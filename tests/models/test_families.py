@@ -253,7 +253,7 @@ def test_a_tower_that_cannot_be_passed_over_runs_whole(family, images) -> None:
 
 
 def test_an_image_that_the_processor_refuses_has_no_size(family, tmp_path: Path) -> None:
-    folder = shutil.shutil.copytree(family("Qwen2.5-VL"), tmp_path / "model")
+    folder = shutil.copytree(family("Qwen2.5-VL"), tmp_path / "model")
     with pytest.raises(FcitError, match="the model takes no image of 2000 x 4 pixels"):
         model_size(folder, picture=(2000, 4))
     (folder / "preprocessor_config.json").unlink(missing_ok=True)
