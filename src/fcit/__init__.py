@@ -24,10 +24,22 @@ def __getattr__(name: str) -> object:
 
         return getattr(api, name)
     if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            return version("fcit")
-        except PackageNotFoundError:  # a source tree on the path, as on a machine without a network
-            return "unknown"
+        return _version()
     raise AttributeError(f"module 'fcit' has no attribute {name!r}")
+
+
+def _version() -> str:
+    """The installed version; that of pyproject.toml where only the source tree is on the path."""
+    import tomllib
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    try:
+        return version("fcit")
+    except PackageNotFoundError:
+        project = Path(__file__).parents[2] / "pyproject.toml"
+        return (
+            tomllib.loads(project.read_text())["project"]["version"]
+            if project.is_file()
+            else "unknown"
+        )

@@ -100,11 +100,13 @@ def test_the_version_is_an_attribute() -> None:
     assert fcit.__version__ == version("fcit")
 
 
-def test_a_source_tree_that_is_not_installed_has_an_unknown_version(
+def test_a_source_tree_that_is_not_installed_knows_its_version(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """Flower's server and nodes compare theirs."""
+    installed = version("fcit")
     monkeypatch.setattr(importlib.metadata, "distribution", Mock(side_effect=PackageNotFoundError))
-    assert fcit.__version__ == "unknown"
+    assert fcit.__version__ == installed
 
 
 @pytest.mark.parametrize(
