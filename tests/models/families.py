@@ -291,7 +291,8 @@ def paligemma2() -> tuple[Any, Any]:
 
 
 def fastvlm() -> tuple[Any, Any]:
-    """A convolutional tower: no patch size, and a map of features in place of a sequence."""
+    """A convolutional tower: no patch size, and a map of features in place of a sequence. Its template
+    begins with a system turn, and its embeddings are tied."""
     made = tokenizer(image_token="<image>")
     tower = hf.EfficientNetConfig(
         image_size=64, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128
@@ -310,7 +311,9 @@ def fastvlm() -> tuple[Any, Any]:
         made,
         patch_size=32,
         vision_feature_select_strategy="full",
-        chat_template=template("<image>\n", "USER:", "ASSISTANT:", "</s>"),
+        chat_template=template(
+            "<image>\n", "USER:", "ASSISTANT:", "</s>", "SYSTEM:You are helpful.</s>\n"
+        ),
     )
     return hf.FastVlmForConditionalGeneration(config), processor
 
