@@ -19,6 +19,7 @@ from fcit.recipe import keys
 NOT_RUN = {
     "make test": "runs these tests",
     "pip install": "needs a package index",
+    "pip download": "needs a package index",
     "export": "for `flwr run`",
     "sh benchmarks/gpu/run.sh": "needs a GPU; a slow test of tests/test_speed.py rehearses it on a CPU",
     "flwr run": "needs Ray; tests/flower/test_flwr_run.py runs it",

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +100,19 @@ def test_without_cuda_the_gpu_benchmark_is_one_line() -> None:
     assert done.stderr == "shape.py: no CUDA device here; --cpu-dry-run rehearses on a CPU\n"
 
 
+def test_a_missing_or_old_package_is_named_before_a_gpu_is_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS / "gpu"))
+    needs = importlib.import_module("needs")
+    here = metadata.version("numpy")
+    asked = ["numpy>=1", "numpy>=99", "no-such-package>=2", "nothing>=1; python_version < '3'"]
+    assert needs.missing(asked) == [
+        f"numpy>=99: version {here} is here",
+        "no-such-package>=2: missing",
+    ]
+
+
 @pytest.mark.slow
 def test_rounds_and_evaluations_are_measured_beside_another_checkout(tmp_path: Path) -> None:
     root = SCRIPTS.parent
@@ -115,12 +129,12 @@ def test_rounds_and_evaluations_are_measured_beside_another_checkout(tmp_path: P
 
 @pytest.mark.slow
 def test_all_parts_of_the_gpu_benchmark_run_on_a_cpu(tmp_path: Path) -> None:
-    """Quantised weights alone need a GPU, and `real` the data of examples/real."""
+    """Quantised weights alone need a GPU, and `align` and `real` the data of examples/real."""
     environment = os.environ | {"PYTHON": sys.executable}
     command = [SCRIPTS / "gpu" / "run.sh", tmp_path, "--cpu-dry-run"]
     subprocess.run(command, env=environment, check=False)
     told = (tmp_path / "summary.txt").read_text().splitlines()
-    assert {line.split(" (")[0] for line in told} - {"real: ok"} == {
+    assert {line.split(" (")[0] for line in told} - {"align: ok", "real: ok"} == {
         *(f"{part}: ok" for part in ("model", "tests", "mini", "bench", "round")),
         "quantised: ended with status 1",
     }

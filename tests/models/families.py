@@ -292,7 +292,8 @@ def paligemma2() -> tuple[Any, Any]:
 
 def fastvlm() -> tuple[Any, Any]:
     """A convolutional tower: no patch size, and a map of features in place of a sequence. Its template
-    begins with a system turn, and its embeddings are tied."""
+    begins with a system turn, its embeddings are tied, and its language model was read from a GGUF file,
+    which its configuration goes on saying although the weights are dequantized."""
     made = tokenizer(image_token="<image>")
     tower = hf.EfficientNetConfig(
         image_size=64, width_coefficient=0.1, depth_coefficient=0.1, hidden_dim=128
@@ -300,7 +301,7 @@ def fastvlm() -> tuple[Any, Any]:
     tower.hidden_size = 128
     config = hf.FastVlmConfig(
         vision_config=tower,
-        text_config=hf.Qwen2Config(**_text(made)),
+        text_config=hf.Qwen2Config(**_text(made), quantization_config={"quant_method": "gguf"}),
         image_seq_length=4,
         tie_word_embeddings=True,
         **ids(made, image_token_id="<image>"),

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import FastVlmForConditionalGeneration
 
 import fcit
 import handmade
@@ -21,7 +20,7 @@ from fcit.models.size import TokenCounter, model_size
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Sample, State
 from fcit.use import export
-from fcit.weights import load
+from fcit.weights import load, save
 
 NAMES = [
     pytest.param(
@@ -264,10 +263,10 @@ def test_an_image_that_the_processor_refuses_has_no_size(family, tmp_path: Path)
 def test_an_exported_card_answers_in_the_runs_numbers_where_the_base_is_stored_in_others(
     family, table: dict, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A convolutional tower refuses pixels of another type than its weights'."""
-    base = FastVlmForConditionalGeneration.from_pretrained(family("FastVLM"))
-    shutil.copytree(family("FastVLM"), tmp_path / "base")
-    base.bfloat16().save_pretrained(tmp_path / "base")
+    """A convolutional tower refuses pixels of another type than its weights'. Weights dequantized from
+    a GGUF file can be merged, too."""
+    weights = shutil.copytree(family("FastVLM"), tmp_path / "base") / "model.safetensors"
+    save(weights, {name: value.bfloat16() for name, value in load(weights).items()})
     table = table | {
         "model": {"path": str(tmp_path / "base"), "device": "cpu", "dtype": "float32"},
         "setting": {"name": "task-hom", "order": ["IconQA"]},
@@ -282,3 +281,6 @@ def test_an_exported_card_answers_in_the_runs_numbers_where_the_base_is_stored_i
     prompt = "How many?"
     said = handmade.by_the_card(tmp_path / "one", images[0], prompt, monkeypatch)
     assert said == run.generate(images[0], prompt) != ""
+    export.merged(fcit.Run(run.folder), prompt, tmp_path / "whole")
+    assert handmade.by_the_card(tmp_path / "whole", images[0], prompt, monkeypatch) == said
+    assert "quantization_config" not in (tmp_path / "whole" / "config.json").read_text()

@@ -84,6 +84,10 @@ WEIGHTS = [
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
         "no safeten",
     ),
+    (
+        lambda folder: (folder / "model.safetensors").rename(folder / "model.gguf"),
+        "its weights in model.gguf, which is no safeten",
+    ),
     (tensors(lambda held: held.pop(BIAS)), f"lacks 1 of the model's tensors.*{BIAS}"),
     (tensors(lambda held: held.update({"image_newline": torch.ones(3)})), "first is image_newline"),
     (tensors(lambda held: held.update({BIAS: torch.ones(3)})), rf"{BIAS} is \[3\]"),

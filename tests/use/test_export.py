@@ -246,12 +246,18 @@ def test_a_dataset_of_individual_is_merged_with_its_own_projector(
     assert "weights = dict.fromkeys(['IconQA', 'FigureQA'], 0.0) | {'IconQA': 1.0}" in card
 
 
-def test_half_precision_is_written_when_asked_for(table: dict, tmp_path: Path) -> None:
+def test_half_precision_is_written_when_asked_for(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from fcit.weights import load
 
     run = handmade.run(tmp_path / "run", table, "finetune")
     with pytest.raises(FcitError, match="--dtype: 'int8'"):
         export.merged(run, PROMPT, tmp_path / "merged", "int8")  # type: ignore[arg-type]
+    monkeypatch.setattr(run.worker.model.model, "is_quantized", True, raising=False)
+    with pytest.raises(FcitError, match="run cannot be merged: the weights in .* are quantized"):
+        export.merged(run, PROMPT, tmp_path / "merged")
+    monkeypatch.undo()
     export.merged(run, PROMPT, tmp_path / "merged", "bfloat16")
     dtypes = {
         str(value.dtype) for value in load(tmp_path / "merged" / "model.safetensors").values()

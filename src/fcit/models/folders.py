@@ -24,6 +24,9 @@ CODE = (
     "Python code of its own, and fcit runs no code of models; take one that transformers itself has"
 )
 
+UNREAD = (".bin", ".pt", ".pth", ".gguf")
+"""Ends of files of weights that are not read: pickles, which may run code, and llama.cpp's."""
+
 DEEPEST, LARGEST = 1000, 2**31
 """The largest number of layers, and the largest whole number, in a believable config.json. (Modules are
 built before any tensor is compared, so a billion layers would take for ever.)"""
@@ -126,10 +129,10 @@ def load_weights(
     """A model whose safetensors hold exactly its tensors. (transformers fills a missing one with random
     numbers, and drops what is left over.) others: prefixes of tensors that may be there or not."""
     path = Path(folder)
-    pickles = sorted(file.name for file in path.glob("*") if file.suffix in (".bin", ".pt", ".pth"))
-    if pickles and not any(path.glob("*.safetensors")):
+    unread = sorted(file.name for file in path.glob("*") if file.suffix in UNREAD)
+    if unread and not any(path.glob("*.safetensors")):
         raise FcitError(
-            f"[model] {key}: {folder} has its weights in {pickles[0]}, which is no safetensors file; "
+            f"[model] {key}: {folder} has its weights in {unread[0]}, which is no safetensors file; "
             "convert them (save_pretrained of transformers writes safetensors)"
         )
     for name in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes"):

@@ -51,6 +51,7 @@ def load(
             model, processor = llava_original.load(Path(folder), clip, dtype, options)
     else:
         processor = load_processor(folder)
+        options["config"] = _config(folder)
         model = load_weights(AutoModelForImageTextToText, folder, dtype=dtype, **options)
     if "device_map" not in options:
         model.to(device)
@@ -58,6 +59,17 @@ def load(
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous_input)
     return model.requires_grad_(False).eval(), processor
+
+
+def _config(folder: str | Path) -> Any:
+    """A model's configuration. What transformers reads from a GGUF file is dequantized, and yet its
+    configuration goes on saying "gguf", also beside another model's: such a model could not be saved."""
+    config = pretrained(AutoConfig, folder)
+    for part in (config, config.get_text_config()):
+        stored = getattr(part, "quantization_config", None)
+        if isinstance(stored, dict) and stored.get("quant_method") == "gguf":
+            del part.quantization_config
+    return config
 
 
 def _contiguous_input(head: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:

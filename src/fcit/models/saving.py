@@ -71,6 +71,8 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype, adapters: bool = T
         raise FcitError(
             "its gates or prompts depend on the input, so no single set of weights does"
         )
+    if getattr(model.model, "is_quantized", False):
+        raise FcitError("the weights in its base model's folder are quantized")
     _restore_projector(model)
     for path, layer in model.subspaces.layers.items():
         if adapters:
