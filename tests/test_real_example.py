@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from fcit.seeds import torch_stream
-from fcit.types import FcitError
+from fcit.types import FcitError, Sample
 from fcit.weights import load
 from models.families import fastvlm
 
 REAL = Path(__file__).parents[1] / "examples" / "real"
-MODULES = ("packages", "pictures", "data", "adapter", "base", "align")
+MODULES = ("packages", "pictures", "data", "adapter", "base", "align", "reworded")
 
 
 @pytest.fixture
@@ -82,6 +82,17 @@ def test_alignment_sees_neither_a_tests_picture_nor_its_answers(
     assert "twin" not in (tmp_path / "data/instructions/emoji data/train.json").read_text()
 
 
+def test_reworded_questions_keep_their_answers_to_choose_from(real) -> None:
+    line = "Choose a topic from animals, arrows."
+    clip = Sample("1", "Clip-Topic", "a.png", f"Find the topic of the drawing.\n{line}", ("arrows",))
+    shape = Sample("2", "Easy-VQA", "b.png", "What color?\nOne lower-case word, please.", ("red",))
+    first, second, *_ = real.reworded.reworded("Clip-Topic", [clip] * 4)
+    assert first.prompt.endswith("\nIt is one of these: animals, arrows.")
+    assert first.prompt != second.prompt and "topic of the drawing" not in first.prompt
+    (asked,) = real.reworded.reworded("Easy-VQA", [shape])
+    assert asked.prompt == "What color?\nAnswer in a single word without capitals."
+
+
 def test_pictures_stand_on_white(real, tmp_path: Path) -> None:
     Image.new("RGBA", (8, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     shown = real.pictures.Picture("a", tmp_path / "clear.png").image(8)
@@ -91,6 +102,7 @@ def test_pictures_stand_on_white(real, tmp_path: Path) -> None:
 
 def test_the_stored_factors_give_the_base_what_was_trained(real, tmp_path: Path) -> None:
     model, processor = fastvlm()
+    del model.config.text_config.quantization_config  # as base.py does
     model.eval().save_pretrained(tmp_path / "base")
     processor.save_pretrained(tmp_path / "base")
     ids = torch.arange(6)[None]
