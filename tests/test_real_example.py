@@ -84,7 +84,9 @@ def test_alignment_sees_neither_a_tests_picture_nor_its_answers(
 
 def test_reworded_questions_keep_their_answers_to_choose_from(real) -> None:
     line = "Choose a topic from animals, arrows."
-    clip = Sample("1", "Clip-Topic", "a.png", f"Find the topic of the drawing.\n{line}", ("arrows",))
+    clip = Sample(
+        "1", "Clip-Topic", "a.png", f"Find the topic of the drawing.\n{line}", ("arrows",)
+    )
     shape = Sample("2", "Easy-VQA", "b.png", "What color?\nOne lower-case word, please.", ("red",))
     first, second, *_ = real.reworded.reworded("Clip-Topic", [clip] * 4)
     assert first.prompt.endswith("\nIt is one of these: animals, arrows.")
