@@ -58,6 +58,18 @@ def test_tokens_of_parts_average_to_the_token_of_the_whole() -> None:
     torch.testing.assert_close(mean, moments.token(whole))
 
 
+def test_a_variance_that_noise_made_negative_counts_as_none() -> None:
+    """Otherwise features along it would speak against their own class."""
+    tokens = torch.stack([moments.token(part) for part in CLASSES])
+    tokens[:, moments.width(3) - 3] -= (
+        0.2  # the second feature's second moment; its variance is 0.09
+    )
+    weights, bias = moments.discriminant(tokens, torch.tensor([200, 300, 100]))
+    for number, part in enumerate(CLASSES):
+        best = (part.double() @ weights.T + bias).argmax(dim=1)
+        assert (best == number).double().mean() > 0.8
+
+
 @dataclass(frozen=True)
 class ByTask(Disco):
     """The subspace is the task, so that a test says which samples a subspace has."""

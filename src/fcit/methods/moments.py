@@ -89,8 +89,9 @@ def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     frequent: score_k = m_k^T P x - m_k^T P m_k / 2, P = (C + RIDGE tr(C) / d)^-1. The results are kept
     for as long as a server answers with the same state.
     """
-    from torch import eye
+    import torch
 
+    linalg: Any = torch.linalg
     exact, shares = tokens.double(), samples.double() / samples.sum()
     mean, size = means(exact), features(exact.shape[1])
     covariance = exact.new_zeros(size, size)
@@ -98,5 +99,6 @@ def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
         covariance += share * _covariance(token)
     square = (shares[:, None] * mean.square()).sum() / size
     variance = max(float(covariance.diagonal().mean()), LEAST * float(square))
-    weights = mean @ (covariance + RIDGE * variance * eye(size).to(exact)).inverse()
+    values, vectors = linalg.eigh(covariance)  # noise in tokens can make variances negative
+    weights = mean @ (vectors / (values.clamp(min=0) + RIDGE * variance)) @ vectors.T
     return weights, -0.5 * (weights * mean).sum(dim=1)
