@@ -46,8 +46,8 @@ Method = Annotated[
     str | None,
     Option(
         help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
-        "fedprotip, disco, ffa_lora, fedsa_lora, fedex_lora, replay, or a reference point (zeroshot, "
-        "joint, individual, individual_central, multitask).",
+        "fedprotip, disco, disco_lda, ffa_lora, fedsa_lora, fedex_lora, replay, or a reference point "
+        "(zeroshot, joint, individual, individual_central, multitask).",
         autocompletion=_methods,
     ),
 ]
