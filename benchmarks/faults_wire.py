@@ -122,7 +122,7 @@ LAYER = "base_model.model.layers.0.mlp.up_proj"
 BLANK = {f"{LAYER}.lora_A.weight": torch.ones(2, 6), f"{LAYER}.lora_B.weight": torch.zeros(5, 2)}
 METHODS = (
     "finetune", "disco", "hide", "ewc", "moelora", "olora", "l2p", "lwf", "replay", "ffa_lora",
-    "fedsa_lora", "fedex_lora", "fedprotip",
+    "fedsa_lora", "fedex_lora", "fedprotip", "disco_lda",
 )  # fmt: skip
 RANKS = ("finetune", "disco", "lwf", "replay", "ffa_lora")
 """Methods tried with clients of two ranks as well."""

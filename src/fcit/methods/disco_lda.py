@@ -1,4 +1,4 @@
-"""disco_lda: DISCO (arXiv 2503.12897) with whole subspaces, and linear discriminant analysis as its router.
+"""disco_lda: DISCO (arXiv 2503.12897) with whole subspaces and a router by linear discriminant analysis.
 
 fcit's own. It changes two things, and pays for them with one of the eight ranks:
 

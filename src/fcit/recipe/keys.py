@@ -49,16 +49,14 @@ def sections() -> Iterable[tuple[str, list[Key]]]:
 
 
 def _methods() -> Iterable[tuple[str, list[Key]]]:
-    base = {field.name for field in fields(methods.Method)}
-    yield "method: finetune", _keys(methods.find("finetune")(), "method.")
+    """Of every method the keys that finetune does not have, or has with another default."""
+    usual = _keys(methods.find("finetune")(), "method.")
+    yield "method: finetune", usual
+    defaults = {key.name: key.default for key in usual}
     for name in methods.names():
-        keys = [
-            key
-            for key in _keys(methods.find(name)(), "method.")
-            if key.name.removeprefix("method.") not in base
-        ]
-        if keys:
-            yield f"method: {name}", keys
+        keys = _keys(methods.find(name)(), "method.")
+        if own := [key for key in keys if defaults.get(key.name) != key.default]:
+            yield f"method: {name}", own
 
 
 def _optimizers() -> Iterable[Key]:

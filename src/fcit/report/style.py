@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "disco": "#3f78b5",
+    "disco_lda": "#1b3a63",
     "finetune": "#e4694f",
     "lwf": "#56b4d9",
     "ewc": "#2f9e6e",

@@ -1,0 +1,86 @@
+"""Two methods of a sweep, compared by seeds: differences in Last, Avg, forgetting and bytes, as Markdown.
+
+    .venv/bin/python benchmarks/paired.py runs/beyond disco_lda disco
+
+A difference is that of two runs of one setting with the same seed. Its interval is Student's t of 95 %
+over seeds. Runs that are not finished are left out, and said to be. Bytes are those of all turns, with
+tokens, as shares of the second method's.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from fcit.files import read_json, read_lines
+from fcit.report.significance import t_interval
+from fcit.rounds.runfolder import RunFolder
+
+MEASURES = ("last", "avg", "forgetting", "routing")
+
+
+def measured(folder: Path) -> dict[str, float] | None:
+    """A finished run's numbers; None where the run is not finished."""
+    found = RunFolder(folder)
+    if not found.matrix.is_file():
+        return None
+    table: dict[str, Any] = read_json(found.matrix)
+    if table["last"] is None or len(table["matrix"]) < len(table["stages"]):
+        return None
+    numbers = {key: table[key] for key in ("last", "avg")}
+    numbers |= {key: fmean(table[key].values()) for key in ("forgetting", "routing") if table[key]}
+    rounds = read_lines(folder / "log.jsonl")
+    numbers["down"] = sum(sum(row["bytes_down"]) for row in rounds)
+    numbers["up"] = sum(sum(row["bytes_up"]) for row in rounds)
+    return numbers
+
+
+def compared(sweep: Path, first: str, second: str) -> list[str]:
+    """The rows of the table, and a line for every pair that is not finished."""
+    rows, left = [], []
+    for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
+        pairs = []
+        for folder in sorted((setting / first).glob("seed*[0-9]")):
+            one, other = measured(folder), measured(setting / second / folder.name)
+            if one is None or other is None:
+                left.append(f"{setting.name}, {folder.name}: not finished")
+            else:
+                pairs.append((one, other))
+        if not pairs:
+            continue
+        cells = [f"{setting.name} ({len(pairs)})"]
+        for key in MEASURES:
+            if any(key not in one or key not in other for one, other in pairs):
+                cells.append("–")
+                continue
+            apart = [one[key] - other[key] for one, other in pairs]
+            interval = t_interval(apart)
+            shown = f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else ""
+            means = [fmean(pair[at][key] for pair in pairs) for at in (0, 1)]
+            cells.append(f"{means[0]:.2f} - {means[1]:.2f} = {fmean(apart):+.2f}{shown}")
+        for key in ("down", "up"):
+            share = sum(one[key] for one, _ in pairs) / sum(other[key] for _, other in pairs)
+            cells.append(f"{100 * share:.1f} %")
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows + left
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sweep", type=Path, help="a sweep's folder: NAME/METHOD/seedN")
+    parser.add_argument("first")
+    parser.add_argument("second")
+    given = parser.parse_args()
+    print(f"{given.first} - {given.second}, percent, over seeds\n")
+    print("| setting (seeds) | Last | Avg | Forgetting | Routing | bytes down | bytes up |")
+    print("|---|---|---|---|---|---:|---:|")
+    print("\n".join(compared(given.sweep, given.first, given.second)))
+
+
+if __name__ == "__main__":
+    main()
