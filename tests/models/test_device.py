@@ -1,4 +1,4 @@
-"""What a large model's steps leave behind goes back to the system."""
+"""What a large model's steps leave behind goes back to the system; a small one's is kept."""
 
 from __future__ import annotations
 
@@ -39,3 +39,31 @@ def test_freed_memory_goes_back_after_a_step_of_a_large_model(
     done = subprocess.run([sys.executable, "-c", LEAVE], capture_output=True, text=True, check=True)
     small, large = map(int, done.stdout.split())
     assert small < 10 << 20 < 100 << 20 < large
+
+
+KEEP = """
+import resource
+import torch
+from fcit.models.device import LARGE, keep_memory
+
+def faults():  # pages that the system had to map in twenty steps
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        tensors = [torch.ones(1 << 22) for _ in range(3)]
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+keep_memory("cpu", LARGE)
+large = faults()
+keep_memory("cpu", LARGE - 1)
+faults()
+print(large, faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked to keep")
+def test_freed_memory_of_a_small_model_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(zygote.FORK, "1")
+    done = subprocess.run([sys.executable, "-c", KEEP], capture_output=True, text=True, check=True)
+    large, small = map(int, done.stdout.split())
+    assert 100 * small < large

@@ -29,7 +29,9 @@ def test_pairs_are_of_one_setting_and_seed(build: Build, tmp_path: Path, monkeyp
     assert unfinished == "cap-hom, seed7: not finished"
 
 
-def test_a_folder_without_runs_gives_no_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_runs_gives_no_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import paired
 

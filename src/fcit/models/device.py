@@ -54,7 +54,19 @@ def enough_memory(what: str, instead: str) -> Iterator[None]:
 
 
 LARGE = 100_000_000
-"""Parameters of a model for which `release_memory` is worth its milliseconds."""
+"""Parameters of a model whose freed memory is worth having back; that of smaller ones is kept."""
+
+KEEPING = {-3: 32 << 20, -1: 2**31 - 1, -2: 256 << 20}
+"""glibc's M_MMAP_THRESHOLD (its largest value), M_TRIM_THRESHOLD and M_TOP_PAD, in bytes."""
+
+
+def keep_memory(device: str, parameters: int) -> None:
+    """For a small model on a CPU, let glibc keep freed memory for the next step; otherwise the system
+    clears and maps the same pages again and again (docs/performance.md). Elsewhere this does nothing."""
+    if device == "cpu" and parameters < LARGE:
+        with contextlib.suppress(OSError, AttributeError, TypeError):
+            for option, value in KEEPING.items():
+                ctypes.CDLL(None).mallopt(option, value)
 
 
 def release_memory(device: str, parameters: int) -> None:

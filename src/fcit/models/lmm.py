@@ -14,7 +14,7 @@ from fcit.models.batch import Batch, add_image_tokens, collate, token_types
 from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed
 from fcit.models.decoding import greedy
-from fcit.models.device import release_memory
+from fcit.models.device import keep_memory, release_memory
 from fcit.models.features import FeatureCache, ImageFeatures, fingerprint
 from fcit.models.frozen import frozen
 from fcit.models.loading import load
@@ -52,6 +52,7 @@ class LMM:
         self.parameters = self.model.num_parameters()
         self.vision = Vision(self.model)
         self.device = self.model.get_input_embeddings().weight.device
+        keep_memory(self.device.type, self.parameters)
         self.tokenizer = self.processor.tokenizer
         config = self.model.config
         self.chat = Chat(self.processor, max_length, config, template)
