@@ -21,7 +21,6 @@ NOT_RUN = {
     "pip install": "needs a package index",
     "pip download": "needs a package index",
     "export": "for `flwr run`",
-    "/usr/bin/time": "takes a minute, and is GNU time",
     "sh benchmarks/gpu/run.sh": "needs a GPU; a slow test of tests/test_speed.py rehearses it on a CPU",
     "flwr run": "needs Ray; tests/flower/test_flwr_run.py runs it",
     "fcit data fetch": "needs the hub; tests/benchmark/test_fetch.py serves one",
