@@ -10,6 +10,7 @@ tokens, as shares of the second method's.
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 from fcit.files import read_json, read_lines
 from fcit.report.significance import t_interval
 from fcit.rounds.runfolder import RunFolder
+from fcit.types import FcitError
 
 MEASURES = ("last", "avg", "forgetting", "routing")
 
@@ -31,7 +33,8 @@ def measured(folder: Path) -> dict[str, float] | None:
         return None
     numbers = {key: table[key] for key in ("last", "avg")}
     numbers |= {key: fmean(table[key].values()) for key in ("forgetting", "routing") if table[key]}
-    rounds = read_lines(folder / "log.jsonl")
+    log = folder / "log.jsonl"
+    rounds = read_lines(log) if log.exists() else []
     numbers["down"] = sum(sum(row["bytes_down"]) for row in rounds)
     numbers["up"] = sum(sum(row["bytes_up"]) for row in rounds)
     return numbers
@@ -40,6 +43,9 @@ def measured(folder: Path) -> dict[str, float] | None:
 def compared(sweep: Path, first: str, second: str) -> list[str]:
     """The rows of the table, and a line for every pair that is not finished."""
     rows, left = [], []
+    for method in (first, second):
+        if not any(sweep.glob(f"*/{method}/seed*[0-9]")):
+            raise FcitError(f"{sweep}: no runs of {method} (NAME/{method}/seedN)")
     for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
         pairs = []
         for folder in sorted((setting / first).glob("seed*[0-9]")):
@@ -61,10 +67,11 @@ def compared(sweep: Path, first: str, second: str) -> list[str]:
             means = [fmean(pair[at][key] for pair in pairs) for at in (0, 1)]
             cells.append(f"{means[0]:.2f} - {means[1]:.2f} = {fmean(apart):+.2f}{shown}")
         for key in ("down", "up"):
-            share = sum(one[key] for one, _ in pairs) / sum(other[key] for _, other in pairs)
-            cells.append(f"{100 * share:.1f} %")
+            whole = sum(other[key] for _, other in pairs)
+            share = 100 * sum(one[key] for one, _ in pairs) / whole if whole else None
+            cells.append("–" if share is None else f"{share:.1f} %")
         rows.append(f"| {' | '.join(cells)} |")
-    return rows + left
+    return [*rows, *(["", *left] if left else [])]
 
 
 def main() -> None:
@@ -83,4 +90,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FcitError as error:
+        print(f"paired.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -5,6 +5,7 @@ to their tokens.
 
 Every client of every dataset makes its token and adds N(0, t^2) to each of its numbers. The server
 averages them by sample count, one subspace for each dataset. Features have length 1. No model is trained.
+In a run the server refuses tokens with a negative variance, which noise makes; here it does not.
 """
 
 from __future__ import annotations

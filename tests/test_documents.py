@@ -44,7 +44,7 @@ NOT_RUN = {
     "fcit sweep": "takes hours, except with --dry-run",
     "fcit report runs/comparison": "reads a sweep that takes hours",
     "fcit report runs/tuning": "reads a sweep that takes hours",
-    "fcit report runs/router": "reads a sweep of twenty minutes",
+    "fcit report runs/router": "reads a sweep of an hour",
     "fcit report runs/beyond": "reads a sweep of two hours",
     "fcit run recipes/paper/": "needs the official data, the hub and a GPU",
     "fcit run recipes/real/": "needs the official data and the hub, most of them a GPU",

@@ -6,8 +6,8 @@
 #     PARTS="model tests round" benchmarks/gpu/run.sh OUT    # only some
 #
 # Every part runs by itself: one that fails or takes too long is told in OUT/summary.txt, and the next one
-# goes on. $PYTHON is the interpreter (default: python3). It must have fcit's dependencies, peft and pytest:
-# needs.py looks first, and says how to carry wheels. bitsandbytes is optional. No network is needed. 16 GB must
+# goes on. $PYTHON is the interpreter (default: python3). It must have fcit's dependencies; two parts need
+# peft and pytest. needs.py looks first, and says how to carry wheels. bitsandbytes is optional. No network is needed. 16 GB must
 # be free in $TMPDIR.
 set -u
 [ $# -ge 1 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 2; }

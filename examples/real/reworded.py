@@ -72,7 +72,12 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="a finished run of recipe.toml or mixed.toml")
     run = fcit.Run(parser.parse_args().run)
-    experiment, worker = run.experiment, run.worker
+    experiment = run.experiment
+    if unknown := sorted(set(experiment.setting.datasets) - LINES.keys()):
+        raise FcitError(
+            f"{run.folder}: no other words for {unknown[0]}; give a run of examples/real"
+        )
+    worker = run.worker
     print("| dataset | own words | other words | same subspace |\n|---|---:|---:|---:|")
     for name in experiment.setting.datasets:
         samples = experiment.samples(name, "test")

@@ -43,9 +43,11 @@ class Clients:
 
     def identify(self, turns: Sequence[Turn]) -> list[Identity]:
         """Tokens that tell the datasets apart."""
+        tasks = [turn.task.name for turn in turns]
+        rows = [torch.eye(4)[[NAMES.index(task)]].repeat(2, 1) for task in tasks]
         return [
-            Identity(turn.client, turn.task.name, torch.eye(4)[NAMES.index(turn.task.name)], 2)
-            for turn in turns
+            Identity(turn.client, task, self.method.make_token(features), 2)
+            for turn, task, features in zip(turns, tasks, rows, strict=True)
         ]
 
     def run(self, jobs: Sequence[Job]) -> Iterable[Update]:

@@ -116,7 +116,9 @@ def test_the_most_probable_alone_may_answer() -> None:
 
 
 def test_what_does_not_go_with_it_is_refused() -> None:
-    with pytest.raises(FcitError, match="method.router: the reference code routes by cosines"):
+    with pytest.raises(
+        FcitError, match="method.as_reference: the reference code routes by cosines"
+    ):
         Disco(router="discriminant", as_reference=True)
     with pytest.raises(FcitError, match='method.gate: "cosine" needs'):
         Disco(router="discriminant", gate="cosine")

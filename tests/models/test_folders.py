@@ -106,7 +106,11 @@ TABLES = [
     (content("config.json", b"[]"), r"config\.json: must be an object"),
     (content("config.json", b"{"), r"config\.json: not valid JSON"),
     (content("config.json", b"[" * 100_000), r"config\.json: .*too deeply nested"),
-    (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it"),
+    (lambda folder: (folder / "config.json").unlink(), "there is no config.json in it$"),
+    (
+        lambda folder: (folder / "config.json").rename(folder / "tiny.gguf"),
+        "no config.json in it; transformers converts its tiny.gguf",
+    ),
     (content("tokenizer.json", b"{}"), r"tokenizer\.json: describes no tokenizer"),
     (content("tokenizer.json", b'{"model": {"merges": 3}}'), r"tokenizer\.json: describes no tok"),
     (content("tokenizer.json", b'{"version": '), r"tokenizer\.json: not valid JSON"),

@@ -41,6 +41,7 @@ def _nothing_is_timed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("disco", "fedavg", "float32", []),
         ("disco", "fedavg", "bfloat16", [3, 8]),
+        ("disco_lda", "fedavg", "int8", []),
         ("ewc", "scaffold", "int8", []),
         ("moelora", "fedavg", "float32", []),
         ("olora", "scaffold", "float32", []),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fcit.types import FcitError
 from report.conftest import Build
 
 SCRIPTS = Path(__file__).parents[2] / "benchmarks"
@@ -19,20 +20,20 @@ def test_pairs_are_of_one_setting_and_seed(build: Build, tmp_path: Path, monkeyp
         for method, last in (("disco_lda", one), ("disco", other)):
             build(f"task-hom/{method}/seed{seed}", method, seed, last=last, avg=50.0)
     build("cap-hom/disco_lda/seed7", "disco_lda", 7, done=1, last=None)
-    row, unfinished = paired.compared(tmp_path, "disco_lda", "disco")
+    row, empty, unfinished = paired.compared(tmp_path, "disco_lda", "disco")
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[0] == "task-hom (3)"
     # Student's t of 2, 4 and 6: 4 +- 4.303 * 2 / sqrt(3)
     assert cells[1] == "64.33 - 60.33 = +4.00 (-0.97 to +8.97)"
     assert cells[2] == "50.00 - 50.00 = +0.00 (+0.00 to +0.00)"
-    assert cells[-2].endswith(" %") and float(cells[-2].split()[0]) > 0
-    assert unfinished == "cap-hom, seed7: not finished"
+    assert cells[-2:] == ["300.0 %", "300.0 %"]
+    assert empty == "" and unfinished == "cap-hom, seed7: not finished"
 
 
-def test_a_folder_without_runs_gives_no_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_method_without_runs_is_named(build: Build, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.syspath_prepend(str(SCRIPTS))
     import paired
 
-    assert paired.compared(tmp_path, "disco_lda", "disco") == []
+    build("task-hom/disco/seed0", "disco", 0)
+    with pytest.raises(FcitError, match="no runs of disco_lad"):
+        paired.compared(tmp_path, "disco", "disco_lad")

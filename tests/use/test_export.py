@@ -115,6 +115,7 @@ def _square(path: Path):
         ("disco", {"gate": "argmax"}),
         ("disco", {"gate": "cosine"}),
         ("disco", {"router": "discriminant"}),
+        ("disco_lda", {}),
         ("finetune", {}),
         ("olora", {}),
     ],
@@ -255,7 +256,9 @@ def test_half_precision_is_written_when_asked_for(
     with pytest.raises(FcitError, match="--dtype: 'int8'"):
         export.merged(run, PROMPT, tmp_path / "merged", "int8")  # type: ignore[arg-type]
     monkeypatch.setattr(run.worker.model.model, "is_quantized", True, raising=False)
-    with pytest.raises(FcitError, match="run cannot be merged: the weights in .* are quantized"):
+    with pytest.raises(
+        FcitError, match="run cannot be merged: the weights in .* are quantized; name a folder"
+    ):
         export.merged(run, PROMPT, tmp_path / "merged")
     monkeypatch.undo()
     export.merged(run, PROMPT, tmp_path / "merged", "bfloat16")

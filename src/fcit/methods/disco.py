@@ -72,7 +72,10 @@ class Disco(TokenRouted):
             )
         if self.router == "discriminant":
             if self.as_reference:
-                raise FcitError("method.router: the reference code routes by cosines")
+                raise FcitError(
+                    "method.as_reference: the reference code routes by cosines; leave it out, or set "
+                    'method.router = "cosine"'
+                )
             if self.gate == "cosine":
                 raise FcitError('method.gate: "cosine" needs method.router = "cosine"')
 

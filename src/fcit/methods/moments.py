@@ -86,8 +86,9 @@ def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     A score is the logarithm of the probability that x is of class k, up to a number that is the same for
     all k. The classes, with tokens [K, width(d)] of so many samples [K], are taken as normal
     distributions with one covariance C, that of all samples around their class's mean, and as equally
-    frequent: score_k = m_k^T P x - m_k^T P m_k / 2, P = (C + RIDGE tr(C) / d)^-1. The results are kept
-    for as long as a server answers with the same state.
+    frequent: score_k = m_k^T P x - m_k^T P m_k / 2, P = (C + RIDGE v I)^-1. Eigenvalues of C below 0,
+    from noise, count as 0; v is their mean, and at least LEAST times the means' mean square. The results
+    are kept for as long as a server answers with the same state.
     """
     import torch
 
@@ -98,7 +99,8 @@ def discriminant(tokens: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
     for share, token in zip(shares, exact, strict=True):
         covariance += share * _covariance(token)
     square = (shares[:, None] * mean.square()).sum() / size
-    variance = max(float(covariance.diagonal().mean()), LEAST * float(square))
-    values, vectors = linalg.eigh(covariance)  # noise in tokens can make variances negative
-    weights = mean @ (vectors / (values.clamp(min=0) + RIDGE * variance)) @ vectors.T
+    values, vectors = linalg.eigh(covariance)
+    values = values.clamp(min=0)
+    variance = max(float(values.mean()), LEAST * float(square))
+    weights = mean @ (vectors / (values + RIDGE * variance)) @ vectors.T
     return weights, -0.5 * (weights * mean).sum(dim=1)

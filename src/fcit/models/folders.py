@@ -90,9 +90,10 @@ def check_folder(folder: str | Path, key: str = "path") -> None:
             "or a folder of fcit export --merged"
         )
     if folder.is_dir() and not (folder / "config.json").exists():
-        raise FcitError(
-            f"[model] {key}: {folder} is no model's folder: there is no config.json in it"
-        )
+        why = "there is no config.json in it"
+        if gguf := sorted(folder.glob("*.gguf")):
+            why += f"; transformers converts its {gguf[0].name} (docs/models.md)"
+        raise FcitError(f"[model] {key}: {folder} is no model's folder: {why}")
     for path in (folder / name for name in TABLES):
         if path.exists():
             table = read_json(path)
@@ -133,7 +134,7 @@ def load_weights(
     if unread and not any(path.glob("*.safetensors")):
         raise FcitError(
             f"[model] {key}: {folder} has its weights in {unread[0]}, which is no safetensors file; "
-            "convert them (save_pretrained of transformers writes safetensors)"
+            "convert them (docs/models.md)"
         )
     for name in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes"):
         options[name] = True

@@ -72,7 +72,9 @@ def save_merged(model: LMM, folder: Path, dtype: torch.dtype, adapters: bool = T
             "its gates or prompts depend on the input, so no single set of weights does"
         )
     if getattr(model.model, "is_quantized", False):
-        raise FcitError("the weights in its base model's folder are quantized")
+        raise FcitError(
+            "the weights in the base model's folder are quantized; name a folder with whole weights"
+        )
     _restore_projector(model)
     for path, layer in model.subspaces.layers.items():
         if adapters:
