@@ -71,7 +71,7 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
     extras = dict(state.extras)
     if "projector" in extras:
         extras["projector"] = _shaken(extras["projector"], "projector", 0.03)
-    if method == "disco":
+    if method in ("disco", "disco_lda"):
         # Both tokens are a little like both prompts, so that answers mix the subspaces.
         tokens = torch.tensor([[1.0, 0.9], [0.8, 1.0]]) @ encoder().embed("text", PROMPTS, [])
         if built.identity == "both":
