@@ -164,7 +164,8 @@ class Crowd:
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         for turn in turns:
-            one = Identity(turn.client, turn.task.name, torch.tensor([1.0, 0.1, 1.0, 0.1]), 3)
+            token = self.method.make_token(torch.tensor([[1.0, 0.1, 1.0, 0.1]]))
+            one = Identity(turn.client, turn.task.name, token, 3)
             yield self.odd_token(one) if turn.client == ODD_CLIENT else one
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:

@@ -58,24 +58,31 @@ def save_peft(
 
 
 @torch.no_grad()
-def save_merged(model: LMM, folder: Path, dtype: torch.dtype, adapters: bool = True) -> None:
+def save_merged(
+    model: LMM,
+    folder: Path,
+    dtype: torch.dtype,
+    start: str = "the model",
+    adapters: bool = True,
+) -> None:
     """Write W + scale sum_k gate_k B_k A_k for every adapted W, and the projector, as a folder that
     transformers loads, processor included. The gate must be set, for one sample: [1, K].
 
-    adapters: False leaves every W as it is. The model cannot be used afterwards. Raises FcitError when
-    no single set of weights answers as the model does: gates or prompts depend on the input, or outputs
-    of several projectors are mixed.
+    adapters: False leaves every W as it is. The model cannot be used afterwards. Raises FcitError, which
+    begins with `start`, when no single set of weights answers as the model does: gates or prompts depend
+    on the input, outputs of several projectors are mixed, or the weights are quantized.
     """
     gate = model.gate
+    start += " cannot be merged:"
     if callable(gate) or model.prompts is not None:
         raise FcitError(
-            "its gates or prompts depend on the input, so no single set of weights does"
+            f"{start} its gates or prompts depend on the input, so no single set of weights does"
         )
     if getattr(model.model, "is_quantized", False):
         raise FcitError(
-            "the weights in the base model's folder are quantized; name a folder with whole weights"
+            f"{start} the weights in the base model's folder are quantized; name a folder with whole ones"
         )
-    _restore_projector(model)
+    _restore_projector(model, start)
     for path, layer in model.subspaces.layers.items():
         if adapters:
             shares = gate[path] if isinstance(gate, Mapping) else gate
@@ -121,15 +128,15 @@ def _delta(layer: SubspaceLinear, shares: Tensor | None) -> Tensor:
     return layer.scale * (b @ a)
 
 
-def _restore_projector(model: LMM) -> None:
+def _restore_projector(model: LMM, start: str) -> None:
     """Put the one projector that is in use into the model."""
     chosen = 0
     if len(model.projectors) > 1:
         shares = model.gate[0].tolist() if isinstance(model.gate, Tensor) else []
         if sorted(shares)[:-1] != [0.0] * (len(model.projectors) - 1):
             raise FcitError(
-                "its subspaces have projectors of their own, and no single projector is a mixture of "
-                "their outputs; export a single subspace, or all"
+                f"{start} its subspaces have projectors of their own, and no single projector is a "
+                "mixture of their outputs; export a single subspace, or all"
             )
         chosen = max(range(len(shares)), key=shares.__getitem__)
     for name, value in model.projector(chosen).items():

@@ -3,8 +3,7 @@ vLLM serves."""
 
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -132,18 +131,9 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
         row = torch.tensor([[shares[name] for name in names]], device=worker.model.device)
         worker.method.activate(worker.model, row)
     with folder_aside(out) as folder:
-        with _named("--merged", run):
-            save_merged(worker.model, folder, number)
+        save_merged(worker.model, folder, number, f"--merged: {run.folder}")
         card = cards.card(run, "merged", target=target, shares=shares, dtype=dtype)
         write_text(folder / "README.md", card)
-
-
-@contextmanager
-def _named(option: str, run: Run) -> Iterator[None]:
-    try:
-        yield
-    except FcitError as error:
-        raise FcitError(f"{option}: {run.folder} cannot be merged: {error}") from None
 
 
 def served(run: Run, out: Path, dtype: DType = "float32") -> str:
@@ -178,8 +168,8 @@ def served(run: Run, out: Path, dtype: DType = "float32") -> str:
     with folder_aside(out) as folder:
         for key, block in blocks.items():
             save_peft(folder / "adapters" / key, block, method.scale, "base")
-        with _named("--vllm", run):
-            save_merged(run.worker.model, folder / "base", _dtype(dtype), adapters=False)
+        model, start = run.worker.model, f"--vllm: {run.folder}"
+        save_merged(model, folder / "base", _dtype(dtype), start, adapters=False)
         limit = next(size for size in VLLM_RANKS if size >= rank)
         modules = " ".join(shlex.quote(f"{key}=adapters/{key}") for key in blocks)
         more = {"names": list(blocks), "modules": modules, "limit": limit, "note": note}
