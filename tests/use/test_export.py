@@ -257,9 +257,13 @@ def test_half_precision_is_written_when_asked_for(
         export.merged(run, PROMPT, tmp_path / "merged", "int8")  # type: ignore[arg-type]
     monkeypatch.setattr(run.worker.model.model, "is_quantized", True, raising=False)
     with pytest.raises(
-        FcitError, match="run cannot be merged: the weights in .* are quantized; name a folder"
+        FcitError, match="run cannot be merged: the weights in .* are quantized; name one"
     ):
         export.merged(run, PROMPT, tmp_path / "merged")
+    with pytest.raises(
+        FcitError, match="^--vllm: .*run cannot be merged: the weights in .*quantized"
+    ):
+        export.served(run, tmp_path / "vllm")
     monkeypatch.undo()
     export.merged(run, PROMPT, tmp_path / "merged", "bfloat16")
     dtypes = {

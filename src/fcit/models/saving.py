@@ -80,7 +80,7 @@ def save_merged(
         )
     if getattr(model.model, "is_quantized", False):
         raise FcitError(
-            f"{start} the weights in the base model's folder are quantized; name a folder with whole ones"
+            f"{start} the weights in the base model's folder are quantized; name one with float weights"
         )
     _restore_projector(model, start)
     for path, layer in model.subspaces.layers.items():
