@@ -125,6 +125,7 @@ def test_an_unfinished_run_is_said_and_does_not_compete(build: Build, tmp_path: 
     assert read_run(runs[0]).unfinished
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("method", ["zeroshot", "individual", "multitask"])
 def test_a_reference_point_alone_makes_a_report(build: Build, tmp_path: Path, method: str) -> None:
     page = write([build("r", method)], tmp_path / "out")

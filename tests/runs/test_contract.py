@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import io
+from operator import eq, ge
 from pathlib import Path
 
 import pytest
 
 import fcit
 from fcit import methods
+from fcit.engines import wire
 from fcit.engines.local import LocalEngine
 from fcit.engines.workers import InProcessWorker
 from fcit.files import read_json, read_lines
+from fcit.planning import estimates, plan
 from fcit.recipe.config import Config, validate
 from fcit.rounds.runfolder import RunFolder
+from fcit.types import Weights
 from fcit.weights import flatten, nbytes, to_bytes
 
 TRAINED = [name for name in methods.names() if name != "zeroshot"]
@@ -93,6 +98,22 @@ def test_training_changes_the_adapters_and_logs_every_round(
         assert row["seconds"] > 0
 
 
+@pytest.mark.parametrize("method", LEARNERS)
+def test_a_run_sends_what_was_planned(
+    method: str, runs: dict[str, Path], table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other optimizers, ranks and number formats: see tests/planning."""
+    monkeypatch.setattr(estimates, "SMALL", 0)  # nothing is timed
+    # how many directions fedprotip keeps depends on the data: the plan counts all that it may keep
+    agrees = ge if method == "fedprotip" else eq
+    rows = read_lines(runs[method] / "log.jsonl")
+    for number, stage in enumerate(plan(config(table, method)).stages, 1):
+        mine = [row for row in rows if row["stage"] == number]
+        assert stage.samples == sum(sum(row["samples"]) for row in mine)
+        assert agrees(stage.down_all, sum(sum(row["bytes_down"]) for row in mine))
+        assert agrees(stage.up_all, sum(sum(row["bytes_up"]) for row in mine))
+
+
 @pytest.mark.parametrize("method", REFERENCES)
 def test_the_same_run_gives_the_same_bits(
     method: str, runs: dict[str, Path], table: dict, tmp_path: Path
@@ -117,15 +138,32 @@ def test_any_number_of_workers_gives_the_same_bits(
     assert states(two) == states(runs[method])
 
 
+class WireWorker(InProcessWorker):
+    """A worker in this process to which requests and replies go as bytes, as to a process."""
+
+    def ask(self, header, weights=None, deadline=0.0):
+        return by_wire(*super().ask(*by_wire(header, weights or {}), deadline))
+
+
+def by_wire(header: wire.Header, weights: Weights) -> wire.Frame:
+    stream = io.BytesIO()
+    wire.write_frame(stream, header, weights)
+    stream.seek(0)
+    frame = wire.read_frame(stream)
+    assert frame is not None
+    return frame
+
+
 @pytest.mark.parametrize("method", LEARNERS)
-def test_a_run_cut_off_twice_and_ended_by_two_workers_has_the_same_bits(
+def test_a_run_cut_off_twice_and_ended_by_wire_has_the_same_bits(
     method: str,
     runs: dict[str, Path],
     table: dict,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Cut off between a stage's last round and its end, and in the stage after it."""
+    """Cut off between a stage's last round and its end, and in the stage after it. Then two workers that
+    share no model get and give bytes. They are in this process: two are started in the test above."""
     commit, folder, moments = RunFolder.commit, tmp_path / "run", [(0, 2), (1, 1)]
 
     def cut_off(self: RunFolder, state, position, memory=None) -> None:
@@ -138,8 +176,7 @@ def test_a_run_cut_off_twice_and_ended_by_two_workers_has_the_same_bits(
     for resume in (False, True):
         with pytest.raises(KeyboardInterrupt):
             fcit.run(config(table, method), folder, resume=resume)
-    # two workers that share no model, without the start of two processes (see the test above for these)
-    monkeypatch.setattr(LocalEngine, "_start_worker", lambda self, _: InProcessWorker(self.config))
+    monkeypatch.setattr(LocalEngine, "_start_worker", lambda self, _: WireWorker(self.config))
     fcit.run(config(table, method, federation={"workers": 2}), folder, resume=True)
     assert (folder / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
     assert states(folder) == states(runs[method])

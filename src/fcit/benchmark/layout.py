@@ -1,6 +1,7 @@
 """Where a data folder has its instructions and images: the layouts that people have."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from unicodedata import normalize
 
@@ -19,7 +20,7 @@ def instructions(root: Path) -> Path:
     there = [root / name for name in INSTRUCTIONS if (root / name).is_dir()]
     if len(there) > 1:
         raise FcitError(f"{root}: has instructions/ and instruction/; keep one of them")
-    return there[0] if there else root if _record_folders(root) else root / INSTRUCTIONS[0]
+    return there[0] if there else root if any(_record_folders(root)) else root / INSTRUCTIONS[0]
 
 
 def is_flat(root: Path) -> bool:
@@ -43,20 +44,23 @@ def folders(root: Path) -> list[str]:
     return sorted(normalize("NFC", path.name) for path in paths if path.is_dir())
 
 
-def _record_folders(root: Path) -> list[Path]:
+def _record_folders(root: Path) -> Iterator[Path]:
     """The folders of the root that hold records or a dataset.toml."""
     other = {*INSTRUCTIONS, *IMAGES, PARTITIONS}
-    return [
-        path
-        for path in root.glob("[!.]*")
-        if path.name not in other and path.is_dir() and holds_records(path)
-    ]
+    for path in root.glob("[!.]*"):
+        if path.name not in other and path.is_dir() and holds_records(path):
+            yield path
 
 
 def holds_records(folder: Path) -> bool:
     """Whether a folder has a file that is called like one of records, or a dataset.toml."""
-    kinds = ("train*.json", "train*.jsonl", "test*.json", "test*.jsonl", "dataset.toml")
-    return any(path for kind in kinds for path in folder.glob(kind))
+    try:
+        return any(_RECORDS.fullmatch(path.name) for path in folder.iterdir())
+    except PermissionError:  # a folder of someone else beside the data
+        return False
+
+
+_RECORDS = re.compile(r"(train|test).*\.jsonl?|dataset\.toml", re.DOTALL)
 
 
 def root_of(folder: Path) -> Path:

@@ -59,6 +59,7 @@ class RunFolder:
         self.position_file = self.states / "state.json"
         self.config, self.matrix = path / "config.toml", path / "matrix.json"
         self.log, self.partition = path / "log.jsonl", path / "partition.json"
+        self._sealed = False
 
     def begun(self) -> bool:
         """Whether a run has begun here: there are answers or a state."""
@@ -95,7 +96,9 @@ class RunFolder:
     @property
     def sealed(self) -> bool:
         """Whether the run's files have digests."""
-        return self.config.is_file() and "digest" in read_toml(self.config)
+        if not self._sealed:  # a run that has digests keeps them
+            self._sealed = self.config.is_file() and "digest" in read_toml(self.config)
+        return self._sealed
 
     def write(self, path: Path, value: Mapping[str, Any]) -> None:
         """Write a JSON object."""
