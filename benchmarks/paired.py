@@ -1,6 +1,6 @@
 """Two methods of a sweep, compared by seeds: differences in Last, Avg, forgetting and bytes, as Markdown.
 
-    .venv/bin/python benchmarks/paired.py runs/beyond disco_lda disco
+    .venv/bin/python benchmarks/paired.py runs/comparison disco_lda disco
 
 A difference is that of two runs of one setting with the same seed. Its interval is Student's t of 95 %
 over seeds. Runs that are not finished are left out, and said to be. Bytes are those of all turns, with

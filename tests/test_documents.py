@@ -45,7 +45,7 @@ NOT_RUN = {
     "fcit report runs/comparison": "reads a sweep that takes hours",
     "fcit report runs/tuning": "reads a sweep that takes hours",
     "fcit report runs/router": "reads a sweep of an hour",
-    "fcit report runs/beyond": "reads a sweep of two hours",
+    "fcit report runs/ablations": "reads a sweep of an hour",
     "fcit run recipes/paper/": "needs the official data, the hub and a GPU",
     "fcit run recipes/real/": "needs the official data and the hub, most of them a GPU",
     "fcit run recipes/ucit/": "needs UCIT's data, the hub and a GPU; tests/recipe/test_neighbours.py",

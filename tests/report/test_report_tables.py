@@ -11,11 +11,13 @@ from statistics import fmean
 import pytest
 
 from fcit.files import read_json, write_text
+from fcit.methods import names
 from fcit.report.groups import COLOURS, group_runs
 from fcit.report.page import write
 from fcit.report.result_tables import paper_tables, setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs
+from fcit.report.style import SPARE_COLOURS
 from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
@@ -94,6 +96,11 @@ def test_incomparable_runs_get_sections_of_their_own(
     assert len(groups) == 2 and groups[0].slug != groups[1].slug
     assert groups[0].title != groups[1].title
     assert markdown(runs).count("## task-") == len(rows_of(runs)) == 2
+
+
+def test_every_method_has_a_colour_of_its_own() -> None:
+    assert set(COLOURS) == set(names())
+    assert len({*COLOURS.values(), *SPARE_COLOURS}) == len(COLOURS) + len(SPARE_COLOURS)
 
 
 def test_variants_of_a_method_are_told_apart(build: Build) -> None:

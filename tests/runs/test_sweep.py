@@ -7,12 +7,15 @@ import shutil
 import signal
 import subprocess
 import time
+from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import pytest
 import tomli_w
 
 from commandline import COMMAND, call, refused
+from fcit import methods
 from fcit.files import locked, read_json, read_lines, write_json, write_text
 from fcit.recipe.config import load
 from fcit.rounds.runfolder import RunFolder
@@ -101,15 +104,22 @@ def test_paths_in_changes_start_at_the_files_folder(short: dict, tmp_path: Path)
     assert config.model.path == "a/hub-id", "a name that is no path stays one"
 
 
-def test_the_shipped_sweep_is_valid(tmp_path: Path) -> None:
-    found = sweep.survey(sweep.read(RECIPES / "mini" / "comparison.toml", tmp_path))
-    assert {one.config.setting.name for one in found} == {
-        "task-hom",
-        "task-het",
-        "cap-hom",
-        "cap-het",
-    }
+@pytest.mark.parametrize("name", ["comparison", "ablations", "tuning", "router"])
+def test_the_shipped_sweeps_are_valid(name: str, tmp_path: Path) -> None:
+    found = sweep.survey(sweep.read(RECIPES / "mini" / f"{name}.toml", tmp_path))
     assert {one.config.data.size for one in found} == {"tiny"}
+    if name == "comparison":  # every method in four settings with three seeds
+        asked = {
+            (one.config.method.name, one.config.setting.name, one.config.seed) for one in found
+        }
+        settings = ("task-hom", "task-het", "cap-hom", "cap-het")
+        assert asked == set(product(methods.names(), settings, (0, 1, 2)))
+        assert len(asked) == len(found)
+    if name == "tuning":  # nobody gets more than eight runs
+        runs = Counter(one.config.method.name for one in found)
+        assert runs.keys() == set(methods.names()) - {"zeroshot"}
+        assert max(runs.values()) == 8
+        assert {one.config.seed for one in found} == {100}
 
 
 def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ COLOURS = {
     "moelora": "#c9a227",
     "l2p": "#8a6d3b",
     "hide": "#7a70c8",
+    "ffa_lora": "#8fae3c",
+    "fedsa_lora": "#d98bb0",
+    "fedex_lora": "#5b3bd0",
     "replay": "#b03060",
     "fedprotip": "#1f8a8a",
     "zeroshot": "#98a1ac",
@@ -34,10 +37,10 @@ COLOURS = {
     "individual_central": "#6b7580",
     "multitask": "#5f6874",
 }
-"""Of every method, the same in every report; colour-blind readers can tell them apart."""
+"""Of every method, the same in every report. Markers differ, too, for readers who see few colours."""
 
 MARKERS = {"disco": "o", "finetune": "v", "zeroshot": "s", "individual": "D", "multitask": "^"}
-SPARE_COLOURS = ("#3aa6a0", "#d98bb0", "#8fae3c", "#b5533c", "#5b8def", "#9c755f")
+SPARE_COLOURS = ("#3aa6a0", "#b5533c", "#5b8def", "#9c755f")
 SPARE_MARKERS = ("P", "X", "*", "<", ">", "p", "h", "d", "8")
 
 PAPER, INK, QUIET, LINE = "#fffffe", "#1d2530", "#626d7a", "#dde2e7"
