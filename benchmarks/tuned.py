@@ -1,4 +1,4 @@
-"""What the tuning sweep found: every method's runs, and the values with the highest Last, as Markdown.
+"""What the tuning sweep found: the values with the highest Last, and every method's runs, as Markdown.
 
     .venv/bin/python benchmarks/tuned.py runs/tuning
 
@@ -8,6 +8,7 @@ Exit status 1: a method has runs that are not finished, so nothing is chosen for
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -56,13 +57,27 @@ def accuracies(path: Path) -> tuple[float | None, float | None]:
     return matrix["last"], matrix["avg"]
 
 
+def summary(tried: dict[str, list[Tried]]) -> list[str]:
+    """A row for every method whose runs here are all finished: its best values, Last and Avg."""
+    rows = ["| method | runs | chosen | Last | Avg |", "|---|---:|---|---:|---:|"]
+    for method, runs in sorted(tried.items()):
+        done = [run for run in runs if run.last is not None]
+        if len(done) < len(runs):
+            continue
+        best = max(done, key=lambda run: run.last or 0.0)
+        chosen = ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in best.values.items())
+        rows.append(f"| {method} | {len(runs)} | {chosen} | {best.last:.2f} | {best.avg:.2f} |")
+    return rows
+
+
 def main() -> None:
-    """Print a table for every method."""
+    """Print what was chosen, and a table for every method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path)
     folder: Path = parser.parse_args().sweep
     if not (tried := read(folder)):
         sys.exit(f"{folder}: holds no run; make them with fcit sweep recipes/mini/tuning.toml")
+    print("\n".join(summary(tried)))
     unfinished = 0
     for method, runs in sorted(tried.items()):
         keys = list(runs[0].values)
