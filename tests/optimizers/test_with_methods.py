@@ -87,7 +87,7 @@ def test_any_number_of_workers_and_a_resume_give_the_same_bits(
     method, federation = COMBINED[name]
     table = copy.deepcopy(table) | {"method": {"name": method}}
     table["federation"] |= federation
-    table["data"] |= {"train": 0}
+    table["data"] |= {"train": 16}
     table["evaluation"]["limit"] = 2
     one = fcit.run(validate(table), tmp_path / "one").folder
 

@@ -84,7 +84,7 @@ def unfinished(short: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def capable(table: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A whole run of the largest setting, made small."""
     changed = copy.deepcopy(table)
-    changed["data"]["train"] = 16
+    changed["data"]["train"] = 8
     changed["setting"] = {"name": "cap-het"}
     changed["federation"] = {
         "clients": 5,

@@ -98,6 +98,7 @@ def small(monkeypatch):
     monkeypatch.setattr(pretrain, "BATCH", 8)
     monkeypatch.setattr(pretrain, "SIGHT_BATCH", 8)
     monkeypatch.setattr(chunks, "CHUNK", 8)
+    monkeypatch.setattr(mini, "DEPTH", 1)
 
 
 @pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])

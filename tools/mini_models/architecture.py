@@ -26,6 +26,8 @@ PATCHES = (SIZE // PATCH) ** 2
 """Image tokens the language model sees."""
 VISION_WIDTH = 128
 """How wide the tiny LLaVA's vision features are."""
+DEPTH = 4
+"""Layers of the tiny LLaVA's vision tower, and of its language model."""
 MAX_POSITIONS = 512
 CLIP_POSITIONS, CLIP_WIDTH = 77, 128
 
@@ -117,7 +119,7 @@ def lmm(vocabulary: int) -> LlavaForConditionalGeneration:
     vision = CLIPVisionConfig(
         hidden_size=VISION_WIDTH,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=DEPTH,
         num_attention_heads=4,
         image_size=SIZE,
         patch_size=PATCH,
@@ -127,7 +129,7 @@ def lmm(vocabulary: int) -> LlavaForConditionalGeneration:
         vocab_size=vocabulary,
         hidden_size=192,
         intermediate_size=512,
-        num_hidden_layers=4,
+        num_hidden_layers=DEPTH,
         num_attention_heads=4,
         num_key_value_heads=4,
         max_position_embeddings=MAX_POSITIONS,
