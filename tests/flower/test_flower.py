@@ -103,20 +103,19 @@ def update(client: int, kept: bool = False) -> RecordDict:
 
 @pytest.fixture
 def config(table: dict) -> Config:
-    changed = copy.deepcopy(table)
-    changed["federation"]["deadline"] = 1
-    return validate(changed)
+    return validate(table)
 
 
 @pytest.fixture
 def engine(config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for name in ("_run_id", "_node_id", "_task_id"):
         monkeypatch.setattr(TaskIdentity, name, 1)
+    monkeypatch.setattr("fcit.flower.engine.PAUSE", (0.02, 0.1))
 
     def make(behave, clients: int = 3, **more: Any) -> FlowerEngine:
         grid: Any = FakeGrid(clients, behave)
         home: Any = MagicMock()
-        return FlowerEngine(config, grid, home, tmp_path, **more)
+        return FlowerEngine(config, grid, home, tmp_path, **{"deadline": 0.4} | more)
 
     return make
 
@@ -175,7 +174,7 @@ def lying() -> RecordDict:
         (RecordDict(), "garbled", "not a message of fcit"),
         (update(2), "garbled", "as client 2"),
         (lying(), "garbled", "not a safetensors message"),
-        (None, "timeout", "no answer in 1 s"),
+        (None, "timeout", "no answer in 0.4 s"),
     ],
 )
 def test_one_clients_fault_leaves_the_others_updates(
@@ -205,6 +204,15 @@ def test_a_client_that_never_connects_times_out(engine) -> None:
     found = {got.client: got for got in one.run(jobs())}
     assert found[2] == Fault(2, "timeout", "the client is not connected")
     assert isinstance(found[0], Update)
+
+
+def test_the_recipe_sets_the_deadline_or_nobody(table: dict, engine, tmp_path: Path) -> None:
+    changed = copy.deepcopy(table)
+    changed["federation"]["deadline"] = 7
+    grid: Any = FakeGrid(1, lambda client, header: update(client))
+    home: Any = MagicMock()
+    assert FlowerEngine(validate(changed), grid, home, tmp_path).deadline == 7
+    assert engine(lambda client, header: update(client), deadline=0).deadline == DEFAULT_DEADLINE
 
 
 def test_an_answer_after_the_deadline_is_late_and_not_taken(engine) -> None:
