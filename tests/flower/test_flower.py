@@ -36,7 +36,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fcit.engines import wire
 from fcit.flower import nodes
 from fcit.flower.apps import local_client, own_client, wait_for_nodes
-from fcit.flower.engine import LIFETIME, FlowerEngine
+from fcit.flower.engine import DEFAULT_DEADLINE, LIFETIME, FlowerEngine
 from fcit.flower.messages import pack, unpack
 from fcit.flower.status import Status, finished, lines
 
