@@ -10,7 +10,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from fcit.files import read_json
 from fcit.recipe import config as configs
 from fcit.recipe.keys import flat
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs import sweep
 from fcit.runs.session import Session
 from fcit.watch import Silent
+
+PLAN = Path(__file__).parents[1] / "recipes" / "mini" / "tuning.toml"
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,12 @@ def accuracies(path: Path) -> tuple[float | None, float | None]:
     return matrix["last"], matrix["avg"]
 
 
-def summary(tried: dict[str, list[Tried]]) -> list[str]:
-    """A row for every method whose runs here are all finished: its best values, Last and Avg."""
+def summary(tried: dict[str, list[Tried]], planned: Mapping[str, int]) -> list[str]:
+    """A row for every method whose planned runs are all finished: its best values, Last and Avg."""
     rows = ["| method | runs | chosen | Last | Avg |", "|---|---:|---|---:|---:|"]
     for method, runs in sorted(tried.items()):
         done = [run for run in runs if run.last is not None]
-        if len(done) < len(runs):
+        if len(done) < planned[method]:
             continue
         best = max(done, key=lambda run: run.last or 0.0)
         chosen = ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in best.values.items())
@@ -74,17 +78,20 @@ def main() -> None:
     """Print what was chosen, and a table for every method."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sweep", type=Path)
-    folder: Path = parser.parse_args().sweep
+    parser.add_argument("--plan", type=Path, default=PLAN, help="the sweep's file")
+    given = parser.parse_args()
+    folder: Path = given.sweep
     if not (tried := read(folder)):
         sys.exit(f"{folder}: holds no run; make them with fcit sweep recipes/mini/tuning.toml")
-    print("\n".join(summary(tried)))
+    planned = Counter(run.method for run in sweep.read(given.plan, folder))
+    print("\n".join(summary(tried, planned)))
     unfinished = 0
     for method, runs in sorted(tried.items()):
         keys = list(runs[0].values)
         lasts = [run.last for run in runs if run.last is not None]
-        best = max(lasts) if len(lasts) == len(runs) else None
+        best = max(lasts) if len(lasts) >= planned[method] else None
         unfinished += best is None
-        print(f"\n**{method}**, {len(lasts)} of {len(runs)} runs\n")
+        print(f"\n**{method}**, {len(lasts)} of {planned[method]} runs\n")
         print(f"| {' | '.join([*keys, 'Last', 'Avg'])} |")
         print(f"|{'---|' * len(keys)}---:|---:|")
         for run in sorted(runs, key=lambda run: [str(value) for value in run.values.values()]):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 
 import handmade
 from fcit import suite as mini
@@ -181,11 +182,18 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
         handmade.run(run.path, changed)
         full = {"datasets": handmade.TASKS, "last": last, "avg": last / 2}
         run.write(run.matrix, full | {"matrix": rows})
-    monkeypatch.setattr(sys, "argv", ["tuned.py", str(tmp_path)])
+    recipe, plan = tmp_path / "recipe.toml", tmp_path / "plan.toml"
+    recipe.write_text(tomli_w.dumps(table))
+    grid = {"training.lr": [1e-3, 5e-3]}
+    part = {"recipe": str(recipe), "methods": ["disco"], "seeds": [3], "grid": grid}
+    plan.write_text(tomli_w.dumps({"runs": [part]}))
+    monkeypatch.setattr(sys, "argv", ["tuned.py", str(tmp_path), "--plan", str(plan)])
     with pytest.raises(SystemExit) as ended:
         tuned.main()
     assert not ended.value.code
-    assert capsys.readouterr().out.splitlines()[-2:] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2] == "| disco | 2 | `training.lr = 0.005` | 60.00 | 30.00 |"
+    assert lines[-2:] == [
         "| 0.001 | 40.00 | 20.00 |",
         "| 0.005 | **60.00** | 30.00 |",
     ]

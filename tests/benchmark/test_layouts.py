@@ -226,3 +226,17 @@ def test_a_table_is_imported_into_the_folder_that_is_there(tmp_path: Path) -> No
     beside = neighbours.mllm_dcl(tmp_path / "beside")
     with pytest.raises(FcitError, match="keeps images beside their records"):
         tabular.write(beside, "My-Plants", rows, tmp_path / "photos")
+
+
+def test_a_folder_of_records_is_known_by_a_files_name(tmp_path: Path) -> None:
+    folder = tmp_path / "Some"
+    assert not layout.holds_records(folder)
+    folder.mkdir()
+    (folder / "notes.json").write_text("[]")
+    (folder / "dataset.toml").symlink_to(tmp_path / "gone.toml")
+    assert not layout.holds_records(folder)
+    (tmp_path / "gone.toml").write_text("")
+    assert layout.holds_records(folder)
+    (folder / "dataset.toml").unlink()
+    (folder / "test_3000.jsonl").write_text("")
+    assert layout.holds_records(folder)

@@ -206,13 +206,17 @@ def test_a_client_that_never_connects_times_out(engine) -> None:
     assert isinstance(found[0], Update)
 
 
-def test_the_recipe_sets_the_deadline_or_nobody(table: dict, engine, tmp_path: Path) -> None:
+def test_a_deadline_is_the_one_given_or_the_recipes_or_an_hour(
+    table: dict, config: Config, tmp_path: Path
+) -> None:
     changed = copy.deepcopy(table)
     changed["federation"]["deadline"] = 7
+    recipe = validate(changed)
     grid: Any = FakeGrid(1, lambda client, header: update(client))
     home: Any = MagicMock()
-    assert FlowerEngine(validate(changed), grid, home, tmp_path).deadline == 7
-    assert engine(lambda client, header: update(client), deadline=0).deadline == DEFAULT_DEADLINE
+    assert FlowerEngine(recipe, grid, home, tmp_path, deadline=9).deadline == 9
+    assert FlowerEngine(recipe, grid, home, tmp_path).deadline == 7
+    assert FlowerEngine(config, grid, home, tmp_path).deadline == DEFAULT_DEADLINE
 
 
 def test_an_answer_after_the_deadline_is_late_and_not_taken(engine) -> None:

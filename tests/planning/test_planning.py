@@ -41,7 +41,7 @@ def _nothing_is_timed_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("disco", "fedavg", "bfloat16", [3, 8]),
         ("disco_lda", "fedavg", "int8", []),
-        ("olora", "scaffold", "int8", []),
+        ("ewc", "scaffold", "int8", []),
         ("fedsa_lora", "fedprox", "int8", []),
         ("fedex_lora", "fedavg", "float32", [5, 8]),
     ],

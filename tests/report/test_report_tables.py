@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
@@ -11,13 +12,13 @@ from statistics import fmean
 import pytest
 
 from fcit.files import read_json, write_text
-from fcit.methods import names
+from fcit.methods import find, names
 from fcit.report.groups import COLOURS, group_runs
 from fcit.report.page import write
 from fcit.report.result_tables import paper_tables, setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs
-from fcit.report.style import SPARE_COLOURS
+from fcit.report.style import MARKERS, SPARE_COLOURS
 from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
@@ -98,9 +99,11 @@ def test_incomparable_runs_get_sections_of_their_own(
     assert markdown(runs).count("## task-") == len(rows_of(runs)) == 2
 
 
-def test_every_method_has_a_colour_of_its_own() -> None:
-    assert set(COLOURS) == set(names())
+def test_every_method_has_a_colour_of_its_own_and_a_marker_among_its_likes() -> None:
+    assert set(COLOURS) == set(MARKERS) == set(names())
     assert len({*COLOURS.values(), *SPARE_COLOURS}) == len(COLOURS) + len(SPARE_COLOURS)
+    likes = Counter((find(name).reference, marker) for name, marker in MARKERS.items())
+    assert set(likes.values()) == {1}
 
 
 def test_variants_of_a_method_are_told_apart(build: Build) -> None:

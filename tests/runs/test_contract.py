@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from operator import eq, ge
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from fcit.files import read_json, read_lines
 from fcit.planning import estimates, plan
 from fcit.recipe.config import Config, validate
 from fcit.rounds.runfolder import RunFolder
+from fcit.rounds.server import Position
 from fcit.types import Weights
 from fcit.weights import flatten, nbytes, to_bytes
 
@@ -105,13 +105,16 @@ def test_a_run_sends_what_was_planned(
     """With other optimizers, ranks and number formats: see tests/planning."""
     monkeypatch.setattr(estimates, "SMALL", 0)  # nothing is timed
     # how many directions fedprotip keeps depends on the data: the plan counts all that it may keep
-    agrees = ge if method == "fedprotip" else eq
+    most = 1.5 if method == "fedprotip" else 1
     rows = read_lines(runs[method] / "log.jsonl")
     for number, stage in enumerate(plan(config(table, method)).stages, 1):
         mine = [row for row in rows if row["stage"] == number]
+        assert stage.rounds == len(mine)
+        assert stage.sampled == len({client for row in mine for client in row["clients"]})
         assert stage.samples == sum(sum(row["samples"]) for row in mine)
-        assert agrees(stage.down_all, sum(sum(row["bytes_down"]) for row in mine))
-        assert agrees(stage.up_all, sum(sum(row["bytes_up"]) for row in mine))
+        for planned, key in ((stage.down_all, "bytes_down"), (stage.up_all, "bytes_up")):
+            sent = sum(sum(row[key]) for row in mine)
+            assert sent <= planned <= most * sent
 
 
 @pytest.mark.parametrize("method", REFERENCES)
@@ -155,29 +158,32 @@ def by_wire(header: wire.Header, weights: Weights) -> wire.Frame:
 
 
 @pytest.mark.parametrize("method", LEARNERS)
-def test_a_run_cut_off_twice_and_ended_by_wire_has_the_same_bits(
+def test_a_run_by_wire_cut_off_three_times_has_the_same_bits(
     method: str,
     runs: dict[str, Path],
     table: dict,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Cut off between a stage's last round and its end, and in the stage after it. Then two workers that
-    share no model get and give bytes. They are in this process: two are started in the test above."""
-    commit, folder, moments = RunFolder.commit, tmp_path / "run", [(0, 2), (1, 1)]
+    """Cut off before a stage's end, after it, and in the next stage. Two workers that share no model get
+    and give bytes all the time. They are in this process: two are started in the test above."""
+    commit, folder = RunFolder.commit, tmp_path / "run"
+    moments = [Position(0, 2, False), Position(0, 2, True), Position(1, 1, False)]
 
     def cut_off(self: RunFolder, state, position, memory=None) -> None:
         commit(self, state, position, memory)
-        if moments and (position.stage, position.rounds) == moments[0]:
-            del moments[0]
+        if position in moments:
+            moments.remove(position)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(RunFolder, "commit", cut_off)
-    for resume in (False, True):
-        with pytest.raises(KeyboardInterrupt):
-            fcit.run(config(table, method), folder, resume=resume)
     monkeypatch.setattr(LocalEngine, "_start_worker", lambda self, _: WireWorker(self.config))
-    fcit.run(config(table, method, federation={"workers": 2}), folder, resume=True)
+    by_two = config(table, method, federation={"workers": 2})
+    for resume in (False, True, True):
+        with pytest.raises(KeyboardInterrupt):
+            fcit.run(by_two, folder, resume=resume)
+    fcit.run(by_two, folder, resume=True)
+    assert not moments
     assert (folder / "matrix.json").read_bytes() == (runs[method] / "matrix.json").read_bytes()
     assert states(folder) == states(runs[method])
 

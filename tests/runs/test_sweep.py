@@ -17,7 +17,8 @@ import tomli_w
 from commandline import COMMAND, call, refused
 from fcit import methods
 from fcit.files import locked, read_json, read_lines, write_json, write_text
-from fcit.recipe.config import load
+from fcit.recipe.config import Config, load, to_table
+from fcit.recipe.keys import flat
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs import sweep
 from fcit.types import FcitError
@@ -104,6 +105,10 @@ def test_paths_in_changes_start_at_the_files_folder(short: dict, tmp_path: Path)
     assert config.model.path == "a/hub-id", "a name that is no path stays one"
 
 
+def keys(config: Config) -> dict[str, str]:
+    return {key: str(value) for key, value in flat(to_table(config)).items()}
+
+
 @pytest.mark.parametrize("name", ["comparison", "ablations", "tuning", "router"])
 def test_the_shipped_sweeps_are_valid(name: str, tmp_path: Path) -> None:
     found = sweep.survey(sweep.read(RECIPES / "mini" / f"{name}.toml", tmp_path))
@@ -115,6 +120,16 @@ def test_the_shipped_sweeps_are_valid(name: str, tmp_path: Path) -> None:
         settings = ("task-hom", "task-het", "cap-hom", "cap-het")
         assert asked == set(product(methods.names(), settings, (0, 1, 2)))
         assert len(asked) == len(found)
+    if name == "ablations":  # one key apart from the run that they are compared with
+        whole = sweep.survey(sweep.read(RECIPES / "mini" / "comparison.toml", tmp_path))
+        usual = {
+            one.config.method.name: keys(one.config)
+            for one in whole
+            if (one.config.setting.name, one.config.seed) == ("task-hom", 0)
+        }
+        apart = [usual[one.config.method.name].items() ^ keys(one.config).items() for one in found]
+        assert len(found) == 15
+        assert all(len({key for key, _ in pairs}) == 1 for pairs in apart)
     if name == "tuning":  # nobody gets more than eight runs
         runs = Counter(one.config.method.name for one in found)
         assert runs.keys() == set(methods.names()) - {"zeroshot"}

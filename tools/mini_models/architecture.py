@@ -108,7 +108,7 @@ def _pre_tokenizer() -> Any:
 
 
 def lmm(vocabulary: int) -> LlavaForConditionalGeneration:
-    """The tiny LLaVA with random weights: a 4 x 128 ViT, a two-layer projector, a 4 x 192 Llama."""
+    """The tiny LLaVA with random weights: a ViT 128 wide, a two-layer projector, a Llama 192 wide."""
     from transformers import (
         CLIPVisionConfig,
         LlamaConfig,

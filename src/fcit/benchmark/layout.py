@@ -12,6 +12,7 @@ INSTRUCTIONS = ("instructions", "instruction")
 IMAGES = ("datasets", "dataset")
 PARTITIONS = "partitioned_data"
 """The folder of a data folder that has the published split."""
+_RECORDS = re.compile(r"(train|test).*\.jsonl?", re.DOTALL)
 
 
 def instructions(root: Path) -> Path:
@@ -55,12 +56,14 @@ def _record_folders(root: Path) -> Iterator[Path]:
 def holds_records(folder: Path) -> bool:
     """Whether a folder has a file that is called like one of records, or a dataset.toml."""
     try:
-        return any(_RECORDS.fullmatch(path.name) for path in folder.iterdir())
-    except PermissionError:  # a folder of someone else beside the data
+        if any(_RECORDS.fullmatch(path.name) for path in folder.iterdir()):
+            return True
+    except (PermissionError, FileNotFoundError):  # someone else's folder, or it has just gone
+        pass
+    try:
+        return (folder / "dataset.toml").exists()
+    except PermissionError:
         return False
-
-
-_RECORDS = re.compile(r"(train|test).*\.jsonl?|dataset\.toml", re.DOTALL)
 
 
 def root_of(folder: Path) -> Path:

@@ -37,9 +37,31 @@ COLOURS = {
     "individual_central": "#6b7580",
     "multitask": "#5f6874",
 }
-"""Of every method, the same in every report. Markers differ, too, for readers who see few colours."""
+"""Of every method, the same in every report."""
 
-MARKERS = {"disco": "o", "finetune": "v", "zeroshot": "s", "individual": "D", "multitask": "^"}
+MARKERS = {
+    "disco": "o",
+    "disco_lda": "8",
+    "finetune": "v",
+    "lwf": "<",
+    "ewc": ">",
+    "olora": "P",
+    "moelora": "X",
+    "l2p": "p",
+    "hide": "h",
+    "ffa_lora": "d",
+    "fedsa_lora": "H",
+    "fedex_lora": "*",
+    "replay": "D",
+    "fedprotip": "s",
+    "zeroshot": "s",
+    "joint": "X",
+    "individual": "D",
+    "individual_central": "*",
+    "multitask": "^",
+}
+"""Of every method. Methods that learn have different ones, and so have the reference points."""
+
 SPARE_COLOURS = ("#3aa6a0", "#b5533c", "#5b8def", "#9c755f")
 SPARE_MARKERS = ("P", "X", "*", "<", ">", "p", "h", "d", "8")
 

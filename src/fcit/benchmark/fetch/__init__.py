@@ -15,7 +15,7 @@ from fcit.benchmark.fetch import archives, hub, tables
 from fcit.benchmark.fetch.hub import Repository
 from fcit.benchmark.fetch.origins import TABLES, Origin, origin
 from fcit.benchmark.fetch.wanted import Wanted, owners, parts_of, wanted
-from fcit.files import check_new_folder, folder_aside, write_text
+from fcit.files import below, check_new_folder, folder_aside, write_text
 from fcit.types import FcitError, did_you_mean
 from fcit.watch import Silent, Watch
 
@@ -224,7 +224,8 @@ def _records(
         if not seen & set(layout.IMAGES):
             (root / place.images_in).rmdir()
     parent = layout.instructions(root)
-    kept = {parent / name for name in layout.folders(root) if layout.holds_records(parent / name)}
+    folders = [below(parent, name) for name in layout.folders(root)]
+    kept = {folder for folder in folders if layout.holds_records(folder)}
     for path in [*parent.iterdir()] if parent.is_dir() else ():
         if path not in kept and path.name not in (*layout.IMAGES, layout.PARTITIONS):
             shutil.rmtree(path)
