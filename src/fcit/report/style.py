@@ -51,13 +51,13 @@ MARKERS = {
     "hide": "h",
     "ffa_lora": "d",
     "fedsa_lora": "H",
-    "fedex_lora": "*",
+    "fedex_lora": "^",
     "replay": "D",
     "fedprotip": "s",
     "zeroshot": "s",
     "joint": "X",
     "individual": "D",
-    "individual_central": "*",
+    "individual_central": "p",
     "multitask": "^",
 }
 """Of every method. Methods that learn have different ones, and so have the reference points."""
