@@ -197,6 +197,15 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
         "| 0.001 | 40.00 | 20.00 |",
         "| 0.005 | **60.00** | 30.00 |",
     ]
+    grid["training.lr"].append(1e-2)  # planned, and not begun
+    plan.write_text(tomli_w.dumps({"runs": [part]}))
+    with pytest.raises(SystemExit) as ended:
+        tuned.main()
+    assert ended.value.code
+    assert "**disco**, 2 of 3 runs" in (said := capsys.readouterr().out)
+    assert "| disco |" not in said and "**60.00**" not in said
+    grid["training.lr"].pop()
+    plan.write_text(tomli_w.dumps({"runs": [part]}))
     run.write(run.matrix, full | {"matrix": rows[:1]})
     with pytest.raises(SystemExit) as ended:
         tuned.main()

@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from unicodedata import normalize
 
 import pytest
 from PIL import Image
@@ -152,6 +153,15 @@ def picture(shade: int) -> bytes:
     file = io.BytesIO()
     Image.new("RGB", (6, 4), (shade, 20, 90)).save(file, "PNG")
     return file.getvalue()
+
+
+def test_a_dataset_whose_name_is_decomposed_is_kept(hub, tmp_path: Path) -> None:
+    name = normalize("NFD", "Fougères")
+    whole = {path.replace("Plants", name): data for path, data in plants().items()}
+    hub.files["me/plants"] = whole
+    done = call("data", "fetch", "me/plants", "--out", tmp_path / "data")
+    assert done.returncode == 0, done.stderr
+    assert files_below(tmp_path / "data").keys() - {"SOURCES.md"} == whole.keys()
 
 
 @pytest.mark.parametrize("packed", [False, True])

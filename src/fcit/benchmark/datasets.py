@@ -218,7 +218,8 @@ def _neighbour(name: str, root: Path) -> dict[str, Any]:
     tables = NEIGHBOURS.get(name, {})
     if not tables:
         return {}
-    parent, flat, apart = layout.instructions(root), layout.is_flat(root), layout.images(root)
+    parent, apart = layout.instructions(root), layout.images(root)
+    flat = parent == root
     if ucit := tables.get("ucit"):
         folders = [below(parent, folder) for folder in _listed(ucit.get("folder", name))]
         if (flat and apart) or any([*folder.glob("*_3000.json*")] for folder in folders):
