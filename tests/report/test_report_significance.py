@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from math import comb
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_the_best_learner_and_finetune_are_compared_with_all(build: Build) -> No
     ]
     assert [(one.label, one.other) for one in tests.against_finetune] == [("ewc", "finetune")]
     (worse, _) = tests.against_best  # disco has 4 of 6 right everywhere, finetune 1 of 6
-    assert worse.difference == pytest.approx(-50.0) and worse.high < 0 and worse.p < 0.05
+    assert worse.difference == pytest.approx(-50.0) and worse.below and worse.p and worse.p < 0.05
     assert tests.level == frozenset()
     (same,) = tests.against_finetune
     assert (same.difference, same.p) == (0.0, 1.0)
@@ -143,7 +144,7 @@ def test_seeds_that_disagree_are_not_called_significant(build: Build) -> None:
     assert tests
     (one,) = tests.against_best
     half = 12.7062 * 14
-    assert one.p < 0.05 and one.over_seeds == pytest.approx((-16 - half, -16 + half))
+    assert one.p and one.p < 0.05 and one.over_seeds == pytest.approx((-16 - half, -16 + half))
     assert not one.below and tests.level == {"finetune"}
     (line,) = significance_table(found, tests).lines
     assert line.cells[4].text == "-193.89 to +161.89" and line.cells[4].mark
@@ -173,7 +174,8 @@ def test_seeds_with_one_test_set_are_averaged_before_resampling(build: Build) ->
     tests = significance(group(*runs))
     assert tests
     (one,) = tests.against_best
-    assert (one.difference, one.low, one.high) == pytest.approx((-50.0, -50.0, -50.0))
+    assert one.over_questions == pytest.approx((-50.0, -50.0))
+    assert one.difference == pytest.approx(-50.0)
 
 
 def test_other_questions_are_not_compared(build: Build) -> None:
@@ -183,6 +185,25 @@ def test_other_questions_are_not_compared(build: Build) -> None:
     write_lines(file, rows[:-1])
     tests = significance(group(*runs))
     assert tests and tests.against_best == ()
+
+
+def test_copies_without_answers_are_compared_over_seeds(build: Build) -> None:
+    both = (("disco", (60.0, 62.0, 61.0)), ("finetune", (30.0, 31.0, 32.0)))
+    runs = [build(f"{m}{s}", m, s, last=x[s]) for m, x in both for s in range(3)]
+    for folder in runs[3:]:
+        shutil.rmtree(folder / "predictions")
+    found = group(*runs)
+    tests = significance(found)
+    assert tests
+    (one,) = tests.against_best
+    assert (one.over_questions, one.p) == (None, None)
+    assert one.over_seeds == pytest.approx(t_interval([-30.0, -31.0, -29.0]))
+    assert one.below and not tests.level
+    table = significance_table(found, tests)
+    assert [cell.text for cell in table.lines[0].cells[2:4]] == ["–", "–"]
+    assert any("without answers" in note for note in table.notes)
+    tests = significance(group(runs[0], runs[3]))
+    assert tests and tests.level == {"finetune"}, "one seed without answers decides nothing"
 
 
 def test_a_score_that_is_no_mean_of_samples_is_named(build: Build) -> None:

@@ -40,20 +40,20 @@ class Comparison:
     seeds: tuple[int, ...]
     difference: float
     """In points of Last."""
-    low: float
-    high: float
-    """Of the 95 % percentile interval."""
-    p: float
-    """Two-sided."""
     over_seeds: tuple[float, float] | None
     """The 95 % interval of the difference over seeds; None for one seed."""
+    over_questions: tuple[float, float] | None = None
+    """The 95 % percentile interval over questions; None for copies of runs without their answers."""
+    p: float | None = None
+    """Two-sided, over questions."""
 
     @property
     def below(self) -> bool:
-        """Whether the first is significantly below the other: over questions, and over seeds if there are
-        several."""
-        low_for_all = self.over_seeds is None or self.over_seeds[1] < 0
-        return self.difference < 0 and self.p < LEVEL and low_for_all
+        """Whether the first is significantly below the other, by all intervals that are known."""
+        by_questions = self.p is None or self.p < LEVEL
+        by_seeds = self.over_seeds is None or self.over_seeds[1] < 0
+        known = self.p is not None or self.over_seeds is not None
+        return known and self.difference < 0 and by_questions and by_seeds
 
 
 @dataclass(frozen=True)
@@ -171,8 +171,8 @@ def significance_table(group: Group, tests: Tests) -> Table:
             (
                 Cell(test.other),
                 Cell(f"{test.difference:+.2f}", value=Spread(test.difference)),
-                Cell(_interval((test.low, test.high))),
-                Cell(f"{test.p:.4f}"),
+                Cell(_interval(test.over_questions)),
+                Cell("–" if test.p is None else f"{test.p:.4f}"),
                 Cell(_interval(test.over_seeds), mark=test.other == tests.best and not test.below),
                 Cell(", ".join(map(str, test.seeds))),
             ),
@@ -199,6 +199,11 @@ def _notes(tests: Tests) -> tuple[str, ...]:
         "Call a difference significant only if both intervals leave out 0; of one seed, it holds for "
         f"this run only. {MARK}: not so of a method below {tests.best}.",
     ]
+    if any(test.p is None for test in (*tests.against_best, *tests.against_finetune)):
+        notes.append(
+            "Where the run folders are copies without answers, there is no interval over questions: "
+            "the interval over seeds decides alone."
+        )
     if tests.corpus_scored:
         notes.append(
             f"{', '.join(tests.corpus_scored)}: the difference uses the mean of the samples' scores, "
@@ -212,7 +217,13 @@ def _compare(
 ) -> Comparison | None:
     by_seed = {run.seed: run for run in other.runs}
     pairs = [(run, by_seed[run.seed]) for run in entry.runs if run.seed in by_seed]
+    if not pairs or not group.datasets:
+        return None
     seeds = tuple(run.seed for run, _ in pairs)
+    apart = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
+    answered = {path for path, _ in answers}
+    if not answered.issuperset(run.path for pair in pairs for run in pair):
+        return Comparison(entry.label, other.label, seeds, fmean(apart), t_interval(apart))
     differences: list[list[np.ndarray]] = []
     streams: list[list[np.random.Generator]] = []
     for name in group.datasets:
@@ -235,11 +246,8 @@ def _compare(
                 for seed in seeds[: len(units)]
             ]
         )
-    if not pairs or not differences:
-        return None
-    last = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
-    tested = bootstrap(differences, streams)
-    return Comparison(entry.label, other.label, seeds, *tested, t_interval(last))
+    observed, low, high, p = bootstrap(differences, streams)
+    return Comparison(entry.label, other.label, seeds, observed, t_interval(apart), (low, high), p)
 
 
 def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
