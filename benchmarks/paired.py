@@ -1,16 +1,19 @@
 """Two methods of a sweep, compared by seeds: differences in Last, Avg, forgetting and bytes, as Markdown.
 
     .venv/bin/python benchmarks/paired.py runs/comparison disco_lda disco
+    .venv/bin/python benchmarks/paired.py runs/comparison disco_lda disco --gap individual joint
 
 A difference is that of two runs of one setting with the same seed. Its interval is Student's t of 95 %
 over seeds. Runs that are not finished are left out, and said to be. Bytes are those of all turns, with
-tokens, as shares of the second method's.
+tokens, as shares of the second method's. --gap says how much of the second method's distance in Last
+to the best of some reference points the first one closes.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -40,12 +43,41 @@ def measured(folder: Path) -> dict[str, float] | None:
     return numbers
 
 
-def compared(sweep: Path, first: str, second: str) -> list[str]:
-    """The rows of the table, and a line for every pair that is not finished."""
-    rows, left = [], []
-    for method in (first, second):
+def require(sweep: Path, methods: Sequence[str]) -> None:
+    """Raise FcitError naming a method without runs."""
+    for method in methods:
         if not any(sweep.glob(f"*/{method}/seed*[0-9]")):
             raise FcitError(f"{sweep}: no runs of {method} (NAME/{method}/seedN)")
+
+
+def closed(sweep: Path, first: str, second: str, references: Sequence[str]) -> list[str]:
+    """A row a setting: Last of both methods and of the references, by the seeds that all have, and the
+    share of the distance from the second method to the best reference that the first one closes."""
+    methods = (first, second, *references)
+    require(sweep, methods)
+    rows = []
+    for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
+        lasts = []
+        for folder in (setting / first).glob("seed*[0-9]"):
+            runs = [measured(setting / method / folder.name) for method in methods]
+            if all(runs):
+                lasts.append([run["last"] for run in runs if run])
+        if not lasts:
+            continue
+        means = [fmean(values) for values in zip(*lasts, strict=True)]
+        distance = max(means[2:]) - means[1]
+        share = (
+            f"{100 * (means[0] - means[1]) / distance:.0f} %" if distance > 0 else "none to close"
+        )
+        shown = " | ".join(f"{value:.2f}" for value in means)
+        rows.append(f"| {setting.name} ({len(lasts)}) | {shown} | {distance:+.2f} | {share} |")
+    return rows
+
+
+def compared(sweep: Path, first: str, second: str) -> list[str]:
+    """The rows of the table, and a line for every pair that is not finished."""
+    require(sweep, (first, second))
+    rows, left = [], []
     for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
         pairs = []
         for folder in sorted((setting / first).glob("seed*[0-9]")):
@@ -82,7 +114,18 @@ def main() -> None:
     parser.add_argument("sweep", type=Path, help="a sweep's folder: NAME/METHOD/seedN")
     parser.add_argument("first")
     parser.add_argument("second")
+    parser.add_argument(
+        "--gap", nargs="+", default=[], metavar="REFERENCE", help="reference points"
+    )
     given = parser.parse_args()
+    if given.gap:
+        names = [given.first, given.second, *given.gap]
+        print(
+            f"Last, percent, over seeds\n\n| setting (seeds) | {' | '.join(names)} | distance | closed |"
+        )
+        print(f"|---|{'---:|' * len(names)}---:|---:|")
+        print("\n".join(closed(given.sweep, given.first, given.second, given.gap)))
+        return
     print(f"{given.first} - {given.second}, percent, over seeds\n")
     print("| setting (seeds) | Last | Avg | Forgetting | Routing | bytes down | bytes up |")
     print("|---|---|---|---|---|---:|---:|")

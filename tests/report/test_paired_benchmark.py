@@ -37,3 +37,23 @@ def test_a_method_without_runs_is_named(build: Build, tmp_path: Path, monkeypatc
     build("task-hom/disco/seed0", "disco", 0)
     with pytest.raises(FcitError, match="no runs of disco_lad"):
         paired.compared(tmp_path, "disco", "disco_lad")
+
+
+def test_the_share_of_the_distance_to_the_best_reference(
+    build: Build, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import paired
+
+    lasts = {"disco_lda": 65.0, "disco": 60.0, "individual": 70.0, "joint": 68.0}
+    for method, last in lasts.items():
+        build(f"task-hom/{method}/seed0", method, 0, last=last)
+        build(f"task-het/{method}/seed0", method, 0, last=last if "disco" in method else 59.0)
+    build("task-hom/disco_lda/seed1", "disco_lda", 1, last=99.0)  # no other method has this seed
+    names = ["individual", "joint"]
+    assert paired.closed(tmp_path, "disco_lda", "disco", names) == [
+        "| task-het (1) | 65.00 | 60.00 | 59.00 | 59.00 | -1.00 | none to close |",
+        "| task-hom (1) | 65.00 | 60.00 | 70.00 | 68.00 | +10.00 | 50 % |",
+    ]
+    with pytest.raises(FcitError, match="no runs of multitask"):
+        paired.closed(tmp_path, "disco_lda", "disco", ["multitask"])

@@ -188,7 +188,7 @@ def _of_root(dataset: Dataset, root: Path) -> Dataset:
     """The dataset as a data folder has it."""
     name, parent = dataset.name, layout.instructions(root)
     table = _neighbour(name, root)
-    folders = [*_listed(table.get("folder", ())), dataset.folder, name]
+    folders = [*listed(table.get("folder", ())), dataset.folder, name]
     there = (folder for folder in folders if below(parent, folder).is_dir())
     folder = next(there, folders[0])
     said = (
@@ -221,13 +221,14 @@ def _neighbour(name: str, root: Path) -> dict[str, Any]:
     parent, apart = layout.instructions(root), layout.images(root)
     flat = parent == root
     if ucit := tables.get("ucit"):
-        folders = [below(parent, folder) for folder in _listed(ucit.get("folder", name))]
+        folders = [below(parent, folder) for folder in listed(ucit.get("folder", name))]
         if (flat and apart) or any([*folder.glob("*_3000.json*")] for folder in folders):
             return ucit
     return tables.get("mllm-dcl", {}) if flat and not apart else {}
 
 
-def _listed(value: str | Sequence[str]) -> Sequence[str]:
+def listed(value: str | Sequence[str]) -> Sequence[str]:
+    """A value of a TOML table that may be a single name, as names."""
     return [value] if isinstance(value, str) else value
 
 
@@ -260,7 +261,7 @@ def present(root: Path) -> list[str]:
         folder: name
         for name, tables in NEIGHBOURS.items()
         for table in tables.values()
-        for folder in _listed(table.get("folder", name))
+        for folder in listed(table.get("folder", name))
         if folder in folders and _neighbour(name, root)
     }
     names = dict.fromkeys(known.get(folder, folder) for folder in folders)

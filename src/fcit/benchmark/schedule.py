@@ -12,31 +12,7 @@ Sampling = Literal["derived", "reference"]
 
 
 @dataclass(frozen=True)
-class Round(Sequence[Turn]):
-    """The turns of one round, each made when it is looked at."""
-
-    clients: tuple[int, ...]
-    tasks: tuple[Task, ...]
-    stage: int
-    number: int
-    last: bool
-
-    def __len__(self) -> int:
-        return len(self.clients)
-
-    @overload
-    def __getitem__(self, index: int) -> Turn: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Turn]: ...
-    def __getitem__(self, index: int | slice) -> Turn | list[Turn]:
-        if isinstance(index, slice):
-            return [self[slot] for slot in range(*index.indices(len(self)))]
-        task = self.tasks[index if len(self.tasks) > 1 else 0]
-        return Turn(self.clients[index], task, self.stage, self.number, self.last)
-
-
-@dataclass(frozen=True)
-class Rounds(Sequence[Round]):
+class Rounds(Sequence[tuple[Turn, ...]]):
     """The rounds of one stage; a round's clients are drawn when it is looked at."""
 
     setting: Setting
@@ -48,16 +24,20 @@ class Rounds(Sequence[Round]):
         return self.setting.rounds_of(self.setting.stages[self.stage])
 
     @overload
-    def __getitem__(self, index: int) -> Round: ...
+    def __getitem__(self, index: int) -> tuple[Turn, ...]: ...
     @overload
-    def __getitem__(self, index: slice) -> list[Round]: ...
-    def __getitem__(self, index: int | slice) -> Round | list[Round]:
+    def __getitem__(self, index: slice) -> list[tuple[Turn, ...]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[Turn, ...] | list[tuple[Turn, ...]]:
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        clients = tuple(sample(self.setting, self.seed, self.sampling, self.stage, numbers))
+        clients = sample(self.setting, self.seed, self.sampling, self.stage, numbers)
         tasks, last = self.setting.stages[self.stage].tasks, numbers == len(self) - 1
-        return Round(clients, tasks, self.stage, numbers, last)
+        tasks = tasks if len(tasks) > 1 else tasks * len(clients)
+        return tuple(
+            Turn(client, task, self.stage, numbers, last)
+            for client, task in zip(clients, tasks, strict=True)
+        )
 
 
 def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[Rounds]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import Argument, Option
@@ -95,13 +93,16 @@ def check(
             else f"--fix: {fix}: already exists; name a folder that does not"
         )
     files, source = rule_files(rule), {"root": str(folder), "images": [*map(str, images or ())]}
-    ready = (
-        _turns_check(recipe, client, source | {"rules": files})
-        if recipe and client is not None
-        else None
-    )
+    experiment = None
+    if recipe and client is not None:
+        from fcit.recipe import config
+        from fcit.recipe.data import DataSection
+        from fcit.worker.experiment import Experiment
+
+        own = config.checked(DataSection, source | {"rules": files}, "fcit data check")
+        experiment = Experiment(config.load(recipe), own)
     layout.require_folder(folder)
-    rules, of_client = datasets.own_rules(folder, files, "--rule"), ready is not None
+    rules, of_client = datasets.own_rules(folder, files, "--rule"), client is not None
     report = checks.check(folder, None, images or (), rules, Terminal(), of_client)
     for name, counts in report.counts.items():
         read = ", ".join(f"{count} {split}" for split, count in counts.items())
@@ -124,21 +125,11 @@ def check(
         return
     if report.problems:
         raise FcitError(f"{folder}: problems, listed above: {len(report.problems)}")
-    if ready:
-        ready()
+    if experiment and client is not None:
+        from fcit.engines.node import check_data
+
+        check_data(experiment, client)
     show("nothing wrong")
-
-
-def _turns_check(recipe: Path, client: int, source: dict[str, Any]) -> Callable[[], None]:
-    """A function that raises FcitError where a client's own data lacks anything for its turns."""
-    from fcit.engines.node import check_data
-    from fcit.recipe import config
-    from fcit.recipe.data import DataSection
-    from fcit.worker.experiment import Experiment
-
-    own = config.checked(DataSection, source, "fcit data check")
-    experiment = Experiment(config.load(recipe), own)
-    return partial(check_data, experiment, client)
 
 
 @data.command("import")

@@ -51,8 +51,8 @@ def fetch(
     for dataset, counts in done.report.counts.items():
         read = ", ".join(f"{count} {split}" for split, count in counts.items())
         show(f"{dataset}: {read}, rule {done.report.rules.get(dataset, '?')}")
-    for part in done.parts:
-        show(f"{part.what}: {part.repository} at {part.commit[:8]}, licence: {part.licence}")
+    for what, source in done.parts:
+        show(f"{what}: {source.name} at {source.commit[:8]}, licence: {source.licence}")
     for dataset in done.absent:
         show(f"{dataset}: no records were found")
     for lack in done.lacks:

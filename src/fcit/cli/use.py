@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from typer import Option
 
 from fcit.cli.options import Folder
 from fcit.cli.screen import show
 from fcit.types import FcitError
-
-if TYPE_CHECKING:
-    from fcit.runs.api import Run
 
 
 def export(
@@ -76,44 +73,30 @@ def export(
     if not (out or push):
         raise FcitError("--out: say which folder to write")
     from fcit.runs import api
+    from fcit.use import export as exports
     from fcit.use.export import push as pushing
+    from fcit.use.export.answers import answers
 
     run = api.load(folder)
     if push:
         pushing.check(push)
     with TemporaryDirectory() as own:
         there = out or Path(own) / "export"
-        _write(run, there, subspace, merged, vllm, predictions, dtype)
+        if predictions:
+            answers(run, predictions, there)
+        elif subspace is not None:
+            exports.subspace(run, subspace, there)
+        elif merged is not None:
+            exports.merged(run, merged, there, dtype)
+        elif vllm:
+            if note := exports.served(run, there, dtype):
+                show(f"note: {note}", err=True)
+        else:
+            exports.everything(run, there)
         if out:
             show(str(out))
         if push:
             show(f"uploaded to {pushing.push(there, push)}")
-
-
-def _write(
-    run: Run,
-    out: Path,
-    subspace: str | None,
-    merged: str | None,
-    vllm: bool,
-    predictions: Literal["mcitlib", "lmms-eval"] | None,
-    dtype: Literal["float32", "bfloat16", "float16"],
-) -> None:
-    """Write what was asked for; all adapters where nothing else was."""
-    from fcit.use import export as exports
-    from fcit.use.export.answers import answers
-
-    if predictions:
-        answers(run, predictions, out)
-    elif subspace is not None:
-        exports.subspace(run, subspace, out)
-    elif merged is not None:
-        exports.merged(run, merged, out, dtype)
-    elif vllm:
-        if note := exports.served(run, out, dtype):
-            show(f"note: {note}", err=True)
-    else:
-        exports.everything(run, out)
 
 
 def chat(

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteriaList
 
 
 def greedy(
@@ -24,17 +23,11 @@ def greedy(
     config = GenerationConfig(
         do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad or eos
     )
-    stopping = StoppingCriteriaList([Unwanted(wanted)] if wanted else [])
+    stopping = StoppingCriteriaList()
+    if wanted:
+        stopping.append(
+            lambda ids, *_, **__: torch.full((len(ids),), not wanted(), device=ids.device)
+        )
     out = model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
     rows = out[:, inputs["input_ids"].shape[1] :].tolist()
     return rows, {ends} if isinstance(ends, int) else set(ends)
-
-
-class Unwanted(StoppingCriteria):
-    """Stops all rows once `wanted` returns False."""
-
-    def __init__(self, wanted: Callable[[], bool]):
-        self.wanted = wanted
-
-    def __call__(self, input_ids: Tensor, scores: Any, **more: Any) -> Tensor:
-        return torch.full((len(input_ids),), not self.wanted(), device=input_ids.device)

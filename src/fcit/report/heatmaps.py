@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -67,7 +66,7 @@ def token_similarity(run: RunData) -> Figure:
 
 def activation(run: RunData, means: Mapping[str, Mapping[str, float]]) -> Figure:
     """Mean activation factors: of every subspace (x) on the prompts of every dataset (y)."""
-    names = sorted({name for row in means.values() for name in row}, key=_natural)
+    names = sorted({name for row in means.values() for name in row}, key=lambda x: (len(x), x))
     cells = [[row.get(name) for name in names] for row in means.values()]
     known = [cell for row in cells for cell in row if cell is not None]
     scale = Scale(GREENS, min(0.0, *known), max(1.0, *known), "mean activation factor", ".2f")
@@ -82,7 +81,7 @@ def activation_means(run: RunData) -> dict[str, dict[str, float]]:
     means: dict[str, dict[str, float]] = {}
     for dataset in run.datasets:
         rows = [row.activation for row in predictions(run, dataset) if row.activation]
-        names = sorted({name for row in rows for name in row}, key=_natural)
+        names = sorted({name for row in rows for name in row})
         if rows:
             means[dataset] = {name: fmean(row.get(name, 0.0) for row in rows) for name in names}
     return means
@@ -206,9 +205,3 @@ def _cosines(rows: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     unit = rows / np.maximum(lengths, 1e-12)
     return unit @ unit.T
-
-
-def _natural(name: str) -> tuple[object, ...]:
-    """Sorts "2" before "10"."""
-    parts = re.split(r"(\d+)", name)
-    return tuple((0, int(p), "") if p.isdigit() else (1, 0, p) for p in parts if p)

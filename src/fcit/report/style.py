@@ -16,52 +16,32 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = {
-    "disco": "#3f78b5",
-    "disco_lda": "#1b3a63",
-    "finetune": "#e4694f",
-    "lwf": "#56b4d9",
-    "ewc": "#2f9e6e",
-    "olora": "#a4508b",
-    "moelora": "#c9a227",
-    "l2p": "#8a6d3b",
-    "hide": "#7a70c8",
-    "ffa_lora": "#8fae3c",
-    "fedsa_lora": "#d98bb0",
-    "fedex_lora": "#5b3bd0",
-    "replay": "#b03060",
-    "fedprotip": "#1f8a8a",
-    "zeroshot": "#98a1ac",
-    "joint": "#8a929d",
-    "individual": "#77808c",
-    "individual_central": "#6b7580",
-    "multitask": "#5f6874",
+LOOKS = {
+    "disco": ("#3f78b5", "o"),
+    "disco_lda": ("#1b3a63", "8"),
+    "finetune": ("#e4694f", "v"),
+    "lwf": ("#56b4d9", "<"),
+    "ewc": ("#2f9e6e", ">"),
+    "olora": ("#a4508b", "P"),
+    "moelora": ("#c9a227", "X"),
+    "l2p": ("#8a6d3b", "p"),
+    "hide": ("#7a70c8", "h"),
+    "ffa_lora": ("#8fae3c", "d"),
+    "fedsa_lora": ("#d98bb0", "H"),
+    "fedex_lora": ("#5b3bd0", "^"),
+    "replay": ("#b03060", "D"),
+    "fedprotip": ("#1f8a8a", "s"),
+    "zeroshot": ("#98a1ac", "s"),
+    "joint": ("#8a929d", "X"),
+    "individual": ("#77808c", "D"),
+    "individual_central": ("#6b7580", "p"),
+    "multitask": ("#5f6874", "^"),
 }
-"""Of every method, the same in every report."""
+"""Colour and marker of every method, the same in every report. Methods that learn have different markers,
+and so have the reference points."""
 
-MARKERS = {
-    "disco": "o",
-    "disco_lda": "8",
-    "finetune": "v",
-    "lwf": "<",
-    "ewc": ">",
-    "olora": "P",
-    "moelora": "X",
-    "l2p": "p",
-    "hide": "h",
-    "ffa_lora": "d",
-    "fedsa_lora": "H",
-    "fedex_lora": "^",
-    "replay": "D",
-    "fedprotip": "s",
-    "zeroshot": "s",
-    "joint": "X",
-    "individual": "D",
-    "individual_central": "p",
-    "multitask": "^",
-}
-"""Of every method. Methods that learn have different ones, and so have the reference points."""
-
+COLOURS = {name: colour for name, (colour, _) in LOOKS.items()}
+MARKERS = {name: marker for name, (_, marker) in LOOKS.items()}
 SPARE_COLOURS = ("#3aa6a0", "#b5533c", "#5b8def", "#9c755f")
 SPARE_MARKERS = ("P", "X", "*", "<", ">", "p", "h", "d", "8")
 

@@ -102,7 +102,7 @@ def check_update(
             raise Rejected("negative", f"extra {name}: means of squares are not negative")
     for name, value in (update.memory or {}).items():
         _check_finite(value, f"its memory: {name}")
-    norm, spread = _sizes(update, received, method.trained_extras)
+    norm, spread = sizes(update, received, method.trained_extras)
     if not math.isfinite(norm):
         raise Rejected("norm", "the norm of its change is not finite")
     return Reply(widen(update, received), size, norm, spread)
@@ -164,7 +164,7 @@ def _check_finite(value: Tensor, name: str) -> None:
         raise Rejected("nonfinite", f"{name} holds numbers that are not finite")
 
 
-def _sizes(
+def sizes(
     update: Update, received: State, trained: Sequence[str]
 ) -> tuple[float, dict[str, float]]:
     """The L2 norm of what changed, and the spread of all that came (see `Reply`). trained: the extras

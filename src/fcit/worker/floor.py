@@ -2,9 +2,10 @@
 
 from dataclasses import replace
 
-from fcit.aggregation.privacy import Privacy
+from fcit.aggregation.privacy import Privacy, aggregate
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
+from fcit.rounds.acceptance import sizes
 from fcit.types import FcitError, Parts, State, Update, Weights
 
 NO_FLOOR = Privacy(seeded_noise=False)
@@ -35,29 +36,12 @@ def stronger(recipe: Privacy, floor: Privacy) -> Privacy:
 def hide_update(update: Update, received: State, floor: Privacy) -> Update:
     """An update whose change has at most the norm `clip_norm`, with noise of the standard deviation
     clip_norm * noise_multiplier on every number. Sample count, loss and steps stay as they are."""
-    pairs = ((update.adapters, received.adapters), (update.extras, received.extras))
-    squares = [
-        float((value - old[name][key]).double().square().sum())
-        for sent, old in pairs
-        for name, weights in sent.items()
-        for key, value in weights.items()
-    ]
-    norm = sum(squares) ** 0.5
-    factor = min(1.0, floor.clip_norm / norm) if norm else 1.0
-    noise, std = floor.stream(0, "own"), floor.clip_norm * floor.noise_multiplier
 
-    def hidden(sent: Parts, old: Parts) -> dict[str, Weights]:
-        from torch import randn
+    def held(base: Parts, parts: Parts) -> dict[str, Weights]:
+        return {name: {key: base[name][key] for key in parts[name]} for name in parts}
 
-        return {
-            name: {
-                key: old[name][key]
-                + (value - old[name][key]) * factor
-                + randn(value.shape, generator=noise) * std
-                for key, value in weights.items()
-            }
-            for name, weights in sent.items()
-        }
-
-    adapters, extras = (hidden(sent, old) for sent, old in pairs)
-    return replace(update, adapters=adapters, extras=extras)
+    old = State(held(received.adapters, update.adapters), held(received.extras, update.extras))
+    norm, _ = sizes(update, old, list(update.extras))
+    noise = floor.stream(0, "own")
+    hidden = aggregate(old, State(), [old], [update], [norm], floor, noise)
+    return replace(update, adapters=hidden.adapters, extras=hidden.extras)

@@ -24,17 +24,6 @@ NO_COLUMNS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
-class Part:
-    """What a repository gave."""
-
-    what: str
-    repository: str
-    commit: str
-    licence: str
-    """As the repository's card says."""
-
-
-@dataclass(frozen=True)
 class Lack:
     """Images of a dataset that a person has to bring."""
 
@@ -52,7 +41,8 @@ class Fetched:
 
     report: check.Report = field(default_factory=check.Report)
     """Without the images of `lacks`."""
-    parts: list[Part] = field(default_factory=list[Part])
+    parts: list[tuple[str, Repository]] = field(default_factory=list[tuple[str, Repository]])
+    """What each repository gave."""
     lacks: list[Lack] = field(default_factory=list[Lack])
     absent: list[str] = field(default_factory=list[str])
     """Datasets without records."""
@@ -89,7 +79,7 @@ def fetch(
     with folder_aside(out) as root:
         if name not in TABLES and (files := tables.of(repository.sizes, only)):
             titles = tables.write(root, repository, files, columns, watch)
-            done.parts.append(_part(", ".join(titles), repository))
+            done.parts.append((", ".join(titles), repository))
         else:
             if columns:
                 raise FcitError(f"--column: {name} holds no tables, so it has no columns")
@@ -127,11 +117,10 @@ def _fetch(
         if task and not set(task.datasets) <= set(names):
             shutil.rmtree(folder)
     done.absent = [name for name in place.images if name not in names]
-    done.parts.append(_part(f"records of {', '.join(names)}", repository))
+    done.parts.append((f"records of {', '.join(names)}", repository))
     images = wanted(root, names, exact=not place.images)
-    loose = [file for file in files if file not in paths]
-    if _images(repository, place, images, loose, packed, paths, watch):
-        done.parts.append(_part("images", repository))
+    if _images(repository, place.titles, images, files, paths, watch):
+        done.parts.append(("images", repository))
     for other in dict.fromkeys(filter(None, map(place.elsewhere, place.images))):
         mine = [n for n in names if place.elsewhere(n) == other and images.lacking(n)]
         if not mine or other == repository.name:
@@ -139,11 +128,10 @@ def _fetch(
         there = hub.look(other)
         some = [file for file in there.sizes if Path(file).suffix not in TEXTS]
         some = [file for file in some if owners(_full(file), place.titles) & {*mine}] or some
-        some_packed = [file for file in some if archives.stem(file)]
-        some_paths = hub.download(there, some_packed, watch)
+        some_paths = hub.download(there, [file for file in some if archives.stem(file)], watch)
         of = {name: place.titles[name] for name in mine}
-        if _images(there, place, images, some, some_packed, some_paths, watch, of):
-            done.parts.append(_part(f"images of {', '.join(mine)}", there))
+        if _images(there, of, images, some, some_paths, watch):
+            done.parts.append((f"images of {', '.join(mine)}", there))
     for name in names:
         if (count := images.lacking(name)) and place.images:
             dataset = datasets.find(name, root)
@@ -233,44 +221,39 @@ def _records(
 
 def _images(
     repository: Repository,
-    place: Origin,
+    titles: Mapping[str, set[str]],
     images: Wanted,
-    loose: Sequence[str],
-    packed: Sequence[str],
+    files: Sequence[str],
     paths: Mapping[str, Path],
     watch: Watch,
-    titles: Mapping[str, set[str]] | None = None,
 ) -> bool:
-    """Write the wanted images that a repository has, loose or in archives; return whether it has any."""
-    names = place.titles if titles is None else titles
+    """Write the wanted images among a repository's files; return whether it has any.
+
+    titles: by dataset, what it and its folders are called. paths: the files that are downloaded, all
+    archives among them.
+    """
     goes: dict[Path, str] = {}
-    for file in loose:
-        if not archives.stem(file) and (
-            path := images.match(_full(file), owners(_full(file), names))
-        ):
+    for file in files:
+        parts = _full(file)
+        if file not in paths and (path := images.match(parts, owners(parts, titles))):
             goes[path] = file
     there = hub.download(repository, [*goes.values()], watch) if goes else {}
     for path, file in goes.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(there[file], path)
     any_here = bool(goes)
-    some = {file: paths[file] for file in packed}
+    some = {file: paths[file] for file in files if archives.stem(file)}
     for parts, member, unpacking in _entries(repository, some, watch) if some else ():
-        if path := images.match(parts, owners(parts, names)):
+        if path := images.match(parts, owners(parts, titles)):
             unpacking.write(member, path)
             any_here = True
     return any_here
 
 
-def _part(what: str, repository: Repository) -> Part:
-    licence = repository.licence or "none named on its card"
-    return Part(what, repository.name, repository.commit, licence)
-
-
 def _sources(done: Fetched) -> str:
     """The text of SOURCES.md."""
     lines = ["# Sources", "", "| what | repository | commit | licence |", "|---|---|---|---|"]
-    lines += [f"| {p.what} | {p.repository} | {p.commit} | {p.licence} |" for p in done.parts]
+    lines += [f"| {what} | {r.name} | {r.commit} | {r.licence} |" for what, r in done.parts]
     lines += ["", "Images keep the licences of those who made them."]
     lines += [
         f"* {lack.dataset}: {lack.images} of {lack.of} images were not here; they are at {lack.page}"

@@ -23,7 +23,7 @@ class Repository:
     name: str
     commit: str
     licence: str
-    """As its card says; "" where it says nothing."""
+    """As its card says."""
     sizes: dict[str, int]
     """The bytes of each file, by path."""
 
@@ -79,7 +79,7 @@ def look(name: str) -> Repository:
             for entry in entries
             if (size := getattr(entry, "size", None))
         }
-        said = getattr(info.card_data, "license", None) or ""
+        said = getattr(info.card_data, "license", None) or "none named on its card"
         licence = said if isinstance(said, str) else ", ".join(map(str, said))
         return Repository(name, commit, licence, sizes)
 
