@@ -30,7 +30,7 @@ LOOKS = {
     "fedsa_lora": ("#d98bb0", "H"),
     "fedex_lora": ("#5b3bd0", "^"),
     "replay": ("#b03060", "D"),
-    "fedprotip": ("#1f8a8a", "s"),
+    "fedprotip": ("#4b238e", "s"),
     "zeroshot": ("#98a1ac", "s"),
     "joint": ("#8a929d", "X"),
     "individual": ("#77808c", "D"),
