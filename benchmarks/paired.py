@@ -50,18 +50,20 @@ def require(sweep: Path, methods: Sequence[str]) -> None:
             raise FcitError(f"{sweep}: no runs of {method} (NAME/{method}/seedN)")
 
 
-def closed(sweep: Path, first: str, second: str, references: Sequence[str]) -> list[str]:
-    """A row a setting: Last of both methods and of the references, by the seeds that all have, and the
-    share of the distance from the second method to the best reference that the first one closes."""
+def gap_rows(sweep: Path, first: str, second: str, references: Sequence[str]) -> list[str]:
+    """One row per setting: mean Last of both methods and of the references over the seeds that all have,
+    and the share of the second method's distance to the best reference that the first one closes."""
     methods = (first, second, *references)
     require(sweep, methods)
-    rows = []
+    rows, left = [], []
     for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
         lasts = []
-        for folder in (setting / first).glob("seed*[0-9]"):
+        for folder in sorted((setting / first).glob("seed*[0-9]")):
             runs = [measured(setting / method / folder.name) for method in methods]
             if all(runs):
                 lasts.append([run["last"] for run in runs if run])
+            else:
+                left.append(f"{setting.name}, {folder.name}: not finished")
         if not lasts:
             continue
         means = [fmean(values) for values in zip(*lasts, strict=True)]
@@ -71,7 +73,7 @@ def closed(sweep: Path, first: str, second: str, references: Sequence[str]) -> l
         )
         shown = " | ".join(f"{value:.2f}" for value in means)
         rows.append(f"| {setting.name} ({len(lasts)}) | {shown} | {distance:+.2f} | {share} |")
-    return rows
+    return [*rows, *(["", *left] if left else [])]
 
 
 def compared(sweep: Path, first: str, second: str) -> list[str]:
@@ -119,17 +121,19 @@ def main() -> None:
     )
     given = parser.parse_args()
     if given.gap:
+        rows = gap_rows(given.sweep, given.first, given.second, given.gap)
         names = [given.first, given.second, *given.gap]
         print(
             f"Last, percent, over seeds\n\n| setting (seeds) | {' | '.join(names)} | distance | closed |"
         )
         print(f"|---|{'---:|' * len(names)}---:|---:|")
-        print("\n".join(closed(given.sweep, given.first, given.second, given.gap)))
+        print("\n".join(rows))
         return
+    rows = compared(given.sweep, given.first, given.second)
     print(f"{given.first} - {given.second}, percent, over seeds\n")
     print("| setting (seeds) | Last | Avg | Forgetting | Routing | bytes down | bytes up |")
     print("|---|---|---|---|---|---:|---:|")
-    print("\n".join(compared(given.sweep, given.first, given.second)))
+    print("\n".join(rows))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(DOCS.rglob("*.md")),
     *sorted(ROOT.glob("examples/*/README.md")),
+    *sorted(ROOT.glob("benchmarks/*/README.md")),
     *sorted(ROOT.glob("src/fcit/models/checkpoints/*/README.md")),
 ]
 RECIPES = sorted([*ROOT.glob("recipes/**/*.toml"), *ROOT.glob("examples/*/*.toml")])

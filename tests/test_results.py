@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import mean, stdev
 
 import pytest
 
+from fcit.report.groups import group_runs
+from fcit.report.result_tables import paper_tables
+from fcit.report.run_data import read_runs
+from fcit.report.significance import significance
+from fcit.report.tables import to_markdown
 from fcit.runs import sweep
 from fcit.runs.sweep import Status
 
@@ -25,13 +31,38 @@ def test_all_kept_runs_are_finished_runs_of_the_sweep(statuses: list[Status]) ->
     assert kept and kept == finished
 
 
-def test_the_documents_have_the_differences_of_the_kept_runs(monkeypatch) -> None:
+def test_results_has_the_tables_of_the_kept_runs() -> None:
+    groups = group_runs(read_runs([KEPT]))
+    tests = {group.slug: found for group in groups if (found := significance(group))}
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    rows = [
+        line
+        for line in to_markdown(paper_tables(groups, tests)).splitlines()
+        if line.startswith("| ")
+    ]
+    assert len(rows) > 2
+    assert not [row for row in rows if row not in page], "docs/results.md has other figures"
+
+
+def test_the_readme_has_their_means_and_deviations() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for method in ("disco", "disco_lda", "joint", "individual"):
+        cells = []
+        for setting in ("task-hom", "task-het", "cap-hom", "cap-het"):
+            runs = read_runs([KEPT / setting / method])
+            assert len(runs) == 3
+            values = [[run.last or 0.0 for run in runs], [run.avg or 0.0 for run in runs]]
+            shown = [f"{mean(part):.1f} ± {stdev(part):.1f}" for part in values]
+            cells.append(", ".join(shown[: 1 if runs[0].reference else 2]))
+        assert f" | {' | '.join(cells)} |" in readme, method
+
+
+def test_the_page_of_disco_lda_has_its_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     import paired
 
     page = (ROOT / "docs" / "methods" / "disco_lda.md").read_text("utf-8")
     rows = paired.compared(KEPT, "disco_lda", "disco")
-    rows += paired.closed(KEPT, "disco_lda", "disco", ["individual", "joint"])
+    rows += paired.gap_rows(KEPT, "disco_lda", "disco", ["individual", "joint"])
     assert len(rows) == 8
-    for row in rows:
-        assert row in page, "docs/methods/disco_lda.md: other figures than benchmarks/results has"
+    assert not [row for row in rows if row not in page], "docs/methods/disco_lda.md has others"

@@ -51,9 +51,11 @@ def test_the_share_of_the_distance_to_the_best_reference(
         build(f"task-het/{method}/seed0", method, 0, last=last if "disco" in method else 59.0)
     build("task-hom/disco_lda/seed1", "disco_lda", 1, last=99.0)  # no other method has this seed
     names = ["individual", "joint"]
-    assert paired.closed(tmp_path, "disco_lda", "disco", names) == [
+    assert paired.gap_rows(tmp_path, "disco_lda", "disco", names) == [
         "| task-het (1) | 65.00 | 60.00 | 59.00 | 59.00 | -1.00 | none to close |",
         "| task-hom (1) | 65.00 | 60.00 | 70.00 | 68.00 | +10.00 | 50 % |",
+        "",
+        "task-hom, seed1: not finished",
     ]
     with pytest.raises(FcitError, match="no runs of multitask"):
-        paired.closed(tmp_path, "disco_lda", "disco", ["multitask"])
+        paired.gap_rows(tmp_path, "disco_lda", "disco", ["multitask"])

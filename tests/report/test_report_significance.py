@@ -201,9 +201,41 @@ def test_copies_without_answers_are_compared_over_seeds(build: Build) -> None:
     assert one.below and not tests.level
     table = significance_table(found, tests)
     assert [cell.text for cell in table.lines[0].cells[2:4]] == ["–", "–"]
-    assert any("without answers" in note for note in table.notes)
+    assert not any("bootstrap" in note for note in table.notes)
+    assert any("answers are missing" in note for note in table.notes)
     tests = significance(group(runs[0], runs[3]))
-    assert tests and tests.level == {"finetune"}, "one seed without answers decides nothing"
+    assert tests and tests.against_best == (), "one seed without answers decides nothing"
+
+
+def test_one_missing_file_of_answers_counts_as_none(build: Build) -> None:
+    runs = [build(f"{m}{s}", m, s, last=60.0 + s) for m in ("disco", "finetune") for s in (0, 1)]
+    (runs[0] / "predictions" / "3" / "IconQA.jsonl").unlink()
+    tests = significance(group(*runs))
+    assert tests
+    (one,) = tests.against_best
+    assert one.p is None and one.over_seeds == (0.0, 0.0) and not one.below
+
+
+def test_equal_differences_of_two_seeds_decide_nothing_alone(build: Build) -> None:
+    runs = [build(f"d{s}", "disco", s, last=60.0) for s in (0, 1)]
+    runs += [build(f"f{s}", "finetune", s, last=59.5) for s in (0, 1)]
+    for folder in runs:
+        shutil.rmtree(folder / "predictions")
+    tests = significance(group(*runs))
+    assert tests and [one.over_seeds for one in tests.against_best] == [(-0.5, -0.5)]
+    assert tests.level == {"finetune"}
+
+
+def test_copies_that_were_asked_other_questions_are_not_compared(build: Build) -> None:
+    runs = [build(f"{m}{s}", m, s) for m in ("disco", "finetune") for s in (0, 1)]
+    for folder in runs:
+        shutil.rmtree(folder / "predictions")
+    config = runs[3] / "config.toml"
+    text = config.read_text("utf-8")
+    assert "[evaluation]" in text
+    config.write_text(text.replace("[evaluation]", "[evaluation]\nlimit = 7"), "utf-8")
+    tests = significance(group(*runs))
+    assert tests and tests.against_best == ()
 
 
 def test_a_score_that_is_no_mean_of_samples_is_named(build: Build) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist, fmean, stdev
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fcit.report.groups import Entry, Group, Spread, mean
 from fcit.report.run_data import RunData, predictions
@@ -43,17 +43,17 @@ class Comparison:
     over_seeds: tuple[float, float] | None
     """The 95 % interval of the difference over seeds; None for one seed."""
     over_questions: tuple[float, float] | None = None
-    """The 95 % percentile interval over questions; None for copies of runs without their answers."""
+    """The 95 % percentile interval over questions; None where answers are missing."""
     p: float | None = None
     """Two-sided, over questions."""
 
     @property
     def below(self) -> bool:
         """Whether the first is significantly below the other, by all intervals that are known."""
-        by_questions = self.p is None or self.p < LEVEL
-        by_seeds = self.over_seeds is None or self.over_seeds[1] < 0
-        known = self.p is not None or self.over_seeds is not None
-        return known and self.difference < 0 and by_questions and by_seeds
+        low, high = self.over_seeds or (-1.0, -1.0)
+        if self.p is None:  # then the interval over seeds decides alone, if it is one
+            return low < high < 0
+        return self.difference < 0 and self.p < LEVEL and high < 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def significance(group: Group) -> Tests | None:
     """The comparisons of a group; None where there are not two finished methods to compare.
 
     Methods are compared over the seeds both have; those without a seed, questions or datasets in common
-    with the other are left out.
+    with the other are left out. So are single runs whose answers are missing.
     """
     finished = [e for e in group.learners if not e.unfinished and _last(e) is not None]
     if len(finished) < 2:
@@ -189,21 +189,22 @@ def _interval(ends: tuple[float, float] | None) -> str:
 
 
 def _notes(tests: Tests) -> tuple[str, ...]:
-    notes = [
+    known = [test.p is not None for test in (*tests.against_best, *tests.against_finetune)]
+    bootstrapped = [
         f"Paired bootstrap over test samples (Efron and Tibshirani 1993; Koehn 2004): {RESAMPLES:,} "
         "resamples of every dataset's questions, the same for both methods; mean over datasets and "
-        "over common seeds; percentile interval; two-sided p, not corrected for multiple comparisons.",
-        "Over seeds: Student's t interval of the differences in Last between runs with the same seed. It "
-        "says whether another training run could change the order, the bootstrap whether other test "
-        "questions could.",
-        "Call a difference significant only if both intervals leave out 0; of one seed, it holds for "
-        f"this run only. {MARK}: not so of a method below {tests.best}.",
+        "over common seeds; percentile interval; two-sided p, not corrected for multiple comparisons. "
+        "It says whether other test questions could change the order."
     ]
-    if any(test.p is None for test in (*tests.against_best, *tests.against_finetune)):
-        notes.append(
-            "Where the run folders are copies without answers, there is no interval over questions: "
-            "the interval over seeds decides alone."
-        )
+    notes = [
+        *(bootstrapped if any(known) else ()),
+        "Over seeds: Student's t interval of the differences in Last between runs with the same seed. It "
+        "says whether another training run could change the order.",
+        "Call a difference significant only if every interval shown leaves out 0; of one seed, it holds "
+        f"for this run only. {MARK}: not so of a method below {tests.best}.",
+    ]
+    if not all(known):
+        notes.append("Without an interval over questions: answers are missing in some run folder.")
     if tests.corpus_scored:
         notes.append(
             f"{', '.join(tests.corpus_scored)}: the difference uses the mean of the samples' scores, "
@@ -220,10 +221,16 @@ def _compare(
     if not pairs or not group.datasets:
         return None
     seeds = tuple(run.seed for run, _ in pairs)
-    apart = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
-    answered = {path for path, _ in answers}
-    if not answered.issuperset(run.path for pair in pairs for run in pair):
-        return Comparison(entry.label, other.label, seeds, fmean(apart), t_interval(apart))
+    last_differences = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
+    answered = all(
+        (run.path, name) in answers for pair in pairs for run in pair for name in group.datasets
+    )
+    if not answered:
+        alike = all(_asked(run) == _asked(opposite) for run, opposite in pairs)
+        over_seeds = t_interval(last_differences) if alike else None
+        if over_seeds is None:
+            return None
+        return Comparison(entry.label, other.label, seeds, fmean(last_differences), over_seeds)
     differences: list[list[np.ndarray]] = []
     streams: list[list[np.random.Generator]] = []
     for name in group.datasets:
@@ -247,7 +254,9 @@ def _compare(
             ]
         )
     observed, low, high, p = bootstrap(differences, streams)
-    return Comparison(entry.label, other.label, seeds, observed, t_interval(apart), (low, high), p)
+    return Comparison(
+        entry.label, other.label, seeds, observed, t_interval(last_differences), (low, high), p
+    )
 
 
 def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -272,6 +281,12 @@ def _answers(run: RunData, dataset: str) -> Answers | None:
     for row in rows:
         digest.update(repr((row.question_id, row.prompt, row.truth)).encode())
     return Answers(digest.hexdigest(), np.array([row.score for row in rows])) if rows else None
+
+
+def _asked(run: RunData) -> dict[str, Any]:
+    """The parts of a recipe that say which questions are asked."""
+    data = {key: run.setting_of("data", key) for key in ("size", "test", "missing", "rules")}
+    return data | {"limit": run.setting_of("evaluation", "limit")}
 
 
 def _last(entry: Entry) -> float | None:

@@ -79,9 +79,9 @@ def look(name: str) -> Repository:
             for entry in entries
             if (size := getattr(entry, "size", None))
         }
-        said = getattr(info.card_data, "license", None) or "none named on its card"
+        said = getattr(info.card_data, "license", None) or ""
         licence = said if isinstance(said, str) else ", ".join(map(str, said))
-        return Repository(name, commit, licence, sizes)
+        return Repository(name, commit, licence or "none named on its card", sizes)
 
 
 def download(repository: Repository, files: Sequence[str], watch: Watch) -> dict[str, Path]:
