@@ -13,22 +13,28 @@ from fcit.report.run_data import read_runs
 from fcit.report.significance import significance
 from fcit.report.tables import to_markdown
 from fcit.runs import sweep
-from fcit.runs.sweep import Status
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "comparison"
 
 
-@pytest.fixture(scope="module")
-def statuses() -> list[Status]:
+@pytest.mark.parametrize("name", ["comparison", "bytes"])
+def test_all_kept_runs_are_finished_runs_of_their_sweep(name: str) -> None:
     """Reading them compares digests, log, matrix and plan with each other and with the recipes."""
-    return sweep.survey(sweep.read(ROOT / "recipes" / "mini" / "comparison.toml", KEPT))
-
-
-def test_all_kept_runs_are_finished_runs_of_the_sweep(statuses: list[Status]) -> None:
-    finished = {status.run.folder for status in statuses if status.finished}
-    kept = {file.parent for file in KEPT.glob("*/*/*/config.toml")}
+    runs = sweep.read(ROOT / "recipes" / "mini" / f"{name}.toml", KEPT.parent / name)
+    finished = {status.run.folder for status in sweep.survey(runs) if status.finished}
+    kept = {file.parent for file in (KEPT.parent / name).glob("*/*/*/config.toml")}
     assert kept and kept == finished
+
+
+def test_the_page_of_bytes_has_its_means() -> None:
+    runs = read_runs([KEPT.parent / "bytes"])
+    assert len(runs) == 3
+    values = [[run.last or 0.0 for run in runs], [run.avg or 0.0 for run in runs]]
+    shown = " | ".join(f"{mean(part):.2f} ± {stdev(part):.2f}" for part in values)
+    down = runs[0].rounds[0].bytes_down[0] / 1000
+    page = (ROOT / "docs" / "performance.md").read_text("utf-8")
+    assert f" | {down:.1f} | {shown} |" in page
 
 
 def test_results_has_the_tables_of_the_kept_runs() -> None:
