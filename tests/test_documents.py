@@ -19,7 +19,7 @@ from fcit.recipe import keys
 NOT_RUN = {
     **dict.fromkeys(
         ("mkdir -p runs", "cp -r benchmarks/results"),
-        "copies kept runs; tests/test_results.py reads the runs themselves",
+        "copies kept runs; tests/test_kept_runs.py reads the runs themselves",
     ),
     "make test": "runs these tests",
     "pip install": "needs a package index",
