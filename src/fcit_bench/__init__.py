@@ -17,8 +17,8 @@ from fcit.types import FcitError
 from fcit.watch import Silent, Watch
 from fcit_bench.timing import Ratio, interleaved, ratio
 
-TRAIN, GENERATE, MIXED, ALONE_CPU, ALONE_GPU = 0.97, 0.95, 1.3, 2.5, 6.0
-"""The ratios' targets."""
+TRAIN, GENERATE, MIXED, ALONE_CPU, ALONE_GPU = 0.97, 0.95, 1.1, 2.5, 6.0
+"""The ratios' targets, and why that of mixed adapters is not higher: docs/performance.md."""
 
 
 @dataclass(frozen=True)
