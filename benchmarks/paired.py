@@ -43,69 +43,62 @@ def measured(folder: Path) -> dict[str, float] | None:
     return numbers
 
 
-def require(sweep: Path, methods: Sequence[str]) -> None:
-    """Raise FcitError naming a method without runs."""
+def together(
+    sweep: Path, methods: Sequence[str]
+) -> tuple[dict[str, list[list[dict[str, float]]]], list[str]]:
+    """By setting, the numbers of all methods for every seed of the first one that all have finished, and
+    a line for every other seed. Raises FcitError naming a method without runs."""
     for method in methods:
         if not any(sweep.glob(f"*/{method}/seed*[0-9]")):
             raise FcitError(f"{sweep}: no runs of {method} (NAME/{method}/seedN)")
+    found: dict[str, list[list[dict[str, float]]]] = {}
+    left: list[str] = []
+    for folder in sorted(sweep.glob(f"*/{methods[0]}/seed*[0-9]")):
+        setting = folder.parents[1]
+        runs = [run for name in methods if (run := measured(setting / name / folder.name))]
+        if len(runs) == len(methods):
+            found.setdefault(setting.name, []).append(runs)
+        else:
+            left.append(f"{setting.name}, {folder.name}: not finished")
+    return found, ["", *left] if left else []
 
 
 def gap_rows(sweep: Path, first: str, second: str, references: Sequence[str]) -> list[str]:
     """One row per setting: mean Last of both methods and of the references over the seeds that all have,
     and the share of the second method's distance to the best reference that the first one closes."""
-    methods = (first, second, *references)
-    require(sweep, methods)
-    rows, left = [], []
-    for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
-        lasts = []
-        for folder in sorted((setting / first).glob("seed*[0-9]")):
-            runs = [measured(setting / method / folder.name) for method in methods]
-            if all(runs):
-                lasts.append([run["last"] for run in runs if run])
-            else:
-                left.append(f"{setting.name}, {folder.name}: not finished")
-        if not lasts:
-            continue
-        means = [fmean(values) for values in zip(*lasts, strict=True)]
+    settings, left = together(sweep, (first, second, *references))
+    rows = []
+    for name, seeds in settings.items():
+        means = [fmean(run["last"] for run in runs) for runs in zip(*seeds, strict=True)]
         distance = max(means[2:]) - means[1]
-        share = (
-            f"{100 * (means[0] - means[1]) / distance:.0f} %" if distance > 0 else "none to close"
-        )
+        closed = 100 * (means[0] - means[1]) / distance if distance > 0 else None
+        share = "none to close" if closed is None else f"{closed:.0f} %"
         shown = " | ".join(f"{value:.2f}" for value in means)
-        rows.append(f"| {setting.name} ({len(lasts)}) | {shown} | {distance:+.2f} | {share} |")
-    return [*rows, *(["", *left] if left else [])]
+        rows.append(f"| {name} ({len(seeds)}) | {shown} | {distance:+.2f} | {share} |")
+    return [*rows, *left]
 
 
 def compared(sweep: Path, first: str, second: str) -> list[str]:
     """The rows of the table, and a line for every pair that is not finished."""
-    require(sweep, (first, second))
-    rows, left = [], []
-    for setting in sorted({folder.parent for folder in sweep.glob(f"*/{first}")}):
-        pairs = []
-        for folder in sorted((setting / first).glob("seed*[0-9]")):
-            one, other = measured(folder), measured(setting / second / folder.name)
-            if one is None or other is None:
-                left.append(f"{setting.name}, {folder.name}: not finished")
-            else:
-                pairs.append((one, other))
-        if not pairs:
-            continue
-        cells = [f"{setting.name} ({len(pairs)})"]
+    settings, left = together(sweep, (first, second))
+    rows = []
+    for name, pairs in settings.items():
+        cells = [f"{name} ({len(pairs)})"]
         for key in MEASURES:
-            if any(key not in one or key not in other for one, other in pairs):
+            if any(key not in run for pair in pairs for run in pair):
                 cells.append("–")
                 continue
-            apart = [one[key] - other[key] for one, other in pairs]
-            interval = t_interval(apart)
+            differences = [one[key] - other[key] for one, other in pairs]
+            interval = t_interval(differences)
             shown = f" ({interval[0]:+.2f} to {interval[1]:+.2f})" if interval else ""
             means = [fmean(pair[at][key] for pair in pairs) for at in (0, 1)]
-            cells.append(f"{means[0]:.2f} - {means[1]:.2f} = {fmean(apart):+.2f}{shown}")
+            cells.append(f"{means[0]:.2f} - {means[1]:.2f} = {fmean(differences):+.2f}{shown}")
         for key in ("down", "up"):
             whole = sum(other[key] for _, other in pairs)
             share = 100 * sum(one[key] for one, _ in pairs) / whole if whole else None
             cells.append("–" if share is None else f"{share:.1f} %")
         rows.append(f"| {' | '.join(cells)} |")
-    return [*rows, *(["", *left] if left else [])]
+    return [*rows, *left]
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from fcit.models import CHECKPOINTS
+from fcit.models import CHECKPOINTS, folders
 from fcit.models.folders import DEEPEST
 from fcit.models.identity import Encoder
 from fcit.models.lmm import LMM
@@ -202,3 +203,16 @@ def test_a_model_that_takes_images_otherwise_than_its_files_say_is_named(
         LMM(copied("mini-lmm", change, tmp_path)).generate(
             ["What is it?"], [tmp_path / "image.png"]
         )
+
+
+def test_ctrl_c_while_a_fault_is_looked_for_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: str) -> None:
+        raise KeyboardInterrupt
+
+    folder = tmp_path / "model"
+    shutil.copytree(CHECKPOINTS / "mini-lmm", folder)
+    monkeypatch.setattr(folders, "Tokenizer", SimpleNamespace(from_file=interrupted))
+    with pytest.raises(KeyboardInterrupt), folders.faults(folder):
+        raise ValueError("something is wrong")

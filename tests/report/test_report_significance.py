@@ -101,7 +101,8 @@ def test_the_best_learner_and_finetune_are_compared_with_all(build: Build) -> No
     ]
     assert [(one.label, one.other) for one in tests.against_finetune] == [("ewc", "finetune")]
     (worse, _) = tests.against_best  # disco has 4 of 6 right everywhere, finetune 1 of 6
-    assert worse.difference == pytest.approx(-50.0) and worse.below and worse.p and worse.p < 0.05
+    assert worse.difference == pytest.approx(-50.0) and worse.below
+    assert worse.over_questions and worse.over_questions[1] < 0 and worse.p and worse.p < 0.05
     assert tests.level == frozenset()
     (same,) = tests.against_finetune
     assert (same.difference, same.p) == (0.0, 1.0)

@@ -71,6 +71,8 @@ def _check_large(folder: Path) -> None:
         read_json(path)
         try:
             Tokenizer.from_file(str(path))
+        except (KeyboardInterrupt, SystemExit):
+            raise
         except BaseException as error:  # its panics are no Exceptions
             raise FcitError(f"{path}: describes no tokenizer: {one_line(str(error))}") from None
     for path in sorted(folder.glob("*.safetensors")):
