@@ -257,7 +257,7 @@ def test_a_dry_run_shows_how_far_runs_are(swept: Path) -> None:
 
 
 def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Path) -> None:
-    long = short | {"federation": short["federation"] | {"rounds": 4}}
+    long = short | {"federation": short["federation"] | {"rounds": 16}}  # not done before the stop
     file = write(tmp_path, long)
     (run,) = sweep.read(file)
     with subprocess.Popen(
