@@ -272,7 +272,7 @@ def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
     found: ModelSize = model_size(CHECKPOINTS / "mini-lmm")
     answered = int((batch.labels != -100).sum())
     load = TrainingStep(
-        8, batch.ids.shape[1], answered, 1, 1, 8, True, 8, 8, 4, 4, True, True, False
+        8, batch.ids.shape[1], answered, 1, 1, 8, True, True, 8, 8, 4, 4, True, True, False
     )  # fmt: skip
     assert training_memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
 
@@ -282,10 +282,24 @@ def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays() -> None:
     from fcit.models.size import model_size
 
     found = model_size(CHECKPOINTS / "mini-lmm")
-    whole = TrainingStep(8, 60, 9, 1, 1, 8, True, 8, 8, 2, 2, False, True, False)
+    whole = TrainingStep(8, 60, 9, 1, 1, 8, True, True, 8, 8, 2, 2, False, True, False)
     four = training_memory(found, replace(whole, weight=0.5))["base model"]
     assert 0 < found.matrices < found.decoder
     assert training_memory(found, whole)["base model"] - four == 1.5 * found.matrices
+
+
+def test_factors_that_do_not_learn_have_no_gradients() -> None:
+    """ffa_lora trains and receives B alone."""
+    from fcit.models import CHECKPOINTS
+    from fcit.models.size import model_size
+
+    found = model_size(CHECKPOINTS / "mini-lmm")
+    whole = TrainingStep(8, 60, 9, 1, 1, 8, False, True, 8, 8, 2, 2, True, True, False)
+    halves = [training_memory(found, step) for step in (whole, replace(whole, learns_down=False))]
+    downs = sum(8 * wide for wide, _ in found.layers.values())
+    for part, bytes_each in (("gradients and AdamW", 12), ("received", 4)):
+        assert halves[0][part] - halves[1][part] == bytes_each * downs > 0
+    assert halves[0]["adapters"] == halves[1]["adapters"]
 
 
 def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:

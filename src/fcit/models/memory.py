@@ -31,6 +31,8 @@ class TrainingStep:
     rank: int
     projector: bool
     """Whether the projector learns."""
+    learns_down: bool
+    """Whether the adapters' factors A learn and travel, as their B do."""
     step: int
     """Images of a whole step."""
     images: int
@@ -53,6 +55,7 @@ def training_memory(size: ModelSize, step: TrainingStep) -> dict[str, int]:
     product after it, and of the adapters' factors A with their dropout.
     """
     block = sum(step.rank * (wide + out) for wide, out in size.layers.values())
+    learned = sum(step.rank * (wide * step.learns_down + out) for wide, out in size.layers.values())
     projector = sum(prod(shape) for shape in size.projector.values())
     rows, number = step.batch * step.length, step.number
     thin, wide = rows * size.hidden, rows * size.intermediate
@@ -77,9 +80,9 @@ def training_memory(size: ModelSize, step: TrainingStep) -> dict[str, int]:
     parts = {
         "base model": weights,
         "adapters": step.blocks * block * 4,
-        "gradients and AdamW": 3 * 4 * (step.trained * block + step.projector * projector),
+        "gradients and AdamW": 3 * 4 * (step.trained * learned + step.projector * projector),
         "projector": (2 * 4 + number) * projector,
-        "received": 4 * (step.blocks * block + projector) if step.cpu else 0,
+        "received": 4 * (step.blocks * learned + projector) if step.cpu else 0,
         "vision features": step.step * images + min(MEMORY_BYTES, step.images * images) * step.cpu,
         "activations": kept
         + 3 * thin * number

@@ -114,6 +114,7 @@ def memory(
         trained=len(method.trains(last.received)),
         rank=method.rank,
         projector=method.projector in ("shared", "isolated"),
+        learns_down=method.learns_down,
         step=training.batch_size,
         images=samples or MEMORY_BYTES,  # where unknown: more than the feature cache holds
         number=number,
