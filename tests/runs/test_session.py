@@ -13,16 +13,19 @@ from pathlib import Path
 import pytest
 import tomli_w
 import torch
+from safetensors.torch import load_file, save_file
 
 import fcit
 from encoders import sentences
 from fcit.benchmark.settings import GROUPS
 from fcit.files import ASIDE, read_lines
+from fcit.models import CHECKPOINTS
 from fcit.recipe import config as configs
 from fcit.recipe.config import validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.runs import engine
+from fcit.runs.api import Run
 from fcit.runs.session import Session
 from fcit.types import FcitError
 from fcit.watch import Silent, Step
@@ -206,9 +209,35 @@ def test_a_run_of_another_mini_model_is_refused(
     unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = {"base": "another", "rules": ""}
-    monkeypatch.setattr("fcit.runs.session.basis", lambda experiment: digests)
+    monkeypatch.setattr("fcit.runs.provenance.basis", lambda experiment: digests)
     with pytest.raises(FcitError, match="mini model"):
         Session(validate(short), unfinished, Silent()).open(resume=True)
+
+
+@pytest.mark.parametrize("key", ["model", "identity"])
+def test_a_run_of_another_model_in_the_same_folder_is_refused(
+    key: str, short: dict, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(CHECKPOINTS / {"model": "mini-lmm", "identity": "mini-clip"}[key], own)
+    name = {"model": "path", "identity": "identity"}[key]
+    config = validate(short | {"model": short.get("model", {}) | {name: str(own)}})
+    session = Session(config, tmp_path / "run", Silent())
+    session.begin()
+    (tmp_path / "run" / "predictions").mkdir()  # its first answers
+    session.check(resume=True)
+    (own / "README.md").write_text("not the model's")
+    session.check(resume=True)
+    weights = load_file(own / "model.safetensors")
+    largest = max(weights, key=lambda name: weights[name].numel())
+    save_file(weights | {largest: weights[largest] * 1.01}, own / "model.safetensors")
+    said = f"model.{name} .*own.* is another model than when this run began"
+    with pytest.raises(FcitError, match=said):
+        session.check(resume=True)
+    with pytest.raises(FcitError, match=said):
+        Run(tmp_path / "run").load_worker(config)
+    shutil.rmtree(own)  # what is not on this disk is not compared
+    session.check(resume=True)
 
 
 def test_a_relative_root_starts_at_the_current_folder(

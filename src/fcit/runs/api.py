@@ -17,6 +17,7 @@ from fcit.recipe.config import Config
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs.provenance import check_models
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State
 from fcit.watch import Silent, Terminal, Watch
@@ -141,6 +142,12 @@ class Run:
     @cached_property
     def worker(self) -> ModelWorker:
         """The run's model with its state in place, in this process; loaded on first use."""
-        worker = ModelWorker(self.config)
+        return self.load_worker(self.config)
+
+    def load_worker(self, config: Config) -> ModelWorker:
+        """The model of another configuration of this run, with the run's state in place. Raises FcitError
+        where the base model or the encoder is not the one that the run was made with."""
+        check_models(self.files.table().get("versions", {}), self.experiment, self.folder)
+        worker = ModelWorker(config)
         worker.place(self.state)
         return worker

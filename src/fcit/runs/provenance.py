@@ -3,27 +3,87 @@
 import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
 import fcit
 from fcit.benchmark.datasets import find
+from fcit.files import reading
 from fcit.models import CHECKPOINTS
+from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
+
+MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+"""Of a model's folder: those that decide what it answers."""
+
+BLOCK, APART, WHOLE = 2**16, 2**21, 2**26
+"""Of a file of more than WHOLE bytes, BLOCK bytes of every APART are compared: the whole would take
+minutes, and training changes whole matrices, which are larger than that."""
 
 
 def basis(experiment: Experiment) -> dict[str, str]:
-    """Digests of files that a run must find unchanged: the mini checkpoints that it uses as `base`, its
-    `[data.rules]` and its datasets' `dataset.toml` as `rules`."""
+    """Digests of files that a run must find unchanged, of those that are on this disk: the mini
+    checkpoints that it uses as `base`, the folders of its own `model` and `identity`, its `[data.rules]`
+    and its datasets' `dataset.toml` as `rules`."""
     config = experiment.config
-    minis = (("mini-lmm", config.model.path), ("mini-clip", config.model.identity))
-    base = [CHECKPOINTS / name / "model.safetensors" for name, own in minis if not own]
+    given = {"model": config.model.path, "identity": config.model.identity}
+    minis = {"model": "mini-lmm", "identity": "mini-clip"}
+    base = [CHECKPOINTS / minis[key] / "model.safetensors" for key in given if not given[key]]
+    own = {key: _folder(folder) for key, name in given.items() if (folder := _local(name))}
     rules = [Path(file) for _, file in sorted(config.data.rules.items())]
     if config.data.root:
         root, names = Path(config.data.root), experiment.setting.datasets
         rules += [find(name, root).path(root) / "dataset.toml" for name in names]
-    return {"base": _digest(base), "rules": _digest(rules)}
+    return ({"base": _digest(base)} if base else {}) | own | {"rules": _digest(rules)}
+
+
+def check_models(then: Mapping[str, str], experiment: Experiment, where: Path) -> None:
+    """Raise FcitError where the models on this disk are not those that a run was made with.
+
+    then: the run's `[versions]`. What one of both does not know is not compared.
+    """
+    now, config = basis(experiment), experiment.config.model
+    named = {
+        "base": "the mini model",
+        "model": f"model.path ({config.path})",
+        "identity": f"model.identity ({config.identity})",
+    }
+    for key, what in named.items():
+        if key in now and then.get(key, now[key]) != now[key]:
+            raise FcitError(
+                f"{where}: {what} is another model than when this run began; put the old one back, or "
+                "begin a new run with another --out"
+            )
+
+
+def _local(name: str) -> Path | None:
+    """The folder of a model, or of a hub's model in the Hugging Face cache."""
+    if not name or Path(name).is_dir():
+        return Path(name) if name else None
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:  # a path: no folder is there
+        return None
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def _folder(folder: Path) -> str:
+    """Of a model's files: their names, sizes, and blocks of their bytes."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        if file.suffix not in MODEL_FILES or not file.is_file():
+            continue
+        with reading(file), file.open("rb") as stream:
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size} ".encode())
+            for start in range(0, size, BLOCK if size <= WHOLE else APART):
+                stream.seek(start)
+                digest.update(stream.read(BLOCK))
+    return digest.hexdigest()[:12]
 
 
 def _digest(files: Iterable[Path]) -> str:

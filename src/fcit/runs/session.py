@@ -26,7 +26,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
 from fcit.runs import log
 from fcit.runs.engine import Build, build, check_memory, workers
-from fcit.runs.provenance import basis, versions
+from fcit.runs.provenance import basis, check_models, versions
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State
@@ -90,7 +90,7 @@ class Session:
             )
         if not folder.begun():
             return
-        self._same_base()
+        self._same_rules()
         here, there = _comparable(self.config), _comparable(configs.load(folder.config))
         for key in sorted({*here, *there}):
             if here.get(key) != there.get(key):
@@ -106,17 +106,17 @@ class Session:
             raise FcitError(f"{path}: this run {state}, or choose another --out")
         folder.check(self.experiment.plan, self.method.single_row)
 
-    def _same_base(self) -> None:
-        """Raise FcitError if the run was begun with another mini model or other scoring rules."""
-        then, now = self.folder.table().get("versions", {}), basis(self.experiment)
+    def _same_rules(self) -> None:
+        """Raise FcitError if the run was begun with other models or other scoring rules."""
+        then, now = self.folder.table().get("versions", {}), basis(self.experiment)["rules"]
+        check_models(then, self.experiment, self.folder.path)
         own = [f"{name} ({Path(file).name})" for name, file in self.config.data.rules.items()]
         rules = f"the rule of {', '.join(own)}, or a dataset.toml," if own else "a dataset.toml"
-        for key, what in (("base", "the mini model"), ("rules", rules)):
-            if then.get(key, now[key]) != now[key]:
-                raise FcitError(
-                    f"{self.folder.path}: {what} changed since this run began, so its scores would not "
-                    "compare; choose another --out"
-                )
+        if then.get("rules", now) != now:
+            raise FcitError(
+                f"{self.folder.path}: {rules} changed since this run began, so its scores would not "
+                "compare; choose another --out"
+            )
 
     @property
     def finished(self) -> bool:

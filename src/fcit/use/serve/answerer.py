@@ -15,7 +15,6 @@ from fcit.rounds.evaluate import Route, complete
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
 from fcit.use.serve.requests import Question, Refusal
-from fcit.worker.model import ModelWorker
 
 Reply = tuple[Completion, Route]
 """The answer to one question, and how it was routed."""
@@ -29,8 +28,7 @@ class Answerer:
 
     def __init__(self, run: Run, tokens: int = 512):
         section = replace(run.config.model, cache_features=False)
-        self.worker = ModelWorker(replace(run.config, model=section))
-        self.worker.place(run.state)
+        self.worker = run.load_worker(replace(run.config, model=section))
         sizes = self.worker.model.model.config.get_text_config()
         self.context = int(sizes.max_position_embeddings)
         self.default, self.tokens = run.config.evaluation.max_new_tokens, tokens
