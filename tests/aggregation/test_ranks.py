@@ -112,7 +112,7 @@ def test_ranks_are_dealt_by_client_id() -> None:
         *(
             (
                 {"method": {"name": name}},
-                f'federation.ranks.*does not go with method.name = "{name}"',
+                f'federation.ranks.*is incompatible with method.name = "{name}"',
             )
             for name in ("ewc", "moelora", "l2p", "ffa_lora", "fedsa_lora", "multitask")
         ),

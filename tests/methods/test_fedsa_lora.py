@@ -61,6 +61,8 @@ def test_clients_keep_their_own_b_which_the_server_averages_after_a_stage(lmm, s
     ("key", "value"), [("average", "product"), ("optimizer", "scaffold"), ("optimizer", "fedadam")]
 )
 def test_what_needs_one_b_is_refused(key: str, value: str) -> None:
-    told = f'federation.{key} = "{value}" does not go with method.name = "fedsa_lora": each client'
+    told = (
+        f'federation.{key} = "{value}" is incompatible with method.name = "fedsa_lora": each client'
+    )
     with pytest.raises(FcitError, match=told):
         validate({"method": {"name": "fedsa_lora"}, "federation": {key: value}})

@@ -95,7 +95,7 @@ class Method:
     """Whether LoRA's A learns, and not B alone."""
 
     excludes: ClassVar[Mapping[str, str]] = {}
-    """What of a recipe does not go with it, and why: values of `federation.average`, `robust` and
+    """What is incompatible with it, and why: values of `federation.average`, `robust` and
     `optimizer`; "ranks" and "privacy"."""
 
     @property

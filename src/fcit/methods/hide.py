@@ -32,8 +32,8 @@ class Hide(TokenRouted):
     """Temperature of the softmax over a sample's similarities to the anchors."""
 
     merge: Literal["sum", "mean", "routed"] = "sum"
-    """The LoRAs of all stages below the last layer: their `sum` as in the published code, their `mean`,
-    or `routed`: weighted as in the last layer."""
+    """How the stages' LoRAs merge in all layers but the last: `sum`, as in the published code, `mean`, or
+    `routed`, weighted as in the last layer."""
 
     tokens_name: ClassVar[str] = "anchors"
 

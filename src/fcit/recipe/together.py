@@ -18,9 +18,9 @@ def check_together(method: Method, federation: Federation, privacy: Privacy) -> 
         ("privacy.clip_norm", "privacy" if privacy.on else ""),
     ):
         if why := method.excludes.get(value):
-            raise FcitError(f"{key} does not go with {named}: {why}")
+            raise FcitError(f"{key} is incompatible with {named}: {why}")
     if federation.ranks and not method.federated:
-        raise FcitError(f"federation.ranks does not go with {named}: it has no clients")
+        raise FcitError(f"federation.ranks is incompatible with {named}: it has no clients")
     if federation.ranks and (largest := max(federation.ranks)) != method.rank:
         raise FcitError(
             f"federation.ranks: the largest is {largest}, but method.rank is {method.rank}; "

@@ -77,12 +77,12 @@ class Federation:
             )
         if self.ranks and self.robust != "mean":
             raise FcitError(
-                f'federation.ranks does not go with federation.robust = "{self.robust}": rows that most '
+                f'federation.ranks excludes federation.robust = "{self.robust}": rows that most '
                 'clients do not train would never change; set robust = "mean"'
             )
         if self.ranks and self.optimizer == "scaffold":
             raise FcitError(
-                'federation.ranks does not go with federation.optimizer = "scaffold": control variates '
+                'federation.ranks excludes federation.optimizer = "scaffold": control variates '
                 "would have the ranks of single clients; choose another optimizer"
             )
         self.build_optimizer()
