@@ -59,8 +59,10 @@ def test_what_a_killed_writer_left_is_swept(tmp_path) -> None:
     left.parent.mkdir()
     left.write_text("half")
     (tmp_path / "kept.part").write_text("a person's own")
+    export = tmp_path / ".aside-2-export.part"
+    (export / "base").mkdir(parents=True)
     sweep_aside(tmp_path)
-    assert not left.exists()
+    assert not left.exists() and not export.exists()
     assert (tmp_path / "kept.part").exists()
 
 

@@ -264,7 +264,7 @@ def below(folder: Path, name: str) -> Path:
 def sweep_aside(folder: Path) -> None:
     """Remove the temporary files of interrupted writers in `folder` and below."""
     for file in folder.rglob(f"{ASIDE}*.part"):
-        file.unlink(missing_ok=True)
+        shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
 
 
 def modules(package: str, helpers: Collection[str]) -> list[str]:

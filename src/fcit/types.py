@@ -87,7 +87,7 @@ PLAIN = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
-    "string_type": "must be a text",
+    "string_type": "must be text",
     "tuple_type": "must be a list",
     "dict_type": "must be a table of keys and values",
 }

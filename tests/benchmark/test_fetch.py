@@ -263,7 +263,7 @@ def test_what_the_hub_does_not_have_is_one_line(
     refused(
         call("data", "fetch", "me/none", *out), "me/none: no such repository on http://127.0.0.1"
     )
-    refused(call("data", "fetch", "a/b/c", *out), "a/b/c: is no name of a repository")
+    refused(call("data", "fetch", "a/b/c", *out), "a/b/c: is not a repository name")
     hub.files["me/empty"] = {"README.md": b"#"}
     refused(call("data", "fetch", "me/empty", *out), "me/empty: holds no records that fcit knows")
     refused(call("data", "fetch", "me/empty", "--column", "image", *out), "write KIND=NAME")

@@ -106,7 +106,7 @@ def test_a_benchmarks_dataset_may_have_other_files_too(root):
     ("text", "message"),
     [
         ("x = 1", r"x: unknown key; there are benchmark, train, test, rule, captions, images"),
-        ("train = 1", "train: must be a text"),
+        ("train = 1", "train: must be text"),
         ('train = "../a.json"', "train: '../a.json' is no name of a file"),
         ('test = ""', "test: '' is no name of a file"),
         (

@@ -20,6 +20,12 @@ def test_task_hom_is_the_eight_datasets_in_order():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", ["a/b", "", ".hidden", "a\nb"])
+def test_a_task_that_cannot_name_a_file_is_refused(name: str) -> None:
+    with pytest.raises(FcitError, match=r"setting\.tasks: .* must be one plain name"):
+        own("mine", {name: ["IconQA"]}, [StageSpec((name,))])
+
+
 def test_task_het_follows_its_table():
     stages = names("task-het")
     assert len(stages) == 8

@@ -16,12 +16,23 @@ import torch
 
 from fcit.engines import workers
 from fcit.engines.local import LocalEngine
-from fcit.engines.workers import WorkerProcess
+from fcit.engines.workers import WorkerDiedError, WorkerProcess
 from fcit.methods.finetune import Finetune
 from fcit.recipe.config import Config, validate
 from fcit.types import Fault, FcitError, Job, State, Turn
 from fcit.weights import flatten
 from fcit.worker.experiment import Experiment
+
+
+class Dying:
+    """A worker whose process is killed at its next request."""
+
+    def ask(self, *request: object) -> None:
+        raise WorkerDiedError("crash", "its worker process exited with status -9 (out of memory?)")
+
+    def close(self) -> None:
+        pass
+
 
 CHUNKS = [[0, 3, 5], [1], [2, 4]]
 
@@ -40,6 +51,18 @@ def config(table: dict, broken: Path) -> Config:
     changed["data"]["root"] = str(broken)
     changed["data"]["train"] = 24
     return validate(changed)
+
+
+def test_a_worker_that_dies_outside_a_turn_ends_in_one_line(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with LocalEngine(config, 1) as engine:
+        monkeypatch.setattr(engine, "workers", [Dying()])
+        with pytest.raises(FcitError, match=r"out of memory.*federation\.workers=1"):
+            engine.place(State({}))
+    monkeypatch.setattr(LocalEngine, "_start_worker", lambda *_: Dying().ask())
+    with pytest.raises(FcitError, match=r"out of memory.*federation\.workers=1"):
+        LocalEngine(config, 2)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 import tomli_w
+from click import BadParameter
 from typer.testing import CliRunner
 
 from fcit.cli import app
@@ -119,6 +121,30 @@ def test_a_secret_that_others_may_read_and_a_folder_of_another_user_are_named(
     monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(FcitError, match="belongs to the user"):
         machine.require_owner()
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a container knows no such user
+    with pytest.raises(FcitError, match=f"belongs to the user #{tmp_path.stat().st_uid}:"):
+        machine.require_owner()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FileNotFoundError(2, "No such file", "ca.crt"),
+        FcitError("ca.crt"),
+        BadParameter("ca.crt"),
+    ],
+)
+def test_what_a_command_cannot_do_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def command() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        machine.in_one_line(command)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said.startswith("error: ") and "ca.crt" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,14 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
 
+from fcit.methods import find
+from fcit.models import CHECKPOINTS
+from fcit.models.size import model_size
 from fcit.recipe.config import validate
 from fcit.types import Setting, Turn
+from fcit.weights import split_projector
 from fcit.worker.experiment import Experiment
 
 STAGES = [
@@ -43,6 +48,21 @@ def expected(setting: Setting) -> dict[str, float]:
             for name in task.datasets:
                 passes[name] += setting.epochs / len(setting.holders(name))
     return passes
+
+
+@pytest.mark.parametrize("projector", ["shared", "isolated", "lora", "frozen"])
+def test_individual_trains_of_a_projector_what_the_recipe_says(projector: str) -> None:
+    size = model_size(CHECKPOINTS / "mini-lmm")
+    whole = {name: torch.ones(shape) for name, shape in size.projector.items()}
+    state = find("individual")(projector=projector).start(size.blank(8), whole)
+    _, own = split_projector(state.extras["blank"])
+    assert state.projector is None
+    numbers = sum(value.numel() for value in (own or {}).values())
+    everything = sum(value.numel() for value in whole.values())
+    if projector == "lora":
+        assert 0 < numbers < everything / 2
+    else:
+        assert numbers == (0 if projector == "frozen" else everything)
 
 
 @pytest.mark.parametrize("section", [*SETTINGS, OWN], ids=lambda section: section["name"])

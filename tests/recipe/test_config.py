@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,20 @@ def test_mistakes_are_named_in_one_line(tmp_path, text: str, named: str) -> None
     assert named in str(caught.value)
     assert "r.toml" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_seed_that_no_generator_takes_is_refused() -> None:
+    assert config.validate({"seed": 2**63 - 1}).seed == 2**63 - 1
+    with pytest.raises(FcitError, match="seed"):
+        config.validate({"seed": 2**63})
+
+
+def test_paths_of_a_change_start_at_the_folder_of_what_has_it(tmp_path) -> None:
+    rule = json.dumps(str(tmp_path / "close.py"))
+    assert config.anchored("data.rules.Plants=close.py", tmp_path) == f"data.rules.Plants={rule}"
+    changed = config.anchored('data.images=["a", "b"]', tmp_path)
+    assert json.loads(changed.partition("=")[2]) == [str(tmp_path / "a"), str(tmp_path / "b")]
+    assert config.anchored("method.tau=0.5", tmp_path) == "method.tau=0.5"
 
 
 @pytest.mark.parametrize("change", ["federation.rounds", "=3", "seed.deeper.still=1"])

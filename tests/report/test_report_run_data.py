@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,13 @@ def test_predictions_are_those_of_the_final_measured_stage(build: Build) -> None
     assert predictions(read_run(folder), "IconQA")[0].question_id == "IconQA-0"
     assert len(predictions(read_run(folder), "IconQA")[0].activation) == 3
     assert predictions(read_run(folder), "../1/IconQA") == []
+
+
+def test_a_run_in_its_first_stage_has_no_predictions_of_its_own(build: Build) -> None:
+    folder = build("d", "disco")
+    run = replace(read_run(folder), matrix=())
+    assert (folder / "predictions" / "zero-shot").is_dir()
+    assert predictions(run, "IconQA") == []
 
 
 def test_folders_that_are_no_runs_are_named(build: Build, tmp_path: Path) -> None:

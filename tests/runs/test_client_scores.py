@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fcit
 from fcit.files import read_json
 from fcit.recipe.config import validate
-from fcit.runs.client_scores import usable
-from fcit.types import Fault, Score
+from fcit.runs.client_scores import ask, usable
+from fcit.runs.session import Session
+from fcit.types import Fault, FcitError, Score
+from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 
 
@@ -46,6 +50,26 @@ def test_every_test_sample_is_somebodys(table: dict) -> None:
     assert ids == sorted(sample.id for sample in experiment.samples("IconQA", "test"))
 
 
+class Scored:
+    """An engine whose clients sent these replies."""
+
+    def __init__(self, *replies: Score | Fault):
+        self.replies = replies
+
+    def score(self, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
+        return iter(self.replies)
+
+
+def test_all_clients_are_needed_unless_the_recipe_says_how_many() -> None:
+    engine: Any = Scored(Score(0, "red", 100.0, 2), Fault(1, "timeout", "no reply"))
+    with pytest.raises(FcitError, match=r"scores of red: 1 of 2 .*no reply.*min_clients=N"):
+        ask(engine, "red", [0, 1], Silent(), all_needed=True)
+    kept = ask(engine, "red", [0, 1], Silent(), all_needed=False)
+    assert (kept["total"], kept["clients"], kept["faults"]) == (100.0, 1, 1)
+    twice: Any = Scored(Score(0, "red", 100.0, 2), Score(0, "red", 100.0, 2))
+    assert ask(twice, "red", [0], Silent(), all_needed=True)["count"] == 2
+
+
 @pytest.fixture(scope="module")
 def scored(table: dict) -> dict:
     """A recipe whose answers do not depend on their batch."""
@@ -78,3 +102,9 @@ def test_a_run_scored_by_its_clients_has_the_accuracies_of_one_scored_by_the_ser
     assert there["ahead"] == here["ahead"]
     kept = read_json(tmp_path / "there" / "scores" / "2" / "IconQA.json")
     assert (kept["count"], kept["clients"], kept["faults"]) == (6, 4, 0)
+    # A server without the clients' shares would score others, and delete these.
+    (tmp_path / "there" / "partition.json").unlink()
+    session = Session(validate(changed), tmp_path / "there", Silent())
+    with pytest.raises(FcitError, match="its clients scored their own test samples"):
+        session.evaluate()
+    assert read_json(tmp_path / "there" / "scores" / "2" / "IconQA.json") == kept

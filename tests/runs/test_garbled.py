@@ -184,7 +184,7 @@ def test_another_scoring_rule_is_another_run(whole: Run, table: dict, tmp_path: 
     assert len(digests) == 2
     with pytest.MonkeyPatch.context() as patch:
         then = basis(whole.experiment)
-        patch.setattr("fcit.runs.session.basis", lambda experiment: then | {"rules": "another"})
+        patch.setattr("fcit.runs.provenance.basis", lambda experiment: then | {"rules": "another"})
         Session(whole.config, whole.folder, Silent()).check(
             resume=True
         )  # it began before they counted

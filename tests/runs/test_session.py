@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import tomli_w
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import fcit
 from encoders import sentences
 from fcit.benchmark.settings import GROUPS
-from fcit.files import ASIDE, read_lines
+from fcit.files import ASIDE, locked, read_lines
 from fcit.models import CHECKPOINTS
 from fcit.recipe import config as configs
 from fcit.recipe.config import validate
@@ -238,6 +240,49 @@ def test_a_run_of_another_model_in_the_same_folder_is_refused(
         Run(tmp_path / "run").load_worker(config)
     shutil.rmtree(own)  # what is not on this disk is not compared
     session.check(resume=True)
+
+
+def test_a_folder_that_another_run_has_just_begun_is_left_as_it_is(
+    short: dict, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    Session(validate(short), folder, Silent()).open(resume=False)
+    begun = (folder / "config.toml").read_bytes()
+    other = validate(short | {"federation": short["federation"] | {"rounds": 7}})
+    with locked(folder, "run"), pytest.raises(FcitError, match="another fcit is working on this"):
+        Session(other, folder, Silent()).open(resume=False)
+    assert (folder / "config.toml").read_bytes() == begun
+
+
+def test_the_state_is_read_while_no_other_process_can_write_it(
+    unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that waits for the data must not go on with the state of before."""
+
+    def state(folder: RunFolder) -> None:
+        with locked(folder.path, "run"):
+            raise AssertionError("the folder was not locked")
+
+    monkeypatch.setattr(RunFolder, "state", state)
+    with pytest.raises(FcitError, match="another fcit is working on this run"):
+        Session(validate(short), unfinished, Silent()).run()
+
+
+def test_going_on_in_another_number_format_is_said(
+    unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Said(Silent):
+        lines: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.lines.append(text)
+            if "begun in" in text:
+                raise Cut
+
+    monkeypatch.setattr("fcit.runs.session.computed", lambda model: "float16 on mars")
+    with pytest.raises(Cut):
+        fcit.run(short, unfinished, resume=True, watch=Said())
+    assert re.match("continuing in float16 on mars, begun in .*float.* on cpu", Said.lines[-1])
 
 
 def test_a_relative_root_starts_at_the_current_folder(

@@ -52,6 +52,16 @@ def test_mcitlib_finds_every_question_by_its_id(
     assert [[*row] for row in results] == [names, names]
 
 
+def test_mcitlib_finds_general_questions_where_they_are(run: Run, tmp_path: Path) -> None:
+    ((name, (root, dataset)),) = run.experiment.folder.general.items()
+    asked = json.loads(dataset.file(root, "test").read_text())[0]["question_id"]
+    row = EMPTY | {"question_id": str(asked), "prediction": "six"}
+    run.files.keep_answers("2", name, [row])
+    answers(run, "mcitlib", tmp_path / "out")
+    (line,) = (tmp_path / "out" / name / "2" / "merge.jsonl").read_text().splitlines()
+    assert json.loads(line)["question_id"] == asked
+
+
 def test_lmms_eval_reads_the_answers_as_a_log(run: Run, tmp_path: Path) -> None:
     answers(run, "lmms-eval", tmp_path / "out")
     # as lmms_eval/models/simple/from_log.py reads them

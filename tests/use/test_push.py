@@ -48,7 +48,7 @@ def test_what_cannot_be_pushed_is_one_line(hub: hubs.Hub, tmp_path: Path, table:
     run = handmade.run(tmp_path / "first", table)
     words = ("export", run.folder, "--subspace", "0")
     refused(call(*words), "--out: say which folder to write")
-    refused(call(*words, "--push", "a/b/c"), "a/b/c: is no name of a repository")
+    refused(call(*words, "--push", "a/b/c"), "a/b/c: is not a repository name")
     refused(
         call("export", run.folder, "--predictions", "mcitlib", "--push", "me/x"), "--push: takes"
     )

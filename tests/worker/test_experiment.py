@@ -41,6 +41,15 @@ def test_the_same_counts_are_the_same_data_whatever_the_size_is_called() -> None
     assert root(size="full", train=train, test=test) == root(size="tiny")
 
 
+def test_a_client_with_its_own_data_never_opens_the_servers_general_questions() -> None:
+    config = validate(
+        {"evaluation": {"general": "/nowhere/of-the-server"}, "data": {"root": "/nowhere"}}
+    )
+    with pytest.raises(FcitError, match="of-the-server"):
+        _ = Experiment(config).folder.general
+    assert Experiment(config, own=config.data).folder.general == {}
+
+
 def test_a_run_of_a_size_reads_its_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fcit import suite as mini
     from fcit.watch import Silent

@@ -176,8 +176,12 @@ def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES
     dataset. Raises FcitError on a name that is no folder's, and for a malformed `dataset.toml`.
     """
     name = normalize("NFC", name)
-    if name not in DATASETS and not is_plain_name(name):
-        raise FcitError(f"{name!r} cannot be a dataset: its name must be that of a folder")
+    if name not in DATASETS and (
+        not is_plain_name(name) or "," in name
+    ):  # logs join names by commas
+        raise FcitError(
+            f"{name!r} cannot be a dataset: its name must be that of a folder, without a comma"
+        )
     dataset = DATASETS.get(name) or Dataset(name, name)
     if root:
         dataset = _of_root(dataset, root)

@@ -73,7 +73,7 @@ def published(root: Path, task: Task, beta: float, clients: int) -> list[list[Sa
     files = client_files(path)
     lacking = next((client for client in range(clients) if client not in files), None)
     if lacking is not None or len(files) != clients:
-        lacks = f"client_{lacking}.json is missing"
+        lacks = f"client_{lacking}.json is missing: restore it, or move the split away"
         advice = f"set it to {len(files)} or move the split away" if lacking is None else lacks
         raise FcitError(
             f"{path}: a published split for {len(files)} clients, but federation.clients = {clients}; "

@@ -16,7 +16,7 @@ OPENING = re.compile(
 def read_answer(answer: str, reading: Reading) -> str:
     """The part of an answer that is scored.
 
-    whole: all of it. first line: up to the first line break. short: of the first line the first sentence,
+    whole: all of it. first line: the first that has text. short: of the first line the first sentence,
     without "The answer is" or the like before it and without an article.
     """
     if reading == "whole":

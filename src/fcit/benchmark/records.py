@@ -41,7 +41,7 @@ def parse(
 
 
 def sound(parsed: Iterable[T | BadRecord]) -> list[T]:
-    """All of them. Raises FcitError naming the file and record of the first that is bad."""
+    """The values. Raises FcitError naming the file and record of the first that is bad."""
     values: list[T] = []
     for value in parsed:
         if isinstance(value, BadRecord):

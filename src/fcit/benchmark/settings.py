@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from fcit.benchmark.datasets import DATASETS, OFFICIAL, find
+from fcit.files import is_plain_name
 from fcit.types import MOST, MOST_CLIENTS, FcitError, Setting, Stage, Task
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -117,6 +118,8 @@ def own(
         if len(set(datasets)) != len(datasets) or not datasets:
             raise FcitError(f"setting.tasks: {task} must name one dataset or several, each once")
         known[task] = Task(task, tuple(find(dataset).name for dataset in datasets))
+        if not is_plain_name(task):
+            raise FcitError(f"setting.tasks: {task!r} must be one plain name")
     spelled: list[Stage] = []
     for number, stage in enumerate(stages, 1):
         where = f"setting.stages, stage {number}"

@@ -63,7 +63,7 @@ def check(
         int | None,
         Option(
             min=0,
-            help="The folder is this client's own: it needs what its turns of all stages ask for.",
+            help="Check the folder as this client's own: with data for its turns in all stages.",
         ),
     ] = None,
 ) -> None:
@@ -186,8 +186,8 @@ def stats(
     Per dataset: samples, distinct training prompts, the share of test prompts that training never has
     word for word, distinct answers, the commonest one's share of the training answers, and chance, the
     score of the best constant answer. A method that routes by text meets datasets that share a format
-    line or are each other's nearest by their text token; those whose images are alike are the same
-    trap for routing by image.
+    line or are each other's nearest by their text token; datasets with similar images are
+    equally hard to route by image.
 
     Example:  fcit data stats --size tiny
 

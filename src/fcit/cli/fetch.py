@@ -34,8 +34,8 @@ def fetch(
 
     Downloads stay in the Hugging Face cache and continue after an interruption. Archives are unpacked
     without links, and only files that records name. A repository may also hold parquet tables with an
-    image, a question and an answer. At the end stand the licence and source of each part, and the images
-    that you have to bring yourself, with the page that has them. No file of a repository is run.
+    image, a question and an answer. Finally it lists each part's licence and source, and the images
+    that you must get yourself, with their page. No file of a repository is run.
 
     Example:  fcit data fetch fcit --only ImageNet-R --only ArxivQA --out my-fcit
 

@@ -69,7 +69,8 @@ def report(
     """Compare runs in one self-contained HTML page, with every figure and table as files beside it.
 
     Writes index.html, figures (PNG, SVG) and tables (Markdown, CSV, LaTeX): per setting, over all
-    settings, and the significant differences between methods. Only reads the run folders. The last line
+    settings, and the significant differences between methods. Changes
+    nothing that a run wrote; without --out the report goes into the first run's folder. The last line
     printed is the page's path.
 
     Example:  fcit report runs/first runs/second --out runs/report

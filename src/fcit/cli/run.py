@@ -88,8 +88,9 @@ def run(
     The run's folder holds config.toml, matrix.json, log.jsonl, predictions/ and state/. An interrupted
     run continues with --resume and ends in the same numbers.
 
-    Every method works with every federated optimizer: --set federation.optimizer=NAME takes fedavg,
-    fedprox, scaffold, fedavgm, fedadam, fedyogi or fedadagrad. --set federation.average=product averages
+    Federated optimizers work with every federated method except fedsa_lora, which takes fedavg and
+    fedprox: --set federation.optimizer=NAME takes fedavg, fedprox, scaffold, fedavgm, fedadam, fedyogi or
+    fedadagrad. --set federation.average=product averages
     B·A instead of A and B separately.
 
     RECIPE may be the name of a recipe that comes with fcit (`fcit recipe` lists them). Its relative paths
@@ -153,7 +154,7 @@ def import_reference(
     out: Annotated[Path, Option(help="The run's folder; new or empty.")],
     changes: Changes = None,
 ) -> None:
-    """Make a run of a checkpoint that FCIT's reference implementation saved.
+    """Turn a checkpoint of FCIT's reference implementation into a run.
 
     `fcit evaluate`, `chat`, `serve` and `export` take it. Slots become subspaces, and questions are
     routed as the reference does. No code in the files is run.

@@ -17,7 +17,7 @@ HELP = "/image PATH sets the image, /quit ends; every question stands alone, wit
 SHOWN = 0.005
 """Activation factors below this get no bar."""
 WIDTH = 24
-"""Of the longest bar."""
+"""Width of the longest bar, in characters."""
 
 
 def talk(run: Run, image: Path | None) -> None:

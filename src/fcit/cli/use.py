@@ -16,7 +16,7 @@ from fcit.types import FcitError
 def export(
     folder: Folder,
     out: Annotated[
-        Path | None, Option(help="The folder to write; new or empty. --push can do without.")
+        Path | None, Option(help="The folder to write; new or empty. Optional with --push.")
     ] = None,
     subspace: Annotated[
         str | None,
@@ -43,7 +43,7 @@ def export(
     ] = None,
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        Option(help="Of merged weights, and of vLLM's base model."),
+        Option(help="Number format of merged weights and of vLLM's base model."),
     ] = "float32",
     push: Annotated[
         str | None,

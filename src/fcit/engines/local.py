@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import replace
 
 from fcit.engines import wire
@@ -20,6 +21,15 @@ from fcit.recipe.config import Config
 from fcit.rounds.evaluate import Answer
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Turn, Update, Weights
 from fcit.weights import flatten, unflatten
+
+
+@contextmanager
+def alive() -> Iterator[None]:
+    """Raises FcitError where a worker dies that works for no single client."""
+    try:
+        yield
+    except WorkerDiedError as died:
+        raise FcitError(f"{died}; continue with --resume and federation.workers=1") from None
 
 
 class LocalEngine:
@@ -50,9 +60,10 @@ class LocalEngine:
             gpus = [] if in_process else gpus_to_share(config)
             self.gpus = gpus if len(gpus) > 1 else [""]
             make = (lambda _: InProcessWorker(config)) if in_process else self._start_worker
-            for worker in self.map(make, range(workers)):
-                self.workers.append(worker)
-                self.free.put(worker)
+            with alive():
+                for worker in self.map(make, range(workers)):
+                    self.workers.append(worker)
+                    self.free.put(worker)
         except BaseException:
             self.close()
             raise
@@ -96,7 +107,8 @@ class LocalEngine:
     def place(self, state: State) -> None:
         """Give every worker the state to answer with."""
         self.placed = flatten(replace(state, optimizer={}))
-        list(self.map(lambda worker: worker.ask({"do": "place"}, self.placed), self.workers))
+        with alive():
+            list(self.map(lambda worker: worker.ask({"do": "place"}, self.placed), self.workers))
 
     def answer(self, dataset: str, chunks: Sequence[Sequence[int]]) -> Iterator[list[Answer]]:
         """Answers to chunks of a dataset's test samples (indices), in the order given."""
@@ -115,9 +127,8 @@ class LocalEngine:
         """Send a request to the next free worker and wait for its reply."""
         worker = self.free.get()
         try:
-            return worker.ask(header, weights)
-        except WorkerDiedError as died:
-            raise FcitError(f"{died}; continue with --resume and federation.workers=1") from None
+            with alive():
+                return worker.ask(header, weights)
         finally:
             self.free.put(worker)
 

@@ -1,7 +1,8 @@
 """A client's side of a federation: it answers messages from data and memory that stay with it.
 
 Nothing here knows Flower; `flower.messages` turns Flower's messages into what `respond` takes. A server
-is not trusted: it names no path here, and a client's own floor of privacy holds whatever it says.
+is not trusted: names in its messages are never paths, only the recipe's models are opened here, and a
+client's own minimum of privacy holds whatever it says.
 """
 
 import json
@@ -38,7 +39,7 @@ class LocalClient:
     own: DataSection | None = None
     """Its own data; None: its share of the recipe's data, as in a simulation."""
     floor: Privacy = NO_FLOOR
-    """The least clipping and noise of what it sends."""
+    """The clipping and noise that it applies at least, whatever the recipe says."""
 
 
 def respond(

@@ -71,7 +71,7 @@ class WorkerProcess:
             ) from None
         finally:
             timer.cancel()
-        if reply is None and late.is_set():
+        if late.is_set():  # also where a reply came in the last moment: the process is killed
             raise WorkerDiedError(
                 "timeout", f"no reply within federation.deadline ({deadline:g} s)"
             )

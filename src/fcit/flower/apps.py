@@ -60,14 +60,14 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
             home = LocalEngine(config, workers)
             return FlowerEngine(config, grid, home, folder, status=status)
 
-        logging.getLogger("flwr").addFilter(in_one_line)
+        logging.getLogger("flwr").addFilter(shorten_user_errors)
         main(context.run_config, build)
 
     app.main()(serve)
     return app
 
 
-def in_one_line(record: logging.LogRecord) -> bool:
+def shorten_user_errors(record: logging.LogRecord) -> bool:
     """Log an error that the operator can mend in one line, without a traceback."""
     if record.exc_info and isinstance(record.exc_info[1], FcitError):
         record.msg, record.args, record.exc_info = f"error: {record.exc_info[1]}", (), None
@@ -96,7 +96,7 @@ def client_app(run: Path | None = None) -> ClientApp:
     app = ClientApp()
 
     def answer(message: Message, context: Context) -> Message:
-        logging.getLogger("flwr").addFilter(in_one_line)
+        logging.getLogger("flwr").addFilter(shorten_user_errors)
         reply = respond(*unpack(message.content), local_client(context, run))
         return Message(pack(*reply), reply_to=message)
 
@@ -118,8 +118,8 @@ def local_client(context: Context, run: Path | None = None) -> LocalClient:
 
 
 def own_client(node: Mapping[str, Any]) -> LocalClient:
-    """The client of a deployment: its number, its data and memory, and the least clipping and noise of
-    what it sends. Raises FcitError naming the entry at fault."""
+    """The client of a deployment: its number, its data and memory, and the clipping and noise that it
+    applies at least. Raises FcitError naming the entry at fault."""
     if unknown := sorted(node.keys() - {*ENTRIES, *FLOOR}):
         known = ", ".join((*ENTRIES, *FLOOR))
         raise FcitError(f"--node-config: there is no {unknown[0]!r}; choose from {known}")

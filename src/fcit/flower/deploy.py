@@ -33,10 +33,10 @@ from fcit.recipe.config import write as write_recipe
 from fcit.types import FcitError
 
 PORT = 9093
-"""Of the SuperLink; a SuperNode's own port is for its own machine alone."""
+"""Port of the SuperLink; a SuperNode's own port is for its own machine alone."""
 
 OWN_NAMES = "localhost", "127.0.0.1", "::1"
-"""By which the server's own machine reaches it: SuperExec, `./run` and `./status` do."""
+"""Names by which the server's own machine reaches it: SuperExec, `./run` and `./status` do."""
 
 VALID = datetime.timedelta(days=825)
 

@@ -25,10 +25,15 @@ def in_one_line(command: Callable[[], None]) -> None:
     try:
         command()
     except click.ClickException as error:
-        sys.exit(f"error: {error.format_message()}")
+        message = error.format_message()
     except FcitError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        message = str(error)
+    except OSError as error:
+        message = f"{error.filename or 'cannot go on'}: {error.strerror or error}"
+    else:
+        return
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 def arguments(*names: str) -> Namespace:
@@ -44,7 +49,10 @@ def require_owner(*secrets: str) -> None:
     what one user writes here, the unit's user could not read."""
     folder = Path.cwd()
     if (owner := folder.stat().st_uid) != os.getuid():
-        name = pwd.getpwuid(owner).pw_name
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:  # in a container
+            name = f"#{owner}"
         raise FcitError(
             f"{folder} belongs to the user {name}: do this as {name} (sudo -u {name} ...)"
         )

@@ -37,7 +37,7 @@ def main() -> None:
     try:
         require_clock(ask(given.superlink, certificate))
     except ConnectionError as error:
-        print(f"{error}; it is tried until it does", flush=True)
+        print(f"{error}; retrying until it answers", flush=True)
     try:
         flower_supernode()
     except SystemExit as left:

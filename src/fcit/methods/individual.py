@@ -24,8 +24,9 @@ class Individual(Method):
         return replace(setting, stages=tuple(alone))
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
-        own = blank if self.projector == "frozen" else with_projector(blank, projector)
-        return State({}, {"blank": own})
+        if self.projector != "shared":
+            return super().start(blank, projector, seed)
+        return State({}, {"blank": with_projector(blank, projector)})
 
     def begin(self, state: State, stage: Stage) -> State:
         return self.open(state, stage.tasks[0].name)

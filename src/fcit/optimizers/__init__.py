@@ -1,5 +1,6 @@
 """The federated optimizers, a file each: how clients correct their gradients, and how far the server
-follows the average. They work with any method. The file's name is the optimizer's name in a recipe."""
+follows the average. They work with all methods that do not exclude them. The file's name is the
+optimizer's name in a recipe."""
 
 from fcit.files import find_class, modules
 from fcit.optimizers.base import Optimizer

@@ -1,9 +1,10 @@
 """What a federated optimizer is: FedAvg, and the hooks on server and client in which others differ.
 
-An optimizer combines with any method: the method says what is sent, trained and averaged; the optimizer
-may correct the clients' gradients and decide how far the server follows the average. Like a method it
-is a frozen dataclass whose fields are its hyper-parameters, and holds no state of its own: the server's
-is `State.optimizer`, a client's is part of that client's memory, and no method sees either.
+An optimizer combines with any method that does not exclude it: the method says what is sent, trained and
+averaged; the optimizer may correct the clients' gradients and decide how far the server follows the
+average. Like a method it is a frozen dataclass whose fields are its hyper-parameters, and holds no state
+of its own: the server's is `State.optimizer`, a client's is part of that client's memory, and no method
+sees either.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,8 +15,8 @@ from pydantic import Field
 
 from fcit.types import State, Tensor, Turn, Update, Weights, check_fields
 
-AtLeast0 = Annotated[float, Field(ge=0)]
-Above0 = Annotated[float, Field(gt=0)]
+AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 Groups = dict[str, Weights]

@@ -71,7 +71,7 @@ class Config:
 
     __pydantic_config__: ClassVar = STRICT
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of every random choice, and of the mini suite's data."""
     data: DataSection = field(default_factory=DataSection)
     model: ModelSection = field(default_factory=ModelSection)
@@ -265,13 +265,14 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
 def anchored(change: str, folder: Path) -> str:
     """A change as `load` takes it, with its relative paths started at a folder."""
     key = change.partition("=")[0].strip()
-    if key not in PATHS:
+    if not key.startswith(tuple(PATHS)):  # data.rules holds a path for every dataset
         return change
     table: dict[str, Any] = {}
     _change(table, change)
     _anchor(table, folder)
-    section, name = key.split(".")
-    return f"{key}={json.dumps(table[section][name], ensure_ascii=False)}"
+    for name in key.split("."):
+        table = table[name]
+    return f"{key}={json.dumps(table, ensure_ascii=False)}"
 
 
 def _change(table: dict[str, Any], change: str) -> None:

@@ -44,9 +44,9 @@ class EvaluationSection:
     """`strict`: correct. `reference`: as in the published code, bugs included, for comparison with
     published tables (captions need Java)."""
     reading: Reading = "whole"
-    """What of an answer is scored, for all methods alike. `whole`: all of it. `first line`: up to the
-    first line break. `short`: the first sentence, without "The answer is" or an article before it, for
-    models that answer in sentences and datasets whose truths are words."""
+    """What of an answer is scored, for all methods alike. `whole`: all of it. `first line`: the
+    first line that has text. `short`: the first sentence, without "The answer is" or an article before
+    it, for models that answer in sentences and datasets whose truths are words."""
     batch_size: Annotated[int, Field(ge=1, le=MOST)] = 50
     """Test samples per batch. Float sums depend on it, so a few answers may too."""
     max_new_tokens: Annotated[int, Field(ge=1, le=MOST)] = 128

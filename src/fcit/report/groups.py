@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
@@ -148,14 +149,17 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
     for run in sorted(runs, key=_order):
         comparable.setdefault((run.setting, run.beta, run.scoring, run.datasets), []).append(run)
     groups: list[Group] = []
+    taken = Counter[str]()
     for members in comparable.values():
         setting, beta, scoring = members[0].setting, members[0].beta, members[0].scoring
         datasets = members[0].datasets
         title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
         slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
-        twins = [other for other in groups if other.title.split(" (")[0] == title]
-        if twins:
-            title, slug = f"{title} ({', '.join(datasets)})", f"{slug}-{len(twins) + 1}"
+        if any(other.title.split(" (")[0] == title for other in groups):
+            title = f"{title} ({', '.join(datasets)})"
+        taken[slug] += 1
+        if taken[slug] > 1:
+            slug = f"{slug}-{taken[slug]}"
         entries, differences = _entries(members), _differences(members)
         groups.append(Group(title, slug, setting, beta, scoring, datasets, entries, differences))
     return groups

@@ -140,7 +140,8 @@ def _run_folders(path: Path) -> list[Path]:
 
 def predictions(run: RunData, dataset: str, stage: int | None = None) -> list[Prediction]:
     """A dataset's predictions after a stage (default: the final one); [] when there are none."""
-    folder, name = RunFolder(run.path), str(stage or len(run.matrix) or ZERO_SHOT)
+    begun = ZERO_SHOT if not run.stages else ""
+    folder, name = RunFolder(run.path), str(stage or len(run.matrix) or begun)
     file = folder.predictions(name, dataset)
     known = dataset in run.datasets and file.is_file()
     return folder.answers(name, dataset) if known else []

@@ -33,7 +33,7 @@ class Federation:
     """How LoRA adapters are averaged. `factors`: A and B separately. `product`: the product B·A,
     truncated to rank r."""
     optimizer: str = "fedavg"
-    """Federated optimizer, with any federated method: `fedavg`, `fedprox`, `scaffold`, `fedavgm`,
+    """Federated optimizer (fedsa_lora takes the first two): `fedavg`, `fedprox`, `scaffold`, `fedavgm`,
     `fedadam`, `fedyogi` or `fedadagrad`."""
     optimizer_options: dict[str, float] = field(default_factory=dict[str, float])
     """Hyper-parameters of the optimizer (see below)."""

@@ -11,6 +11,7 @@ earlier version's runs have it for tensors alone.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -229,6 +230,8 @@ class RunFolder:
         row = seal(row) if self.sealed else row
         with self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # before the round's commit, which needs this line
 
     def trainers(self, until: int | None = None) -> dict[str, Counter[str]]:
         """How often each task trained each adapter, by the log; `until`: up to this stage, from 1."""

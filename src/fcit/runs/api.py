@@ -19,7 +19,7 @@ from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.provenance import check_models
 from fcit.runs.session import Session
-from fcit.types import FcitError, Sample, State
+from fcit.types import FcitError, Sample, State, naming
 from fcit.watch import Silent, Terminal, Watch
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import ModelWorker
@@ -120,7 +120,8 @@ class Run:
     def answer(self, image: str | Path, prompt: str) -> Answer:
         """The answer with the activation factors and similarities that it was routed by. Raises FcitError
         for a prompt that is no text (see `files.clean`)."""
-        sample = Sample("", "", str(image), clean(prompt), ("",))
+        with naming("the prompt"):
+            sample = Sample("", "", str(image), clean(prompt), ("",))
         return self.worker.answer(Data([sample], [Path(image)]))[0]
 
     @cached_property

@@ -26,14 +26,20 @@ def file(run: Path, stage: str, dataset: str) -> Path:
 
 
 def ask(
-    engine: AnyEngine, dataset: str, clients: Sequence[int], watch: Watch
+    engine: AnyEngine, dataset: str, clients: Sequence[int], watch: Watch, all_needed: bool
 ) -> dict[str, float | int]:
     """Ask clients for their scores of a dataset and return the total; the state must be in place.
 
-    A client without a usable score is reported and left out. Raises FcitError when no client has a test
-    sample of the dataset.
+    A client without a usable score is reported and left out. Raises FcitError where `all_needed` and one
+    is left out, and when no client has a test sample of the dataset.
     """
     scores, faults = usable(engine.score(dataset, clients), dataset, clients)
+    if all_needed and len(scores) < len(clients):
+        raise FcitError(
+            f"scores of {dataset}: {len(scores)} of {len(clients)} clients gave a valid score: "
+            f"{'; '.join(map(named, faults))}. Fix the cause and go on with --resume, or go on without "
+            "these clients: --set federation.min_clients=N"
+        )
     for fault in faults:
         watch.say(f"scores of {dataset}: {named(fault)}")
     count = sum(score.count for score in scores)

@@ -11,6 +11,10 @@ import fcit
 from fcit.benchmark.datasets import find
 from fcit.files import reading
 from fcit.models import CHECKPOINTS
+from fcit.recipe import config as configs
+from fcit.recipe.config import Config
+from fcit.recipe.keys import FREE_TO_CHANGE, flat
+from fcit.recipe.sections import ModelSection
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
@@ -57,6 +61,29 @@ def check_models(then: Mapping[str, str], experiment: Experiment, where: Path) -
             )
 
 
+def check_rules(then: Mapping[str, str], experiment: Experiment, where: Path) -> None:
+    """Raise FcitError where a run was begun with other scoring rules than there are now."""
+    own = [f"{name} ({Path(file).name})" for name, file in experiment.config.data.rules.items()]
+    what = f"the rule of {', '.join(own)}, or a dataset.toml," if own else "a dataset.toml"
+    now = basis(experiment)["rules"]
+    if then.get("rules", now) != now:
+        raise FcitError(
+            f"{where}: {what} changed since this run began, so its scores would not compare; choose "
+            "another --out"
+        )
+
+
+def check_config(here: Config, there: Config, where: Path) -> None:
+    """Raise FcitError where a run was begun with another recipe, keys aside that a resumed run may
+    change."""
+    now, then = (flat(configs.to_table(config)) for config in (here, there))
+    for key in sorted({*now, *then} - {*FREE_TO_CHANGE}):
+        if now.get(key) != then.get(key):
+            raise FcitError(
+                f"{where}: holds a run of another config ({key} differs); choose another --out"
+            )
+
+
 def _local(name: str) -> Path | None:
     """The folder of a model, or of a hub's model in the Hugging Face cache."""
     if not name or Path(name).is_dir():
@@ -92,13 +119,17 @@ def _digest(files: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(present)).hexdigest()[:12]
 
 
-def versions(experiment: Experiment) -> dict[str, str]:
-    """The `[versions]` section of a run's config.toml."""
+def computed(model: ModelSection) -> str:
+    """What this machine computes in: `bfloat16 on cpu`."""
     from fcit.models.device import choose
 
-    packages = ("torch", "transformers", "numpy", "pillow")
-    model = experiment.config.model
     device, dtype = choose(model.device, model.dtype)
+    return f"{str(dtype).removeprefix('torch.')} on {device}"
+
+
+def versions(experiment: Experiment) -> dict[str, str]:
+    """The `[versions]` section of a run's config.toml."""
+    packages = ("torch", "transformers", "numpy", "pillow")
     return (
         {"fcit": fcit.__version__}
         | {name: metadata.version(name) for name in packages}
@@ -106,7 +137,7 @@ def versions(experiment: Experiment) -> dict[str, str]:
             "python": platform.python_version(),
             "commit": _commit(),
             **basis(experiment),
-            "computed": f"{str(dtype).removeprefix('torch.')} on {device}",
+            "computed": computed(experiment.config.model),
         }
     )
 

@@ -108,7 +108,8 @@ class Results:
         engine.place(state)
         for name in filter(self._by_clients, missing):
             clients = range(self.setting.clients)
-            scores = client_scores.ask(engine, name, clients, self.watch)
+            all_needed = not self.config.federation.min_clients
+            scores = client_scores.ask(engine, name, clients, self.watch, all_needed)
             self.folder.write(self._file(stage, name), scores)
         size = self.config.evaluation.batch_size
         todo = {

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import count
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fcit.aggregation import privacy
 from fcit.benchmark.layout import PARTITIONS
@@ -19,17 +19,16 @@ from fcit.models import hub
 from fcit.models.device import choose
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
-from fcit.recipe.keys import FREE_TO_CHANGE, flat
 from fcit.rounds.journal import RunJournal
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
 from fcit.runs import log
 from fcit.runs.engine import Build, build, check_memory, workers
-from fcit.runs.provenance import basis, check_models, versions
+from fcit.runs.provenance import check_config, check_models, check_rules, computed, versions
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
-from fcit.types import FcitError, State
+from fcit.types import FcitError, State, Weights
 from fcit.watch import Watch
 from fcit.worker.experiment import Experiment
 
@@ -64,7 +63,8 @@ class Session:
             hub.require(section.path, "model.path")
             hub.require_encoder(section.identity, self.method.identity)
         if not self.folder.begun():
-            self.begin()
+            with private(self.folder.path), locked(self.folder.path, "run"):
+                self.begin()
 
     def begin(self, **made: str) -> None:
         """Make the folder with its config.toml. made: more of what the run was made with."""
@@ -90,13 +90,10 @@ class Session:
             )
         if not folder.begun():
             return
-        self._same_rules()
-        here, there = _comparable(self.config), _comparable(configs.load(folder.config))
-        for key in sorted({*here, *there}):
-            if here.get(key) != there.get(key):
-                raise FcitError(
-                    f"{path}: holds a run of another config ({key} differs); choose another --out"
-                )
+        then = folder.table().get("versions", {})
+        check_models(then, self.experiment, path)
+        check_rules(then, self.experiment, path)
+        check_config(self.config, configs.load(folder.config), path)
         if not resume:
             state = (
                 "is already finished; see fcit report"
@@ -105,18 +102,6 @@ class Session:
             )
             raise FcitError(f"{path}: this run {state}, or choose another --out")
         folder.check(self.experiment.plan, self.method.single_row)
-
-    def _same_rules(self) -> None:
-        """Raise FcitError if the run was begun with other models or other scoring rules."""
-        then, now = self.folder.table().get("versions", {}), basis(self.experiment)["rules"]
-        check_models(then, self.experiment, self.folder.path)
-        own = [f"{name} ({Path(file).name})" for name, file in self.config.data.rules.items()]
-        rules = f"the rule of {', '.join(own)}, or a dataset.toml," if own else "a dataset.toml"
-        if then.get("rules", now) != now:
-            raise FcitError(
-                f"{self.folder.path}: {rules} changed since this run began, so its scores would not "
-                "compare; choose another --out"
-            )
 
     @property
     def finished(self) -> bool:
@@ -161,20 +146,32 @@ class Session:
 
     def run(self, partition: bool = True, data: bool = True) -> None:
         """Do what is left of the run, if anything; see `prepare`."""
-        config, folder, results = self.config, self.folder, self.results
-        folder.check_answers()
-        state, memory = folder.state()
-        check_memory(config, memory)
+        folder = self.folder
         if self.finished:
+            self._state()
             self.watch.say(f"{folder.path}: this run is already finished")
             return
-        self.prepare(partition, data)
-        if data:
-            self.experiment.check_images(train=partition)
+        with locked(folder.path, "run"):
+            if not folder.begun():
+                self.begin()  # again: another process may have, since `open`
+            state, memory = self._state()
+            self.prepare(partition, data)
+            if data:
+                self.experiment.check_images(train=partition)
+            self._run(state, memory)
+
+    def _state(self) -> tuple[State, dict[int, Weights]]:
+        """What the run last committed. Raises FcitError where it, or an answer, was changed."""
+        self.folder.check_answers()
+        state, memory = self.folder.state()
+        check_memory(self.config, memory)
+        return state, memory
+
+    def _run(self, state: State, memory: dict[int, Weights]) -> None:
+        config, folder, results = self.config, self.folder, self.results
         table = configs.to_table(config)
         with (
             private(folder.path),
-            locked(folder.path, "run"),
             tracking(config.tracking, folder.path, table, self.watch.say) as track,
             self.build(config, workers(config), folder.path) as engine,
         ):
@@ -188,6 +185,10 @@ class Session:
                 self.watch.say(
                     f"continuing after stage {position.stage + 1}, round {position.rounds}"
                 )
+                then, now = folder.table().get("versions", {}), computed(config.model)
+                if then.get("computed", now) != now:
+                    told = "its numbers will not be those of one machine"
+                    self.watch.say(f"continuing in {now}, begun in {then['computed']}: {told}")
             else:
                 state = engine.start()
             zero = results.zero_shot(engine)
@@ -197,7 +198,6 @@ class Session:
             results.write_matrix(zero, rows)
             if self.stages:
                 self._federate(engine, state, position, zero, rows, track)
-            results.write_matrix(zero, rows)
 
     def _federate(
         self,
@@ -256,15 +256,19 @@ class Session:
             raise FcitError(
                 f"{self.folder.path}: this run is not finished; finish it with fcit run --resume"
             )
+        if self.config.evaluation.where == "clients" and not self.folder.partition.is_file():
+            raise FcitError(
+                f"{self.folder.path}: its clients scored their own test samples, which are not here"
+            )
         self.check(resume=True)
         self.prepare()
         stage = self.results.stage_name(last)
-        state = self.folder.state()[0]
         with (
             private(self.folder.path),
             locked(self.folder.path, "run"),
             LocalEngine(self.config, workers(self.config)) as engine,
         ):
+            state = self.folder.state()[0]
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*self.setting.datasets, *self.experiment.folder.general):
                 self.results.forget(stage, name)
@@ -290,9 +294,3 @@ class Session:
 
     def _known_rows(self, position: Position | None) -> list[Row]:
         return self.folder.rows()[: self._row_index(position.stage) + 1] if position else []
-
-
-def _comparable(config: Config) -> dict[str, Any]:
-    """A configuration's values by dotted key, without those that a resumed run may change."""
-    keys = flat(configs.to_table(config))
-    return {key: value for key, value in keys.items() if key not in FREE_TO_CHANGE}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fcit.files import read_json, write_json
 from fcit.recipe.keys import flat
 from fcit.recipe.sections import TrackingSection
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -63,7 +63,7 @@ def tracking(
             act()
         except Exception as error:  # of another's code and server: no reason to lose a run
             running.pop(name)
-            say(f"tracking: {name} failed, and the run goes on without it: {_line(error)}")
+            say(f"tracking: {name} failed, and the run goes on without it: {first_line(error)}")
 
     def log(values: Mapping[str, float], step: int) -> None:
         named = {re.sub(r"[^\w\-./ ]", "_", name): value for name, value in values.items()}
@@ -121,7 +121,7 @@ def _begin(name: str, project: str, folder: Path, table: Mapping[str, Any]) -> G
             tracker.store_init_configuration(plain)
             write_json(ids, begun | {name: key})
     except Exception as error:
-        raise FcitError(f"tracking.to: {name} does not start: {_line(error)}") from None
+        raise FcitError(f"tracking.to: {name} does not start: {first_line(error)}") from None
     return tracker
 
 
@@ -177,8 +177,3 @@ def _mlflow(project: str, folder: Path, known: str | None) -> tuple[GeneralTrack
     tracker = MLflowTracker(project, artifacts, run_id=known, run_name=folder.name)
     tracker.start()
     return tracker, tracker.tracker.info.run_id
-
-
-def _line(error: Exception) -> str:
-    """An error's first line."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -164,24 +164,18 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
 
 def _gate(method: Method) -> str:
     features = "text and image" if method.identity == "both" else method.identity
-    compared, gating = (
-        (
-            f"Cosine: of the question's {features} feature and the subspace's identity token. Share: "
-        ),
-        method.gating,
-    )
+    gating = method.gating
     if isinstance(method, TokenRouted) and method.discriminant:
-        compared = f"Cosine: here the score of the question's {features} feature. Share: "
-        return compared + {
-            "softmax": "the softmax of the scores.",
-            "argmax": "1 for the largest score.",
-        }.get(gating.gate, "1 for every subspace.")
-    empty = f" (0 for each empty one of {gating.slots} slots)" if gating.slots else ""
-    return compared + {
-        "softmax": f"the softmax of the cosines over the temperature {gating.temperature:g}{empty}.",
-        "argmax": "1 for the largest cosine.",
-        "cosine": "the cosine.",
-    }.get(gating.gate, "1 for every subspace.")
+        compared = f"Cosine: here the score of the question's {features} feature."
+        shares = {"softmax": "the softmax of the scores.", "argmax": "1 for the largest score."}
+    else:
+        compared = (
+            f"Cosine: of the question's {features} feature and the subspace's identity token."
+        )
+        empty = f" (0 for each empty one of {gating.slots} slots)" if gating.slots else ""
+        over = f"the softmax of the cosines over the temperature {gating.temperature:g}{empty}."
+        shares = {"softmax": over, "argmax": "1 for the largest cosine.", "cosine": "the cosine."}
+    return f"{compared} Share: {shares.get(gating.gate, '1 for every subspace.')}"
 
 
 def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, ...]]:

@@ -32,7 +32,11 @@ class Experiment:
         if own:
             if config.evaluation.where == "clients":
                 elsewhere = config.data.rules.keys() - own.rules.keys()
-            config = replace(config, data=replace(own, missing=config.data.missing))
+            asked = replace(
+                config.evaluation, general="", general_questions=0
+            )  # by the server alone
+            data = replace(own, missing=config.data.missing)
+            config = replace(config, data=data, evaluation=asked)
         self.config, self.own = config, own is not None
         self.method = config.method
         federation, section = config.federation, config.setting

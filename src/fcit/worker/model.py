@@ -22,8 +22,8 @@ LESS_TRAINING = "set training.micro_batch = 1, training.checkpointing = true, or
 class ModelWorker:
     """Holds the base model of one process, and does what the server or a client needs done with it.
 
-    own: a client's own data; floor: the least clipping and noise of what it sends, whatever the recipe
-    says. Raises FcitError where the floor could not cover what the method sends.
+    own: a client's own data; floor: the clipping and noise that it applies at least, whatever the
+    recipe says. Raises FcitError where the floor could not cover what the method sends.
     """
 
     def __init__(self, config: Config, own: DataSection | None = None, floor: Privacy = NO_FLOOR):

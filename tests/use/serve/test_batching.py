@@ -59,7 +59,7 @@ def test_closing_ends_what_is_being_answered_and_what_waits(slow) -> None:
 
     found = asyncio.run(ask())
     assert [getattr(one, "code", one) for one in found] == ["shutting_down"] * 6
-    with pytest.raises(Refusal, match="shutting down"), batcher.place():
+    with pytest.raises(Refusal, match="shutting down"), batcher.slot():
         pass
 
 

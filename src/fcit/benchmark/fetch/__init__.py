@@ -86,7 +86,9 @@ def fetch(
             _fetch(root, place, repository, only, done, watch)
         done.report = check.check(root, watch=watch)
         missing = {
-            problem for problem in done.report.problems if problem.what.endswith("is missing")
+            problem
+            for problem in done.report.problems
+            if problem.what.startswith("image ") and ": is missing" in problem.what
         }
         if done.lacks:
             done.report.problems[:] = [one for one in done.report.problems if one not in missing]

@@ -47,7 +47,7 @@ def asking(name: str) -> Iterator[None]:
     except FcitError:
         raise
     except HFValidationError:
-        reason = "is no name of a repository; write OWNER/NAME"
+        reason = "is not a repository name; write OWNER/NAME"
     except GatedRepoError:
         reason = f"ask for access on {constants.ENDPOINT}/{name}, then log in with hf auth login"
     except RepositoryNotFoundError:

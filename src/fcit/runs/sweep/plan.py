@@ -31,7 +31,7 @@ class Part:
     """One `[[runs]]` of the file: every recipe with every method and seed."""
 
     name: str = ""
-    """Of its folder. Empty: the recipe's."""
+    """Name of the runs' folder (empty: the recipe's name)."""
     recipe: Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
     methods: Annotated[tuple[str, ...], Field(min_length=1)]
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]

@@ -53,7 +53,9 @@ def survey(runs: Sequence[Run]) -> list[Status]:
         try:
             config = configs.load(run.recipe, run.changes, run.method)
             if (config.method.name, config.seed) != (run.method, run.seed):
-                raise FcitError("set: method.name and seed come from methods and seeds")
+                raise FcitError(
+                    "`methods` and `seeds` give method.name and seed, not `set` or `grid`"
+                )
             session = Session(config, run.folder, Silent())
             session.check(resume=run.folder.is_dir())
             same_data(session)

@@ -16,7 +16,7 @@ from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
 from fcit.runs.api import Run
-from fcit.types import FcitError, Sample, Tensor, Weights
+from fcit.types import FcitError, Sample, Tensor, Weights, naming
 from fcit.use.export import cards
 from fcit.weights import factors, joined, save, split_projector, whole_projector
 
@@ -268,7 +268,8 @@ def _shares(run: Run, target: str) -> Mapping[str, float]:
             f"--merged: {run.config.method.name} routes by images as well, so a prompt alone does not "
             f"choose; name a dataset: {', '.join(worker.experiment.setting.datasets)}"
         )
-    data = Data([Sample("", "", "", clean(target), ("",))], [Path()])
+    with naming("--merged"):
+        data = Data([Sample("", "", "", clean(target), ("",))], [Path()])
     encoder = worker.encoder if worker.method.identity else None
     return activate(worker.model, encoder, worker.method, run.state, data)[0].activation
 

@@ -51,8 +51,10 @@ def answers(run: Run, form: Form, out: Path) -> None:
 
 def _ids(run: Run, dataset: str) -> dict[str, Any]:
     """A test file's question ids as they are in it, by their text."""
-    experiment = run.worker.experiment
-    path = experiment.dataset(dataset).file(experiment.root, "test")
+    experiment = run.experiment
+    general = experiment.folder.general
+    root = general[dataset][0] if dataset in general else experiment.root
+    path = experiment.dataset(dataset).file(root, "test")
     if not path.is_file():
         raise FcitError(
             f"--predictions mcitlib: {path}: does not exist, and it says whether question ids are numbers"

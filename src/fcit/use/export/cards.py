@@ -47,7 +47,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
     vLLM `names` of the adapters, `modules` (their folders), `limit` of the rank, `note`, `dtype`."""
     made: dict[str, Any] = run.files.table().get("versions", {})
     results = run.results if run.files.matrix.is_file() else {}
-    scores = {key: results.get(key) for key in ("last", "avg", "zero_shot_mean")}
+    scores = {key: results.get(key) for key in ("last", "avg")}
     last = run.files.rows()[-1:] if results else []
     table = [
         (name, *(f"{cell:.2f}" if isinstance(cell, int | float) else "–" for cell in cells))

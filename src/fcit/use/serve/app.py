@@ -82,7 +82,7 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Refusal(415, "the body must be sent as application/json", "content_type")
-        with batcher.place():
+        with batcher.slot():
             body = await _body(request, limits)
             chat, question = await asyncio.to_thread(parse, body, served.name, limits)
             del body

@@ -47,8 +47,8 @@ class Batcher(Generic[Q, R]):
         self._thread.start()
 
     @contextmanager
-    def place(self) -> Iterator[None]:
-        """One of the places for requests, until the block ends. Raises Refusal: 429 when all are taken,
+    def slot(self) -> Iterator[None]:
+        """Count one request in progress, until the block ends. Raises Refusal: 429 when all are taken,
         503 once closed."""
         if self._closed:
             raise _closing()

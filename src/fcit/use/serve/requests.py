@@ -197,7 +197,7 @@ def parse(body: bytes, model: str, limits: Limits) -> tuple[ChatRequest, Questio
         code = "invalid_json" if first["type"] == "json_invalid" else "invalid_type"
         raise Refusal(400, f"{field or 'body'}: {readable(first)}", code, field or None) from None
     if request.model != model:
-        message = f"there is no such model here; it is {model!r}"
+        message = f"no such model; this server has {model!r}"
         raise Refusal(404, message, "model_not_found", "model")
     for key, value in (request.model_extra or {}).items():
         values = NEUTRAL.get(key)
