@@ -90,6 +90,18 @@ def test_fcit_comes_from_three_repositories_and_says_what_is_missing(hub, tmp_pa
     assert "UCIT/IconQA/IconQA.zip" not in [path for _, path, _ in hub.asked]
 
 
+def test_a_malformed_record_is_told_where_images_are_missing_too(hub, tmp_path: Path) -> None:
+    texts = below(fcit_hub(hub, tmp_path / "own"), "instructions/", "all/")
+    name = next(file for file in texts if file.endswith("IconQA/val.json"))
+    records = json.loads(texts[name])
+    del records[0]["text"]
+    texts[name] = json.dumps(records).encode()
+    hub.files["MLLM-CL/FCIT"]["instruction/instruction_all.zip"] = zipped(texts)
+    done = fetch("fcit", tmp_path / "data", only=["IconQA"])
+    assert done.lacks
+    assert ["text: is missing"] == [one.what for one in done.report.problems]
+
+
 def test_only_loads_what_it_needs(hub, tmp_path: Path) -> None:
     fcit_hub(hub, tmp_path / "own")
     done = fetch("fcit", tmp_path / "data", only=["ArxivQA"])

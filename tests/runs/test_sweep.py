@@ -162,7 +162,7 @@ def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:
         ({"name": "../up"}, r"runs, no\. 2\.name: '\.\./up'"),
         ({"seeds": [1, 1]}, r"runs, no\. 2: short finetune seed 1 is there twice"),
         ({"set": ["method.gate=argmax"]}, "short finetune seed 0: .*no 'gate'"),
-        ({"set": ["method.name=disco"]}, "method.name and seed come from"),
+        ({"set": ["method.name=disco"]}, "give method.name and seed"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_runs(
