@@ -121,12 +121,7 @@ def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
 
 def subspace_label(run: RunData, name: str) -> str:
     """A subspace's name and the tasks that trained it, the most frequent first (from the log)."""
-    tasks = Counter(
-        task
-        for row in run.rounds
-        for task, subspace in zip(row.tasks, row.subspaces, strict=False)
-        if subspace == name
-    )
+    tasks = Counter(task for row in run.rounds for _, task, each in row.trained if each == name)
     trained_by = ", ".join(task for task, _ in tasks.most_common())
     return f"{name} {trained_by}" if trained_by and trained_by != name else name
 

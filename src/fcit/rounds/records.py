@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -46,6 +46,13 @@ class RoundLog:
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
     """Where the server had to fall back to another rule."""
+
+    @property
+    def trained(self) -> Iterator[tuple[int, str, str]]:
+        """Client, task and name of every adapter that the round trained."""
+        for client, task, names in zip(self.clients, self.tasks, self.subspaces, strict=True):
+            for name in names.split(","):
+                yield client, task, name
 
 
 @dataclass(frozen=True)

@@ -238,9 +238,8 @@ class RunFolder:
         trainers: dict[str, Counter[str]] = {}
         for row in self.rounds():
             if until is None or row.stage <= until:
-                for task, names in zip(row.tasks, row.subspaces, strict=True):
-                    for name in names.split(","):
-                        trainers.setdefault(name, Counter())[task] += 1
+                for _, task, name in row.trained:
+                    trainers.setdefault(name, Counter())[task] += 1
         return trainers
 
     # -- all of it -------------------------------------------------------------------------------------

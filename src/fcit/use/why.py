@@ -182,10 +182,9 @@ def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, .
     """Who trained each subspace in some rounds of the log, by subspace, then by task."""
     turns: dict[str, dict[str, list[tuple[int, tuple[int, int]]]]] = {}
     for entry in rounds:
-        for client, task, names in zip(entry.clients, entry.tasks, entry.subspaces, strict=True):
-            for name in names.split(","):
-                turn = client, (entry.stage, entry.round)
-                turns.setdefault(name, {}).setdefault(task, []).append(turn)
+        for client, task, name in entry.trained:
+            turn = client, (entry.stage, entry.round)
+            turns.setdefault(name, {}).setdefault(task, []).append(turn)
     return {
         name: tuple(
             Trainers(task, *(tuple(sorted(set(column))) for column in zip(*rows, strict=True)))
