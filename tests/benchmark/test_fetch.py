@@ -99,7 +99,7 @@ def test_a_malformed_record_is_told_where_images_are_missing_too(hub, tmp_path: 
     hub.files["MLLM-CL/FCIT"]["instruction/instruction_all.zip"] = zipped(texts)
     done = fetch("fcit", tmp_path / "data", only=["IconQA"])
     assert done.lacks
-    assert ["text: is missing"] == [one.what for one in done.report.problems]
+    assert [one.what for one in done.report.problems] == ["text: is missing"]
 
 
 def test_only_loads_what_it_needs(hub, tmp_path: Path) -> None:
