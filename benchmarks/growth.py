@@ -48,6 +48,8 @@ def main() -> None:
     )
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.quick and given.out == Path("docs"):
+        parser.error("--quick: name another --out than docs, which has the figures of all points")
     if given.inside:
         name, count = given.inside
         if given.no_collector:

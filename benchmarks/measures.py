@@ -12,7 +12,6 @@ from statistics import fmean
 import fcit
 from fcit import suite as mini
 from fcit.benchmark import metrics
-from fcit.files import read_lines
 from fcit.methods import find, names
 from fcit.report.groups import spread
 from fcit.report.tables import format_spread
@@ -128,10 +127,10 @@ def _routing(run: fcit.runs.api.Run, stage: str, unseen: bool) -> dict[str, floa
     own = adapters_by_dataset(RunFolder(run.folder).trainers(), tasks)
     found: dict[str, float] = {}
     for name in experiment.setting.datasets:
-        path = run.folder / "predictions" / stage / f"{name}.jsonl"
-        rows = read_lines(path) if path.is_file() else []
-        kept = [row for row in rows if is_unseen(name, row["prompt"]) is unseen]
-        if kept and all(row["activation"] for row in kept):
+        folder = RunFolder(run.folder)
+        rows = folder.answers(stage, name) if folder.predictions(stage, name).is_file() else []
+        kept = [row for row in rows if is_unseen(name, row.prompt) is unseen]
+        if kept and all(row.activation for row in kept):
             found[name] = routing(kept, own.get(name, ()))
     return found
 

@@ -82,6 +82,9 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="compare with digests written before")
     asked = parser.parse_args()
     found: dict[str, dict[str, str]] = {}
+    before = json.loads(asked.against.read_text(encoding="utf-8")) if asked.against else {}
+    if asked.against and (lacking := sorted(set(asked.only) - before.keys())):
+        parser.error(f"--against: {asked.against} has no digests of {', '.join(lacking)}")
     with tempfile.TemporaryDirectory() as room:
         for name in asked.only:
             fcit.run(recipe(name), out=Path(room) / name)
@@ -90,7 +93,6 @@ def main() -> None:
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if asked.against:
-        before = json.loads(asked.against.read_text(encoding="utf-8"))
         wrong = [f"{name}: {key}" for name in found for key in found[name]
                  if found[name][key] != before[name][key]]  # fmt: skip
         print("differ: " + ", ".join(wrong) if wrong else "all digests are equal")

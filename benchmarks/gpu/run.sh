@@ -21,6 +21,12 @@ mkdir -p "$out" && : > "$out/summary.txt" || exit 2
 model=$(mktemp -d) && trap 'rm -rf "$model"' EXIT
 
 parts=${PARTS:-model tests mini bench round quantised align real}
+for name in $parts; do
+  case " model tests mini bench round quantised align real " in
+    *" $name "*) ;;
+    *) echo "PARTS: no part $name" >&2; exit 2 ;;
+  esac
+done
 part() { # NAME SECONDS COMMAND...: its output goes to OUT/NAME.log, its end to the summary
   case " $parts " in *" $1 "*) ;; *) return ;; esac
   name=$1 limit=$2 begun=$(date +%s); shift 2

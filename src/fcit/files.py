@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
+from uuid import uuid4
 
 from fcit.types import FcitError
 
@@ -79,21 +80,29 @@ def is_plain_name(text: str) -> bool:
     return plain and bool(text) and not text.startswith(".") and "\\" not in text
 
 
+def home(text: str | Path) -> Path:
+    """A path with its ~ resolved. Raises FcitError where this machine knows no such user."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise FcitError(f"{text}: no such home folder; a folder of that name is ./{text}") from None
+
+
 def check_new_folder(path: Path) -> None:
-    """Raise FcitError when `path` exists and is not an empty folder."""
+    """Raise FcitError when `path` exists and is not an empty folder, or is where a disk is mounted."""
+    if os.path.ismount(path):
+        raise FcitError(f"{path}: a disk is mounted here; name a new folder in it")
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FcitError(f"{path}: already exists and is not empty; choose another folder")
 
 
 @contextmanager
 def folder_aside(path: Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; on success it takes the place of `path` in one step.
-
-    Raises FcitError when `path` exists and is not an empty folder.
-    """
+    """Yield a new folder beside `path`; on success it takes the place of `path` in one step. Raises
+    FcitError as `check_new_folder` does."""
+    path = path.resolve()
     check_new_folder(path)
-    path = path.absolute()
-    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
+    aside = path.with_name(f"{ASIDE}{uuid4().hex[:12]}-{path.name}.part")
     aside.mkdir(parents=True)
     try:
         yield aside
@@ -241,14 +250,11 @@ def clean(text: str) -> str:
     Raises FcitError where it holds what is no character: U+0000, or half a surrogate pair, which is what
     bytes of another encoding become.
     """
-    if fault := _NO_CHARACTER.search(text):
+    if fault := re.search("[\0\ud800-\udfff]", text):
         raise FcitError(
             f"holds U+{ord(fault.group()):04X}, which is no character; was it in another encoding?"
         )
     return unicodedata.normalize("NFC", text.removeprefix("\ufeff"))
-
-
-_NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
 def below(folder: Path, name: str) -> Path:
@@ -256,8 +262,8 @@ def below(folder: Path, name: str) -> Path:
     it is there."""
     if name.isascii():
         return folder / name
-    forms = (unicodedata.normalize(form, name) for form in ("NFC", "NFD"))
-    paths = [folder / text for text in (name, *forms)]
+    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
+    paths = [folder / text for text in forms]
     return next((path for path in paths if path.exists()), paths[0])
 
 
@@ -276,10 +282,8 @@ def modules(package: str, helpers: Collection[str]) -> list[str]:
 def find_class(
     package: str, helpers: Collection[str], name: str, base: type[T], key: str
 ) -> type[T]:
-    """The one subclass of `base` that a package's file of this name defines.
-
-    Raises FcitError naming the recipe's `key` when there is no such file.
-    """
+    """The one subclass of `base` that a package's file of this name defines. Raises FcitError naming the
+    recipe's `key` when there is no such file."""
     known = modules(package, helpers)
     if name not in known:
         raise FcitError(f"{key}: there is no {name!r}; choose from {', '.join(known)}")
@@ -291,10 +295,5 @@ def find_class(
 
 def subclasses(module: ModuleType, base: type[T]) -> list[type[T]]:
     """The subclasses of `base` that a module defines itself."""
-    return [
-        value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, base)
-        and value.__module__ == module.__name__
-    ]
+    classes = filter(inspect.isclass, vars(module).values())
+    return [one for one in classes if issubclass(one, base) and one.__module__ == module.__name__]

@@ -158,8 +158,8 @@ def unflatten(flat: Weights) -> State:
 
 
 def to_bytes(weights: Mapping[str, Tensor], note: Mapping[str, str] | None = None) -> bytes:
-    """Weights in the safetensors format: the same tensors give the same bytes. `note` goes into the
-    header. A tensor under two names is written twice."""
+    """Weights in the safetensors format: the same tensors give the same bytes, but safetensors orders the
+    keys of `note` in the header by chance. A tensor under two names is written twice."""
     from safetensors.torch import save
 
     tensors: Weights = {}

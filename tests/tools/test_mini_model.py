@@ -153,7 +153,7 @@ def test_layout_hides_conversations_from_each_other():
 def test_a_shipped_checkpoint_is_small_and_tells_how_it_was_made(name: str):
     folder = CHECKPOINTS / name
     card = (folder / "README.md").read_text(encoding="utf-8")
-    assert "fcit data pretrain" in card
+    assert "python -m tools.mini_models" in card
     assert "apache-2.0" in card
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["dtype"] == "float16"

@@ -13,7 +13,7 @@ library_name: transformers
 
 {what}
 
-* Made by `fcit data pretrain` of this repository (seed {seed}, {steps} steps of 32 pictures,
+* Made by `python -m tools.mini_models` of this repository (seed {seed}, {steps} steps of 32 pictures,
   Muon and AdamW, warm-up and cosine, bf16 autocast on a CPU) on the generic mixture of
   `tools.mini_models.generic`: random drawings with captions and short questions, and drills in words
   alone. No outside data, and none of the mini suite's questions; docs/mini.md says what is shared.

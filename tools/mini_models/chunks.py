@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fcit.seeds import numpy_stream
+from fcit.suite.drawn import pick
 from tools.mini_models import generic
-from tools.mini_models.generic.scene import pick
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

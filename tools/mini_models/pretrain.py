@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fcit.files import read_json, write_json
+from fcit.models.device import keep_memory
 from fcit.seeds import lent
 from fcit.types import FcitError
 from tools.mini_models import generic
@@ -61,7 +60,7 @@ def pretrain(
         raise FcitError("sight_steps, lmm_steps, clip_steps and test must be at least 1")
     state = out / ".pretrain"
     _begin(state, plan, resume)
-    _keep_memory()
+    keep_memory("cpu", 0)
     with nullcontext(progress) if progress else _bars() as tell:
         scores = {
             "mini-lmm": _pretrain_lmm(out, seed, sight_steps, lmm_steps, tell, test),
@@ -186,15 +185,6 @@ def skills(model: Any, seed: int, scenes: int) -> dict[str, float]:
                 right.setdefault(skill, []).append(bool(good[row, part]))
     scores = {skill: float(np.mean(values)) for skill, values in sorted(right.items())}
     return {"all": float(np.mean([one for values in right.values() for one in values])), **scores}
-
-
-def _keep_memory() -> None:
-    """Let glibc keep freed memory: allocating it again in every step costs a tenth of the time."""
-    if sys.platform == "linux":
-        library = ctypes.CDLL(None)
-        if hasattr(library, "mallopt"):
-            for option, value in ((-3, 1 << 25), (-1, 1 << 30), (-2, 1 << 28)):
-                library.mallopt(option, value)
 
 
 def _begin(state: Path, plan: dict[str, int], resume: bool) -> None:

@@ -14,6 +14,7 @@ from typer import Option
 
 import fcit
 from fcit.cli.screen import show, show_table
+from fcit.files import ASIDE
 
 GB = 1 << 30
 
@@ -118,7 +119,8 @@ def cache(clear: Annotated[bool, Option("--clear", help="Delete all of it.")] = 
     from fcit.worker.cache import cache_folder
 
     folder = cache_folder()
-    parts = sorted({*folder.glob("mini-*-seed*-*x*"), *folder.glob("features")})
+    kinds = ("mini-*-seed*-*x*", "features", f"{ASIDE}*.part")
+    parts = sorted(part for kind in kinds for part in folder.glob(kind))
     sizes = [sum(path.lstat().st_size for path in part.rglob("*")) for part in parts]
     if parts:
         rows = [(part.name, f"{size / 1e6:,.1f}") for part, size in zip(parts, sizes, strict=True)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcit.cli.screen import show
+from fcit.files import home
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _lines(live: bool) -> Iterator[str]:
 
 
 def _existing(name: str) -> Path:
-    path = Path(name).expanduser()
+    path = home(name)
     if not name or not path.is_file():
         raise FcitError(f"{name or '/image'}: no such image file")
     return path

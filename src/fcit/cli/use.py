@@ -10,6 +10,7 @@ from typer import Option
 
 from fcit.cli.options import Folder
 from fcit.cli.screen import show
+from fcit.files import check_new_folder
 from fcit.types import FcitError
 
 
@@ -42,9 +43,9 @@ def export(
         Option(help="The run's answers, as MCITlib's scripts or lmms-eval's from_log read them."),
     ] = None,
     dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        Option(help="Number format of merged weights and of vLLM's base model."),
-    ] = "float32",
+        Literal["float32", "bfloat16", "float16"] | None,
+        Option(help="Number format of merged weights and of vLLM's base model (float32)."),
+    ] = None,
     push: Annotated[
         str | None,
         Option(metavar="OWNER/NAME", help="Upload it to this model repository of the hub."),
@@ -72,6 +73,10 @@ def export(
         raise FcitError("--push: takes a model; --predictions are not one")
     if not (out or push):
         raise FcitError("--out: say which folder to write")
+    if dtype and not (merged is not None or vllm):
+        raise FcitError("--dtype: belongs to --merged and --vllm")
+    if out:
+        check_new_folder(out)
     from fcit.runs import api
     from fcit.use import export as exports
     from fcit.use.export import push as pushing
@@ -87,9 +92,9 @@ def export(
         elif subspace is not None:
             exports.subspace(run, subspace, there)
         elif merged is not None:
-            exports.merged(run, merged, there, dtype)
+            exports.merged(run, merged, there, dtype or "float32")
         elif vllm:
-            if note := exports.served(run, there, dtype):
+            if note := exports.served(run, there, dtype or "float32"):
                 show(f"note: {note}", err=True)
         else:
             exports.everything(run, there)

@@ -15,6 +15,7 @@ from flwr.superlink.grid import InMemoryGrid
 from fcit.aggregation.privacy import Privacy
 from fcit.engines.local import LocalEngine
 from fcit.engines.node import LocalClient, respond
+from fcit.files import home
 from fcit.flower.engine import FlowerEngine
 from fcit.flower.messages import pack, unpack
 from fcit.flower.status import Status
@@ -111,7 +112,7 @@ def local_client(context: Context, run: Path | None = None) -> LocalClient:
     node = context.node_config
     if "client" in node or "partition-id" not in node:
         return own_client(node)
-    folder = run or Path(str(context.run_config.get("out") or "")).expanduser()
+    folder = run or home(str(context.run_config.get("out") or ""))
     if not folder.name:
         raise FcitError("the run config of a simulation must name the run's folder: out")
     return LocalClient(int(node["partition-id"]), folder / MEMORIES)
@@ -129,8 +130,8 @@ def own_client(node: Mapping[str, Any]) -> LocalClient:
     number = node["client"]
     if type(number) is not int or number < 0:
         raise FcitError(f"--node-config: client is {number!r}; it must be a number from 0 on")
-    data = Path(str(node["data"])).expanduser()
-    memory = Path(str(node.get("memory") or data.parent / "memory")).expanduser()
+    data = home(str(node["data"]))
+    memory = home(str(node.get("memory") or data.parent / "memory"))
     images, rules = (
         [text for text in str(node.get(key, "")).split(":") if text] for key in ("images", "rules")
     )

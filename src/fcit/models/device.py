@@ -18,17 +18,21 @@ def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
         mps = torch.backends.mps.is_available()
         device = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, ImportError) as error:
         line = first_line(error)
         raise FcitError(f"model.device: {device!r} cannot be used here: {line}") from None
     if dtype == "auto":
-        dtype = "float32" if device == "cpu" and not fast_bf16() else "bfloat16"
+        dtype = "bfloat16" if fast_bf16(device) else "float32"
     return device, getattr(torch, dtype)
 
 
-def fast_bf16() -> bool:
-    """Whether this CPU has instructions for bf16 matrices (without them bf16 is slower than fp32)."""
+def fast_bf16(device: str = "cpu") -> bool:
+    """Whether a device has instructions for bf16 matrices (without them bf16 is slower than fp32)."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return True
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 

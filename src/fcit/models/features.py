@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import struct
@@ -24,7 +25,7 @@ MEMORY_BYTES = 512 << 20
 DISK_BYTES = 4 << 30
 """The most bytes of vision features on disk."""
 
-FORMAT = "seen-3"
+FORMAT = "seen-4"
 """The format of the cached tensors, how images are opened, and in which batches they are encoded; a cache
 of another format is not read."""
 
@@ -82,6 +83,10 @@ class ImageFeatures:
         )
 
 
+NO_FACTS = ("_name_or_path", "architectures", "dtype", "transformers_version")
+"""Keys of a configuration that say nothing about what a model computes."""
+
+
 def fingerprint(model: Any, processor: Any) -> str:
     """A digest of all that vision features depend on besides the image: preparation and weights."""
     vision = model.get_encoder(modality="image")
@@ -92,8 +97,11 @@ def fingerprint(model: Any, processor: Any) -> str:
     }
     digest = hashlib.sha256(repr((FORMAT, type(processor).__name__, settings)).encode())
     digest.update(repr(processor.image_processor.to_dict()).encode())
-    digest.update(repr(getattr(model.config, "vision_feature_layer", None)).encode())
-    digest.update(str(model.dtype).encode())
+    for config in (model.config, getattr(model.config, "vision_config", None)):
+        facts = config.to_dict() if config else {}
+        plain = {key for key, value in facts.items() if not isinstance(value, dict)}
+        digest.update(repr([(key, facts[key]) for key in sorted(plain - {*NO_FACTS})]).encode())
+    digest.update(f"{model.dtype} on {next(vision.parameters()).device.type}".encode())
     for name, value in vision.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -172,7 +180,7 @@ class FeatureCache:
         """Learn of what other processes have written meanwhile."""
         if self.folder is None or not self.folder.is_dir():
             return
-        with os.scandir(self.folder) as entries:
+        with contextlib.suppress(PermissionError), os.scandir(self.folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
                 if path.suffix == ".features" and entry.stat().st_size > self._known.get(path, 0):

@@ -11,6 +11,7 @@ from transformers import AutoModel
 from fcit.models.encoding import Features
 from fcit.models.folders import faults, load_weights, pretrained
 from fcit.models.images import open_image, pad_to_square
+from fcit.models.processors import MOST_KEYS, version
 from fcit.types import FcitError
 
 Kind = Literal["text", "image", "both"]
@@ -45,7 +46,7 @@ class Encoder:
             long = "a " * self.features.length if self.features.length <= LONGEST else "a"
             if not self.features.texts([long]).isfinite().all():
                 raise ValueError("its text features are not finite numbers")
-        self.cache: dict[str | Path, Tensor] = {}
+        self.cache: dict[str | tuple[Path, int, int], Tensor] = {}
 
     def _require(self, kind: Kind) -> None:
         if refusal := self.features.encoding.refusal(kind):
@@ -66,12 +67,14 @@ class Encoder:
 
     def image(self, images: Sequence[Path]) -> Tensor:
         """Image features [n, d] of image files."""
-        return self._rows(self._images, images)
+        return self._rows(self._images, [version(path) for path in images])
 
-    def _rows(self, compute: Callable[[Any], Tensor], keys: Sequence[str | Path]) -> Tensor:
+    def _rows(self, compute: Callable[[Any], Tensor], keys: Sequence[Any]) -> Tensor:
+        if len(self.cache) > MOST_KEYS:
+            self.cache.clear()
         if new := [key for key in dict.fromkeys(keys) if key not in self.cache]:
             self.cache |= zip(new, compute(new), strict=True)
         return torch.stack([self.cache[key] for key in keys])
 
-    def _images(self, paths: Sequence[Path]) -> Tensor:
-        return self.features.images(pad_to_square(open_image(path)) for path in paths)
+    def _images(self, versions: Sequence[tuple[Path, int, int]]) -> Tensor:
+        return self.features.images(pad_to_square(open_image(path)) for path, *_ in versions)

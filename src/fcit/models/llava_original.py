@@ -130,10 +130,10 @@ def configure(folder: Path, clip: str | Path) -> tuple[Any, Any]:
     """
     tower = _tower(folder, clip)
     vision = pretrained(CLIPVisionConfig, tower, "identity", local_files_only=True)
-    return _describe(folder, tower, vision)
+    return _describe(folder, tower, vision, local_files_only=True)
 
 
-def _describe(folder: Path, tower: str, vision: Any) -> tuple[Any, Any]:
+def _describe(folder: Path, tower: str, vision: Any, **options: bool) -> tuple[Any, Any]:
     """The configuration and the processor of this checkpoint with this vision tower."""
     original = read_json(folder / "config.json")
     _check_keys(folder / "config.json", original)
@@ -155,7 +155,7 @@ def _describe(folder: Path, tower: str, vision: Any) -> tuple[Any, Any]:
         tie_word_embeddings=False,
     )
     processor = LlavaProcessor(
-        image_processor=pretrained(AutoImageProcessor, tower, "identity", backend="pil"),
+        image_processor=pretrained(AutoImageProcessor, tower, "identity", backend="pil", **options),
         tokenizer=tokenizer,
         patch_size=vision.patch_size,
         vision_feature_select_strategy=config.vision_feature_select_strategy,

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 
 from fcit.models import llava_original
 from fcit.models.folders import faults, load_weights, pretrained
@@ -56,9 +61,17 @@ def load(
     if "device_map" not in options:
         model.to(device)
     _check_placement(getattr(model, "hf_device_map", {}))
+    model.generation_config = _plain(model.generation_config)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous_input)
     return model.requires_grad_(False).eval(), processor
+
+
+def _plain(given: GenerationConfig) -> GenerationConfig:
+    """The tokens of a model's generation settings alone. `generate` would take all others from them that
+    a call leaves open, and a penalty for repetition, for one, is not greedy decoding."""
+    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
+    return GenerationConfig(**{key: getattr(given, key) for key in keys})
 
 
 def _config(folder: str | Path) -> Any:

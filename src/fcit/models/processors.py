@@ -105,7 +105,7 @@ class ImageReader:
     def _prepare_new(
         self, cache: FeatureCache, path: Path
     ) -> tuple[Path, str, PreparedImage | None]:
-        seen = _version(path)
+        seen = version(path)
         if (known := self._keys.get(seen)) and known in cache:
             return path, known, None
         data = read_image(path)
@@ -128,7 +128,7 @@ class ImageReader:
         return [self._tokens[sizes[path]] for path in paths]
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
+def version(path: Path) -> tuple[Path, int, int]:
     """What changes when a file does; of one that cannot be read, nothing."""
     try:
         facts = path.stat()

@@ -115,7 +115,7 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
     up, down; fused forms too).
     """
     decoder, sizes = model.get_decoder(), model.config.get_text_config()
-    hidden, intermediate = sizes.hidden_size, sizes.intermediate_size
+    hidden, intermediate = (getattr(sizes, f"{key}_size", 0) for key in ("hidden", "intermediate"))
     shapes = ({hidden, intermediate}, {hidden, 2 * intermediate})
     root = next(path for path, module in model.named_modules() if module is decoder)
     modules: dict[str, Any] = dict(decoder.named_modules())

@@ -180,7 +180,11 @@ def measured_times(
     method wants more of its clients then. batch: samples of a step; questions: at most so many are
     answered at once.
     """
-    worker = ModelWorker(config)
+    training = replace(
+        config.training, batch_size=batch
+    )  # where clients have less than a whole batch
+    model = replace(config.model, cache_features=False)  # a plan writes nothing
+    worker = ModelWorker(replace(config, training=training, model=model))
     usual, last = replace(usual, epochs=1), replace(last, epochs=1)
 
     def train(job: Job, count: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from fcit.aggregation.privacy import Privacy
-from fcit.files import parse_toml, read_toml, write_text
+from fcit.files import home, parse_toml, read_toml, write_text
 from fcit.methods import Method, find, names
 from fcit.recipe import shipped
 from fcit.recipe.data import DataSection
@@ -250,10 +250,8 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
             return [start(entry, always) for entry in value]
         if isinstance(value, Mapping):
             return {key: start(entry, always) for key, entry in value.items()}
-        if not isinstance(value, str) or not value:
-            return value
-        path = (folder / Path(value).expanduser()).resolve()
-        return str(path) if always or path.exists() else value
+        path = (folder / home(value)).resolve() if isinstance(value, str) and value else None
+        return str(path) if path and (always or path.exists()) else value
 
     for path in PATHS:
         section, key = path.split(".")
@@ -267,12 +265,18 @@ def anchored(change: str, folder: Path) -> str:
     key = change.partition("=")[0].strip()
     if not key.startswith(tuple(PATHS)):  # data.rules holds a path for every dataset
         return change
-    table: dict[str, Any] = {}
-    _change(table, change)
+    _change(table := dict[str, Any](), change)
     _anchor(table, folder)
     for name in key.split("."):
         table = table[name]
-    return f"{key}={json.dumps(table, ensure_ascii=False)}"
+    return f"{key}={_inline(table)}"
+
+
+def _inline(value: Any) -> str:
+    """A value in TOML on one line."""
+    if not isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{{{', '.join(f'{_inline(key)} = {_inline(each)}' for key, each in value.items())}}}"
 
 
 def _change(table: dict[str, Any], change: str) -> None:

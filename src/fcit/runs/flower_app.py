@@ -1,10 +1,10 @@
 """The apps that `flwr run` loads (see [tool.flwr.app] in pyproject.toml): a session behind Flower."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fcit.aggregation.privacy import secret_noise
+from fcit.files import home
 from fcit.flower.apps import Build, client_app, server_app
 from fcit.flower.status import mark_finished
 from fcit.recipe import config as configs
@@ -35,12 +35,12 @@ def run(given: Mapping[str, Any], build: Build) -> None:
     for key in ("recipe", "out"):
         if not given.get(key):
             raise FcitError(f"--run-config: {key} is missing; it must name a path on the server")
-    out = Path(str(given["out"])).expanduser()
+    out = home(str(given["out"]))
     changes = str(given.get("changes", "")).split()
     methods = [text.removeprefix("method=") for text in changes if text.startswith("method=")]
     others = [text for text in changes if not text.startswith("method=")]
     config = configs.load(
-        Path(str(given["recipe"])).expanduser(),
+        home(str(given["recipe"])),
         [*others, "federation.engine=flower"],
         methods[-1] if methods else None,
     )

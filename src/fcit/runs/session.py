@@ -83,7 +83,7 @@ class Session:
         if not nearest.is_dir():
             raise FcitError(f"{nearest}: is a file, not a folder; choose another --out")
         files = path.iterdir() if path.is_dir() else ()
-        foreign = any(not file.name.startswith(ASIDE) for file in files)
+        foreign = any(not file.name.startswith((ASIDE, ".lock")) for file in files)
         if foreign and not folder.config.is_file():
             raise FcitError(
                 f"{path}: not a run folder (no config.toml), not empty; take another --out"

@@ -6,15 +6,16 @@ import sys
 from pathlib import Path
 
 from fcit import suite
+from fcit.files import home
 
 
 def cache_folder() -> Path:
     """The cache folder: $FCIT_CACHE, or `fcit` in the user's cache folder."""
     if os.environ.get("FCIT_CACHE"):
-        return Path(os.environ["FCIT_CACHE"]).expanduser()
+        return home(os.environ["FCIT_CACHE"])
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "fcit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fcit"
+        return home("~/Library/Caches/fcit")
+    return home(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "fcit"
 
 
 def made_by() -> str:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from fcit.suite.drawn import pick
 from tools.mini_models.generic import objects, places, plots, writing
 from tools.mini_models.generic.drills import drill
 from tools.mini_models.generic.facts import OPENINGS, WORDS
@@ -23,7 +24,6 @@ from tools.mini_models.generic.scene import (
     choose,
     doubt,
     patches,
-    pick,
 )
 
 __all__ = [

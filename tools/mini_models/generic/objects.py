@@ -9,6 +9,7 @@ from PIL import Image
 
 from fcit.suite import draw
 from fcit.suite.draw import SOLIDS
+from fcit.suite.drawn import pick, some
 from tools.mini_models.generic.facts import FACTS, GROUPS
 from tools.mini_models.generic.scene import (
     Saying,
@@ -18,10 +19,8 @@ from tools.mini_models.generic.scene import (
     chance,
     claim,
     coordinates,
-    pick,
     plural,
     region,
-    some,
 )
 
 NAMES = tuple(name for name in (*draw.SHAPES, *draw.ICONS) if name not in SOLIDS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from fcit.suite import draw
+from fcit.suite.drawn import pick
 from tools.mini_models.generic.objects import HUES, REGIONS, facts
-from tools.mini_models.generic.scene import Scene, Thing, ask, chance, claim, pick, region
+from tools.mini_models.generic.scene import Scene, Thing, ask, chance, claim, region
 
 GROUNDS = {
     "grass": draw.mix("green", "white", 0.3),

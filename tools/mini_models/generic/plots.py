@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw
 
 from fcit.suite import draw
 from fcit.suite.draw import CELL
+from fcit.suite.drawn import pick, some
 from tools.mini_models.generic.objects import DIGITS
-from tools.mini_models.generic.scene import Saying, Scene, Thing, ask, chance, claim, pick, some
+from tools.mini_models.generic.scene import Saying, Scene, Thing, ask, chance, claim
 from tools.mini_models.generic.writing import LETTERS, ROWS, write
 
 COLOURS: tuple[str, ...] = (*draw.HUES, "brown", "black", "gray")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fcit.suite.draw import COLOURS, ICONS, SHAPES, SIZE, SOLIDS, Box
+from fcit.suite.drawn import pick, some
 
 T = TypeVar("T")
 PATCH = 8
@@ -58,16 +59,6 @@ class Scene:
     sayings: tuple[Saying, ...]
     caption: str
     things: tuple[Thing, ...]
-
-
-def pick(rng: np.random.Generator, options: Sequence[T]) -> T:
-    """One of `options`, uniformly."""
-    return options[int(rng.integers(len(options)))]
-
-
-def some(rng: np.random.Generator, options: Sequence[T], count: int) -> list[T]:
-    """`count` different ones of `options`, in random order."""
-    return [options[int(index)] for index in rng.permutation(len(options))[:count]]
 
 
 def chance(rng: np.random.Generator, likely: float) -> bool:

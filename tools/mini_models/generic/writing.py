@@ -7,9 +7,10 @@ from PIL import Image
 
 from fcit.suite import draw
 from fcit.suite.draw import CELL
+from fcit.suite.drawn import pick, some
 from tools.mini_models.generic.facts import TITLES
 from tools.mini_models.generic.objects import DIGITS
-from tools.mini_models.generic.scene import Saying, Scene, Thing, ask, chance, claim, pick, some
+from tools.mini_models.generic.scene import Saying, Scene, Thing, ask, chance, claim
 
 INKS = ("black", "red", "blue", "green", "purple", "brown")
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
