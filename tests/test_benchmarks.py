@@ -13,6 +13,7 @@ import tomli_w
 import handmade
 from fcit import suite as mini
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs.sweep import Clock
 from fcit.types import FcitError
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
@@ -212,3 +213,26 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
     assert ended.value.code
     assert "**disco**, 1 of 2 runs" in (said := capsys.readouterr().out)
     assert "| 0.001 | 40.00 | 20.00 |" in said and "**40.00**" not in said
+
+
+def test_a_finished_runs_figures_are_read_with_its_routing(table: dict, tmp_path: Path) -> None:
+    from measures import Key, measure
+
+    run = handmade.run(tmp_path / "run", table)
+    seen = "How many stars are left when all circles are gone?"
+    unseen = "Suppose you add two stars. How many stars are there?"
+    row = {"truth": "7", "prediction": "7", "score": 100.0}
+    rows = [
+        row | {"question_id": str(at), "prompt": prompt, "activation": shares}
+        for at, (prompt, shares) in enumerate(
+            [(seen, {"0": 0.9, "1": 0.1}), (unseen, {"0": 0.2, "1": 0.8})]
+        )
+    ]
+    run.files.keep_answers("2", "IconQA", rows)
+    facts = run.files.read(run.files.matrix) | {
+        "last": 50.0, "avg": 50.0, "zero_shot": {}, "chance": {}, "routing": {"IconQA": 50.0},
+    }  # fmt: skip
+    run.files.write(run.files.matrix, facts)
+    found = measure(Key("task-hom", "tiny", 0, "disco"), tmp_path / "run", Clock(60.0, 1, 1))
+    assert found.routing_seen == {"IconQA": 100.0}
+    assert found.routing_unseen == {"IconQA": 0.0}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fcit.files import (
+    folder_aside,
     private,
     read_json,
     read_lines,
@@ -52,6 +53,19 @@ def test_temporary_names_never_look_like_results(tmp_path) -> None:
     with written_aside(tmp_path / "a.safetensors") as aside:
         assert aside.suffix != ".safetensors"
         aside.write_text("x")
+
+
+def test_a_new_folder_may_be_named_by_a_link_and_none_where_a_disk_is_mounted(tmp_path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    left = tmp_path / f".aside-{os.getpid()}-elsewhere.part"
+    left.mkdir()  # of a killed process with this one's number, as all have in containers
+    with folder_aside(tmp_path / "link") as aside:
+        (aside / "a").write_text("x")
+    assert (tmp_path / "elsewhere" / "a").read_text() == "x"
+    assert (tmp_path / "link").is_symlink()
+    with pytest.raises(FcitError, match="a disk is mounted here"), folder_aside(Path("/")):
+        pass
 
 
 def test_what_a_killed_writer_left_is_swept(tmp_path) -> None:

@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 import zygote
+from fcit.models.device import choose
+from fcit.types import FcitError
 
 LEAVE = """
 import torch
@@ -67,3 +70,22 @@ def test_freed_memory_of_a_small_model_is_kept(monkeypatch: pytest.MonkeyPatch) 
     done = subprocess.run([sys.executable, "-c", KEEP], capture_output=True, text=True, check=True)
     large, small = map(int, done.stdout.split())
     assert 100 * small < large
+
+
+@pytest.mark.parametrize("device", ["hpu", "privateuseone", "meta", "nonsense"])
+def test_a_device_that_cannot_compute_here_is_named(device: str) -> None:
+    with pytest.raises(FcitError, match=f"model.device: '{device}' cannot be used here"):
+        choose(device, "auto")
+
+
+@pytest.mark.parametrize(("able", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_that_only_emulates_bf16_computes_in_float32(
+    able: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "zeros", lambda *_, **__: torch.ones(1))
+    monkeypatch.setattr(
+        torch.cuda,
+        "is_bf16_supported",
+        lambda including_emulation=True: able or including_emulation,
+    )
+    assert choose("cuda", "auto") == ("cuda", dtype)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fcit.benchmark.datasets import DATASETS, image_path, read
 from fcit.benchmark.settings import TASK_ORDER
@@ -53,6 +55,24 @@ def test_a_text_feature_does_not_depend_on_its_batch(encoder: Encoder) -> None:
     backwards = fresh(encoder).text([*PROMPTS[::-1], PROMPTS[0]])
     assert torch.equal(backwards[:3].flip(0), together)
     assert torch.equal(backwards[3], together[0])
+
+
+def test_an_image_that_was_written_anew_is_read_anew(encoder: Encoder, tmp_path: Path) -> None:
+    file = tmp_path / "photo.png"
+    seen = []
+    for colour in ("red", "blue"):
+        Image.new("RGB", (48, 48), colour).save(file)
+        os.utime(file, ns=(0, len(colour)))
+        seen.append(encoder.image([file])[0])
+    assert not torch.equal(*seen)
+
+
+def test_what_is_remembered_is_bounded(encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fcit.models.identity.MOST_KEYS", 5)
+    for number in range(20):
+        encoder.text([f"How many of {number}?"])
+    assert len(fresh(encoder).text(["a", "b"])) == 2
+    assert len(encoder.cache) <= 6
 
 
 def test_a_control_token_in_a_text_does_not_end_it(encoder: Encoder) -> None:

@@ -246,7 +246,8 @@ def test_what_training_left_in_the_config_is_no_fault(original, tmp_path) -> Non
     left = {"image_aspect_ratio": "pad", "mm_hidden_size": 24, "mm_use_im_start_end": False}
     left |= {"mm_resampler_type": None, "mm_projector_lr": 2e-5, "image_grid_pinpoints": None}
     left |= {"mm_vision_select_layer": None}
-    LMM(altered(original, tmp_path, **left), clip=original.clip)
+    model = LMM(altered(original, tmp_path, **left), clip=original.clip)
+    assert model.model.config.vision_feature_layer == -2  # LLaVA's, where the key says nothing
 
 
 def test_tensors_come_from_one_file(original: Original, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +13,10 @@ from PIL import Image
 
 from fcit.benchmark import datasets
 from fcit.models import CHECKPOINTS
-from fcit.models.features import FeatureCache
+from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image, pad_to_square
 from fcit.models.lmm import LMM
+from fcit.models.loading import load
 from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import FcitError, Sample, State
 from fcit.weights import low_rank
@@ -243,8 +246,9 @@ def test_a_projectors_lora_learns_with_its_block_and_is_the_whole_projector(lmm,
 def test_one_gate_for_a_whole_batch_mixes_every_image(lmm, data, sizes) -> None:
     _, images = data
     made = blocks(lmm, 2)
-    for name in made:
-        made[name] |= {f"projector.{k}": v for k, v in lmm.base_projector.items()}
+    for at, name in enumerate(made):
+        own = {f"projector.{k}": v * (1 + at / 2) for k, v in lmm.base_projector.items()}
+        made[name] |= own
     seen = lmm.features(images[:2])
     lmm.receive(State(made), 2.0)
     if sizes[0] != sizes[1]:  # images of unlike sizes are mixed one by one
@@ -253,9 +257,49 @@ def test_one_gate_for_a_whole_batch_mixes_every_image(lmm, data, sizes) -> None:
     lmm.gate = torch.tensor([[0.25, 0.75]])
     mixed = lmm.project(seen)
     lmm.gate = torch.tensor([[0.25, 0.75]] * 2)
+    each = lmm.project(seen)
+    alone = []
+    for at in range(2):
+        lmm.gate = torch.eye(2)[at : at + 1]
+        alone.append(lmm.project(seen))
     assert len(mixed) == 2
-    for one, other in zip(mixed, lmm.project(seen), strict=True):
+    for one, other, first, second in zip(mixed, each, *alone, strict=True):
         torch.testing.assert_close(one, other)
+        for part, a, b in zip(one, first, second, strict=True):
+            torch.testing.assert_close(part, 0.25 * a + 0.75 * b)
+            assert not torch.allclose(a, b)
+
+
+def test_a_models_own_generation_settings_do_not_change_greedy_answers(
+    lmm, data, tmp_path: Path
+) -> None:
+    """`generate` takes from them what a call leaves open: a penalty, a smallest number of tokens."""
+    samples, images = data
+    shutil.copytree(CHECKPOINTS / "mini-lmm", tmp_path / "own")
+    file = tmp_path / "own" / "generation_config.json"
+    changed = {"min_new_tokens": 9, "repetition_penalty": 1.5, "num_beams": 3, "do_sample": True}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    asked = [sample.prompt for sample in samples[:3]], images[:3], 12
+    lmm.gate = None
+    lmm.receive(State({}), 2.0)
+    other = LMM(tmp_path / "own", "cpu", lmm.model.dtype)
+    assert other.generate(*asked) == lmm.generate(*asked)
+
+
+def test_features_of_a_model_with_another_configuration_are_others(tmp_path: Path) -> None:
+    """Also where its weights are the same: which layer and tokens are taken is only configured."""
+    names = set()
+    for strategy in ("default", "full"):
+        folder = shutil.copytree(CHECKPOINTS / "mini-lmm", tmp_path / strategy)
+        file = folder / "config.json"
+        table = json.loads(file.read_text()) | {"vision_feature_select_strategy": strategy}
+        file.write_text(json.dumps(table))
+        model, processor = load(folder, "cpu", torch.float32)
+        names.add(fingerprint(model, processor))
+        shutil.copytree(folder, tmp_path / f"{strategy}-elsewhere")
+        again = load(tmp_path / f"{strategy}-elsewhere", "cpu", torch.float32)
+        names.add(fingerprint(*again))
+    assert len(names) == 2
 
 
 def test_images_are_padded_to_a_square_and_broken_ones_named(tmp_path) -> None:

@@ -23,7 +23,7 @@ from fcit.models.memory import TrainingStep, training_memory
 from fcit.models.size import ModelSize, encoder_size
 from fcit.planning import estimates, plan
 from fcit.planning.rehearsal import rehearse
-from fcit.recipe.config import load, validate
+from fcit.recipe.config import Config, load, validate
 from fcit.types import FcitError
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
@@ -332,6 +332,24 @@ def test_a_batch_larger_than_any_clients_data_is_not_made_up(
     samples, tests = sum(stage.samples or 0 for stage in found.stages), found.stages[-1].tests
     assert timed == [ceil(samples / 8), tests]  # every one of the eight turns is one step
     assert found.general == 2
+
+
+def test_a_timed_step_has_as_many_samples_as_is_said(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients have less than a whole batch: steps of that size are timed. And a plan writes nothing."""
+    made: list[Config] = []
+
+    def worker(config: Config) -> None:
+        made.append(config)
+        raise FcitError("enough")
+
+    monkeypatch.setattr(estimates, "ModelWorker", worker)
+    with pytest.raises(FcitError, match="enough"):
+        plan(validate(table | {"training": {"batch_size": 64}}), measure=True)
+    samples = sum(stage.samples or 0 for stage in plan(validate(table)).stages)
+    assert made[0].training.batch_size == ceil(samples / 8) < 64
+    assert not made[0].model.cache_features
 
 
 def test_a_last_rounds_extra_is_added_once_a_stage(

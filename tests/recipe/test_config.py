@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fcit.files import parse_toml
 from fcit.methods import find, names
 from fcit.recipe import config
 from fcit.recipe.data import SIZES
@@ -126,6 +127,14 @@ def test_paths_of_a_change_start_at_the_folder_of_what_has_it(tmp_path) -> None:
     changed = config.anchored('data.images=["a", "b"]', tmp_path)
     assert json.loads(changed.partition("=")[2]) == [str(tmp_path / "a"), str(tmp_path / "b")]
     assert config.anchored("method.tau=0.5", tmp_path) == "method.tau=0.5"
+    whole = config.anchored('data.rules={"My Plants"="close.py"}', tmp_path)
+    rules = parse_toml(whole)["data"]["rules"]
+    assert rules == {"My Plants": str(tmp_path / "close.py")}
+
+
+def test_a_home_folder_that_nobody_has_is_named() -> None:
+    with pytest.raises(FcitError, match=r"~nosuchuser/x: no such home folder"):
+        config.validate({"data": {"root": "~nosuchuser/x"}})
 
 
 @pytest.mark.parametrize("change", ["federation.rounds", "=3", "seed.deeper.still=1"])

@@ -254,6 +254,22 @@ def test_a_folder_that_another_run_has_just_begun_is_left_as_it_is(
     assert (folder / "config.toml").read_bytes() == begun
 
 
+def test_a_folder_whose_beginning_failed_can_be_begun_again(
+    short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session(validate(short), tmp_path / "run", Silent())
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcit.runs.session.versions", full)
+        with pytest.raises(OSError, match="No space"):
+            session.open(resume=False)
+    session.open(resume=False)
+    assert (tmp_path / "run" / "config.toml").is_file()
+
+
 def test_the_state_is_read_while_no_other_process_can_write_it(
     unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:

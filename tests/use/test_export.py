@@ -13,6 +13,7 @@ import pytest
 
 import handmade
 import zygote
+from commandline import call, refused
 from fcit.methods import Gating
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
@@ -253,6 +254,8 @@ def test_half_precision_is_written_when_asked_for(
     from fcit.weights import load
 
     run = handmade.run(tmp_path / "run", table, "finetune")
+    words = ("export", run.folder, "--all", "--out", tmp_path / "x", "--dtype", "bfloat16")
+    refused(call(*words), "--dtype: belongs to --merged and --vllm")
     with pytest.raises(FcitError, match="--dtype: 'int8'"):
         export.merged(run, PROMPT, tmp_path / "merged", "int8")  # type: ignore[arg-type]
     monkeypatch.setattr(run.worker.model.model, "is_quantized", True, raising=False)

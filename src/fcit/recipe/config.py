@@ -98,7 +98,7 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     start at its folder (in one of fcit's own, in the working folder). Raises FcitError naming the key at
     fault, and the file or the change that it comes from.
     """
-    path, home = shipped.find(path)
+    path, folder = shipped.find(path)
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     table.pop("digest", None)
@@ -106,7 +106,7 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
         renamed = _rename(table)
     if of_a_run:
         _as_before(table)
-    _anchor(table, home)
+    _anchor(table, folder)
     _anchor(table, Path.cwd())
     steps = [(str(path), table)]
     if method:
