@@ -235,7 +235,8 @@ def align(
     """Train, and leave the trained parts as they were when the held-out loss was lowest.
 
     minutes: the time there is (0: no limit); the learning rate falls as if it were the number of steps.
-    A checkpoint of the same settings is continued: its batches follow from the seed and the step.
+    A checkpoint of the same settings and number of captions is continued: its batches follow from the
+    seed and the step.
     """
     trained = aligner.trained()
     groups = [
@@ -249,7 +250,8 @@ def align(
     optimizer = torch.optim.AdamW(
         groups, weight_decay=0.01, betas=(0.9, 0.99), fused=aligner.device.type == "cuda"
     )
-    step, best, lowest = resume(checkpoint, settings, trained, optimizer)
+    made_with = json.dumps(asdict(settings) | {"captions": len(captions.train)})
+    step, best, lowest = resume(checkpoint, made_with, trained, optimizer)
     every = max(1, settings.steps // 20)
     started, average = time.monotonic(), 0.0
     watch = Terminal()
@@ -286,7 +288,7 @@ def align(
                 if own < lowest:
                     lowest = own
                     best = {name: value.detach().clone() for name, value in trained.items()}
-                keep(checkpoint, settings, step, lowest, trained, best, optimizer)
+                keep(checkpoint, made_with, step, lowest, trained, best, optimizer)
             bar(step, f"align, loss {average:.2f}")
     with torch.no_grad():
         for name, value in best.items():
@@ -303,7 +305,7 @@ def align(
 
 def keep(
     file: Path,
-    settings: Settings,
+    made_with: str,
     step: int,
     lowest: float,
     trained: dict[str, Tensor],
@@ -318,19 +320,21 @@ def keep(
             tensors[f"{kind}/{name}"] = optimizer.state[value][kind].cpu()
     numbers = [float(step), lowest]
     tensors["numbers"] = torch.tensor(numbers, dtype=torch.float64)
-    save(file, tensors, note={"settings": json.dumps(asdict(settings))})
+    save(file, tensors, note={"settings": made_with})
 
 
 def resume(
-    file: Path, settings: Settings, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer
+    file: Path, made_with: str, trained: dict[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> tuple[int, dict[str, Tensor], float]:
     """The step to go on from, the best tensors so far and their loss; sets the trained tensors."""
     if not file.exists():
         return 0, {}, math.inf
     from adapter import note
 
-    if note(file).get("settings") != json.dumps(asdict(settings)):
-        raise FcitError(f"{file}: a checkpoint of other settings; remove it or name another --out")
+    if note(file).get("settings") != made_with:
+        raise FcitError(
+            f"{file}: a checkpoint of other settings or captions; remove it or name another --out"
+        )
     tensors = load(file)
     step, lowest = tensors["numbers"].tolist()
     best = {}

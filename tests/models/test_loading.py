@@ -10,9 +10,11 @@ import families
 import pytest
 import torch
 from torch import nn
+from transformers import Blip2Config, FuyuConfig
 
 from fcit.models import CHECKPOINTS, loading
 from fcit.models.lmm import LMM
+from fcit.models.size import model_size
 from fcit.models.subspace import Subspaces
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Sample, State
@@ -27,6 +29,17 @@ def test_quantised_weights_without_a_gpu_are_refused_in_one_line() -> None:
         assert "\n" not in str(refused.value)
     with pytest.raises(FcitError, match="quantize: '2bit' is none of none, 8bit, 4bit"):
         LMM(MINI, quantize="2bit")
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [(Blip2Config, "no MLP projections"), (FuyuConfig, r"FuyuConfig.*vision_config")],
+)
+def test_a_base_that_fcit_cannot_use_is_one_line(kind: type, said: str, tmp_path: Path) -> None:
+    """BLIP-2's OPT does not say how wide its MLP is; Fuyu has no vision tower."""
+    kind().save_pretrained(tmp_path)
+    with pytest.raises(FcitError, match=said):
+        model_size(tmp_path)
 
 
 def test_missing_packages_are_named_with_what_installs_them(monkeypatch) -> None:

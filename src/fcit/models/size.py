@@ -79,39 +79,39 @@ def model_size(
     with faults(folder):
         config = _config(folder, clip)
         model = blank_model(config)
-    decoder, text = model.get_decoder(), config.get_text_config()
-    parts, tower = find_projector(model), model.get_encoder(modality="image")
-    embeddings, inside = _count(model.get_input_embeddings()), set(tower.modules())
-    vision = _count(tower) - sum(_count(part) for _, part in parts if part in inside)
-    tokens, patches = _image_tokens(folder, clip, config, picture)
-    chosen = getattr(config, "vision_feature_layer", -1)
-    levels = len(chosen) if isinstance(chosen, list | tuple) else 1
-    return ModelSize(
-        decoder=_count(decoder) - embeddings,
-        matrices=sum(
-            part.weight.numel() for part in decoder.modules() if isinstance(part, nn.Linear)
-        ),
-        vision=vision,
-        others=_count(model) - _count(decoder) - vision + embeddings,
-        layers={
-            path: (linear.in_features, linear.out_features)
-            for path, linear in adapted_layers(model).items()
-        },
-        projector={
-            prefix + name: tuple(value.shape)
-            for prefix, part in parts
-            for name, value in part.named_parameters()
-        },
-        depth=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        intermediate=text.intermediate_size,
-        heads=text.num_attention_heads,
-        vocabulary=text.vocab_size,
-        stored=(config.dtype or torch.float32).itemsize,
-        image_tokens=tokens,
-        patches=patches,
-        features=patches * config.vision_config.hidden_size * levels * len(parts),
-    )
+        decoder, text = model.get_decoder(), config.get_text_config()
+        parts, tower = find_projector(model), model.get_encoder(modality="image")
+        embeddings, inside = _count(model.get_input_embeddings()), set(tower.modules())
+        vision = _count(tower) - sum(_count(part) for _, part in parts if part in inside)
+        tokens, patches = _image_tokens(folder, clip, config, picture)
+        chosen = getattr(config, "vision_feature_layer", -1)
+        levels = len(chosen) if isinstance(chosen, list | tuple) else 1
+        return ModelSize(
+            decoder=_count(decoder) - embeddings,
+            matrices=sum(
+                part.weight.numel() for part in decoder.modules() if isinstance(part, nn.Linear)
+            ),
+            vision=vision,
+            others=_count(model) - _count(decoder) - vision + embeddings,
+            layers={
+                path: (linear.in_features, linear.out_features)
+                for path, linear in adapted_layers(model).items()
+            },
+            projector={
+                prefix + name: tuple(value.shape)
+                for prefix, part in parts
+                for name, value in part.named_parameters()
+            },
+            depth=text.num_hidden_layers,
+            hidden=text.hidden_size,
+            intermediate=text.intermediate_size,
+            heads=text.num_attention_heads,
+            vocabulary=text.vocab_size,
+            stored=(config.dtype or torch.float32).itemsize,
+            image_tokens=tokens,
+            patches=patches,
+            features=patches * config.vision_config.hidden_size * levels * len(parts),
+        )
 
 
 def _config(folder: str | Path, clip: str | Path) -> Any:
