@@ -45,6 +45,15 @@ def test_the_caches_are_bounded(tmp_path) -> None:
     assert cache.computed == 20
 
 
+def test_processes_together_keep_to_the_disks_limit(tmp_path) -> None:
+    caches = [FeatureCache("model", tmp_path, disk_bytes=10_000) for _ in range(4)]
+    for number in range(40):
+        for at, cache in enumerate(caches):
+            cache.put(f"{at}{number:063}", {"a": torch.zeros(100)})
+    kept = sum(file.stat().st_size for file in tmp_path.rglob("*.features"))
+    assert 8_000 < kept < 12_000
+
+
 def test_features_of_a_process_are_in_one_file_and_found_by_others(tmp_path) -> None:
     first, second = FeatureCache("m", tmp_path), FeatureCache("m", tmp_path)
     for number in range(5):

@@ -145,6 +145,7 @@ class FeatureCache:
         self._own: tuple[int, Path] | None = None
         """The process that appends, and its file."""
         self._on_disk: int | None = None
+        self._uncounted = 0
 
     @staticmethod
     def key(image: bytes) -> str:
@@ -234,10 +235,13 @@ class FeatureCache:
 
     def _fits_on_disk(self, value: Weights) -> bool:
         assert self.folder is not None
-        if self._on_disk is None:
+        size = nbytes(value)
+        self._uncounted += size
+        if self._on_disk is None or self._uncounted > self.disk_bytes / 100:  # others write, too
             files = self.folder.parent.rglob("*.*")
             self._on_disk = sum(file.stat().st_size for file in files if file.is_file())
-        self._on_disk += nbytes(value)
+            self._uncounted = size
+        self._on_disk += size
         return self._on_disk <= self.disk_bytes
 
 
