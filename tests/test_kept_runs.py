@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -18,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "comparison"
 
 
-@pytest.mark.parametrize("name", ["comparison", "bytes"])
+@pytest.mark.parametrize("name", ["comparison", "bytes", "tuning"])
 def test_all_kept_runs_are_finished_runs_of_their_sweep(name: str) -> None:
     """Reading them compares digests, log, matrix and plan with each other and with the recipes."""
     runs = sweep.read(ROOT / "recipes" / "mini" / f"{name}.toml", KEPT.parent / name)
@@ -86,3 +87,15 @@ def test_the_table_of_the_real_base_has_the_kept_runs_differences(
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert len(rows) == 2
     assert not [row for row in rows if row not in page]
+
+
+def test_the_table_of_tuning_has_what_the_kept_runs_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import tuned
+
+    folder = KEPT.parent / "tuning"
+    planned = Counter(run.method for run in sweep.read(tuned.PLAN, folder))
+    rows = tuned.summary(tuned.read(folder), planned)[2:]
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert rows
+    assert not [row for row in rows if row not in page], "docs/results.md has other choices"
