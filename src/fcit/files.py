@@ -11,7 +11,7 @@ import shutil
 import tomllib
 import unicodedata
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -66,7 +66,7 @@ def locked(folder: Path, what: str) -> Iterator[None]:
     except ImportError:  # no such locks on Windows
         yield
         return
-    with (folder / ".lock").open("w") as file:
+    with os.fdopen(os.open(folder / ".lock", os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -85,7 +85,9 @@ def home(text: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise FcitError(f"{text}: no such home folder; a folder of that name is ./{text}") from None
+        raise FcitError(
+            f"{text}: no such home folder; give a folder of that name in full"
+        ) from None
 
 
 def check_new_folder(path: Path) -> None:
@@ -245,11 +247,8 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 
 def clean(text: str) -> str:
-    """A person's text as it is read: in Unicode's composed form (NFC), without a byte order mark.
-
-    Raises FcitError where it holds what is no character: U+0000, or half a surrogate pair, which is what
-    bytes of another encoding become.
-    """
+    """A person's text in Unicode's composed form (NFC), without a byte order mark. Raises FcitError where
+    it holds what is no character: U+0000, or half a surrogate pair (bytes of another encoding)."""
     if fault := re.search("[\0\ud800-\udfff]", text):
         raise FcitError(
             f"holds U+{ord(fault.group()):04X}, which is no character; was it in another encoding?"
@@ -262,15 +261,16 @@ def below(folder: Path, name: str) -> Path:
     it is there."""
     if name.isascii():
         return folder / name
-    forms = (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name))
-    paths = [folder / text for text in forms]
+    paths = [folder / name, *(folder / unicodedata.normalize(f, name) for f in ("NFC", "NFD"))]
     return next((path for path in paths if path.exists()), paths[0])
 
 
 def sweep_aside(folder: Path) -> None:
     """Remove the temporary files of interrupted writers in `folder` and below."""
     for file in folder.rglob(f"{ASIDE}*.part"):
-        shutil.rmtree(file, ignore_errors=True) if file.is_dir() else file.unlink(missing_ok=True)
+        remove = shutil.rmtree if file.is_dir() else os.unlink
+        with suppress(OSError):
+            remove(file)
 
 
 def modules(package: str, helpers: Collection[str]) -> list[str]:

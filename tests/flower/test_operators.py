@@ -126,6 +126,11 @@ def test_a_secret_that_others_may_read_and_a_folder_of_another_user_are_named(
         machine.require_owner()
 
 
+def test_a_certificate_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FcitError, match=r"server\.crt: no such certificate"):
+        machine.ask("127.0.0.1:1", tmp_path / "server.crt")
+
+
 @pytest.mark.parametrize(
     "error",
     [

@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from fcit.benchmark import datasets
 from fcit.models import CHECKPOINTS
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image, pad_to_square
 from fcit.models.lmm import LMM
-from fcit.models.loading import load
+from fcit.models.loading import load, plain
 from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import FcitError, Sample, State
 from fcit.weights import low_rank
@@ -284,6 +285,14 @@ def test_a_models_own_generation_settings_do_not_change_greedy_answers(
     lmm.receive(State({}), 2.0)
     other = LMM(tmp_path / "own", "cpu", lmm.model.dtype)
     assert other.generate(*asked) == lmm.generate(*asked)
+
+
+def test_tokens_that_never_stand_in_an_answer_stay_forbidden() -> None:
+    given = GenerationConfig(suppress_tokens=[7], repetition_penalty=1.3, eos_token_id=[2, 3])
+    kept = plain(given)
+    assert kept is not None and kept.suppress_tokens == [7] and kept.eos_token_id == [2, 3]
+    assert kept.repetition_penalty is None
+    assert plain(None) is None
 
 
 def test_features_of_a_model_with_another_configuration_are_others(tmp_path: Path) -> None:

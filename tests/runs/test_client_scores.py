@@ -108,3 +108,21 @@ def test_a_run_scored_by_its_clients_has_the_accuracies_of_one_scored_by_the_ser
     with pytest.raises(FcitError, match="its clients scored their own test samples"):
         session.evaluate()
     assert read_json(tmp_path / "there" / "scores" / "2" / "IconQA.json") == kept
+
+
+def test_an_evaluation_that_fails_keeps_the_old_scores(
+    scored: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = copy.deepcopy(scored)
+    changed["evaluation"]["where"] = "clients"
+    run = fcit.run(changed, tmp_path / "run")
+    file = tmp_path / "run" / "scores" / "2" / "IconQA.json"
+    before = file.read_bytes()
+
+    def score(self: object, dataset: str, clients: Sequence[int]) -> Iterator[Score | Fault]:
+        return iter([Fault(client, "timeout", "no reply") for client in clients])
+
+    monkeypatch.setattr("fcit.engines.local.LocalEngine.score", score)
+    with pytest.raises(FcitError, match="0 of 4 clients gave a valid score"):
+        Session(run.config, tmp_path / "run", Silent()).evaluate()
+    assert file.read_bytes() == before

@@ -14,7 +14,7 @@ import handmade
 from fcit.files import read_json, write_json, write_text
 from fcit.report.run_data import predictions, read_run
 from fcit.runs.api import Run
-from fcit.runs.provenance import basis
+from fcit.runs.provenance import scoring, versions
 from fcit.runs.session import Session
 from fcit.types import FcitError
 from fcit.watch import Silent
@@ -180,11 +180,11 @@ def test_another_scoring_rule_is_another_run(whole: Run, table: dict, tmp_path: 
     digests = set()
     for text in ("# one", "# two"):
         rule.write_text(text)
-        digests.add(basis(Experiment(fcit.recipe.config.validate(own)))["rules"])
+        digests.add(scoring(Experiment(fcit.recipe.config.validate(own))))
     assert len(digests) == 2
     with pytest.MonkeyPatch.context() as patch:
-        then = basis(whole.experiment)
-        patch.setattr("fcit.runs.provenance.basis", lambda experiment: then | {"rules": "another"})
+        then = versions(whole.experiment)
+        patch.setattr("fcit.runs.provenance.scoring", lambda experiment: "another")
         Session(whole.config, whole.folder, Silent()).check(
             resume=True
         )  # it began before they counted

@@ -26,7 +26,7 @@ from fcit.recipe import config as configs
 from fcit.recipe.config import validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
-from fcit.runs import engine
+from fcit.runs import engine, provenance
 from fcit.runs.api import Run
 from fcit.runs.session import Session
 from fcit.types import FcitError
@@ -211,7 +211,7 @@ def test_a_run_of_another_mini_model_is_refused(
     unfinished: Path, short: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digests = {"base": "another", "rules": ""}
-    monkeypatch.setattr("fcit.runs.provenance.basis", lambda experiment: digests)
+    monkeypatch.setattr("fcit.runs.provenance.models", lambda experiment: digests)
     with pytest.raises(FcitError, match="mini model"):
         Session(validate(short), unfinished, Silent()).open(resume=True)
 
@@ -222,24 +222,46 @@ def test_a_run_of_another_model_in_the_same_folder_is_refused(
 ) -> None:
     own = tmp_path / "own"
     shutil.copytree(CHECKPOINTS / {"model": "mini-lmm", "identity": "mini-clip"}[key], own)
-    name = {"model": "path", "identity": "identity"}[key]
-    config = validate(short | {"model": short.get("model", {}) | {name: str(own)}})
+    place = {"model": "path", "identity": "identity"}[key]
+    config = validate(short | {"model": short.get("model", {}) | {place: str(own)}})
     session = Session(config, tmp_path / "run", Silent())
     session.begin()
     (tmp_path / "run" / "predictions").mkdir()  # its first answers
     session.check(resume=True)
-    (own / "README.md").write_text("not the model's")
+    for name in ("README.md", "notes.txt", "trainer_state.json"):
+        (own / name).write_text("not the model's")
     session.check(resume=True)
     weights = load_file(own / "model.safetensors")
     largest = max(weights, key=lambda name: weights[name].numel())
     save_file(weights | {largest: weights[largest] * 1.01}, own / "model.safetensors")
-    said = f"model.{name} .*own.* is another model than when this run began"
+    said = f"model.{place} .*own.* is another model than when this run began"
     with pytest.raises(FcitError, match=said):
         session.check(resume=True)
     with pytest.raises(FcitError, match=said):
         Run(tmp_path / "run").load_worker(config)
     shutil.rmtree(own)  # what is not on this disk is not compared
     session.check(resume=True)
+    with pytest.raises(FcitError, match=f"model.{place} differs"):  # before any model is blamed
+        Session(validate(short), tmp_path / "run", Silent()).check(resume=True)
+
+
+def test_of_a_large_file_parts_are_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("BLOCK", 10), ("APART", 100), ("WHOLE", 500)):
+        monkeypatch.setattr(provenance, name, value)
+    file = tmp_path / "model.safetensors"
+    found = []
+    for changed in (None, 50, 105, 905, slice(300, 420)):  # 50 lies between two blocks
+        data = bytearray(1000)
+        if changed is not None:
+            spot = changed if isinstance(changed, slice) else slice(changed, changed + 1)
+            data[spot] = b"x" * (spot.stop - spot.start)
+        file.write_bytes(data)
+        os.utime(file, ns=(0, len(found)))
+        found.append(provenance._folder(tmp_path))
+    assert found[0] == found[1]
+    assert len({*found}) == 4
 
 
 def test_a_folder_that_another_run_has_just_begun_is_left_as_it_is(

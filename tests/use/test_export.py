@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -246,6 +247,24 @@ def test_a_dataset_of_individual_is_merged_with_its_own_projector(
     assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     card = (tmp_path / "all" / "README.md").read_text()
     assert "weights = dict.fromkeys(['IconQA', 'FigureQA'], 0.0) | {'IconQA': 1.0}" in card
+
+
+def test_exports_answer_without_the_penalties_of_the_base(
+    table: dict, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(shutil.copytree(CHECKPOINTS / "mini-lmm", tmp_path / "own"))
+    file = own / "generation_config.json"
+    changed = {"repetition_penalty": 5.0, "min_new_tokens": 9}
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    run = handmade.run(tmp_path / "run", table, "finetune")
+    run.config = replace(run.config, model=replace(run.config.model, path=str(own)))
+    want = run.generate(image, PROMPT)
+    export.everything(run, tmp_path / "all")
+    shutil.copytree(own, tmp_path / "all" / "own")  # the card's path of one's copy
+    assert handmade.by_the_card(tmp_path / "all", image, PROMPT, monkeypatch) == want
+    export.merged(run, PROMPT, tmp_path / "merged")
+    assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
+    assert "repetition_penalty" not in (tmp_path / "merged" / file.name).read_text()
 
 
 def test_half_precision_is_written_when_asked_for(

@@ -58,8 +58,8 @@ def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
                 wait_for_nodes(grid, config)
             else:
                 status = Status(folder, Experiment(config).plan, partial(print, flush=True))
-            home = LocalEngine(config, workers)
-            return FlowerEngine(config, grid, home, folder, status=status)
+            own = LocalEngine(config, workers)
+            return FlowerEngine(config, grid, own, folder, status=status)
 
         logging.getLogger("flwr").addFilter(shorten_user_errors)
         main(context.run_config, build)

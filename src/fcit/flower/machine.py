@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from fcit.files import reading
 from fcit.types import FcitError, first_line
 
 AHEAD, BEHIND = 5, 300
@@ -87,7 +88,8 @@ def ask(address: str, certificate: Path) -> float:
 
     Raises FcitError where the certificate is not the server's, and ConnectionError where nobody answers.
     """
-    context = ssl.create_default_context(cafile=certificate)
+    with reading(certificate, "certificate"):
+        context = ssl.create_default_context(cafile=certificate)
     try:
         url = f"https://{address}/health"
         with urllib.request.urlopen(url, context=context, timeout=10) as reply:

@@ -19,9 +19,13 @@ def greedy(
     `wanted` is called after every token; decoding stops once it returns False.
     """
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    pad = eos if pad is None else pad
     ends = model.generation_config.eos_token_id or eos
     config = GenerationConfig(
-        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad or eos
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=pad,
     )
     stopping = StoppingCriteriaList()
     if wanted:

@@ -30,7 +30,8 @@ def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
 def fast_bf16(device: str = "cpu") -> bool:
     """Whether a device has instructions for bf16 matrices (without them bf16 is slower than fp32)."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        with torch.cuda.device(device):
+            return torch.cuda.is_bf16_supported(including_emulation=False)
     if device != "cpu":
         return True
     features = torch.cpu.get_capabilities()

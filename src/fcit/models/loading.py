@@ -61,17 +61,23 @@ def load(
     if "device_map" not in options:
         model.to(device)
     _check_placement(getattr(model, "hf_device_map", {}))
-    model.generation_config = _plain(model.generation_config)
+    model.generation_config = plain(model.generation_config)
     if (head := model.get_output_embeddings()) is not None:
         head.register_forward_pre_hook(_contiguous_input)
     return model.requires_grad_(False).eval(), processor
 
 
-def _plain(given: GenerationConfig) -> GenerationConfig:
-    """The tokens of a model's generation settings alone. `generate` would take all others from them that
-    a call leaves open, and a penalty for repetition, for one, is not greedy decoding."""
-    keys = ("bos_token_id", "eos_token_id", "pad_token_id")
-    return GenerationConfig(**{key: getattr(given, key) for key in keys})
+TOKENS = (
+    "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "forced_bos_token_id",
+    "forced_eos_token_id", "bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+)  # fmt: skip
+"""Generation settings that say which tokens begin and end an answer, and which never stand in one."""
+
+
+def plain(given: GenerationConfig | None) -> GenerationConfig | None:
+    """A model's generation settings without all but TOKENS. `generate` would take from them what a call
+    leaves open, and a penalty for repetition, for one, is not greedy decoding."""
+    return given and GenerationConfig(**{key: getattr(given, key, None) for key in TOKENS})
 
 
 def _config(folder: str | Path) -> Any:

@@ -37,8 +37,8 @@ def ask(
     if all_needed and len(scores) < len(clients):
         raise FcitError(
             f"scores of {dataset}: {len(scores)} of {len(clients)} clients gave a valid score: "
-            f"{'; '.join(map(named, faults))}. Fix the cause and go on with --resume, or go on without "
-            "these clients: --set federation.min_clients=N"
+            f"{'; '.join(map(named, faults))}. Fix the cause and try again, or go on without these "
+            "clients: fcit run --resume with --set federation.min_clients=N"
         )
     for fault in faults:
         watch.say(f"scores of {dataset}: {named(fault)}")

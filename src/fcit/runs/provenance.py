@@ -4,6 +4,7 @@ import hashlib
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from fcit.recipe.sections import ModelSection
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
-MODEL_FILES = (".safetensors", ".bin", ".gguf", ".json", ".jinja", ".model", ".txt")
+MODEL_FILES = (
+    "*.safetensors", "*.bin", "*.gguf", "*config*.json", "*token*.json", "vocab*", "merges.txt",
+    "*.model", "chat_template*", "modules.json", "*/config.json",
+)  # fmt: skip
 """Of a model's folder: those that decide what it answers."""
 
 BLOCK, APART, WHOLE = 2**16, 2**21, 2**26
@@ -26,20 +30,27 @@ BLOCK, APART, WHOLE = 2**16, 2**21, 2**26
 minutes, and training changes whole matrices, which are larger than that."""
 
 
-def basis(experiment: Experiment) -> dict[str, str]:
-    """Digests of files that a run must find unchanged, of those that are on this disk: the mini
-    checkpoints that it uses as `base`, the folders of its own `model` and `identity`, its `[data.rules]`
-    and its datasets' `dataset.toml` as `rules`."""
-    config = experiment.config
-    given = {"model": config.model.path, "identity": config.model.identity}
+def models(experiment: Experiment) -> dict[str, str]:
+    """Digests of the models that a run must find unchanged: the mini checkpoints that it uses as `base`,
+    the folders of its own `model` and `identity`. Those of a hub have no folder, and are not compared."""
+    config = experiment.config.model
+    given = {"model": config.path, "identity": config.identity}
     minis = {"model": "mini-lmm", "identity": "mini-clip"}
     base = [CHECKPOINTS / minis[key] / "model.safetensors" for key in given if not given[key]]
-    own = {key: _folder(folder) for key, name in given.items() if (folder := _local(name))}
+    own = {key: Path(name) for key, name in given.items() if name and Path(name).is_dir()}
+    digests = {key: _folder(folder) for key, folder in own.items()}
+    return ({"base": _digest(base)} if base else {}) | digests
+
+
+def scoring(experiment: Experiment) -> str:
+    """A digest of the rules that a run must find unchanged: its `[data.rules]` and its datasets'
+    `dataset.toml`."""
+    config = experiment.config
     rules = [Path(file) for _, file in sorted(config.data.rules.items())]
     if config.data.root:
         root, names = Path(config.data.root), experiment.setting.datasets
         rules += [find(name, root).path(root) / "dataset.toml" for name in names]
-    return ({"base": _digest(base)} if base else {}) | own | {"rules": _digest(rules)}
+    return _digest(rules)
 
 
 def check_models(then: Mapping[str, str], experiment: Experiment, where: Path) -> None:
@@ -47,7 +58,7 @@ def check_models(then: Mapping[str, str], experiment: Experiment, where: Path) -
 
     then: the run's `[versions]`. What one of both does not know is not compared.
     """
-    now, config = basis(experiment), experiment.config.model
+    now, config = models(experiment), experiment.config.model
     named = {
         "base": "the mini model",
         "model": f"model.path ({config.path})",
@@ -65,7 +76,7 @@ def check_rules(then: Mapping[str, str], experiment: Experiment, where: Path) ->
     """Raise FcitError where a run was begun with other scoring rules than there are now."""
     own = [f"{name} ({Path(file).name})" for name, file in experiment.config.data.rules.items()]
     what = f"the rule of {', '.join(own)}, or a dataset.toml," if own else "a dataset.toml"
-    now = basis(experiment)["rules"]
+    now = scoring(experiment)
     if then.get("rules", now) != now:
         raise FcitError(
             f"{where}: {what} changed since this run began, so its scores would not compare; choose "
@@ -84,28 +95,19 @@ def check_config(here: Config, there: Config, where: Path) -> None:
             )
 
 
-def _local(name: str) -> Path | None:
-    """The folder of a model, or of a hub's model in the Hugging Face cache."""
-    if not name or Path(name).is_dir():
-        return Path(name) if name else None
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = try_to_load_from_cache(name, "config.json")
-    except HFValidationError:  # a path: no folder is there
-        return None
-    return Path(found).parent if isinstance(found, str) else None
-
-
 def _folder(folder: Path) -> str:
     """Of a model's files: their names, sizes, and blocks of their bytes."""
+    files = sorted({file for kind in MODEL_FILES for file in folder.glob(kind) if file.is_file()})
+    facts = ((file, file.stat()) for file in files)
+    return _contents(tuple((file, fact.st_size, fact.st_mtime_ns) for file, fact in facts))
+
+
+@cache
+def _contents(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of files with their sizes and times of change, so that no file is read twice."""
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
-        if file.suffix not in MODEL_FILES or not file.is_file():
-            continue
+    for file, size, _ in files:
         with reading(file), file.open("rb") as stream:
-            size = file.stat().st_size
             digest.update(f"{file.name} {size} ".encode())
             for start in range(0, size, BLOCK if size <= WHOLE else APART):
                 stream.seek(start)
@@ -136,7 +138,8 @@ def versions(experiment: Experiment) -> dict[str, str]:
         | {
             "python": platform.python_version(),
             "commit": _commit(),
-            **basis(experiment),
+            **models(experiment),
+            "rules": scoring(experiment),
             "computed": computed(experiment.config.model),
         }
     )

@@ -37,6 +37,7 @@ class Results:
         self.setting = experiment.setting
         self.stages = experiment.training_setting.stages
         self._percents: dict[tuple[str, str], float] = {}
+        self._stale: set[tuple[str, str]] = set()
 
     # -- answers -------------------------------------------------------------------------------------
 
@@ -74,9 +75,10 @@ class Results:
         return ZERO_SHOT if not self.stages else "1" if self.method.single_row else str(stage + 1)
 
     def forget(self, stage: str, dataset: str) -> None:
-        """Delete a dataset's predictions (or its clients' scores) after a stage."""
+        """Ask for a dataset's predictions (or its clients' scores) after a stage again; the old ones stay
+        until the new ones are there."""
         self._percents.pop((stage, dataset), None)
-        self._file(stage, dataset).unlink(missing_ok=True)
+        self._stale.add((stage, dataset))
 
     @property
     def _general(self) -> list[str]:
@@ -102,7 +104,8 @@ class Results:
 
     def _ask(self, engine: AnyEngine, state: State, stage: str, names: Collection[str]) -> None:
         """Answer the test sets whose results are not there yet."""
-        missing = [name for name in names if not self._file(stage, name).is_file()]
+        kept = {name for name in names if self._file(stage, name).is_file()}
+        missing = [name for name in names if name not in kept or (stage, name) in self._stale]
         if not missing:
             return
         engine.place(state)
@@ -128,6 +131,7 @@ class Results:
                     done += 1
                     step(done)
                 self._keep(stage, name, [answers[i] for i in range(len(answers))])
+        self._stale -= {(stage, name) for name in missing}
 
     def _keep(self, stage: str, name: str, answers: Sequence[Answer]) -> None:
         """Score a dataset's answers and write its predictions."""

@@ -91,9 +91,9 @@ class Session:
         if not folder.begun():
             return
         then = folder.table().get("versions", {})
+        check_config(self.config, configs.load(folder.config), path)
         check_models(then, self.experiment, path)
         check_rules(then, self.experiment, path)
-        check_config(self.config, configs.load(folder.config), path)
         if not resume:
             state = (
                 "is already finished; see fcit report"
@@ -256,7 +256,8 @@ class Session:
             raise FcitError(
                 f"{self.folder.path}: this run is not finished; finish it with fcit run --resume"
             )
-        if self.config.evaluation.where == "clients" and not self.folder.partition.is_file():
+        here = self.folder.partition.is_file() or self.folder.imported
+        if self.config.evaluation.where == "clients" and not here:
             raise FcitError(
                 f"{self.folder.path}: its clients scored their own test samples, which are not here"
             )

@@ -88,7 +88,7 @@ def fetch(
         missing = {
             problem
             for problem in done.report.problems
-            if problem.what.startswith("image ") and ": is missing" in problem.what
+            if problem.what.startswith("image ") and problem.what.endswith(": is missing")
         }
         if done.lacks:
             done.report.problems[:] = [one for one in done.report.problems if one not in missing]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, Undefined
 
+from fcit.models.loading import TOKENS
 from fcit.runs.api import Run
 from fcit.weights import split_projector
 
@@ -61,7 +62,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
     ]
     model, method = run.worker.model, run.worker.method
     own = split_projector(run.state.adapters[more["name"]])[1] if kind == "subspace" else {}
-    tokens, words = model.model.generation_config, model.processor.tokenizer
+    settings = model.model.generation_config
     environment = Environment(
         undefined=Undefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -84,7 +85,6 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         square=model.images.square,
         family=model.model.config.model_type,
         writes_bos=model.chat.writes_bos,
-        ends=tokens.eos_token_id or words.eos_token_id,
-        pad=words.pad_token_id or words.eos_token_id,
+        tokens={key: each for key in TOKENS if (each := getattr(settings, key)) is not None},
         **({"names": list(run.state.adapters)} | more),
     )
