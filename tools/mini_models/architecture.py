@@ -258,7 +258,11 @@ def save_clip(folder: Path, model: Any, tokenizer: Tokenizer, card: str) -> None
 
 
 def _save(folder: Path, model: Any, parts: Sequence[Any], card: str) -> None:
-    """Write to a temporary folder, then replace `folder`, so that it can be loaded at any moment."""
+    """Write to a temporary folder, then replace `folder`. Where a kill came between both renames, the old
+    one is put back first."""
+    old = folder.with_name(f".old-{folder.name}")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
     aside = folder.with_name(f".aside-{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -266,7 +270,6 @@ def _save(folder: Path, model: Any, parts: Sequence[Any], card: str) -> None:
     for part in parts:
         part.save_pretrained(aside)
     write_text(aside / "README.md", card)
-    old = folder.with_name(f".old-{folder.name}")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
