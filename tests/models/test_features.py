@@ -54,6 +54,16 @@ def test_processes_together_keep_to_the_disks_limit(tmp_path) -> None:
     assert 8_000 < kept < 12_000
 
 
+def test_a_folder_of_another_user_leaves_features_in_memory(tmp_path, monkeypatch) -> None:
+    """A shared cache, whose first user made its folders for himself alone."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    cache = FeatureCache("m", tmp_path)
+    cache.refresh()
+    cache.put(key(0), value(0))
+    assert key(0) in cache
+    assert not list(tmp_path.iterdir())
+
+
 def test_features_of_a_process_are_in_one_file_and_found_by_others(tmp_path) -> None:
     first, second = FeatureCache("m", tmp_path), FeatureCache("m", tmp_path)
     for number in range(5):

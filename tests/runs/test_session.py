@@ -228,7 +228,8 @@ def test_a_run_of_another_model_in_the_same_folder_is_refused(
     session.begin()
     (tmp_path / "run" / "predictions").mkdir()  # its first answers
     session.check(resume=True)
-    for name in ("README.md", "notes.txt", "trainer_state.json"):
+    (own / "checkpoint-5").mkdir()
+    for name in ("README.md", "notes.txt", "trainer_state.json", "checkpoint-5/config.json"):
         (own / name).write_text("not the model's")
     session.check(resume=True)
     weights = load_file(own / "model.safetensors")

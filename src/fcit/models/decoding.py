@@ -22,10 +22,7 @@ def greedy(
     pad = eos if pad is None else pad
     ends = model.generation_config.eos_token_id or eos
     config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=pad,
+        do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=pad
     )
     stopping = StoppingCriteriaList()
     if wanted:

@@ -32,7 +32,7 @@ def fast_bf16(device: str = "cpu") -> bool:
     if device.startswith("cuda"):
         with torch.cuda.device(device):
             return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device != "cpu":
+    if not device.startswith("cpu"):
         return True
     features = torch.cpu.get_capabilities()
     return bool(features.get("avx512_bf16") or features.get("amx_bf16"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import struct
@@ -120,8 +119,8 @@ class Place(NamedTuple):
 class FeatureCache:
     """Features by image content for one frozen model.
 
-    model: its fingerprint, so that another model never reads these features. folder: None keeps them in
-    memory only. The disk cache stops growing at `disk_bytes`.
+    model: its fingerprint, so that another model never reads these features. folder: None, and one that
+    this user cannot write, keep them in memory only. The disk cache stops growing at `disk_bytes`.
 
     On the disk every process appends to a file of its own and reads those of all. So none waits for
     another, and what a killed process left half-written is never taken for features.
@@ -134,7 +133,7 @@ class FeatureCache:
         memory_bytes: int = MEMORY_BYTES,
         disk_bytes: int = DISK_BYTES,
     ):
-        self.folder = folder / model[:16] if folder else None
+        self.folder = folder / model[:16] if folder and _writable(folder / model[:16]) else None
         self.memory_bytes, self.disk_bytes = memory_bytes, disk_bytes
         self.memory: OrderedDict[str, Weights] = OrderedDict()
         self.bytes_held = 0
@@ -181,7 +180,7 @@ class FeatureCache:
         """Learn of what other processes have written meanwhile."""
         if self.folder is None or not self.folder.is_dir():
             return
-        with contextlib.suppress(PermissionError), os.scandir(self.folder) as entries:
+        with os.scandir(self.folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
                 if path.suffix == ".features" and entry.stat().st_size > self._known.get(path, 0):
@@ -243,6 +242,15 @@ class FeatureCache:
             self._uncounted = size
         self._on_disk += size
         return self._on_disk <= self.disk_bytes
+
+
+def _writable(folder: Path) -> bool:
+    """Whether this user can write to a folder, or make it."""
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except PermissionError:  # it is in a folder that this user may not enter
+        return False
+    return os.access(nearest, os.R_OK | os.W_OK | os.X_OK)
 
 
 def _read(place: Place) -> Weights | None:

@@ -180,9 +180,8 @@ def measured_times(
     method wants more of its clients then. batch: samples of a step; questions: at most so many are
     answered at once.
     """
-    training = replace(
-        config.training, batch_size=batch
-    )  # where clients have less than a whole batch
+    # Where clients have less than a whole batch, their steps are smaller.
+    training = replace(config.training, batch_size=batch)
     model = replace(config.model, cache_features=False)  # a plan writes nothing
     worker = ModelWorker(replace(config, training=training, model=model))
     usual, last = replace(usual, epochs=1), replace(last, epochs=1)

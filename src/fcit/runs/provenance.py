@@ -21,9 +21,9 @@ from fcit.worker.experiment import Experiment
 
 MODEL_FILES = (
     "*.safetensors", "*.bin", "*.gguf", "*config*.json", "*token*.json", "vocab*", "merges.txt",
-    "*.model", "chat_template*", "modules.json", "*/config.json",
+    "*.model", "chat_template*", "modules.json", "[0-9]_*/config.json",
 )  # fmt: skip
-"""Of a model's folder: those that decide what it answers."""
+"""Of a model's folder: those that decide what it answers (`1_Pooling` is a sentence encoder's)."""
 
 BLOCK, APART, WHOLE = 2**16, 2**21, 2**26
 """Of a file of more than WHOLE bytes, BLOCK bytes of every APART are compared: the whole would take
@@ -117,8 +117,13 @@ def _contents(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _digest(files: Iterable[Path]) -> str:
     """Of the files that there are."""
-    present = [file.read_bytes() for file in files if file.is_file()]
-    return hashlib.sha256(b"".join(present)).hexdigest()[:12]
+    return _joined(tuple((file, file.stat().st_mtime_ns) for file in files if file.is_file()))
+
+
+@cache
+def _joined(files: tuple[tuple[Path, int], ...]) -> str:
+    """Of files with their times of change: a sweep asks for the mini models' with every run."""
+    return hashlib.sha256(b"".join(file.read_bytes() for file, _ in files)).hexdigest()[:12]
 
 
 def computed(model: ModelSection) -> str:
@@ -145,6 +150,7 @@ def versions(experiment: Experiment) -> dict[str, str]:
     )
 
 
+@cache
 def _commit() -> str:
     """The commit of fcit's own checkout; "unknown" if it was installed without one."""
     here = Path(__file__).parent

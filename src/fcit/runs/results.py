@@ -74,9 +74,9 @@ class Results:
         """The folder name of a stage's predictions."""
         return ZERO_SHOT if not self.stages else "1" if self.method.single_row else str(stage + 1)
 
-    def forget(self, stage: str, dataset: str) -> None:
-        """Ask for a dataset's predictions (or its clients' scores) after a stage again; the old ones stay
-        until the new ones are there."""
+    def ask_again(self, stage: str, dataset: str) -> None:
+        """Have `row` or `zero_shot` ask a dataset's questions after a stage again. The old answers (or
+        clients' scores) stay until the new ones are there."""
         self._percents.pop((stage, dataset), None)
         self._stale.add((stage, dataset))
 

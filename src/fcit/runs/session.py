@@ -272,7 +272,7 @@ class Session:
             state = self.folder.state()[0]
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*self.setting.datasets, *self.experiment.folder.general):
-                self.results.forget(stage, name)
+                self.results.ask_again(stage, name)
             row = self.results.row(engine, state, last)
             zero = self.results.zero_shot(engine)
             self.results.write_matrix(zero, [*rows, row] if self.stages else [])

@@ -32,9 +32,8 @@ class Experiment:
         if own:
             if config.evaluation.where == "clients":
                 elsewhere = config.data.rules.keys() - own.rules.keys()
-            asked = replace(
-                config.evaluation, general="", general_questions=0
-            )  # by the server alone
+            # The server alone asks general questions.
+            asked = replace(config.evaluation, general="", general_questions=0)
             data = replace(own, missing=config.data.missing)
             config = replace(config, data=data, evaluation=asked)
         self.config, self.own = config, own is not None
