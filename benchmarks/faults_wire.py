@@ -244,7 +244,8 @@ def _round(
     setting = Setting("one round", (Stage((TASK,)),), 8, 4, 1)
     optimizing = find_optimizer(optimizer or "fedavg")()
     federation = Federation(clients=8, per_round=4, min_clients=2, ranks=ranks)
-    run = FederatedRun(setting, [[TURNS]], method, optimizing, federation)
+    width = method.token_width(4)
+    run = FederatedRun(setting, [[TURNS]], method, optimizing, federation, token_width=width)
     state, done = take_round(run, state, TURNS, crowd)
     return method.end(state, Stage((TASK,))), list(done.faults)
 

@@ -30,7 +30,7 @@ from measures import (
 from targets import targets
 
 from fcit.files import write_json
-from fcit.recipe.data import SIZES
+from fcit.recipe.sections import SIZES
 from fcit.runs import sweep
 from fcit.types import FcitError
 from fcit.watch import Terminal

@@ -31,7 +31,7 @@ from commandline import call
 from fcit import methods
 from fcit.cli import app
 from fcit.files import read_json, write_json, write_lines
-from fcit.recipe import config, data
+from fcit.recipe import config, sections
 from fcit.runs import sweep
 
 ROOT = Path(__file__).parents[1]
@@ -371,8 +371,8 @@ class Reader:
             return load(path, changes if made else [*SMALL, *changes], method)
 
         self.patch.setattr(config, "load", loaded)
-        for size in data.SIZES:
-            self.patch.setitem(data.SIZES, size, (20, 8))
+        for size in sections.SIZES:
+            self.patch.setitem(sections.SIZES, size, (20, 8))
 
     def follow(self, step: Step) -> None:
         """Do what a step says, and assert that it works."""

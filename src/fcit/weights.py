@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.files import reading, written_aside
-from fcit.types import PROJECTOR, FcitError, Parts, State, Update, Weights, naming
+from fcit.types import FcitError, Parts, State, Update, Weights, naming
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -26,10 +26,16 @@ REST = "rest"
 """The extra with the rows of A and columns of B that a client of a lower rank does not train."""
 
 
+def tensor_names(path: str) -> tuple[str, str]:
+    """PEFT's names of a layer's factors A and B."""
+    return PEFT_PREFIX + path + DOWN, PEFT_PREFIX + path + UP
+
+
 def factors(block: Weights) -> dict[str, tuple[Tensor, Tensor]]:
     """A LoRA block's factors by the path of their layer: A [r, in] and B [out, r]."""
     paths = [key[len(PEFT_PREFIX) : -len(DOWN)] for key in block if key.endswith(DOWN)]
-    return {path: (block[_key(path, DOWN)], block[_key(path, UP)]) for path in paths}
+    names = {path: tensor_names(path) for path in paths}
+    return {path: (block[a], block[b]) for path, (a, b) in names.items()}
 
 
 def joined(blocks: Sequence[Weights]) -> Weights:
@@ -51,12 +57,8 @@ def redrawn(block: Weights, std: float, noise: Generator) -> Weights:
     """A block whose factors A are drawn again from N(0, std^2), layer by layer in order of path."""
     fresh = dict(block)
     for path, (a, _) in sorted(factors(block).items()):
-        fresh[_key(path, DOWN)] = a.new_empty(a.shape).normal_(0, std, generator=noise)
+        fresh[tensor_names(path)[0]] = a.new_empty(a.shape).normal_(0, std, generator=noise)
     return fresh
-
-
-def _key(path: str, end: str) -> str:
-    return PEFT_PREFIX + path + end
 
 
 def mean(parts: Iterable[Mapping[str, Tensor]], counts: Sequence[int]) -> Weights:
@@ -135,11 +137,6 @@ def flatten(value: State | Update, memory: Weights | None = None) -> Weights:
         for key, tensor in weights.items()
     }
     return flat | {MEMORY + name: tensor for name, tensor in (memory or {}).items()}
-
-
-def split_memory(flat: Weights) -> tuple[Weights, Weights]:
-    """What `flatten` returned in two: the State or Update, still flat, and the client's memory."""
-    return split_prefix(flat, MEMORY)
 
 
 def split_prefix(weights: Weights, prefix: str) -> tuple[Weights, Weights]:
@@ -232,11 +229,6 @@ class StoredParts(Mapping[str, Stored]):
 
     def __len__(self) -> int:
         return len(self.names)
-
-
-def split_projector(adapter: Weights) -> tuple[Weights, Weights]:
-    """An adapter's LoRA block, and its own projector (empty where it has none)."""
-    return split_prefix(adapter, PROJECTOR)
 
 
 def low_rank(projector: Weights, rank: int, std: float, noise: Generator) -> Weights:

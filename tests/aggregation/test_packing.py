@@ -8,11 +8,9 @@ import torch
 from fcit.aggregation.packing import (
     SCALE,
     pack,
-    pack_state,
-    pack_update,
+    pack_message,
     unpack,
-    unpack_state,
-    unpack_update,
+    unpack_message,
 )
 from fcit.types import FcitError, State, Update
 from fcit.weights import nbytes
@@ -32,9 +30,9 @@ ODD = {"bias": torch.randn(3, generator=stream()), "count": torch.tensor([3, 500
 def test_float32_is_what_it_was() -> None:
     state = State({"0": BLOCK}, {"x": ODD})
     update = Update(1, 2, {"0": BLOCK}, {"x": ODD}, {})
-    assert pack_state(state, "float32", stream()) is state is unpack_state(state, "float32")
-    assert pack_update(update, state, "float32", stream()) is update
-    assert unpack_update(update, state, "float32") is update
+    assert pack_message(state, "float32", stream()) is state is unpack_message(state, "float32")
+    assert pack_message(update, "float32", stream(), state) is update
+    assert unpack_message(update, "float32", state) is update
 
 
 @pytest.mark.parametrize(
@@ -68,12 +66,12 @@ def test_zeros_stay_zeros() -> None:
 def test_an_update_travels_as_a_change_of_what_was_received() -> None:
     """A small change of large weights: packed by itself it would drown in the rounding."""
     sent = State({"0": {"w": 100 * torch.randn(40, 64, generator=stream())}})
-    down = unpack_state(pack_state(sent, "int8", stream(1)), "int8")
+    down = unpack_message(pack_message(sent, "int8", stream(1)), "int8")
     moved = 0.01 * torch.randn(40, 64, generator=stream(2))
     update = Update(0, 5, {"0": {"w": down.adapters["0"]["w"] + moved}}, {"new": BLOCK}, {})
-    wire = pack_update(update, down, "int8", stream(3))
+    wire = pack_message(update, "int8", stream(3), down)
     assert set(wire.adapters["0"]) == {"w", "w" + SCALE}
-    got = unpack_update(wire, sent, "int8")
+    got = unpack_message(wire, "int8", sent)
     change = got.adapters["0"]["w"] - sent.adapters["0"]["w"]
     assert float((change - moved).norm() / moved.norm()) < 0.05
     assert float((got.extras["new"]["up"] - BLOCK["up"]).norm() / BLOCK["up"].norm()) < 0.03

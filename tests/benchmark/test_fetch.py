@@ -353,6 +353,15 @@ def test_tables_with_other_columns_and_one_split(hub, tmp_path: Path) -> None:
     assert not (tmp_path / "bad").exists()
 
 
+def test_rows_are_numbered_through_all_tables_without_splits(hub, tmp_path: Path) -> None:
+    hub.files["me/Leaves"] = {"one.parquet": table(3), "two.parquet": table(3, 3)}
+    done = fetch("me/Leaves", tmp_path / "data")
+    assert done.report.problems == []
+    parts = [datasets.read(tmp_path / "data", "Leaves", split) for split in ("train", "test")]
+    ids = sorted(sample.id for samples in parts for sample in samples)
+    assert ids == ["1", "2", "3", "4", "5", "6"]
+
+
 def test_tables_that_cannot_be_read(hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.files["me/Leaves"] = {"train.parquet": b"PAR1 no more"}
     with pytest.raises(FcitError, match=r"train\.parquet: cannot be read: "):

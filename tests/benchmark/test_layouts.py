@@ -62,7 +62,7 @@ def test_ucits_folder_is_read_as_it_is(ucit: Path) -> None:
     for name in UCIT:
         for sample in datasets.read(ucit, name, "train"):
             assert datasets.image_path(ucit, sample).is_file()
-    assert len(stats.collect(ucit, None, "strict")) == 6
+    assert len(stats.collect(ucit, "strict")) == 6
 
 
 def test_mllm_dcls_images_start_at_each_datasets_folder(dcl: Path) -> None:

@@ -125,8 +125,20 @@ def test_mistakes_in_the_published_split_are_found(root: Path) -> None:
     assert report.published[CAP1] == PublishedSplit("General", 2, 6, 0, 8)
 
 
+def test_a_broken_dataset_file_of_a_published_split_is_one_problem(root: Path) -> None:
+    file = "instructions/ImageNet-R/dataset.toml"
+    (root / file).write_text("rule = 3")
+    report = check(root)
+    (problem,) = report.problems
+    assert (problem.file, problem.record) == (file, "")
+    assert problem.what.startswith("rule: ")
+    assert report.counts["ImageNet-R"] == {}
+    assert report.published[TASK1] == PublishedSplit("ImageNet-R", 2, 0, 0, 0)
+    assert report.published[CAP1] == PublishedSplit("General", 2, 0, 0, 6)
+
+
 def test_stats_of_it(whole: Path) -> None:
-    facts = {one.dataset: one for one in stats.collect(whole, None, "strict")}
+    facts = {one.dataset: one for one in stats.collect(whole, "strict")}
     assert facts.keys() == DATASETS.keys()
     assert all((one.train, one.test) == (2, 2) for one in facts.values())
     assert facts["ArxivQA"].form == official.LETTER
@@ -160,8 +172,8 @@ def test_several_image_roots_are_tried_in_order(root: Path, tmp_path: Path) -> N
     assert missing(root, [DATASETS["A-OKVQA"]]) == {"A-OKVQA": ["datasets/COCO2014"]}
     assert missing(root, list(DATASETS.values()), both) == {}
     assert check(root, images=both).problems == []
-    lost = check(root, ["A-OKVQA"], images=both[:1]).problems
-    assert len(lost) == 4 and all(one.what.endswith("is missing") for one in lost)
+    lost = [one.what for one in check(root, images=both[:1]).problems]
+    assert len(lost) == 6 and all(what.endswith("is missing") for what in lost)
     (sample, _) = read(root, "A-OKVQA", "train")
     assert datasets.image_path(root, sample, both) == away / sample.image
     assert datasets.image_path(root, sample, both[:1]) == both[0] / sample.image

@@ -19,7 +19,7 @@ from fcit.benchmark.rules.exact import Exact
 from fcit.benchmark.stats import collect
 from fcit.cli import app
 from fcit.recipe import config
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
@@ -133,9 +133,9 @@ def test_a_malformed_dataset_file_is_named_with_its_key(root, text, message):
 
 def test_chance_is_the_rules_own(root, tmp_path):
     near = rules.load({"My-Meters": str(tmp_path / "near.py")})
-    (mine,) = collect(root, None, "strict", rules=near)
+    (mine,) = collect(root, "strict", rules=near)
     assert mine.chance == pytest.approx(100 * 5 / 7)
-    (exact,) = collect(root, None, "strict")
+    (exact,) = collect(root, "strict")
     assert exact.chance == pytest.approx(100 * 2 / 7)
 
 
@@ -294,4 +294,4 @@ def test_what_a_rule_raises_over_training_answers_is_one_line_too(root, tmp_path
     assert problem.what.startswith("odd.py, line 4: Odd.check raised RuntimeError; raise Record")
     odd = ruled(tmp_path, "    def best_constant(self, answers, truths, mode): return 1 / 0")
     with pytest.raises(FcitError, match=r"odd\.py, line 4: Odd\.best_constant raised ZeroDiv"):
-        collect(root, None, "strict", rules={"My-Meters": odd})
+        collect(root, "strict", rules={"My-Meters": odd})

@@ -66,6 +66,8 @@ def test_a_clean_copy_has_no_faults_and_links_to_images(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["data", "check", str(root), "--fix", str(out)])
     assert isinstance(done.exception, FcitError)
     assert str(done.exception).startswith(f"--fix: {out}: already exists")
+    with pytest.raises(FcitError, match="already exists"):
+        repair(root, check(root), out)
 
 
 def test_what_no_copy_mends_is_refused_and_nothing_is_written(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_facts_are_counted_from_the_files(tmp_path):
         [("What?\nOne word.", "blue"), ("Where?\nOne word.", "Blue."), ("Who?\nShort.", "red")],
     )
     own(tmp_path, "Yours", [("Where?\nOne word.", "5")], [("Where?\nOne word.", "4")])
-    mine, yours = stats.collect(tmp_path, None, "strict")
+    mine, yours = stats.collect(tmp_path, "strict")
     assert (mine.train, mine.test, mine.prompts, mine.answers) == (3, 3, 2, 2)
     assert mine.new == pytest.approx(200 / 3)
     assert (mine.form, mine.formed) == ("One word.", pytest.approx(200 / 3))
@@ -61,7 +61,7 @@ def test_facts_are_counted_from_the_files(tmp_path):
 
 def test_five_datasets_of_the_mini_suite_share_their_format_line(tmp_path):
     mini.write(tmp_path / "mini", seed=1, train=12, test=8)
-    facts = {one.dataset: one for one in stats.collect(tmp_path / "mini", None, "strict")}
+    facts = {one.dataset: one for one in stats.collect(tmp_path / "mini", "strict")}
     assert facts.keys() == mini.GENERATORS.keys()
     for name, one in facts.items():
         assert (one.train, one.test) == (12, 8)
@@ -87,7 +87,7 @@ def test_nearest_datasets_are_found_by_text_image_and_both(tmp_path):
         return np.stack([np.cos(turns), np.sin(turns)], axis=1)
 
     bars = Bars()
-    facts = stats.collect(tmp_path, ["A", "B", "C"], "strict", embed, watch=bars)
+    facts = stats.collect(tmp_path, "strict", embed, watch=bars)
     assert heard == [("text", 2), ("image", 2)] * 3
     assert bars.ended == {"datasets": (3, 3)}
     first = facts[0].nearest
@@ -107,11 +107,12 @@ def test_a_lone_dataset_has_no_neighbour():
 
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FcitError, match="no such folder"):
-        stats.collect(tmp_path / "none", None, "strict")
+        stats.collect(tmp_path / "none", "strict")
     with pytest.raises(FcitError, match="not a data folder"):
-        stats.collect(tmp_path, None, "strict")
+        stats.collect(tmp_path, "strict")
     (tmp_path / "instructions").mkdir()
     with pytest.raises(FcitError, match="holds none"):
-        stats.collect(tmp_path, None, "strict")
+        stats.collect(tmp_path, "strict")
+    (tmp_path / "instructions/DVQA").mkdir()
     with pytest.raises(FcitError, match=r"lacks .*instructions/DVQA/train\.json"):
-        stats.collect(tmp_path, ["DVQA"], "strict")
+        stats.collect(tmp_path, "strict")

@@ -39,7 +39,7 @@ def test_a_csv_becomes_a_dataset_that_passes_the_check(tmp_path, photos):
     assert rows[0] == tabular.TableRow(2, "in/0.png", "What, then?\nOne word.", "0")
     root, bars = tmp_path / "data", Bars()
     made = tabular.write(root, "My-VQA", rows, photos, watch=bars)
-    assert made == tabular.Imported(9, 2, 11)
+    assert made == (9, 2, 11)
     assert bars.ended == {"images": (11, 11), "copies": (11, 11)}
     report = check(root)
     assert (report.problems, report.counts) == ([], {"My-VQA": {"train": 9, "test": 2}})

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -228,10 +228,9 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
 ) -> None:
     found: list[str | None] = []
 
-    def start(*_: object, env: dict[str, str], **__: object) -> SimpleNamespace:
+    def start(*_: object, env: dict[str, str], **__: object) -> MagicMock:
         found.append(env.get("CUDA_VISIBLE_DEVICES"))
-        nothing = lambda: None  # noqa: E731
-        return SimpleNamespace(stdin=None, stdout=None, kill=nothing, wait=nothing)
+        return MagicMock()
 
     def given(device: str, device_map: str = "") -> list[str | None]:
         found.clear()

@@ -30,7 +30,7 @@ from fcit.cli import app
 from fcit.files import read_json, read_lines
 from fcit.flower.shares import split
 from fcit.recipe.config import Config, load, to_table, validate
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.engine import deployment
 from fcit.types import FcitError, Task, Turn

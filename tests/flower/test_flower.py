@@ -21,12 +21,11 @@ from fcit.engines import node
 from fcit.engines.node import LocalClient, load_memory, respond, save_memory
 from fcit.flower import hush
 from fcit.recipe.config import Config, to_table, validate
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.runs.engine import build, check_memory
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
 from fcit.worker.experiment import Experiment
-from fcit.worker.floor import stronger
-from fcit.worker.model import ModelWorker
+from fcit.worker.model import ModelWorker, stronger
 
 pytest.importorskip("flwr")
 

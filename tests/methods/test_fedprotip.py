@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcit.aggregation.packing import pack_state, pack_update, unpack_state, unpack_update
+from fcit.aggregation.packing import pack_message, unpack_message
 from fcit.benchmark import datasets
 from fcit.methods.fedprotip import Fedprotip, grown, project
 from fcit.rounds.client import Data, Training, take_turn
@@ -114,12 +114,12 @@ def test_few_bytes_lose_nothing_of_small_inputs() -> None:
     method, state, wire = Fedprotip(directions=2, threshold=0.9), begun(), "bfloat16"
     noise = torch.Generator()
     sent = method.send(state, Turn(0, TASK, 0, 1, True))
-    got = unpack_state(pack_state(sent, wire, noise), wire)
+    got = unpack_message(pack_message(sent, wire, noise), wire)
     c = torch.diag(torch.tensor([0, 2e-6, 0, 0, 0, 0]))  # inputs of about 0.001
     sketch = {path: omega + c @ omega for path, omega in got.extras["sketch"].items()}
     extras = {"sketch": sketch, "energy": {"layers.0.up": c.trace()[None]}}
-    update = pack_update(Update(0, 5, dict(got.adapters), extras, {}), got, wire, noise)
-    update = unpack_update(update, sent, wire)
+    update = pack_message(Update(0, 5, dict(got.adapters), extras, {}), wire, noise, got)
+    update = unpack_message(update, wire, sent)
     s = method.end(method.aggregate(state, [update]), STAGE).extras["bases"]["layers.0.up"]
     assert s.shape == (6, 1) and s[1].abs().item() == pytest.approx(1, abs=1e-3)
 

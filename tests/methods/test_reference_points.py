@@ -12,8 +12,8 @@ from fcit.methods import find
 from fcit.models import CHECKPOINTS
 from fcit.models.size import model_size
 from fcit.recipe.config import validate
-from fcit.types import Setting, Turn
-from fcit.weights import split_projector
+from fcit.types import PROJECTOR, Setting, Turn
+from fcit.weights import split_prefix
 from fcit.worker.experiment import Experiment
 
 STAGES = [
@@ -55,7 +55,7 @@ def test_individual_trains_of_a_projector_what_the_recipe_says(projector: str) -
     size = model_size(CHECKPOINTS / "mini-lmm")
     whole = {name: torch.ones(shape) for name, shape in size.projector.items()}
     state = find("individual")(projector=projector).start(size.blank(8), whole)
-    _, own = split_projector(state.extras["blank"])
+    _, own = split_prefix(state.extras["blank"], PROJECTOR)
     assert state.projector is None
     numbers = sum(value.numel() for value in (own or {}).values())
     everything = sum(value.numel() for value in whole.values())

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fcit.models import features
 from fcit.models.features import FeatureCache
 from fcit.types import Weights
 
@@ -35,8 +36,10 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_the_caches_are_bounded(tmp_path) -> None:
-    cache = FeatureCache("m", tmp_path, memory_bytes=4200, disk_bytes=8300)
+def test_the_caches_are_bounded(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(features, "MEMORY_BYTES", 4200)
+    monkeypatch.setattr(features, "DISK_BYTES", 8300)
+    cache = FeatureCache("m", tmp_path)
     for number in range(20):
         cache.put(key(number), value(number))
     assert cache.bytes_held <= 4200
@@ -45,8 +48,9 @@ def test_the_caches_are_bounded(tmp_path) -> None:
     assert cache.computed == 20
 
 
-def test_processes_together_keep_to_the_disks_limit(tmp_path) -> None:
-    caches = [FeatureCache("model", tmp_path, disk_bytes=10_000) for _ in range(4)]
+def test_processes_together_keep_to_the_disks_limit(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(features, "DISK_BYTES", 10_000)
+    caches = [FeatureCache("model", tmp_path) for _ in range(4)]
     for number in range(40):
         for at, cache in enumerate(caches):
             cache.put(f"{at}{number:063}", {"a": torch.zeros(100)})
@@ -115,8 +119,9 @@ def test_damaged_features_are_computed_again(tmp_path) -> None:
     assert same(again.get(key(1)), 1)
 
 
-def test_a_cache_that_was_cleared_meanwhile_begins_again(tmp_path) -> None:
-    cache = FeatureCache("m", tmp_path, memory_bytes=1)
+def test_a_cache_that_was_cleared_meanwhile_begins_again(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(features, "MEMORY_BYTES", 1)
+    cache = FeatureCache("m", tmp_path)
     cache.put(key(1), value(1))
     files(tmp_path)[0].unlink()
     cache.forget()

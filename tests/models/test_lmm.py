@@ -166,7 +166,7 @@ def test_a_sample_is_tokenized_once(lmm, data, monkeypatch) -> None:
     assert torch.equal(again.ids.flip(0), first.ids)
     assert torch.equal(again.labels.flip(0), first.labels)
     lmm.forget()
-    assert not lmm.chat._known and not lmm.cache.memory
+    assert not lmm.chat._kept.cache_info().currsize and not lmm.cache.memory
 
 
 def test_a_method_may_put_prompts_before_the_image(lmm, data) -> None:

@@ -410,7 +410,7 @@ def go(
     if place is not None:
         whole, _ = go(optimizer, average)
         done, state = whole.commits[place]
-    run = FederatedRun(SETTING, PLAN, method, optimizer, Federation(average=average))
+    run = FederatedRun(SETTING, PLAN, method, optimizer, Federation(average=average), token_width=2)
     return ledger, ledger.follow(run, state, Scripted(place or 0), done)
 
 
@@ -440,7 +440,9 @@ def test_methods_never_see_the_optimizers_memory_nor_do_clients() -> None:
     ledger, engine = Ledger(), Scripted()
     method = Forgetful()
     state = method.start(BLANK, {"w": torch.zeros(7)})
-    last = ledger.follow(FederatedRun(SETTING, PLAN, method, Fedadam()), state, engine)
+    last = ledger.follow(
+        FederatedRun(SETTING, PLAN, method, Fedadam(), token_width=2), state, engine
+    )
     assert not any(job.received.optimizer for job in engine.jobs)
     assert {"adapters.0", "extras.projector"} <= last.optimizer.keys()
 

@@ -6,7 +6,6 @@ import copy
 import json
 import os
 import time
-from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
@@ -19,12 +18,12 @@ from encoders import sentences
 from fcit.cli import app
 from fcit.files import read_lines
 from fcit.models import CHECKPOINTS
-from fcit.models.memory import TrainingStep, training_memory
-from fcit.models.size import ModelSize, encoder_size
+from fcit.models.size import encoder_size, model_size
 from fcit.planning import estimates, plan
+from fcit.planning.memory import training_memory
 from fcit.planning.rehearsal import rehearse
 from fcit.recipe.config import Config, load, validate
-from fcit.types import FcitError
+from fcit.types import FcitError, Job, State, Task, Turn
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 
@@ -227,10 +226,7 @@ def test_real_steps_are_timed_when_asked(table: dict) -> None:
 
 
 def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
-    from fcit.models import CHECKPOINTS
-    from fcit.models.size import model_size
     from fcit.seeds import torch_stream
-    from fcit.types import State
 
     lmm.receive(State(), 1.0)  # nobody's adapter
     found = model_size(CHECKPOINTS / "mini-lmm")
@@ -243,14 +239,23 @@ def test_the_size_of_a_model_is_that_of_its_weights(lmm) -> None:
     assert (found.image_tokens, found.patches, found.features) == (36, 36, 36 * 128)
 
 
-def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
+def of_one_adapter(
+    table: dict, number: int, device: str, length: int = 60, method: str = "finetune", **model: str
+) -> dict[str, int]:
+    """The memory of a step of eight samples with dropout, and one adapter of rank 8, which learns."""
+    training = {"batch_size": 8, "micro_batch": 0, "dropout": 0.1, "checkpointing": False}
+    own = {"training": training, "method": {"name": method, "rank": 8}, "model": model}
+    lengths = estimates.SampleLengths(length, 2, length, 2)
+    job = Job(Turn(0, Task("IconQA", ("IconQA",)), 0, 0), State({"0": {}}))
+    size, experiment = model_size(CHECKPOINTS / "mini-lmm"), Experiment(validate(table | own))
+    return training_memory(experiment, size, lengths, job, 8, number, device)
+
+
+def test_memory_counts_what_autograd_keeps(lmm, table: dict, suite: Path) -> None:
     import torch
 
     from fcit.benchmark import datasets
-    from fcit.models import CHECKPOINTS
-    from fcit.models.size import model_size
     from fcit.seeds import torch_stream
-    from fcit.types import State
 
     samples = datasets.read(suite, "Flickr30k", "train")[:8]
     batch = lmm.batch(samples, [datasets.image_path(suite, one) for one in samples])
@@ -269,33 +274,22 @@ def test_memory_counts_what_autograd_keeps(lmm, suite: Path) -> None:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
         lmm.loss(batch)
     real = sum(value.untyped_storage().nbytes() for value in kept.values())
-    found: ModelSize = model_size(CHECKPOINTS / "mini-lmm")
-    answered = int((batch.labels != -100).sum())
-    load = TrainingStep(
-        8, batch.ids.shape[1], answered, 1, 1, 8, True, True, 8, 8, 4, 4, True, True, False
-    )  # fmt: skip
-    assert training_memory(found, load)["activations"] == pytest.approx(real, rel=0.1)
+    estimated = of_one_adapter(table, 4, "cpu", batch.ids.shape[1])
+    assert estimated["activations"] == pytest.approx(real, rel=0.1)
 
 
-def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays() -> None:
-    from fcit.models import CHECKPOINTS
-    from fcit.models.size import model_size
-
+def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays(table: dict) -> None:
     found = model_size(CHECKPOINTS / "mini-lmm")
-    whole = TrainingStep(8, 60, 9, 1, 1, 8, True, True, 8, 8, 2, 2, False, True, False)
-    four = training_memory(found, replace(whole, weight=0.5))["base model"]
+    whole, four = (of_one_adapter(table, 2, "cuda", quantize=bits) for bits in ("none", "4bit"))
     assert 0 < found.matrices < found.decoder
-    assert training_memory(found, whole)["base model"] - four == 1.5 * found.matrices
+    assert whole["base model"] - four["base model"] == 1.5 * found.matrices
 
 
-def test_factors_that_do_not_learn_have_no_gradients() -> None:
+def test_factors_that_do_not_learn_have_no_gradients(table: dict) -> None:
     """ffa_lora trains and receives B alone."""
-    from fcit.models import CHECKPOINTS
-    from fcit.models.size import model_size
-
     found = model_size(CHECKPOINTS / "mini-lmm")
-    whole = TrainingStep(8, 60, 9, 1, 1, 8, False, True, 8, 8, 2, 2, True, True, False)
-    halves = [training_memory(found, step) for step in (whole, replace(whole, learns_down=False))]
+    methods = ("finetune", "ffa_lora")
+    halves = [of_one_adapter(table, 2, "cpu", method=method) for method in methods]
     downs = sum(8 * wide for wide, _ in found.layers.values())
     for part, bytes_each in (("gradients and AdamW", 12), ("received", 4)):
         assert halves[0][part] - halves[1][part] == bytes_each * downs > 0
@@ -303,9 +297,6 @@ def test_factors_that_do_not_learn_have_no_gradients() -> None:
 
 
 def test_what_is_timed_is_a_usual_round_of_the_last_stage(table: dict) -> None:
-    from fcit.models import CHECKPOINTS
-    from fcit.models.size import model_size
-
     shape, jobs = model_size(CHECKPOINTS / "mini-lmm"), {}
     for method in ("ewc", "lwf", "olora"):
         config = validate(table | {"method": {"name": method}})

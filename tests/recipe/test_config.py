@@ -10,8 +10,8 @@ import pytest
 from fcit.files import parse_toml
 from fcit.methods import find, names
 from fcit.recipe import config
-from fcit.recipe.data import SIZES
 from fcit.recipe.keys import sections
+from fcit.recipe.sections import SIZES
 from fcit.types import FcitError
 
 FILES = sorted((Path(__file__).parents[2] / "recipes").rglob("*.toml"))

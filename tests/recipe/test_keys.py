@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from fcit import optimizers
 from fcit.cli import app
 from fcit.recipe.config import Config, to_table
-from fcit.recipe.data import SIZES
 from fcit.recipe.keys import Key, sections
+from fcit.recipe.sections import SIZES
 from tools.recipe_page import PATH, page
 
 TABLES = dict(sections())

@@ -16,7 +16,7 @@ from fcit.files import read_json
 from fcit.flower.shares import split
 from fcit.planning.counts import SampleCounts
 from fcit.recipe.config import Config, load
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.report.page import write
 from fcit.types import Turn
 from fcit.watch import Silent

@@ -14,11 +14,12 @@ import pytest
 
 from fcit.files import read_json, write_json, write_text
 from fcit.report.examples import embedded_image
-from fcit.report.groups import COLOURS, group_runs
+from fcit.report.groups import group_runs
 from fcit.report.page import write
 from fcit.report.result_tables import setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs
+from fcit.report.style import LOOKS
 from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
@@ -199,7 +200,7 @@ def test_boxes_are_drawn_over_the_image(build: Build, tmp_path: Path) -> None:
     write_text(file, "".join(json.dumps(row) + "\n" for row in rows))
     text = write([folder], tmp_path / "out").read_text(encoding="utf-8")
     assert "left:10.0%;top:20.0%;width:40.0%;height:70.0%" in text
-    assert f"left:15.0%;top:20.0%;width:35.0%;height:70.0%;border-color:{COLOURS['disco']}" in text
+    assert f"left:15.0%;top:20.0%;width:35.0%;height:70.0%;border-color:{LOOKS['disco'][0]}" in text
 
 
 @pytest.mark.usefixtures("undrawn")

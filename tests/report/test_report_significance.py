@@ -27,16 +27,18 @@ from fcit.seeds import numpy_stream
 Build = Callable[..., Path]
 
 
-def streams(parts: Sequence[Sequence[np.ndarray]]) -> list[list[np.random.Generator]]:
+def streamed(
+    parts: Sequence[Sequence[np.ndarray]],
+) -> list[list[tuple[np.ndarray, np.random.Generator]]]:
     return [
-        [numpy_stream(0, "test", at, seed) for seed in range(len(units))]
+        [(unit, numpy_stream(0, "test", at, seed)) for seed, unit in enumerate(units)]
         for at, units in enumerate(parts)
     ]
 
 
 def figures(*parts: Sequence[float]) -> tuple[float, float, float, float]:
     units = [[np.array(part, dtype=float)] for part in parts]
-    return bootstrap(units, streams(units))
+    return bootstrap(streamed(units))
 
 
 def group(*runs: Path) -> Group:

@@ -13,12 +13,12 @@ import pytest
 
 from fcit.files import read_json, write_text
 from fcit.methods import find, names
-from fcit.report.groups import COLOURS, group_runs
+from fcit.report.groups import group_runs
 from fcit.report.page import write
 from fcit.report.result_tables import paper_tables, setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs
-from fcit.report.style import MARKERS, SPARE_COLOURS
+from fcit.report.style import LOOKS, SPARE_COLOURS
 from fcit.report.tables import to_markdown
 
 Build = Callable[..., Path]
@@ -102,9 +102,10 @@ def test_incomparable_runs_get_sections_of_their_own(
 
 
 def test_every_method_has_a_colour_of_its_own_and_a_marker_among_its_likes() -> None:
-    assert set(COLOURS) == set(MARKERS) == set(names())
-    assert len({*COLOURS.values(), *SPARE_COLOURS}) == len(COLOURS) + len(SPARE_COLOURS)
-    likes = Counter((find(name).reference, marker) for name, marker in MARKERS.items())
+    assert set(LOOKS) == set(names())
+    colours = [*(colour for colour, _ in LOOKS.values()), *SPARE_COLOURS]
+    assert len(set(colours)) == len(colours)
+    likes = Counter((find(name).reference, marker) for name, (_, marker) in LOOKS.items())
     assert set(likes.values()) == {1}
 
 
@@ -115,7 +116,7 @@ def test_variants_of_a_method_are_told_apart(build: Build) -> None:
     (group,) = group_runs(read_runs(runs))
     labels = [entry.label for entry in group.entries]
     assert len(labels) == 2 and "disco (gate=argmax)" in labels
-    assert group.entries[0].colour == COLOURS["disco"] != group.entries[1].colour
+    assert group.entries[0].colour == LOOKS["disco"][0] != group.entries[1].colour
 
 
 def test_a_repeated_seed_is_never_averaged_and_one_folder_counts_once(build: Build) -> None:

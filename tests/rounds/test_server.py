@@ -107,7 +107,7 @@ def go(
 ) -> State:
     method = method or Stepping()
     begun = state or method.start(BLANK, {"w": torch.zeros(7)})
-    return ledger.follow(FederatedRun(SETTING, PLAN, method), begun, engine, done)
+    return ledger.follow(FederatedRun(SETTING, PLAN, method, token_width=2), begun, engine, done)
 
 
 def same(a: State, b: State) -> bool:
@@ -142,7 +142,9 @@ def test_a_method_may_ask_every_client_in_every_round_and_give_its_own_reason_to
 
     engine, ledger = Scripted(), Ledger()
     begun = Curious().start(BLANK, {"w": torch.zeros(7)})
-    run = FederatedRun(SETTING, PLAN, Curious(), federation=Federation(min_clients=1))
+    run = FederatedRun(
+        SETTING, PLAN, Curious(), federation=Federation(min_clients=1), token_width=2
+    )
     ledger.follow(run, begun, engine)
     turns = [turn for stage in PLAN for turns in stage for turn in turns]
     assert [who for kind, asked in engine.calls if kind == "identify" for who in asked] == [
@@ -190,7 +192,9 @@ def test_a_client_is_sent_its_own_subspace_and_that_alone_is_averaged(whole) -> 
 def test_the_average_is_weighed_by_samples() -> None:
     method = Method()
     state = method.begin(method.start(BLANK, {"w": torch.zeros(7)}), SETTING.stages[0])
-    after, report = take_round(FederatedRun(SETTING, PLAN, method), state, PLAN[0][0], Scripted())
+    after, report = take_round(
+        FederatedRun(SETTING, PLAN, method, token_width=2), state, PLAN[0][0], Scripted()
+    )
     assert [update.client for update in report.updates] == sorted(u.client for u in report.updates)
     total = sum(update.samples for update in report.updates)
     want = sum(u.adapters["0"]["a"] * u.samples for u in report.updates) / total

@@ -73,6 +73,14 @@ def test_a_grid_may_switch_something_on_and_off(short: dict, tmp_path: Path) -> 
     assert [one.config.method.as_reference for one in sweep.survey(runs)] == [True, False]
 
 
+def test_a_text_of_a_grid_stays_a_text(short: dict, tmp_path: Path) -> None:
+    grid = {"tracking.project": ["7", "true", "mine"]}
+    runs = sweep.read(write(tmp_path, short, {"methods": ["disco"], "grid": grid}))
+    projects = [one.config.tracking.project for one in sweep.survey(runs)]
+    assert projects == ["7", "true", "mine"]
+    assert [run.name for run in runs] == [f"short-project{name}" for name in projects]
+
+
 def test_a_grid_makes_a_run_for_every_combination(short: dict, tmp_path: Path) -> None:
     grid = {"training.lr": [1e-3, 0.5], "method.rank": [1, 8]}
     runs = sweep.read(write(tmp_path, short, {"methods": ["disco"], "grid": grid}))

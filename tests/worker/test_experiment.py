@@ -15,7 +15,7 @@ from fcit.benchmark.settings import GROUPS
 from fcit.models import CHECKPOINTS
 from fcit.models.identity import Encoder
 from fcit.recipe.config import load, validate
-from fcit.recipe.data import SIZES
+from fcit.recipe.sections import SIZES
 from fcit.rounds.client import identify
 from fcit.types import FcitError, Sample
 from fcit.worker.cache import cache_folder

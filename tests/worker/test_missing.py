@@ -14,7 +14,7 @@ from fcit.benchmark.missing import told
 from fcit.benchmark.settings import GROUPS
 from fcit.files import read_json
 from fcit.recipe.config import load, validate
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.report.groups import group_runs
 from fcit.report.result_tables import overview, setting_table
 from fcit.report.run_data import read_run

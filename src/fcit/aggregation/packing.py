@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from fcit.types import FcitError, Parts, State, Update, Weights
-from fcit.weights import kinds, nbytes
+from fcit.weights import nbytes
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, dtype
+
+M = TypeVar("M", State, Update)
+NOTHING = State()
 
 Wire = Literal["float32", "bfloat16", "int8"]
 """The encoding of tensors in transit; float32: unchanged."""
@@ -75,42 +78,29 @@ def _bytes_of(shape: tuple[int, ...], form: dtype, wire: Wire) -> int:
     return nbytes(pack({"": zeros(shape, dtype=form)}, wire, Generator()))
 
 
-def pack_state(state: State, wire: Wire, noise: Generator) -> State:
-    """A State in its form on the wire."""
+def pack_message(value: M, wire: Wire, noise: Generator, base: State = NOTHING) -> M:
+    """A State or Update in its form on the wire. base: what a client received; its update's weights are
+    sent as changes of it."""
     if wire == "float32":
-        return state
-    return State(*(_packed(parts, wire, noise) for parts in kinds(state)))
-
-
-def unpack_state(state: State, wire: Wire) -> State:
-    """The inverse of `pack_state`."""
-    if wire == "float32":
-        return state
-    return State(*(_unpacked(parts, wire) for parts in kinds(state)))
-
-
-def pack_update(update: Update, received: State, wire: Wire, noise: Generator) -> Update:
-    """An update in its form on the wire: weights as changes of those received, all else as it is."""
-    if wire == "float32":
-        return update
+        return value
     return replace(
-        update,
-        adapters=_packed(_shifted(update.adapters, received.adapters, -1), wire, noise),
-        extras=_packed(_shifted(update.extras, received.extras, -1), wire, noise),
-        optimizer=_packed(update.optimizer, wire, noise),
+        value,
+        adapters=_packed(_shifted(value.adapters, base.adapters, -1), wire, noise),
+        extras=_packed(_shifted(value.extras, base.extras, -1), wire, noise),
+        optimizer=_packed(value.optimizer, wire, noise),
     )
 
 
-def unpack_update(update: Update, sent: State, wire: Wire) -> Update:
-    """The inverse of `pack_update` on the server. Changes are added to the server's own weights, so that
-    the error of the way down does not stay. Raises FcitError on scales that fit no tensor."""
+def unpack_message(value: M, wire: Wire, base: State = NOTHING) -> M:
+    """The inverse of `pack_message`. base: what the server sent; changes are added to its own weights, so
+    that the error of the way down does not stay. Raises FcitError on scales that fit no tensor."""
     if wire == "float32":
-        return update
+        return value
     return replace(
-        update,
-        adapters=_shifted(_unpacked(update.adapters, wire), sent.adapters, 1),
-        extras=_shifted(_unpacked(update.extras, wire), sent.extras, 1),
-        optimizer=_unpacked(update.optimizer, wire),
+        value,
+        adapters=_shifted(_unpacked(value.adapters, wire), base.adapters, 1),
+        extras=_shifted(_unpacked(value.extras, wire), base.extras, 1),
+        optimizer=_unpacked(value.optimizer, wire),
     )
 
 

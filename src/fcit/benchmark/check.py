@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,22 +60,6 @@ class Report:
     broken: set[str] = field(default_factory=set[str])
     """The paths of the images that are missing or cannot be decoded."""
 
-    def blame(self, entry: "_Entry", what: str) -> None:
-        """Report a record."""
-        self.bad.setdefault(entry.file, set()).add(entry.number)
-        self.problems.append(entry.problem(what))
-
-    @contextmanager
-    def faults(self, root: Path) -> Iterator[None]:
-        """Reports an FcitError, which begins with the path of the file at fault, and goes on."""
-        try:
-            yield
-        except FcitError as error:
-            parts = re.split(": |, ", str(error).removeprefix(f"{root}/"), maxsplit=1)
-            file, what = [*parts, ""][:2]
-            if (problem := Problem(file, "", what)) not in self.problems:
-                self.problems.append(problem)
-
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
@@ -96,13 +80,12 @@ class _Entry:
 
 def check(
     root: Path,
-    names: Sequence[str] | None = None,
     images: Sequence[Path] = (),
     rules: Mapping[str, Rule] = NO_RULES,
     watch: Watch | None = None,
     of_client: bool = False,
 ) -> Report:
-    """Check the datasets below `root` (those of `names`, or all) that have an instruction folder.
+    """Check the datasets below `root` that have an instruction folder.
 
     Reported are unreadable files, malformed records, ids that a test file repeats, image paths that
     leave `datasets/`, images that are missing or cannot be decoded to the end, and test samples whose
@@ -110,92 +93,173 @@ def check(
     read too: its records are training records, those of the training files or others, which are then
     checked like them. `images` are folders to look for images in instead of `datasets/`; `rules` are
     rules of your own by dataset; `of_client`: it is one client's folder, whose datasets may lack a file.
-    Raises FcitError for a root that is not a folder or an unknown name.
+    Raises FcitError for a root that is not a data folder.
     """
     layout.require_folder(root)
-    there, watch = datasets.present(root), watch or Silent()
-    wanted = list(dict.fromkeys([*DATASETS, *there])) if names is None else list(names)
-    here = [name for name in wanted if name in there]
-    splits = [
-        (folder, task)
-        for folder, task in published.folders(root)
-        if names is None or (task and set(task.datasets) <= set(names))
-    ]
-    report = Report(absent=[name for name in wanted if name not in here])
-    found: dict[str, Dataset] = {}
-    for name in here:
-        report.counts[name] = {}
-        with report.faults(root):
-            found[name] = datasets.find(name, root, rules)
-            report.rules[name] = title(found[name].rule)
+    return _Check(root, images, rules, of_client).run(watch or Silent())
 
-    starts = {name: each.image_folders(root, images) for name, each in found.items()}
 
-    def place(sample: Sample) -> Path:
-        start = starts.get(sample.dataset)
-        return (
-            layout.locate(start, sample.image)
-            if start
-            else datasets.image_path(root, sample, images)
-        )
+class _Check:
+    """The check of one data folder."""
 
-    entries: list[_Entry] = []
-    taught: set[bytes] = set()
-    if not here:
-        report.problems.append(Problem("instructions", "", "holds none of the datasets' folders"))
-    with watch.bar("datasets", len(here) + len(splits)) as step:
-        for done, dataset in enumerate(found.values(), 1):
-            entries += _dataset(
-                root, dataset, dataset.name in rules, taught, report, of_client, place
-            )
-            step(done)
-        for done, (folder, task) in enumerate(splits, len(here) + 1):
-            entries += _published(root, folder, task, taught, report, place)
-            step(done)
-    lacking = sorted({path for start in starts.values() for path in start if not path.is_dir()})
-    for folder in lacking:
-        name = str(folder).removeprefix(f"{root}/")
-        report.problems.append(Problem(name, "", "no such folder; the images belong there"))
-    if not lacking:
+    def __init__(
+        self, root: Path, images: Sequence[Path], rules: Mapping[str, Rule], of_client: bool
+    ):
+        self.root, self.images, self.rules, self.of_client = root, images, rules, of_client
+        self.report = Report()
+        self.starts: dict[str, tuple[Path, ...]] = {}
+        """The folders that each dataset's image paths start at."""
+        self.taught: set[bytes] = set()
+        """Digests of the training files' records."""
+
+    def run(self, watch: Watch) -> Report:
+        names, splits = datasets.present(self.root), [*published.folders(self.root)]
+        self.report.absent.extend(name for name in DATASETS if name not in names)
+        if not names:
+            none = Problem("instructions", "", "holds none of the datasets' folders")
+            self.report.problems.append(none)
+        found: list[Dataset] = []
+        for name in names:
+            self.report.counts[name] = {}
+            with self._faults():
+                dataset = datasets.find(name, self.root, self.rules)
+                self.report.rules[name] = title(dataset.rule)
+                self.starts[name] = dataset.image_folders(self.root, self.images)
+                found.append(dataset)
+        entries: list[_Entry] = []
+        with watch.bar("datasets", len(names) + len(splits)) as step:
+            for done, dataset in enumerate(found, 1):
+                entries += self._dataset(dataset)
+                step(done)
+            for done, (folder, task) in enumerate(splits, len(names) + 1):
+                entries += self._published(folder, task)
+                step(done)
+        self._images(entries, watch)
+        return self.report
+
+    def _dataset(self, dataset: Dataset) -> list[_Entry]:
+        """Report on a dataset's two files, and return its readable records."""
+        entries: list[_Entry] = []
+        for split in ("train", "test"):
+            readable: list[_Entry] = []
+            with self._faults():
+                path = dataset.file(self.root, split)
+                samples = dataset.parse(self.root, split)
+                if self.of_client and not path.is_file():
+                    continue
+                for entry, sample in self._readable(path, samples, split):
+                    if split == "test" and dataset.name in self.rules and not readable:
+                        self.report.problems.extend(_misjudged(dataset.rule, entry, sample))
+                    readable.append(entry)
+                    if split == "train":
+                        self.taught.add(_digest(sample))
+            self.report.counts[dataset.name][split] = len(readable)
+            if split == "test":  # training records may share an id, often their image's
+                self._repeats(readable)
+            entries += readable
+        return entries
+
+    def _published(self, folder: Path, task: Task | None) -> list[_Entry]:
+        """Report on a task's client files; the records that no training file has are to be checked
+        too."""
+        name, files = folder.relative_to(self.root).as_posix(), published.client_files(folder)
+        if task is None:
+            what = "is of none of the benchmark's tasks and betas"
+            self.report.problems.append(Problem(name, "", what))
+            self.report.published[name] = PublishedSplit("?", len(files), 0, 0, 0)
+            return []
+        gap = next((client for client in range(len(files)) if client not in files), None)
+        if gap is not None or not files:
+            what = f"has {len(files)} client files, but no client_{gap or 0}.json"
+            self.report.problems.append(Problem(name, "", what))
+        records, foreign = 0, list[_Entry]()
+        for path in files.values():
+            with self._faults():
+                tell = published.dataset_teller(self.root, task)
+                samples = datasets.parse_training_file(path, tell)
+                for entry, sample in self._readable(path, samples, "train"):
+                    records += 1
+                    if _digest(sample) not in self.taught:
+                        foreign.append(entry)
+        counts = [self.report.counts.get(dataset, {}) for dataset in task.datasets]
+        training = sum(count.get("train", 0) for count in counts)
+        split = PublishedSplit(task.name, len(files), records, len(foreign), training)
+        self.report.published[name] = split
+        return foreign
+
+    def _readable(
+        self, path: Path, samples: Iterable[Sample | BadRecord], split: Split
+    ) -> Iterator[tuple[_Entry, Sample]]:
+        """The readable records of a file; the others are reported."""
+        file = path.relative_to(self.root).as_posix()
+        for number, sample in enumerate(samples, 1):
+            if isinstance(sample, BadRecord):
+                where = f"record {sample.record}"
+                self.report.problems.append(Problem(file, where, sample.what))
+            else:
+                prompt = hashlib.blake2b(repr(sample.prompt).encode(), digest_size=16).digest()
+                image = sample.image, str(self._place(sample))
+                yield _Entry(file, number, split, sample.id, *image, prompt), sample
+
+    def _place(self, sample: Sample) -> Path:
+        """Where a sample's image should be."""
+        if start := self.starts.get(sample.dataset):
+            return layout.locate(start, sample.image)
+        return datasets.image_path(self.root, sample, self.images)
+
+    def _repeats(self, entries: list[_Entry]) -> None:
+        """Report test records with the id of an earlier one."""
+        first: dict[str, int] = {}
+        for entry in entries:
+            number = first.setdefault(entry.id, entry.number)
+            if number != entry.number:
+                self._blame(entry, f"its id is also that of record {number}")
+
+    def _images(self, entries: Sequence[_Entry], watch: Watch) -> None:
+        """Report images that are missing or cannot be decoded, and leaks between those that can."""
+        starts = {path for folders in self.starts.values() for path in folders}
+        lacking = sorted(path for path in starts if not path.is_dir())
+        for folder in lacking:
+            name = str(folder).removeprefix(f"{self.root}/")
+            what = "no such folder; the images belong there"
+            self.report.problems.append(Problem(name, "", what))
+        if lacking:
+            return
         first = {entry.path: entry for entry in reversed(entries)}
         shown = contents({entry.path: Path(entry.path) for entry in entries}, watch)
         faults = {path: what for path, what in shown.items() if isinstance(what, str)}
         for path, what in faults.items():
-            entry = first[path]
-            report.blame(entry, f"image {entry.image!r}: {what}")
-        report.broken.update(faults)
-        _leaks([entry for entry in entries if entry.path not in faults], shown, report)
-    return report
+            self._blame(first[path], f"image {first[path].image!r}: {what}")
+        self.report.broken.update(faults)
+        self._leaks([entry for entry in entries if entry.path not in faults], shown)
 
+    def _leaks(self, entries: Sequence[_Entry], shown: Mapping[str, bytes | str]) -> None:
+        """Report test samples that are training samples, also of another dataset."""
+        trained: dict[tuple[bytes | str, bytes], _Entry] = {}
+        for entry in entries:
+            if entry.split == "train":
+                trained.setdefault((shown[entry.path], entry.prompt), entry)
+        for entry in entries:
+            twin = trained.get((shown[entry.path], entry.prompt))
+            if twin and entry.split == "test":
+                where = f"{twin.file}, record {twin.number} (id {twin.id})"
+                self._blame(entry, f"is also a training sample: {where}")
 
-def _dataset(
-    root: Path,
-    dataset: Dataset,
-    own_rule: bool,
-    taught: set[bytes],
-    report: Report,
-    of_client: bool,
-    place: Callable[[Sample], Path],
-) -> list[_Entry]:
-    """Report on a dataset's two files, and return its readable records; `taught` gets digests."""
-    entries: list[_Entry] = []
-    for split in ("train", "test"):
-        readable: list[_Entry] = []
-        with report.faults(root):
-            path, samples = dataset.file(root, split), dataset.parse(root, split)
-            if of_client and not path.is_file():
-                continue
-            for entry, sample in _readable(root, path, samples, split, report, place):
-                if split == "test" and own_rule and not readable:
-                    report.problems.extend(_misjudged(dataset.rule, entry, sample))
-                readable.append(entry)
-                if split == "train":
-                    taught.add(_digest(sample))
-        report.counts[dataset.name][split] = len(readable)
-        if split == "test":  # training records may share an id, often their image's
-            _repeats(readable, report)
-        entries += readable
-    return entries
+    def _blame(self, entry: _Entry, what: str) -> None:
+        """Report a record."""
+        self.report.bad.setdefault(entry.file, set()).add(entry.number)
+        self.report.problems.append(entry.problem(what))
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """Reports an FcitError, which begins with the path of the file at fault, and goes on."""
+        try:
+            yield
+        except FcitError as error:
+            parts = re.split(": |, ", str(error).removeprefix(f"{self.root}/"), maxsplit=1)
+            file, what = [*parts, ""][:2]
+            if (problem := Problem(file, "", what)) not in self.report.problems:
+                self.report.problems.append(problem)
 
 
 def _misjudged(rule: Rule, entry: _Entry, sample: Sample) -> Iterator[Problem]:
@@ -206,79 +270,7 @@ def _misjudged(rule: Rule, entry: _Entry, sample: Sample) -> Iterator[Problem]:
         yield entry.problem(str(error))
 
 
-def _readable(
-    root: Path,
-    path: Path,
-    samples: Iterable[Sample | BadRecord],
-    split: Split,
-    report: Report,
-    place: Callable[[Sample], Path],
-) -> Iterator[tuple[_Entry, Sample]]:
-    """The readable records of a file; the others are reported."""
-    file = path.relative_to(root).as_posix()
-    for number, sample in enumerate(samples, 1):
-        if isinstance(sample, BadRecord):
-            report.problems.append(Problem(file, f"record {sample.record}", sample.what))
-        else:
-            prompt = hashlib.blake2b(repr(sample.prompt).encode(), digest_size=16).digest()
-            image = sample.image, str(place(sample))
-            yield _Entry(file, number, split, sample.id, *image, prompt), sample
-
-
-def _published(
-    root: Path,
-    folder: Path,
-    task: Task | None,
-    taught: set[bytes],
-    report: Report,
-    place: Callable[[Sample], Path],
-) -> list[_Entry]:
-    """Report on a task's client files; the records that no training file has are to be checked too."""
-    name, files = folder.relative_to(root).as_posix(), published.client_files(folder)
-    if task is None:
-        what = "is of none of the benchmark's tasks and betas"
-        report.problems.append(Problem(name, "", what))
-        report.published[name] = PublishedSplit("?", len(files), 0, 0, 0)
-        return []
-    gap = next((client for client in range(len(files)) if client not in files), None)
-    if gap is not None or not files:
-        what = f"has {len(files)} client files, but no client_{gap or 0}.json"
-        report.problems.append(Problem(name, "", what))
-    records, foreign = 0, list[_Entry]()
-    for path in files.values():
-        samples = datasets.parse_training_file(path, published.dataset_teller(root, task))
-        with report.faults(root):
-            for entry, sample in _readable(root, path, samples, "train", report, place):
-                records += 1
-                if _digest(sample) not in taught:
-                    foreign.append(entry)
-    training = sum(report.counts.get(name, {}).get("train", 0) for name in task.datasets)
-    report.published[name] = PublishedSplit(task.name, len(files), records, len(foreign), training)
-    return foreign
-
-
 def _digest(sample: Sample) -> bytes:
     """A digest of all that a training record teaches."""
     parts = (sample.dataset, sample.image, sample.prompt, sample.answers, sample.more)
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
-
-
-def _repeats(entries: list[_Entry], report: Report) -> None:
-    first: dict[str, int] = {}
-    for entry in entries:
-        number = first.setdefault(entry.id, entry.number)
-        if number != entry.number:
-            report.blame(entry, f"its id is also that of record {number}")
-
-
-def _leaks(entries: Sequence[_Entry], shown: Mapping[str, bytes | str], report: Report) -> None:
-    """Report test samples that are training samples, also of another dataset."""
-    trained: dict[tuple[bytes | str, bytes], _Entry] = {}
-    for entry in entries:
-        if entry.split == "train":
-            trained.setdefault((shown[entry.path], entry.prompt), entry)
-    for entry in entries:
-        twin = trained.get((shown[entry.path], entry.prompt))
-        if twin and entry.split == "test":
-            what = f"is also a training sample: {twin.file}, record {twin.number} (id {twin.id})"
-            report.blame(entry, what)

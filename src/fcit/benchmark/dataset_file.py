@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from fcit.benchmark import records, rules
 from fcit.benchmark.rules.caption import Caption
 from fcit.files import clean, is_plain_name, read_toml, write_text
-from fcit.types import FcitError, naming, readable
+from fcit.types import FcitError, readable
 
 if TYPE_CHECKING:
     from fcit.benchmark.datasets import Dataset
@@ -102,12 +102,6 @@ def read(path: Path) -> DatasetFile:
             message = f"unknown key; there are {', '.join(DatasetFile.model_fields)}"
         key = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
         raise FcitError(f"{path}: {key}: {message}") from None
-
-
-def applied(path: Path, said: DatasetFile, dataset: Dataset) -> Dataset:
-    """A dataset as its `dataset.toml` says it is. Raises FcitError naming the file and key at fault."""
-    with naming(str(path)):
-        return said.apply(dataset, path.parent)
 
 
 def write(path: Path, dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from fcit.benchmark.rules import load
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
 from fcit.benchmark.rules.exact import Exact
 from fcit.files import below, is_plain_name, read_toml, write_json
-from fcit.types import FcitError, Sample
+from fcit.types import FcitError, Sample, naming
 
 Split = Literal["train", "test"]
 
@@ -195,22 +195,20 @@ def _of_root(dataset: Dataset, root: Path) -> Dataset:
     folders = [*listed(table.get("folder", ())), dataset.folder, name]
     there = (folder for folder in folders if below(parent, folder).is_dir())
     folder = next(there, folders[0])
-    said = (
-        dataset_file.read(path)
-        if (path := below(parent, folder) / "dataset.toml").is_file()
-        else None
-    )
+    path = below(parent, folder) / "dataset.toml"
+    said = dataset_file.read(path) if path.is_file() else None
     if said and said.benchmark:
         if said.benchmark not in NEIGHBOURS.get(name, {}):
             raise FcitError(f"{path}: benchmark: {said.benchmark} has no dataset {name}")
         table = NEIGHBOURS[name][said.benchmark]
     if table:
         facts = {key: value for key, value in table.items() if key != "folder"}
-        dataset = dataset_file.DatasetFile(**facts).apply(
-            Dataset(name, folder), below(parent, folder)
-        )
+        dataset = dataset_file.DatasetFile(**facts).apply(Dataset(name, folder), path.parent)
     dataset = replace(dataset, folder=folder)
-    return dataset_file.applied(path, said, dataset) if said else dataset
+    if said:
+        with naming(str(path)):
+            dataset = said.apply(dataset, path.parent)
+    return dataset
 
 
 def _neighbour(name: str, root: Path) -> dict[str, Any]:
@@ -284,9 +282,6 @@ def own_rules(root: Path, files: Mapping[str, str], source: str) -> dict[str, Ru
     return load(files, source)
 
 
-def image_path(
-    root: Path, sample: Sample, images: Sequence[Path] = (), dataset: Dataset | None = None
-) -> Path:
-    """Where a sample's image is (see `layout.locate`); `dataset`: as `find` gives it for this root."""
-    dataset = dataset or find(sample.dataset, root)
-    return layout.locate(dataset.image_folders(root, images), sample.image)
+def image_path(root: Path, sample: Sample, images: Sequence[Path] = ()) -> Path:
+    """Where a sample's image is (see `layout.locate`)."""
+    return layout.locate(find(sample.dataset, root).image_folders(root, images), sample.image)

@@ -1,8 +1,8 @@
 """A clean copy of a data folder: without the records that a check found at fault; images are links."""
 
 import shutil
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,54 +27,54 @@ def repair(
     records each of its files lost.
 
     Images become symbolic links to the images of the records that are kept. Raises FcitError for an `out`
-    that exists, for a fault that no copy mends, and where a file would have no records left.
+    that exists and is not empty, for a fault that no copy mends, and where a file would have no records
+    left.
     """
-    if out.exists():
-        raise FcitError(f"--fix: {out}: already exists; name a folder that does not")
     if fault := next((problem for problem in report.problems if not problem.record), None):
         raise FcitError(f"--fix: cannot mend {root}/{fault.file}: {fault.what}")
-    copy = _Copy(root, report, images)
     found = {name: datasets.find(name, root, rules) for name in report.counts}
     with folder_aside(out) as aside:
+        copy = _Copy(root, aside, report, images, found)
         for dataset in found.values():
             for name in ("dataset.toml", *dataset.rule.files):
-                copy.whole(dataset.path(root) / name, aside)
+                copy.whole(dataset.path(root) / name)
             for split in ("train", "test"):
                 path = dataset.file(root, split)
-                kept = copy.file(path, dataset.parse(root, split), aside, found)
+                kept = copy.file(path, dataset.parse(root, split))
                 if split == "test" and report.bad.get(path.relative_to(root).as_posix()):
                     dataset.rule.write(aside / path.relative_to(root), kept)
         for folder, task in published.folders(root):
-            for path in published.client_files(folder).values() if task else ():
-                tell = published.dataset_teller(root, task) if task else None
-                assert tell
-                copy.file(path, datasets.parse_training_file(path, tell), aside, found)
+            if task:  # a folder without one is a fault
+                tell = published.dataset_teller(root, task)
+                for path in published.client_files(folder).values():
+                    copy.file(path, datasets.parse_training_file(path, tell))
     return copy.lost
 
 
+@dataclass
 class _Copy:
     """What is copied of a data folder."""
 
-    def __init__(self, root: Path, report: Report, images: Sequence[Path]):
-        self.root, self.report, self.images = root, report, images
-        self.lost: dict[str, int] = Counter()
-        self.starts: dict[str, tuple[Path, ...]] = {}
-        """The folders that each dataset's image paths start at."""
+    root: Path
+    aside: Path
+    """Where the copy is made."""
+    report: Report
+    images: Sequence[Path]
+    found: Mapping[str, Dataset]
+    """The datasets with a folder of records, by name."""
+    starts: dict[str, tuple[Path, ...]] = field(default_factory=dict[str, tuple[Path, ...]])
+    """The folders that each dataset's image paths start at."""
+    lost: dict[str, int] = field(default_factory=dict[str, int])
+    """How many records each file lost."""
 
-    def whole(self, path: Path, aside: Path) -> None:
+    def whole(self, path: Path) -> None:
         """A file as it is, if it is there."""
-        copy = aside / path.relative_to(self.root)
+        copy = self.aside / path.relative_to(self.root)
         if path.is_file() and not copy.exists():
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, copy)
 
-    def file(
-        self,
-        path: Path,
-        parsed: Iterable[Sample | BadRecord],
-        aside: Path,
-        found: Mapping[str, Dataset],
-    ) -> list[Sample]:
+    def file(self, path: Path, parsed: Iterable[Sample | BadRecord]) -> list[Sample]:
         """A file of records without those at fault, and links to the others' images."""
         name = path.relative_to(self.root).as_posix()
         bad, kept, rows = self.report.bad.setdefault(name, set()), list[Sample](), list[Any]()
@@ -83,31 +83,31 @@ class _Copy:
                 bad.add(number)
                 continue
             if (name_of := sample.dataset) not in self.starts:
-                dataset = found.get(name_of) or datasets.find(name_of, self.root)
+                dataset = self.found.get(name_of) or datasets.find(name_of, self.root)
                 self.starts[name_of] = dataset.image_folders(self.root, self.images)
             image = locate(self.starts[name_of], sample.image)
             if str(image) in self.report.broken:
                 bad.add(number)
                 continue
-            self._link(image, sample, aside)
+            self._link(image, sample)
             kept.append(sample)
             rows.append(row)
         if not rows:
             raise FcitError(f"--fix: {path}: no record is left")
         if not bad:
-            self.whole(path, aside)
+            self.whole(path)
             return kept
         self.lost[name] = len(bad)
         write = write_lines if records.holds_lines(path) else write_json
-        write(aside / name, rows)
+        write(self.aside / name, rows)
         return kept
 
-    def _link(self, image: Path, sample: Sample, aside: Path) -> None:
+    def _link(self, image: Path, sample: Sample) -> None:
         if image.is_relative_to(self.root):
-            link = aside / image.relative_to(self.root)
+            link = self.aside / image.relative_to(self.root)
         else:
             start = datasets.find(sample.dataset, self.root).image_folders(self.root)[0]
-            link = aside / start.relative_to(self.root) / sample.image
+            link = self.aside / start.relative_to(self.root) / sample.image
         if not link.is_symlink():
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(image.absolute())

@@ -31,13 +31,25 @@ class Rounds(Sequence[tuple[Turn, ...]]):
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        clients = sample(self.setting, self.seed, self.sampling, self.stage, numbers)
+        clients = self._clients(numbers)
         tasks, last = self.setting.stages[self.stage].tasks, numbers == len(self) - 1
         tasks = tasks if len(tasks) > 1 else tasks * len(clients)
         return tuple(
             Turn(client, task, self.stage, numbers, last)
             for client, task in zip(clients, tasks, strict=True)
         )
+
+    def _clients(self, number: int) -> list[int]:
+        """The clients of one round, ascending, drawn without replacement."""
+        pool, count = self.setting.pool(self.setting.stages[self.stage]), self.setting.per_round
+        if self.sampling == "reference":
+            from numpy.random import RandomState
+
+            drawn = RandomState(10 * self.stage + number).choice(len(pool), count, replace=False)
+        else:
+            rng = numpy_stream(self.seed, "schedule", self.stage, number)
+            drawn = rng.choice(len(pool), count, replace=False)
+        return sorted(pool[index] for index in drawn)
 
 
 def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[Rounds]:
@@ -65,16 +77,3 @@ def _met(rounds: Rounds) -> dict[int, dict[Task, None]]:
     for turn in (turn for turns in rounds for turn in turns):
         met.setdefault(turn.client, {})[turn.task] = None
     return met
-
-
-def sample(setting: Setting, seed: int, sampling: Sampling, stage: int, number: int) -> list[int]:
-    """The clients of one round (stage and round from 0), ascending, without replacement."""
-    pool = setting.pool(setting.stages[stage])
-    if sampling == "reference":
-        from numpy.random import RandomState
-
-        drawn = RandomState(10 * stage + number).choice(len(pool), setting.per_round, replace=False)
-    else:
-        rng = numpy_stream(seed, "schedule", stage, number)
-        drawn = rng.choice(len(pool), setting.per_round, replace=False)
-    return sorted(pool[index] for index in drawn)

@@ -17,24 +17,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """Capability groups in the reference partition's order, which is the default stage order."""
 
 
-@dataclass(frozen=True)
-class NamedSetting:
-    """A setting: what its stages choose from, and for each stage the index of every slot's task.
+SETTINGS: dict[str, dict[str, Any]] = OFFICIAL["settings"]
+"""The four settings (Guo et al. 2025, section 3): `order` is what the stages choose from, `table` has for
+each stage the index of every slot's task. Without a table each stage has the next task, for all slots."""
 
-    Without a table each stage has the next task, for all slots.
-    """
-
-    order: tuple[str, ...]
-    table: tuple[tuple[int, ...], ...] = ()
-
-
-SETTINGS: dict[str, NamedSetting] = {
-    name: NamedSetting(tuple(table["order"]), tuple(map(tuple, table.get("table", ()))))
-    for name, table in OFFICIAL["settings"].items()
-}
-"""The four settings (Guo et al. 2025, section 3)."""
-
-TASK_ORDER = SETTINGS["task-hom"].order
+TASK_ORDER: tuple[str, ...] = tuple(SETTINGS["task-hom"]["order"])
 """The stages of task-hom, and what the table of task-het counts from 0."""
 
 
@@ -74,20 +61,20 @@ def setting(
     homogeneous setting it may name any number of them, one stage each; a heterogeneous table needs
     as many as it counts. Raises FcitError on unknown groups, repeats and numbers that do not fit.
     """
-    default = SETTINGS[name]
-    names, table = tuple(order) or default.order, default.table
+    default, table = SETTINGS[name]["order"], SETTINGS[name].get("table")
+    names = order or default
     if len(set(names)) != len(names):
         raise FcitError(f"setting.order: names a task twice: {', '.join(names)}")
-    if table and len(names) != len(default.order):
+    if table and len(names) != len(default):
         raise FcitError(
-            f"setting.order: {name} needs {len(default.order)} names, as its table does; got {len(names)}"
+            f"setting.order: {name} needs {len(default)} names, as its table does; got {len(names)}"
         )
     if table and per_round != (slots := len(table[0])):
         raise FcitError(
             f"federation.per_round = {per_round}, but every round of {name} has {slots} slots; "
             f"set it to {slots}"
         )
-    table = table or tuple((index,) for index in range(len(names)))
+    table = table or [[index] for index in range(len(names))]
     tasks = {} if name.startswith("cap-") else {dataset: (dataset,) for dataset in names}
     if stranger := next((group for group in names if not tasks and group not in GROUPS), None):
         raise FcitError(

@@ -63,26 +63,25 @@ class Stats:
 
 def collect(
     root: Path,
-    names: Sequence[str] | None,
     scoring: Mode,
     embed: Embed | None = None,
     images: Sequence[Path] = (),
     rules: Mapping[str, Rule] = NO_RULES,
     watch: Watch | None = None,
 ) -> list[Stats]:
-    """Facts about the datasets `names` below `root`, or about all that are there.
+    """Facts about the datasets below `root`.
 
     `scoring` is the mode of `chance`. With `embed`, images are read too and datasets compared.
     `images`: see `Dataset.image_folders`. `rules`: rules of your own by dataset. Raises FcitError where
     files are missing or malformed, and as `Dataset.chance` does.
     """
     layout.require_folder(root)
-    wanted = datasets.present(root) if names is None else list(dict.fromkeys(names))
-    if not wanted:
+    names = datasets.present(root)
+    if not names:
         raise FcitError(
             f"{root}: {layout.instructions(root).name}/ holds none of the datasets' folders"
         )
-    chosen = [datasets.find(name, root, rules) for name in wanted]
+    chosen = [datasets.find(name, root, rules) for name in names]
     missing.require(root, chosen, images)
     facts: list[Stats] = []
     own: dict[str, Mapping[Kind, np.ndarray]] = {}
@@ -92,7 +91,7 @@ def collect(
             facts.append(_alone(dataset, train, test, scoring))
             if embed:
                 samples = some(train, SAMPLES, 0, f"stats/{dataset.name}")
-                own[dataset.name] = tokens(embed, root, samples, images)
+                own[dataset.name] = tokens(embed, root, dataset, samples, images)
             step(done)
     near, forms = nearest(own), defaultdict[str, list[str]](list)
     for stats in facts:
@@ -108,12 +107,16 @@ def collect(
 
 
 def tokens(
-    embed: Embed, root: Path, samples: Sequence[Sample], images: Sequence[Path] = ()
+    embed: Embed,
+    root: Path,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    images: Sequence[Path] = (),
 ) -> dict[Kind, np.ndarray]:
-    """The identity tokens of samples: means [d] of their text and of their image features."""
+    """The identity tokens of a dataset's samples: means [d] of their text and of their image features."""
     prompts = [sample.prompt for sample in samples]
-    found = {name: datasets.find(name, root) for name in {sample.dataset for sample in samples}}
-    paths = [datasets.image_path(root, sample, images, found[sample.dataset]) for sample in samples]
+    folders = dataset.image_folders(root, images)
+    paths = [layout.locate(folders, sample.image) for sample in samples]
     kinds: tuple[Literal["text", "image"], ...] = ("text", "image")
     return {
         kind: np.asarray(embed(kind, prompts, paths), dtype=np.float64).mean(axis=0)

@@ -34,15 +34,6 @@ class TableRow:
     answer: str
 
 
-@dataclass(frozen=True)
-class Imported:
-    """How many training and test samples a table gave, and images."""
-
-    train: int
-    test: int
-    images: int
-
-
 def read(table: Path, form: Form) -> list[TableRow]:
     """The rows of a table that has the columns image, question (image placeholders are taken out) and
     answer.
@@ -75,8 +66,9 @@ def write(
     test_share: float = 0.2,
     seed: int = 0,
     watch: Watch | None = None,
-) -> Imported:
-    """Make the dataset `name` of a data folder from rows; it appears whole or not at all.
+) -> tuple[int, int, int]:
+    """Make the dataset `name` of a data folder from rows; it appears whole or not at all. Return how many
+    training samples, test samples and images it has.
 
     Images are copied from the folder `images` to `datasets/<name>/`. About `test_share` of the rows
     become test records, drawn with `seed` by what their image shows, so that no test image is a
@@ -118,7 +110,7 @@ def write(
             dataset.write(root, "test", samples[True])
     except OSError as error:
         raise FcitError(f"{root}: {name} cannot be written: {error}") from None
-    return Imported(len(samples[False]), len(samples[True]), len(paths))
+    return len(samples[False]), len(samples[True]), len(paths)
 
 
 def _validate(

@@ -96,14 +96,14 @@ def check(
     experiment = None
     if recipe and client is not None:
         from fcit.recipe import config
-        from fcit.recipe.data import DataSection
+        from fcit.recipe.sections import DataSection
         from fcit.worker.experiment import Experiment
 
         own = config.checked(DataSection, source | {"rules": files}, "fcit data check")
         experiment = Experiment(config.load(recipe), own)
     layout.require_folder(folder)
     rules, of_client = datasets.own_rules(folder, files, "--rule"), client is not None
-    report = checks.check(folder, None, images or (), rules, Terminal(), of_client)
+    report = checks.check(folder, images or (), rules, Terminal(), of_client)
     for name, counts in report.counts.items():
         read = ", ".join(f"{count} {split}" for split, count in counts.items())
         show(f"{name}: {read}, rule {report.rules[name]}" if read else f"{name}: not read")
@@ -156,8 +156,8 @@ def import_table(
     if (csv is None) == (jsonl is None):
         raise FcitError("fcit data import: give the table with either --csv or --jsonl")
     rows = tabular.read(csv, "csv") if csv else tabular.read(jsonl or Path(), "jsonl")
-    imported = tabular.write(out, name, rows, images, test_share, seed, Terminal())
-    show(f"{name}: {imported.train} train, {imported.test} test, {imported.images} images in {out}")
+    train, test, copied = tabular.write(out, name, rows, images, test_share, seed, Terminal())
+    show(f"{name}: {train} train, {test} test, {copied} images in {out}")
 
 
 @data.command()
@@ -224,10 +224,7 @@ def stats(
         experiment.prepare(watch)
     rules = datasets.own_rules(experiment.root, rule_files(rule), "--rule")
     embed = worker.encoder.embed if tokens else None
-    names = datasets.present(experiment.root)
-    results = facts.collect(
-        experiment.root, names, mode, embed, experiment.folder.images, rules, watch
-    )
+    results = facts.collect(experiment.root, mode, embed, experiment.folder.images, rules, watch)
     if as_json:
         show_json(results)
     else:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from fcit.cli.options import stoppable
+from fcit.cli.options import pairs, stoppable
 from fcit.cli.screen import show
 from fcit.types import FcitError
 from fcit.watch import Terminal
@@ -43,11 +43,9 @@ def fetch(
     """
     from fcit.benchmark.fetch import fetch as get
 
-    pairs = [text.partition("=") for text in column or ()]
-    if wrong := next((key for key, _, value in pairs if not (key and value)), None):
-        raise FcitError(f"--column {wrong}: write KIND=NAME, for example question=query")
+    columns = pairs(column, "--column", "KIND=NAME", "question=query")
     with stoppable("the same command goes on with what it has downloaded"):
-        done = get(name, out, only or (), {key: value for key, _, value in pairs}, Terminal())
+        done = get(name, out, only or (), columns, Terminal())
     for dataset, counts in done.report.counts.items():
         read = ", ".join(f"{count} {split}" for split, count in counts.items())
         show(f"{dataset}: {read}, rule {done.report.rules.get(dataset, '?')}")

@@ -9,36 +9,29 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from fcit.cli.screen import show
+from fcit.recipe.shipped import recipes
 from fcit.types import FcitError
 
 
-def _methods(typed: str) -> list[str]:
-    """The methods that a shell offers."""
+def _methods() -> list[str]:
+    """The methods that a shell offers (typer selects those that begin as typed)."""
     from fcit.methods import names
 
-    return [name for name in names() if name.startswith(typed)]
+    return names()
 
 
-def _recipes(typed: str) -> list[str]:
-    """The recipes of fcit that a shell offers; it knows files by itself."""
-    from fcit.recipe.shipped import recipes
-
-    return [name for name in recipes() if name.startswith(typed)]
-
-
-def _keys(typed: str) -> list[str]:
+def _keys() -> list[str]:
     """The recipe keys that a shell offers, each with its `=`."""
     from fcit.recipe.keys import sections
 
-    keys = [key.name for _, keys in sections() for key in keys]
-    return [f"{name}=" for name in keys if "." in name and name.startswith(typed)]
+    return [f"{key.name}=" for _, keys in sections() for key in keys if "." in key.name]
 
 
 Recipe = Annotated[
     Path,
     Argument(
         help="A recipe (TOML file), or the name of one that comes with fcit (`fcit recipe`).",
-        autocompletion=_recipes,
+        autocompletion=lambda: list(recipes()),
     ),
 ]
 Folder = Annotated[Path, Argument(help="A run's folder.", metavar="RUN")]
@@ -81,12 +74,18 @@ Rules = Annotated[
 ]
 
 
+def pairs(given: list[str] | None, option: str, form: str, example: str) -> dict[str, str]:
+    """What an option gave as KEY=VALUE. Raises FcitError for anything else, which shows an example."""
+    parts = [text.partition("=") for text in given or ()]
+    for key, equals, value in parts:
+        if not (key and value):
+            raise FcitError(f"{option} {key}{equals}{value}: write {form}, for example {example}")
+    return {key: value for key, _, value in parts}
+
+
 def rule_files(given: list[str] | None) -> dict[str, str]:
     """The files of scoring rules by dataset. Raises FcitError for what is not NAME=FILE."""
-    pairs = [text.partition("=") for text in given or ()]
-    if wrong := next((name for name, _, file in pairs if not (name and file)), None):
-        raise FcitError(f"--rule {wrong}: write NAME=FILE, for example My-Plants=close.py")
-    return {name: file for name, _, file in pairs}
+    return pairs(given, "--rule", "NAME=FILE", "My-Plants=close.py")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from fcit.cli.options import Json, Scoring
-from fcit.cli.screen import show, show_table
+from fcit.cli.screen import show, show_json, show_table
 from fcit.types import FcitError
 
 
@@ -37,9 +37,6 @@ def score(
 
     Example:  fcit score --dataset IconQA --truth val.json --predictions answers.jsonl
     """
-    import json
-    from dataclasses import asdict
-
     from fcit.benchmark.predictions import score as score_files
     from fcit.benchmark.rules import load
 
@@ -51,7 +48,7 @@ def score(
     rules = load({dataset: rule} if rule else {}, "--rule")
     scored = score_files(dataset, truth, predictions, mode, rules)
     if as_json:
-        show(json.dumps(asdict(scored)))
+        show_json(scored)
     else:
         show(
             f"{scored.dataset}: {scored.score:.2f} % of {scored.samples} predictions "

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ def show_table(rows: Iterable[Row | None], *texts: str, numbers: Sequence[str] =
     Numbers are never broken: those that do not fit beside the texts follow in further tables, each with
     the first column of text.
     """
-    from rich.cells import cell_len
     from rich.console import Console
+    from rich.measure import measure_renderables
     from rich.table import Table
     from rich.text import Text
 
@@ -54,14 +54,9 @@ def show_table(rows: Iterable[Row | None], *texts: str, numbers: Sequence[str] =
     ]
     columns = list(zip(*filter(None, cells), strict=True))
 
-    def widest(column: int, split: Callable[[str], list[str]]) -> int:
-        """The width of a column's widest part, and of its frame."""
-        parts = (part for cell in columns[column] for part in split(cell.plain))
-        return max(map(cell_len, parts), default=0) + 3
-
-    at = range(len(columns))
-    words = [min(widest(column, str.split), WORD) for column in at[: len(texts)]]
-    widths = [widest(column, str.splitlines) for column in at[len(texts) :]]
+    sizes = [measure_renderables(console, console.options, column) for column in columns]
+    words = [min(size.minimum + 3, WORD) for size in sizes[: len(texts)]]
+    widths = [size.maximum + 3 for size in sizes[len(texts) :]]
     heads, *body = cells
     for group in _groups(words, widths, console.width - 1):
         table = Table()

@@ -123,12 +123,12 @@ class LocalEngine:
         requests = [wire.ask_score(client, dataset) for client in clients]
         yield from self._replies(requests, wire.unpack_score)
 
-    def ask(self, header: wire.Header, weights: Weights | None = None) -> wire.Frame:
+    def ask(self, header: wire.Header) -> wire.Frame:
         """Send a request to the next free worker and wait for its reply."""
         worker = self.free.get()
         try:
             with alive():
-                return worker.ask(header, weights)
+                return worker.ask(header)
         finally:
             self.free.put(worker)
 

@@ -17,13 +17,12 @@ from fcit.benchmark.missing import require_images
 from fcit.engines import wire
 from fcit.files import private, reading, written_aside
 from fcit.recipe.config import validate
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.rounds.records import compare, sha256
 from fcit.types import FcitError, Turn, Weights
 from fcit.weights import from_bytes, to_bytes, unflatten
 from fcit.worker.experiment import Experiment
-from fcit.worker.floor import NO_FLOOR
-from fcit.worker.model import ModelWorker
+from fcit.worker.model import NO_FLOOR, ModelWorker
 
 Version = tuple[int, int]
 """Which of a client's memories: the stage and round (from 0) of the turn that left it."""

@@ -15,7 +15,6 @@ from typing import IO
 from fcit.engines import wire
 from fcit.engines.node import LocalClient, respond
 from fcit.recipe.config import validate
-from fcit.rounds.client import Data
 from fcit.types import FcitError, Weights
 from fcit.weights import flatten, unflatten
 from fcit.worker.model import ModelWorker
@@ -63,7 +62,7 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
             worker.place(unflatten(weights))
             return {}, {}
         case "answer":
-            data: Data = worker.experiment.test(header["dataset"], header["indices"])
+            data = worker.experiment.test(header["dataset"], header["indices"])
             return {"answers": [asdict(answer) for answer in worker.answer(data)]}, {}
         case "client":  # all that a node of a deployment does, for a client of a simulation
             client = LocalClient(header["client"], Path(header["memory"]))

@@ -23,7 +23,7 @@ from fcit.types import (
     Weights,
     one_line,
 )
-from fcit.weights import flatten, from_bytes, split_memory, to_bytes, unflatten
+from fcit.weights import MEMORY, flatten, from_bytes, split_prefix, to_bytes, unflatten
 
 Header = dict[str, Any]
 Frame = tuple[Header, Weights]
@@ -126,7 +126,7 @@ def pack_job(job: Job, memory: Weights) -> Frame:
 
 def unpack_job(header: Header, weights: Weights) -> tuple[Job, Weights]:
     """The inverse of `pack_job`."""
-    state, memory = split_memory(weights)
+    state, memory = split_prefix(weights, MEMORY)
     return Job(unpack_turn(header["turn"]), unflatten(state), header["epochs"]), memory
 
 
@@ -139,7 +139,7 @@ def pack_update(update: Update, memory: Weights) -> Frame:
 def unpack_update(header: Header, weights: Weights) -> Update:
     """The inverse of `pack_update`, with the memory in the update. Raises KeyError or ValueError for
     anything else."""
-    flat, memory = split_memory(weights)
+    flat, memory = split_prefix(weights, MEMORY)
     state = unflatten(flat)
     client, samples = _field(header, "client", int), _field(header, "samples", int)
     metrics = _field(header, "metrics", dict)

@@ -23,10 +23,7 @@ class WorkerProcess:
     """A process that answers requests on its pipes. gpu: the one that it sees ("": all)."""
 
     def __init__(self, config: Config, gpu: str = ""):
-        self.process = self._start(str(config.training.threads), gpu)
-        self.ask({"do": "config", "config": to_table(config)})
-
-    def _start(self, threads: str, gpu: str) -> subprocess.Popen[bytes]:
+        threads = str(config.training.threads)
         variables = {
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -37,13 +34,14 @@ class WorkerProcess:
         }
         if gpu:
             variables["CUDA_VISIBLE_DEVICES"] = gpu
-        return subprocess.Popen(
+        self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "fcit.engines.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=os.environ | variables,
             process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
+        self.ask({"do": "config", "config": to_table(config)})
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0
@@ -87,13 +85,9 @@ class WorkerProcess:
         return reply
 
     def close(self) -> None:
-        """End the process."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
+        """End the process, wait for it and close its pipes."""
+        with contextlib.suppress(BrokenPipeError), self.process:
+            self.process.kill()
 
 
 class InProcessWorker:

@@ -20,21 +20,15 @@ from fcit.flower.engine import FlowerEngine
 from fcit.flower.messages import pack, unpack
 from fcit.flower.status import Status
 from fcit.recipe.config import Config, checked
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
-Build = Callable[[Config, int, Path], FlowerEngine]
-"""Makes an engine from a configuration, a number of workers and a run's folder."""
+REQUIRED = {"client": "3", "data": '"/srv/fcit/client-3/data"'}
+"""What a node's configuration must name, with examples."""
 
-ENTRIES = {
-    "client": "3",
-    "data": '"/srv/fcit/client-3/data"',
-    "memory": '"/srv/fcit/client-3/memory"',
-    "images": '"/srv/images:/srv/more"',
-    "rules": '"My-Meter=/srv/near.py"',
-}
-"""What a node's configuration may name, with examples."""
+OPTIONAL = "memory", "images", "rules"
+"""What it may name; of images and rules several, with a colon between two."""
 
 FLOOR = "clip_norm", "noise_multiplier", "token_noise"
 """Its floor of privacy; the names are those of a recipe's `[privacy]` section."""
@@ -46,9 +40,9 @@ PATIENCE = 10.0
 """Seconds that a simulation has to register its nodes, which it begins after the ServerApp."""
 
 
-def server_app(main: Callable[[Mapping[str, Any], Build], None]) -> ServerApp:
+def server_app(main: Callable[[Mapping[str, Any], Callable[..., FlowerEngine]], None]) -> ServerApp:
     """The app that a SuperLink runs: `main` gets Flower's run config, and a function that builds an
-    engine whose clients are the SuperLink's nodes."""
+    engine whose clients are the SuperLink's nodes (see `runs.engine.Build`)."""
     app = ServerApp()
 
     def serve(grid: Grid, context: Context) -> None:
@@ -121,12 +115,12 @@ def local_client(context: Context, run: Path | None = None) -> LocalClient:
 def own_client(node: Mapping[str, Any]) -> LocalClient:
     """The client of a deployment: its number, its data and memory, and the clipping and noise that it
     applies at least. Raises FcitError naming the entry at fault."""
-    if unknown := sorted(node.keys() - {*ENTRIES, *FLOOR}):
-        known = ", ".join((*ENTRIES, *FLOOR))
+    if unknown := sorted(node.keys() - {*REQUIRED, *OPTIONAL, *FLOOR}):
+        known = ", ".join((*REQUIRED, *OPTIONAL, *FLOOR))
         raise FcitError(f"--node-config: there is no {unknown[0]!r}; choose from {known}")
-    for key in ("client", "data"):
+    for key, example in REQUIRED.items():
         if key not in node:
-            raise FcitError(f"--node-config: {key} is missing, such as {key}={ENTRIES[key]}")
+            raise FcitError(f"--node-config: {key} is missing, such as {key}={example}")
     number = node["client"]
     if type(number) is not int or number < 0:
         raise FcitError(f"--node-config: client is {number!r}; it must be a number from 0 on")

@@ -48,8 +48,7 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
     listens on it. config: the recipe to run, for as many clients as it has. install: the folder on the
     machines that will hold these folders. Raises FcitError for a host or a folder that cannot be one.
     """
-    for host in hosts:
-        check_host(host)
+    names = [_general_name(host) for host in dict.fromkeys((*hosts, *OWN_NAMES))]
     if not re.fullmatch(r"/[\w./+-]*", install):
         raise FcitError(f"--install: {install!r} must be an absolute path without spaces")
     templates = Environment(
@@ -71,7 +70,7 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
     server = out / "server"
     key = generate_private_key(SECP384R1())
     _write_secret(server / "server.key", key, PrivateFormat.PKCS8)
-    certificate = _certificate(list(dict.fromkeys((*hosts, *OWN_NAMES))), key)
+    certificate = _certificate(names, key)
     write_text(server / "server.crt", certificate)
     table = to_table(config)
     table["federation"]["engine"] = "flower"
@@ -92,10 +91,10 @@ def write(out: Path, hosts: Sequence[str], config: Config, install: str) -> None
         fill("unit.service", folder / f"fcit-{name}.service", title=title, folder=name)
 
 
-def check_host(host: str) -> None:
-    """Raise FcitError for what is neither a name nor an address of a machine."""
+def _general_name(host: str) -> x509.GeneralName:
+    """A machine's address or name. Raises FcitError for what is neither."""
     try:
-        ipaddress.ip_address(host)
+        return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         labels = host.split(".")
         if not all(re.fullmatch(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)", label) for label in labels):
@@ -103,9 +102,10 @@ def check_host(host: str) -> None:
                 f"--host: {host!r} is no name or address of a machine; leave out https://, port and "
                 "brackets"
             ) from None
+        return x509.DNSName(host)
 
 
-def _certificate(hosts: Sequence[str], key: EllipticCurvePrivateKey) -> str:
+def _certificate(hosts: Sequence[x509.GeneralName], key: EllipticCurvePrivateKey) -> str:
     """A server's certificate for these hosts, signed by its own key: nobody else signs for it."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fcit")])
     now = datetime.datetime.now(datetime.UTC)
@@ -115,20 +115,13 @@ def _certificate(hosts: Sequence[str], key: EllipticCurvePrivateKey) -> str:
         .not_valid_after(now + VALID)
     )
     for extension, critical in (
-        (x509.SubjectAlternativeName([_general_name(host) for host in hosts]), False),
+        (x509.SubjectAlternativeName(hosts), False),
         (x509.BasicConstraints(ca=False, path_length=None), True),
         (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), False),
         (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
     ):
         builder = builder.add_extension(extension, critical)
     return builder.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM).decode()
-
-
-def _general_name(host: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(host))
-    except ValueError:
-        return x509.DNSName(host)
 
 
 def write_client_key(path: Path) -> str:

@@ -91,13 +91,9 @@ class FlowerEngine:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        self.close()
+        self.stack.close()
         if self.status:
             self.status.end(error)
-
-    def close(self) -> None:
-        """End what the engine started."""
-        self.stack.close()
 
     def place(self, state: State) -> None:
         """Set the state to answer with, here and for what clients score."""

@@ -174,8 +174,7 @@ class Method:
         return list(turns) if self.identity else []
 
     def tokens(self, state: State) -> Tensor | None:
-        """The subspaces' identity tokens [K, d] that `similarities` compares with; None: there are none.
-        Clients' tokens must have d numbers, or as many as most of a round's."""
+        """The subspaces' identity tokens [K, d] that `similarities` compares with, or None."""
         return None
 
     def organise(self, state: State, identities: Sequence[Identity]) -> State:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from fcit.models.features import ImageFeatures
 
@@ -37,15 +38,14 @@ def collate(
     device: torch.device,
 ) -> Batch:
     """One right-padded batch of (token ids, labels) on a device."""
-    length = max(len(ids) for ids, _ in rows)
-    ids = torch.full((len(rows), length), pad)
-    mask = torch.zeros((len(rows), length), dtype=torch.long)
-    labels = torch.full((len(rows), length), -100)
-    for row, (row_ids, row_labels) in enumerate(rows):
-        ids[row, : len(row_ids)] = row_ids
-        mask[row, : len(row_ids)] = 1
-        labels[row, : len(row_ids)] = row_labels
-    return Batch(ids.to(device), mask.to(device), labels.to(device), tuple(images))
+
+    def padded(rows: Iterable[Tensor], value: int) -> Tensor:
+        whole = [row.long() for row in rows]
+        return pad_sequence(whole, batch_first=True, padding_value=value).to(device)
+
+    ids, labels = zip(*rows, strict=True)
+    mask = padded(map(torch.ones_like, ids), 0)
+    return Batch(padded(ids, pad), mask, padded(labels, -100), tuple(images))
 
 
 def add_image_tokens(batch: Batch, count: int, image_id: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,5 @@
-"""Conversations as token ids, in the model's own chat template; only the assistant's words carry loss."""
+"""Conversations as token ids, in the model's own chat template; only the assistant's words carry loss.
+And a batch's greedy answers."""
 
 import re
 import sys
@@ -6,10 +7,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteriaList
 
 from fcit.types import FcitError, Sample, one_line
 
@@ -72,7 +75,7 @@ class Chat:
 
     def __init__(self, processor: Any, max_length: int, config: Any, template: str = ""):
         self.processor, self.tokenizer, self.max_length = processor, processor.tokenizer, max_length
-        self._known: dict[object, tuple[Tensor, ...]] = {}
+        self._kept = lru_cache(MOST_TEXTS)(self._tensors)
         if template and template not in TEMPLATES:
             raise FcitError(f"[model] template: {template!r} is none of {', '.join(TEMPLATES)}")
         own = TEMPLATES.get(template) or processor.chat_template or TEMPLATES.get(config.model_type)
@@ -119,30 +122,26 @@ class Chat:
 
     def encode(self, prompts: Sequence[str], images: Sequence[str]) -> dict[str, Tensor]:
         """Ids and mask [n, seq] of prompts about one image each, padded on the left."""
-
-        def ids(prompt: str, image: str) -> Tensor:
-            return self._once(
-                (prompt, image), lambda: (self._tokenize(self.question(prompt, image))[0],)
-            )[0]
-
-        rows = {"input_ids": [ids(*pair).tolist() for pair in zip(prompts, images, strict=True)]}
+        pairs = zip(prompts, images, strict=True)
+        rows = {"input_ids": [self._kept(*pair)[0].tolist() for pair in pairs]}
         return self.tokenizer.pad(rows, padding=True, padding_side="left", return_tensors="pt")
 
     def row(self, sample: Sample, image: str) -> tuple[Tensor, ...]:
         """A sample's `conversation` as two tensors, made once."""
-        return self._once((sample, image), lambda: self.conversation(sample, image))
+        return self._kept(sample, image)
 
     def forget(self) -> None:
         """Forget the texts that were tokenized."""
-        self._known.clear()
+        self._kept.cache_clear()
 
-    def _once(self, key: object, make: Callable[[], tuple[list[int], ...]]) -> tuple[Tensor, ...]:
-        """What `make` returned for this key, as tensors: the same samples come again in every round."""
-        if key not in self._known:
-            if len(self._known) >= MOST_TEXTS:
-                self._known.clear()
-            self._known[key] = tuple(torch.tensor(row, dtype=torch.int32) for row in make())
-        return self._known[key]
+    def _tensors(self, text: Sample | str, image: str) -> tuple[Tensor, ...]:
+        """A sample's `conversation`, or the ids of a prompt. `_kept` keeps them: the same samples come
+        again in every round."""
+        if isinstance(text, Sample):
+            rows = self.conversation(text, image)
+        else:
+            rows = (self._tokenize(self.question(text, image))[0],)
+        return tuple(torch.tensor(row, dtype=torch.int32) for row in rows)
 
     def completion(
         self, row: Sequence[int], question: int, limit: int, ends: Collection[int]
@@ -250,6 +249,34 @@ class Chat:
                 f"tokenizer_config.json) fails: {one_line(str(error))}"
             ) from None
         return text.replace(self.processor.image_token, image)
+
+
+def greedy(
+    model: Any,
+    tokenizer: Any,
+    inputs: dict[str, Any],
+    max_new_tokens: int,
+    wanted: Callable[[], bool] | None = None,
+) -> tuple[list[list[int]], set[int]]:
+    """The new ids of each row of a batch, decoded greedily, and the ids that end an answer.
+
+    `wanted` is called after every token; decoding stops once it returns False.
+    """
+    ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+    config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    stopping = StoppingCriteriaList()
+    if wanted:
+        stopping.append(
+            lambda ids, *_, **__: torch.full((len(ids),), not wanted(), device=ids.device)
+        )
+    out = model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
+    rows = out[:, inputs["input_ids"].shape[1] :].tolist()
+    return rows, {ends} if isinstance(ends, int) else set(ends)
 
 
 @contextmanager

@@ -120,21 +120,14 @@ class FeatureCache:
     """Features by image content for one frozen model.
 
     model: its fingerprint, so that another model never reads these features. folder: None, and one that
-    this user cannot write, keep them in memory only. The disk cache stops growing at `disk_bytes`.
+    this user cannot write, keep them in memory only. The disk cache stops growing at `DISK_BYTES`.
 
     On the disk every process appends to a file of its own and reads those of all. So none waits for
     another, and what a killed process left half-written is never taken for features.
     """
 
-    def __init__(
-        self,
-        model: str,
-        folder: Path | None,
-        memory_bytes: int = MEMORY_BYTES,
-        disk_bytes: int = DISK_BYTES,
-    ):
+    def __init__(self, model: str, folder: Path | None):
         self.folder = folder / model[:16] if folder and _writable(folder / model[:16]) else None
-        self.memory_bytes, self.disk_bytes = memory_bytes, disk_bytes
         self.memory: OrderedDict[str, Weights] = OrderedDict()
         self.bytes_held = 0
         self.computed = 0
@@ -228,7 +221,7 @@ class FeatureCache:
     def _remember(self, key: str, value: Weights) -> None:
         self.memory[key] = value
         self.bytes_held += nbytes(value)
-        while self.bytes_held > self.memory_bytes and len(self.memory) > 1:
+        while self.bytes_held > MEMORY_BYTES and len(self.memory) > 1:
             _, dropped = self.memory.popitem(last=False)
             self.bytes_held -= nbytes(dropped)
 
@@ -236,12 +229,12 @@ class FeatureCache:
         assert self.folder is not None
         size = nbytes(value)
         self._uncounted += size
-        if self._on_disk is None or self._uncounted > self.disk_bytes / 100:  # others write, too
+        if self._on_disk is None or self._uncounted > DISK_BYTES / 100:  # others write, too
             files = self.folder.parent.rglob("*.*")
             self._on_disk = sum(file.stat().st_size for file in files if file.is_file())
             self._uncounted = size
         self._on_disk += size
-        return self._on_disk <= self.disk_bytes
+        return self._on_disk <= DISK_BYTES
 
 
 def _writable(folder: Path) -> bool:

@@ -19,10 +19,8 @@ def require(name: str, key: str) -> None:
         return check_folder(name, key.removeprefix("model."))
     from huggingface_hub import HfApi, constants, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-    from huggingface_hub.utils import validate_repo_id
 
     try:
-        validate_repo_id(name)
         if isinstance(try_to_load_from_cache(name, "config.json"), str):
             return
         HfApi().model_info(name, timeout=SECONDS)

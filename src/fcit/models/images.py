@@ -45,7 +45,8 @@ def open_image(
     """
     with _opened(source, name, formats, max_pixels) as image:
         image.load()
-        return _eight_bits(_turned(image))
+        upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
+        return _eight_bits(upright)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -116,10 +117,6 @@ def _orientation(image: Image.Image) -> int:
     except Exception:  # Pillow raises nearly anything on broken data
         return 1
     return value if value in range(1, 9) else 1
-
-
-def _turned(image: Image.Image) -> Image.Image:
-    return image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

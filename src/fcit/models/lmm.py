@@ -11,18 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcit.models.batch import Batch, add_image_tokens, collate, token_types
-from fcit.models.chat import Chat, Completion
+from fcit.models.chat import Chat, Completion, greedy
 from fcit.models.checkpointing import checkpointed
-from fcit.models.decoding import greedy
 from fcit.models.device import keep_memory, release_memory
 from fcit.models.features import FeatureCache, ImageFeatures, fingerprint
-from fcit.models.frozen import frozen
 from fcit.models.loading import load
 from fcit.models.processors import ImageReader
 from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
-from fcit.weights import LOW_A, REST, split_projector, whole_projector
+from fcit.weights import LOW_A, REST, split_prefix, whole_projector
 
 GRID = "image_grid_thw"
 """The name of an image's grid in families that place image tokens in two dimensions."""
@@ -59,6 +57,8 @@ class LMM:
         self.image_id = self.chat.image_id
         self.images = ImageReader(self.processor, config.model_type == "llava")
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
+        self.layers = list(self.subspaces.layers)
+        """The paths of the adapted projections, from the language model's first layer to its last."""
         self.blank = self.subspaces.blank
         self.checkpointing = False
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
@@ -79,11 +79,6 @@ class LMM:
     def gate(self, value: Gate) -> None:
         self.subspaces.control.gate = value
 
-    @property
-    def layers(self) -> list[str]:
-        """The paths of the adapted projections, from the language model's first layer to its last."""
-        return list(self.subspaces.layers)
-
     def receive(
         self,
         state: State,
@@ -94,7 +89,7 @@ class LMM:
     ) -> None:
         """Replace adapters and projector by a state's; those in `train` can then learn (`train_down`:
         their factors A too)."""
-        pairs = {name: split_projector(weights) for name, weights in state.adapters.items()}
+        pairs = {name: split_prefix(weights, PROJECTOR) for name, weights in state.adapters.items()}
         blocks = {name: block for name, (block, _) in pairs.items()}
         self.subspaces.load(blocks, scale, train, train_down, state.extras.get(REST))
         per_block = [own for name in self.subspaces.names if (own := pairs[name][1])]
@@ -129,7 +124,7 @@ class LMM:
         for value, gradient in zip(learning, torch.autograd.grad(loss, learning), strict=True):
             value.grad = gradient
         gradients = {key: value.grad for key, value in own.items() if value.grad is not None}
-        return self.subspaces.gradient(name) | gradients
+        return self.subspaces.live(name, gradients=True) | gradients
 
     @contextmanager
     def instead(self, gate: Gate, projector: Weights | None = None) -> Iterator[None]:
@@ -170,12 +165,12 @@ class LMM:
 
     def features(self, images: Sequence[Path]) -> list[ImageFeatures]:
         """Frozen features of image files, each computed once, in batches of a fixed size."""
-        rows = frozen(images, self.images, self.vision, self.cache)
+        rows = self.images.frozen(images, self.vision, self.cache)
         return [ImageFeatures.from_tensors(tensors).to(self.device) for tensors in rows]
 
     def encode_ahead(self, images: Sequence[Path]) -> None:
         """Compute features that are needed soon: a tower encodes several images as fast as one."""
-        frozen(images, self.images, self.vision, self.cache)
+        self.images.frozen(images, self.vision, self.cache)
 
     def forget(self) -> None:
         """Forget the images and texts of earlier calls."""
@@ -187,7 +182,7 @@ class LMM:
         features = self.features(images)
         pairs = zip(samples, features, strict=True)
         rows = [self.chat.row(sample, image.text) for sample, image in pairs]
-        return collate(rows, self.tokenizer.pad_token_id or 0, features, self.device)
+        return collate(rows, self.tokenizer.pad_token_id, features, self.device)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [n, vocabulary] at the n answer tokens of a batch, and those tokens [n]."""

@@ -1,9 +1,11 @@
-"""A model's processor: loaded as it ships, and what it makes of images."""
+"""A model's processor: loaded as it ships, and what it makes of images. Their features for the model."""
 
-from collections.abc import Iterator, Sequence
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
@@ -13,7 +15,10 @@ from transformers.utils.import_utils import is_torchvision_available
 from fcit.models.features import FeatureCache
 from fcit.models.folders import pretrained
 from fcit.models.images import image_size, open_image, pad_to_square, read_ahead, read_image
-from fcit.types import FcitError, first_line
+from fcit.types import FcitError, Weights, first_line
+
+if TYPE_CHECKING:
+    from fcit.models.vision import Vision
 
 
 def load_processor(folder: str | Path, local: bool = False) -> Any:
@@ -95,16 +100,45 @@ class ImageReader:
         image = open_image(data, path)
         return prepare_image(self.processor, pad_to_square(image) if self.square else image, path)
 
-    def prepare_new(
-        self, paths: Sequence[Path], cache: FeatureCache
-    ) -> Iterator[tuple[Path, str, PreparedImage | None]]:
-        """Every image's path and cache key, and the prepared image where the cache lacks its features.
-        The next image is prepared while the current one is used."""
-        return read_ahead(partial(self._prepare_new, cache), paths)
+    def frozen(self, paths: Sequence[Path], vision: Vision, cache: FeatureCache) -> list[Weights]:
+        """The features of images, as `ImageFeatures.to_tensors` gives them, each computed once.
+
+        They are looked up, or encoded in batches of a fixed size. The next image is prepared while others
+        are encoded. Raises FcitError naming the file where one cannot be decoded or the processor refuses
+        it.
+        """
+        keys: dict[Path, str] = {}
+        found: dict[str, Weights] = {}
+        waiting: dict[tuple[int, ...], dict[str, PreparedImage]] = {}
+
+        def encode(group: dict[str, PreparedImage]) -> None:
+            for key, features in zip(group, vision.encode(list(group.values())), strict=True):
+                found[key] = features.to_tensors()
+                cache.put(key, found[key])
+            group.clear()
+
+        distinct = list(dict.fromkeys(paths))
+        for path, key, prepared in read_ahead(partial(self._prepare_new, cache), distinct):
+            keys[path] = key
+            if key in found or any(key in group for group in waiting.values()):
+                continue
+            if not prepared and (features := cache.get(key)):
+                found[key] = features
+                continue
+            # Where nothing was prepared, the cache had these features and has dropped them since.
+            prepared = prepared or self.prepare(path, read_image(path))
+            group = waiting.setdefault(prepared.inputs["pixel_values"].shape, {})
+            group[key] = prepared
+            if len(group) == vision.batch_size(prepared):
+                encode(group)
+        for group in filter(None, waiting.values()):
+            encode(group)
+        return [found[keys[path]] for path in paths]
 
     def _prepare_new(
         self, cache: FeatureCache, path: Path
     ) -> tuple[Path, str, PreparedImage | None]:
+        """An image's path and cache key, and the prepared image where the cache lacks its features."""
         seen = version(path)
         if (known := self._keys.get(seen)) and known in cache:
             return path, known, None

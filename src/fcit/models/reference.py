@@ -17,7 +17,7 @@ from fcit.files import read_json
 from fcit.models.llava_original import read_tensors
 from fcit.models.size import ModelSize
 from fcit.types import FcitError, Weights
-from fcit.weights import PEFT_PREFIX
+from fcit.weights import tensor_names
 
 LAYER = re.compile(r"layers\.\d+\.mlp\.\w+$")
 LORA = re.compile(
@@ -103,7 +103,7 @@ def _slots(
         place = (paths.get(match[1], ""), match[2], int(match[3])) if match else ("", "", 0)
         _fits(path, key, value, wanted.get(place))
         layer, side, slot = place
-        slots[slot][f"{PEFT_PREFIX}{layer}.lora_{side}.weight"] = value.float().contiguous()
+        slots[slot][tensor_names(layer)["AB".index(side)]] = value.float().contiguous()
     for slot, block in enumerate(slots):
         if len(block) < 2 * len(layers):
             raise FcitError(

@@ -5,7 +5,7 @@ and B [out, K*r], so K blocks cost two matrix products whatever K is. The gate s
 each block: B diag(gate) A, which is also the paper's inference rule (SSA).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fcit.types import FcitError, Gate, Weights
-from fcit.weights import PEFT_PREFIX
+from fcit.weights import tensor_names
 
 
 @dataclass
@@ -135,11 +135,6 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
     return adapted
 
 
-def tensor_names(path: str) -> tuple[str, str]:
-    """PEFT's names of a layer's factors A and B."""
-    return f"{PEFT_PREFIX}{path}.lora_A.weight", f"{PEFT_PREFIX}{path}.lora_B.weight"
-
-
 def blank_block(
     layers: Mapping[str, tuple[int, int]],
     rank: int,
@@ -212,21 +207,9 @@ class Subspaces:
             value for pair in pairs for value in pair if value is not None and value.requires_grad
         ]
 
-    def live(self, name: str) -> Weights:
-        """One block's tensors in place, gradients and all, under PEFT's names."""
-        return self._slices(name, lambda whole: whole)
-
-    def gradient(self, name: str) -> Weights:
-        """A learning block's gradients, after they were computed, under PEFT's names."""
-
-        def gradient_of(whole: Tensor) -> Tensor:
-            assert whole.grad is not None
-            return whole.grad
-
-        return self._slices(name, gradient_of)
-
-    def _slices(self, name: str, function: Callable[[Tensor], Tensor]) -> Weights:
-        """One block's part of what `function` makes of every layer's A and B."""
+    def live(self, name: str, gradients: bool = False) -> Weights:
+        """One block's tensors in place, gradients and all, under PEFT's names. `gradients`: instead, the
+        gradients of a learning block, once they were computed."""
         number = self.names.index(name)
         block: Weights = {}
         for path, layer in self.layers.items():
@@ -236,9 +219,10 @@ class Subspaces:
                 assert layer.A is not None and layer.B is not None
                 start, pair = start - frozen_rows, (layer.A, layer.B)
             assert pair is not None
+            a, b = (whole.grad if gradients else whole for whole in pair)
+            assert a is not None and b is not None
             rows, (name_a, name_b) = slice(start, start + layer.rank), tensor_names(path)
-            block[name_a] = function(pair[0])[rows]
-            block[name_b] = function(pair[1])[:, rows]
+            block[name_a], block[name_b] = a[rows], b[:, rows]
         return block
 
     def block(self, name: str) -> Weights:

@@ -1,7 +1,7 @@
 """Plans a run before anything is spent: who trains on what and when, bytes, memory and time.
 
-`counts` counts samples, `rehearsal` runs the server's loop over blank tensors, and `estimates` gives
-memory and time.
+`counts` counts samples, `rehearsal` runs the server's loop over blank tensors, `memory` gives memory, and
+`estimates` time.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from fcit.planning import estimates
 from fcit.planning.counts import SampleCounts
+from fcit.planning.memory import training_memory
 from fcit.planning.rehearsal import StageTraffic, rehearse
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data, steps
@@ -166,7 +167,7 @@ def _with_costs(
         return made
     lengths = estimates.sample_lengths(experiment, size, data.samples, images, notes)
     trained, jobs = sum(stage.samples or 0 for stage in stages), traffic[-1]
-    memory = estimates.memory(
+    memory = training_memory(
         experiment, size, lengths, jobs.last, trained, dtype.itemsize, made.device
     )
     made = replace(made, memory=memory | ({"identity encoder": 4 * encoder} if encoder else {}))

@@ -1,4 +1,4 @@
-"""Memory and time of training: estimated from shapes and lengths, or timed on a few real steps."""
+"""Lengths of samples, and time of training: estimated from lengths, or timed on a few real steps."""
 
 from __future__ import annotations
 
@@ -86,44 +86,6 @@ def _guess(sample: Sample, image_tokens: int, limit: int) -> tuple[int, int]:
     answered = sum(round(len(answer) / CHARACTERS) + 1 for _, answer in turns)
     asked = sum(round(len(prompt) / CHARACTERS) + TEMPLATE for prompt, _ in turns)
     return min(limit, image_tokens + asked + answered), answered
-
-
-def memory(
-    experiment: Experiment,
-    size: ModelSize,
-    lengths: SampleLengths,
-    last: Job,
-    samples: int,
-    number: int,
-    device: str,
-) -> dict[str, int]:
-    """Bytes of the run's heaviest training step, by what takes them.
-
-    last: a job of the last stage. samples: of the whole run (0: unknown). number: bytes of one number.
-    """
-    from fcit.models.features import MEMORY_BYTES
-    from fcit.models.memory import QUANTIZED_BYTES, TrainingStep, training_memory
-
-    training, method = experiment.config.training, experiment.method
-    batch = min(training.micro_batch or training.batch_size, training.batch_size)
-    step = TrainingStep(
-        batch=batch,
-        length=lengths.longest,
-        answered=batch * lengths.longest_answer,
-        blocks=len(last.received.adapters),
-        trained=len(method.trains(last.received)),
-        rank=method.rank,
-        projector=method.projector in ("shared", "isolated"),
-        learns_down=method.learns_down,
-        step=training.batch_size,
-        images=samples or MEMORY_BYTES,  # where unknown: more than the feature cache holds
-        number=number,
-        weight=QUANTIZED_BYTES.get(experiment.config.model.quantize, number),
-        cpu=device == "cpu",
-        dropout=training.dropout > 0,
-        checkpointing=training.checkpointing,
-    )
-    return training_memory(size, step)
 
 
 # -- time --------------------------------------------------------------------------------------------

@@ -45,9 +45,14 @@ def rehearse(
     wire = experiment.config.federation.wire
     ranks = experiment.config.federation.ranks
     rules = Federation(outlier_factor=0, ranks=ranks)  # its others change no size
-    run = replace(experiment.federated_run, federation=rules, privacy=Privacy())
-    method, optimizer, setting = run.method, run.optimizer, run.setting
     engine = _EchoEngine(experiment, width)
+    run = replace(
+        experiment.federated_run,
+        federation=rules,
+        privacy=Privacy(),
+        token_width=experiment.method.token_width(engine.width * engine.parts),
+    )
+    method, optimizer, setting = run.method, run.optimizer, run.setting
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)
     stages: list[StageTraffic] = []
@@ -88,19 +93,20 @@ class _EchoEngine:
     """An engine whose clients return tensors like those that the server expects of them."""
 
     def __init__(self, experiment: Experiment, width: int):
-        self.experiment, self.width = experiment, width
+        self.experiment, self.parts = experiment, 2 if experiment.method.identity == "both" else 1
+        self.width = max(width // self.parts, 64)
         self.tasks: dict[str, int] = {}
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity]:
         from torch import cat, zeros
 
         method = self.experiment.method
-        limit, parts = method.subspace_limit, 2 if method.identity == "both" else 1
+        limit = method.subspace_limit
         for turn in turns:
-            feature = zeros(max(self.width // parts, 64))
+            feature = zeros(self.width)
             number = self.tasks.setdefault(turn.task.name, len(self.tasks))
             feature[number % min(len(feature), limit or len(feature))] = 1
-            token = method.make_token(cat([feature] * parts)[None])
+            token = method.make_token(cat([feature] * self.parts)[None])
             yield Identity(turn.client, turn.task.name, token, 1)
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Update]:

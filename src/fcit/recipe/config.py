@@ -13,12 +13,8 @@ from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationE
 from fcit.aggregation.privacy import Privacy
 from fcit.files import home, parse_toml, read_toml, write_text
 from fcit.methods import Method, find, names
-from fcit.recipe import shipped
-from fcit.recipe.data import DataSection
+from fcit.recipe import sections, shipped
 from fcit.recipe.renamed import announce, rename
-from fcit.recipe.sections import EvaluationSection, ModelSection, TrackingSection
-from fcit.recipe.setting import SettingSection
-from fcit.recipe.together import check_together
 from fcit.rounds.client import Training
 from fcit.rounds.federation import Federation
 from fcit.types import FcitError, did_you_mean, naming, readable
@@ -73,21 +69,21 @@ class Config:
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of every random choice, and of the mini suite's data."""
-    data: DataSection = field(default_factory=DataSection)
-    model: ModelSection = field(default_factory=ModelSection)
-    setting: SettingSection = field(default_factory=SettingSection)
+    data: sections.DataSection = field(default_factory=sections.DataSection)
+    model: sections.ModelSection = field(default_factory=sections.ModelSection)
+    setting: sections.SettingSection = field(default_factory=sections.SettingSection)
     federation: Federation = field(default_factory=Federation)
     privacy: Privacy = field(default_factory=Privacy)
     training: Training = field(default_factory=Training)
     method: Annotated[Method, PlainValidator(build_method)] = field(
         default_factory=lambda: build_method({})
     )
-    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
-    tracking: TrackingSection = field(default_factory=TrackingSection)
+    evaluation: sections.EvaluationSection = field(default_factory=sections.EvaluationSection)
+    tracking: sections.TrackingSection = field(default_factory=sections.TrackingSection)
 
     def __post_init__(self) -> None:
         """Raise FcitError on what does not go together."""
-        check_together(self.method, self.federation, self.privacy)
+        sections.check_together(self.method, self.federation, self.privacy)
 
 
 def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
@@ -167,9 +163,7 @@ def checked(kind: type[T], table: Mapping[str, Any], source: str) -> T:
         return _checked(kind, table)
 
 
-@cache
-def _adapter(kind: type[T]) -> TypeAdapter[T]:
-    return TypeAdapter(kind)
+_adapter = cache(TypeAdapter)
 
 
 def _checked(kind: type[T], table: Mapping[str, Any]) -> T:
@@ -269,14 +263,14 @@ def anchored(change: str, folder: Path) -> str:
     _anchor(table, folder)
     for name in key.split("."):
         table = table[name]
-    return f"{key}={_inline(table)}"
+    return f"{key}={inline(table)}"
 
 
-def _inline(value: Any) -> str:
+def inline(value: Any) -> str:
     """A value in TOML on one line."""
     if not isinstance(value, Mapping):
         return json.dumps(value, ensure_ascii=False)
-    return f"{{{', '.join(f'{_inline(key)} = {_inline(each)}' for key, each in value.items())}}}"
+    return f"{{{', '.join(f'{inline(key)} = {inline(each)}' for key, each in value.items())}}}"
 
 
 def _change(table: dict[str, Any], change: str) -> None:
@@ -292,8 +286,8 @@ def _change(table: dict[str, Any], change: str) -> None:
                 f"not a value of TOML ({error}); a shell needs quotes around it, for example "
                 """--set 'setting.order=["IconQA"]'"""
             ) from None
-    *sections, leaf = key.strip().split(".")
-    for section in sections:
+    *outer, leaf = key.strip().split(".")
+    for section in outer:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
             raise FcitError(f"{section} is not a section")

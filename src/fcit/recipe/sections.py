@@ -1,13 +1,72 @@
-"""The recipe's sections `[model]`, `[evaluation]` and `[tracking]`."""
+"""The recipe's sections `[data]`, `[model]`, `[setting]`, `[evaluation]` and `[tracking]`, and what of
+method, federation and privacy goes together."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
+from unicodedata import normalize
 
 from pydantic import Field
 
+from fcit.aggregation.privacy import Privacy
 from fcit.benchmark.general import COUNT
 from fcit.benchmark.reading import Reading
+from fcit.benchmark.settings import SETTINGS, StageSpec
+from fcit.methods import Method
+from fcit.rounds.federation import Federation
 from fcit.types import MOST, FcitError
+
+Size = Literal["tiny", "small", "full"]
+
+SIZES: dict[Size, tuple[int, int]] = {
+    "tiny": (600, 300),
+    "small": (1200, 300),
+    "full": (6000, 1000),
+}
+"""Training and test samples per dataset of the mini suite; a larger size extends a smaller one."""
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """The `[data]` section: a data folder, or the mini suite."""
+
+    root: str = ""
+    """Data folder ([add-a-dataset.md](add-a-dataset.md)). Empty: the mini suite, made on first use in
+    the cache folder (`$FCIT_CACHE`, otherwise the user's)."""
+    images: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Folders that image paths start at, tried in order. Empty: `datasets/` in the root."""
+    size: Literal["tiny", "small", "full", ""] = ""
+    """Size of the mini suite: `tiny` (600 training and 300 test samples per dataset), `small` (1200 and
+    300, the default) or `full` (6000 and 1000). Not for a root of your own."""
+    rules: dict[str, str] = field(default_factory=dict[str, str])
+    """Python files with scoring rules of your own, by dataset ([add-a-dataset.md](add-a-dataset.md))."""
+    missing: Literal["error", "drop"] = "error"
+    """Records whose image is missing or cannot be read: an `error` before the run starts, or `drop` them
+    before anything is split, and count them in `partition.json`, the table and the report."""
+    train: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Training samples per dataset (0 = all, or as `size` says). From a data folder they are drawn by
+    the seed, with each answer's share as in the whole. A published split is used whole."""
+    test: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    """Test samples per dataset (0 = all, or as `size` says), drawn as training samples are."""
+
+    def __post_init__(self) -> None:
+        if self.images and not self.root:
+            raise FcitError("data.images belongs to a data folder of your own; set data.root too")
+        if self.size and self.root:
+            raise FcitError(
+                f"data.size = {self.size!r} is a size of the mini suite, but data.root names a data "
+                "folder; leave one of them out, with --set data.size= for example (data.train and "
+                "data.test limit what is read of a folder)"
+            )
+        rules = {normalize("NFC", name): file for name, file in self.rules.items()}
+        object.__setattr__(self, "rules", rules)
+        if not self.root:
+            object.__setattr__(self, "size", self.size or "small")
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The mini suite's training and test samples per dataset."""
+        train, test = SIZES[self.size or "small"]
+        return self.train or train, self.test or test
 
 
 @dataclass(frozen=True)
@@ -34,6 +93,44 @@ class ModelSection:
     device_map: Literal["", "auto", "balanced", "balanced_low_0", "sequential"] = ""
     """Spread the model over several GPUs: `auto`, `balanced`, `balanced_low_0` or `sequential`
     (accelerate)."""
+
+
+@dataclass(frozen=True)
+class SettingSection:
+    """The `[setting]` section: the stages, and how unequal the clients' shares are."""
+
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "task-hom"
+    """`task-hom` or `task-het` (one dataset per stage), `cap-hom` or `cap-het` (one group of datasets per
+    stage); in the `het` settings each slot of a round has its own task. Any other name with
+    `setting.stages`."""
+    beta: Annotated[float, Field(gt=0, le=1e9)] = 1.0
+    """Dirichlet concentration of the clients' sample counts; smaller is more unequal."""
+    split: Literal["pooled", "per-dataset"] = "pooled"
+    """How a task's samples are divided among the clients. `pooled`: those of all its datasets by one
+    draw, as in the paper. `per-dataset`: those of each dataset by its own draw, so that clients also
+    differ in their mix of datasets. Without effect where every task is one dataset."""
+    order: tuple[str, ...] = ()
+    """Order of the datasets or groups. Empty: the paper's."""
+    sampling: Literal["derived", "reference"] = "derived"
+    """How a round's clients are sampled: `derived` from the run's seed, or as in the `reference`
+    implementation."""
+    tasks: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    """For a setting of your own: the datasets of each task."""
+    stages: tuple[StageSpec, ...] = ()
+    """For a setting of your own: the stages, one `[[setting.stages]]` each (see below)."""
+
+    def __post_init__(self) -> None:
+        if self.name not in SETTINGS and not self.stages:
+            raise FcitError(
+                f"setting.name: {self.name!r} is none of {', '.join(SETTINGS)}; a setting of your own "
+                "needs [[setting.stages]]"
+            )
+        if self.name in SETTINGS and (self.tasks or self.stages):
+            raise FcitError(
+                f"setting.name: {self.name} has its own tasks and stages; give yours another name"
+            )
+        if self.stages and self.order:
+            raise FcitError("setting.order: only for the four settings; order your stages instead")
 
 
 @dataclass(frozen=True)
@@ -90,3 +187,41 @@ class TrackingSection:
     def __post_init__(self) -> None:
         if len(set(self.to)) < len(self.to):
             raise FcitError("tracking.to names a tracker twice")
+
+
+def check_together(method: Method, federation: Federation, privacy: Privacy) -> None:
+    """Raise FcitError, naming the keys, on what a method excludes and on what clipping and noise would
+    not cover."""
+    named = f'method.name = "{method.name}"'
+    for key, value in (
+        (f'federation.average = "{federation.average}"', federation.average),
+        (f'federation.robust = "{federation.robust}"', federation.robust),
+        (f'federation.optimizer = "{federation.optimizer}"', federation.optimizer),
+        ("federation.ranks", "ranks" if federation.ranks else ""),
+        ("privacy.clip_norm", "privacy" if privacy.on else ""),
+    ):
+        if why := method.excludes.get(value):
+            raise FcitError(f"{key} is incompatible with {named}: {why}")
+    if federation.ranks and not method.federated:
+        raise FcitError(f"federation.ranks is incompatible with {named}: it has no clients")
+    if federation.ranks and (largest := max(federation.ranks)) != method.rank:
+        raise FcitError(
+            f"federation.ranks: the largest is {largest}, but method.rank is {method.rank}; "
+            "make them equal"
+        )
+    if not privacy.on:
+        return
+    for excluded, why in (
+        (not method.federated, f"{method.name} has no clients"),
+        (method.sends_statistics, f"{method.name}'s clients send more than what they trained"),
+        (federation.optimizer == "scaffold", "scaffold's clients send control variates"),
+        (federation.robust != "mean", "federation.robust is not a mean"),
+        (federation.average == "product", "federation.average = product is not a mean"),
+    ):
+        if excluded:
+            raise FcitError(f"privacy: {why}, which clipping and noise would not cover")
+    if federation.outlier_factor:
+        raise FcitError(
+            "privacy: federation.outlier_factor compares clients' updates, so that one client's data "
+            "decides whose are dropped; set federation.outlier_factor = 0 (clip_norm bounds them)"
+        )

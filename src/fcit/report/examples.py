@@ -5,7 +5,7 @@ import io
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from fcit.benchmark.datasets import find
@@ -69,6 +69,8 @@ def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]
     `root` is the data folder for runs whose configuration names none.
     """
     best = _best(group)
+    routed = next((e.first for e in group.entries if e.first.token_routed), None)
+    why = ["fcit", "why", str(routed.path)] if routed else []
     result: dict[str, list[Example]] = {}
     for dataset in group.datasets:
         answered = [
@@ -79,11 +81,8 @@ def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]
         graded = any(row.score not in (0.0, 100.0) for row in questions)
         folders = _images(best.first, root, dataset)
         if chosen := _choose(questions, best.first.seed, dataset):
-            routed = next((e.first for e in group.entries if e.first.token_routed), None)
-            result[dataset] = [
-                replace(_example(row, answered, folders, graded), why=_why(routed, dataset, row))
-                for row in chosen
-            ]
+            asked = [*why, dataset] if why else []
+            result[dataset] = [_example(row, answered, folders, graded, asked) for row in chosen]
     return result
 
 
@@ -112,6 +111,7 @@ def _example(
     answered: Sequence[tuple[Entry, dict[str, Prediction]]],
     folders: Sequence[Path],
     graded: bool,
+    why: Sequence[str],
 ) -> Example:
     answers: list[MethodAnswer] = []
     boxes: list[OverlayBox] = []
@@ -128,12 +128,8 @@ def _example(
     image, missing = embedded_image(folders, question.image)
     truths = tuple(_cut(text, 160) for text in question.truth[:2])
     prompt = _cut(question.prompt, 600)
-    return Example(image, missing, prompt, truths, tuple(answers), tuple(boxes), "")
-
-
-def _why(run: RunData | None, dataset: str, question: Prediction) -> str:
-    words = [str(run.path), dataset, f"--id={question.question_id}"] if run else []
-    return shlex.join(["fcit", "why", *words]) if words else ""
+    command = shlex.join([*why, f"--id={question.question_id}"]) if why else ""
+    return Example(image, missing, prompt, truths, tuple(answers), tuple(boxes), command)
 
 
 def _cut(text: str, most: int) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fcit.report.groups import Entry, Group, Spread, mean, spread
 from fcit.report.style import INK, LINE, PAPER, QUIET, new_figure, shorten, styled
+from fcit.report.tables import format_spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -98,9 +99,9 @@ def gap(rungs: list[Rung]) -> Figure:
         if y:
             axes.plot([before, before], [y - 0.69, y + 0.31], color=QUIET, linewidth=0.8)
         end = max(high, rung.last.mean + (rung.last.deviation or 0.0)) + 1.2
-        axes.text(end, y, _text(rung.last), va="center", color=INK, fontsize=8.5)
+        axes.text(end, y, format_spread(rung.last, 1), va="center", color=INK, fontsize=8.5)
         if rung.step:
-            words = f"{_text(rung.step, '+')}  {rung.meaning}"
+            words = f"{format_spread(rung.step, 1, '+').replace('-', '−')}  {rung.meaning}"
             axes.text(1.02, y, words, va="center", transform=axes.get_yaxis_transform())
         before = rung.last.mean
     axes.set_yticks(range(len(rungs)), [shorten(rung.label, 32) for rung in rungs])
@@ -142,8 +143,3 @@ def _last(entry: Entry) -> dict[int, float]:
 
 def _mean(values: Mapping[int, float]) -> float:
     return mean(values.values()) or 0.0
-
-
-def _text(value: Spread, sign: str = "") -> str:
-    deviation = "" if value.deviation is None else f" ± {value.deviation:.1f}"
-    return f"{value.mean:{sign}.1f}{deviation}".replace("-", "−")

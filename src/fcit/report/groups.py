@@ -12,17 +12,16 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from fcit.benchmark.settings import SETTINGS
 from fcit.recipe.keys import FREE_TO_CHANGE, flat
 from fcit.report.run_data import RunData
-from fcit.report.style import COLOURS, MARKERS, SPARE_COLOURS, SPARE_MARKERS
+from fcit.report.style import LOOKS, SPARE_COLOURS, SPARE_MARKERS
 
-SETTINGS = ("task-hom", "task-het", "cap-hom", "cap-het")
 MOST_IN_FIGURES = 12
 """Groups with more entries leave variants of a method out of their figures."""
 
 _SAME_NUMBERS = {
     "seed",
-    "versions",
     "data.root",
     "data.images",
     *FREE_TO_CHANGE,
@@ -145,28 +144,24 @@ class Group:
 
 def group_runs(runs: Sequence[RunData]) -> list[Group]:
     """Comparable runs together, settings in the benchmark's order; reference points come last."""
-    comparable: dict[tuple[object, ...], list[RunData]] = {}
+    comparable: dict[tuple[str, float | None, str, tuple[str, ...]], list[RunData]] = {}
     for run in sorted(runs, key=_order):
         comparable.setdefault((run.setting, run.beta, run.scoring, run.datasets), []).append(run)
     groups: list[Group] = []
     taken = Counter[str]()
-    for members in comparable.values():
-        setting, beta, scoring = members[0].setting, members[0].beta, members[0].scoring
-        datasets = members[0].datasets
+    for (setting, beta, scoring, datasets), members in comparable.items():
         title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
         slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
-        if any(other.title.split(" (")[0] == title for other in groups):
-            title = f"{title} ({', '.join(datasets)})"
         taken[slug] += 1
         if taken[slug] > 1:
-            slug = f"{slug}-{taken[slug]}"
+            title, slug = f"{title} ({', '.join(datasets)})", f"{slug}-{taken[slug]}"
         entries, differences = _entries(members), _differences(members)
         groups.append(Group(title, slug, setting, beta, scoring, datasets, entries, differences))
     return groups
 
 
 def _order(run: RunData) -> tuple[int, float]:
-    return SETTINGS.index(run.setting) if run.setting in SETTINGS else 9, run.beta or 0.0
+    return list(SETTINGS).index(run.setting) if run.setting in SETTINGS else 9, run.beta or 0.0
 
 
 def beta_text(beta: float | None) -> str:
@@ -190,7 +185,7 @@ def spread(values: Iterable[float | None]) -> Spread | None:
 
 def _entries(runs: Sequence[RunData]) -> tuple[Entry, ...]:
     """One entry per method and configuration; a repeated seed is an entry of its own."""
-    order = list(COLOURS)
+    order = list(LOOKS)
     methods = {run.method: run.reference for run in runs}
     rank = {name: (methods[name], order.index(name) if name in order else 99) for name in methods}
     entries: list[Entry] = []
@@ -205,14 +200,12 @@ def _entries(runs: Sequence[RunData]) -> tuple[Entry, ...]:
             else:
                 repeated.append(run)
         variants = _usual_first(variants)
-        for number, (variant, label) in enumerate(
-            zip(variants, _labels(method, variants), strict=True)
-        ):
-            usual = number == 0
-            colour = (COLOURS.get(method) if usual else None) or next(colours)
-            marker = (MARKERS.get(method) if usual else None) or next(markers)
+        labels = _labels(method, variants)
+        for number, (variant, label) in enumerate(zip(variants, labels, strict=True)):
+            known = LOOKS.get(method) if number == 0 else None
+            colour, marker = known or (next(colours), next(markers))
             slug = _slug(method) + (f"-{number + 1}" if len(variants) > 1 else "")
-            entries.append(Entry(label, slug, colour, marker, tuple(variant), not usual))
+            entries.append(Entry(label, slug, colour, marker, tuple(variant), number > 0))
     return tuple(entries)
 
 

@@ -17,7 +17,6 @@ from fcit.types import FcitError
 
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BLUES = ("#f1f5f9", "#bcd3e6", "#6ea3cc", "#2f6fa8", "#123f6d")
@@ -136,56 +135,42 @@ def _heat_map(
     y_name: str,
 ) -> Figure:
     """A labelled heat map, the first row on top; None stays blank."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import LinearSegmentedColormap, Normalize
+    import numpy as np
+    from matplotlib.colors import LinearSegmentedColormap
 
     width = 0.47 * len(columns) + 1.2 + 0.065 * max([len(row) for row in rows], default=0)
     height = (0.34 if scale.form else 0.2) * max(len(rows), 1) + 1.0
     height += 0.055 * max([len(column) for column in columns], default=0)
     figure = new_figure(max(width, 3.4), max(height, 2.0))
     axes = figure.add_subplot()
-    ramp = LinearSegmentedColormap.from_list("ramp", list(scale.colours), N=64)
-    colours = ScalarMappable(Normalize(scale.low, scale.high), ramp)
-    _draw_cells(axes, cells, colours, scale.form)
-    axes.set_xticks(range(len(columns)), [shorten(column) for column in columns])
-    for label in axes.get_xticklabels():
-        label.set(rotation=40, ha="right", rotation_mode="anchor")
+    grid = np.array(cells, dtype=float, ndmin=2)  # None is nan, which is not drawn
+    mesh = axes.pcolormesh(
+        np.arange(grid.shape[1] + 1) - 0.5,
+        np.arange(grid.shape[0] + 1) - 0.5,
+        grid,
+        cmap=LinearSegmentedColormap.from_list("ramp", list(scale.colours), N=64),
+        vmin=scale.low,
+        vmax=scale.high,
+        edgecolors=PAPER,
+        linewidth=1.2,
+    )
+    for (y, x), cell in np.ndenumerate(grid):
+        if scale.form and not np.isnan(cell):
+            text, ink = format(cell, scale.form), _readable_on([*mesh.to_rgba(cell)])
+            axes.text(x, y, text, ha="center", va="center", color=ink, fontsize=8)
+    names = [shorten(column) for column in columns]
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(rows)), [shorten(row) for row in rows])
-    axes.set(xlabel=x_name, ylabel=y_name)
+    axes.set(xlabel=x_name, ylabel=y_name, ylim=(max(len(rows), 1) - 0.5, -0.5))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    bar: Any = figure.colorbar(colours, ax=axes, fraction=0.05, pad=0.015, aspect=24)
+    bar: Any = figure.colorbar(mesh, ax=axes, fraction=0.05, pad=0.015, aspect=24)
     bar.outline.set_visible(False)
     bar.solids.set_rasterized(False)
     bar.solids.set_edgecolor("face")
     bar.set_label(scale.unit, color=QUIET, fontsize=8.5)
     bar.ax.tick_params(length=0, labelsize=8)
     return figure
-
-
-def _draw_cells(
-    axes: Axes, cells: Sequence[Sequence[float | None]], colours: Any, form: str
-) -> None:
-    import numpy as np
-
-    known = [[np.nan if cell is None else cell for cell in row] for row in cells]
-    grid = np.ma.masked_invalid(np.array(known, dtype=float))
-    if grid.size:
-        axes.pcolormesh(
-            np.arange(grid.shape[1] + 1) - 0.5,
-            np.arange(grid.shape[0] + 1) - 0.5,
-            grid,
-            cmap=colours.cmap,
-            norm=colours.norm,
-            edgecolors=PAPER,
-            linewidth=1.2,
-        )
-    axes.set_ylim(max(len(cells), 1) - 0.5, -0.5)
-    for y, row in enumerate(cells):
-        for x, cell in enumerate(row):
-            if cell is not None and form:
-                ink = _readable_on(colours.to_rgba(cell))
-                axes.text(x, y, format(cell, form), ha="center", va="center", color=ink, fontsize=8)
 
 
 def _readable_on(background: Sequence[float]) -> str:

@@ -91,10 +91,8 @@ def cost_table(group: Group) -> Table:
         rounds = entry.first.rounds
         down = sum(sum(row.bytes_down) for row in rounds) / 1e6
         up = sum(sum(row.bytes_up) for row in rounds) / 1e6
-        turns, minutes = (
-            sum(len(row.clients) for row in rounds),
-            sum(row.seconds for row in rounds) / 60,
-        )
+        turns = sum(len(row.clients) for row in rounds)
+        minutes = sum(row.seconds for row in rounds) / 60
         each = up / turns if turns else 0.0
         texts = (str(len(rounds)), f"{down:.2f}", f"{up:.2f}", f"{each:.3f}", f"{minutes:.1f}")
         if rounds:
@@ -124,19 +122,9 @@ def paper_tables(groups: Sequence[Group], tests: Mapping[str, Tests]) -> list[Ta
 def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
     parts = [_paper_cells(group, tests.get(group.slug)) for group in groups]
     absent = tuple(Cell("–") for _ in _PAPER)
-    labels = {
-        entry.label: entry.reference
-        for reference in (False, True)
-        for group in groups
-        for entry in group.entries
-        if entry.reference == reference
-    }
-    unfinished = {
-        entry.label: entry.name
-        for group in reversed(groups)
-        for entry in reversed(group.entries)
-        if entry.unfinished
-    }
+    entries = sorted((e for group in groups for e in group.entries), key=lambda e: e.reference)
+    labels = {entry.label: entry.reference for entry in entries}
+    unfinished = {entry.label: entry.name for entry in reversed(entries) if entry.unfinished}
     lines = [
         Line(
             unfinished.get(label, label),

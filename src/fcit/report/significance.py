@@ -121,10 +121,10 @@ def significance(group: Group) -> Tests | None:
 
 
 def bootstrap(
-    differences: Sequence[Sequence[np.ndarray]],
-    streams: Sequence[Sequence[np.random.Generator]],
+    parts: Sequence[Sequence[tuple[np.ndarray, np.random.Generator]]],
 ) -> tuple[float, float, float, float]:
-    """Mean difference, 95 % percentile interval, and two-sided p of differences [dataset][seed][sample].
+    """Mean difference, 95 % percentile interval, and two-sided p of differences [sample], each with its
+    random stream, by dataset and seed.
 
     Samples are resampled within each dataset and seed; the mean is over samples, seeds, datasets. p is
     twice the smaller share of resamples on either side of zero, counting the observed one, at most 1.
@@ -133,9 +133,9 @@ def bootstrap(
 
     drawn = np.zeros(RESAMPLES)
     observed = 0.0
-    for units, rngs in zip(differences, streams, strict=True):
-        for unit, rng in zip(units, rngs, strict=True):
-            weight = 1 / (len(differences) * len(units))
+    for units in parts:
+        for unit, rng in units:
+            weight = 1 / (len(parts) * len(units))
             drawn += weight * _resampled(unit, rng)
             observed += weight * float(unit.mean())
     low, high = np.percentile(drawn, [2.5, 97.5])
@@ -218,45 +218,30 @@ def _compare(
 ) -> Comparison | None:
     by_seed = {run.seed: run for run in other.runs}
     pairs = [(run, by_seed[run.seed]) for run in entry.runs if run.seed in by_seed]
-    if not pairs or not group.datasets:
+    if not pairs:
         return None
     seeds = tuple(run.seed for run, _ in pairs)
-    last_differences = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
-    answered = all(
-        (run.path, name) in answers for pair in pairs for run in pair for name in group.datasets
-    )
-    if not answered:
+    lasts = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
+    over_seeds = t_interval(lasts)
+    if any(
+        (run.path, name) not in answers for pair in pairs for run in pair for name in group.datasets
+    ):
         alike = all(_asked(run) == _asked(opposite) for run, opposite in pairs)
-        over_seeds = t_interval(last_differences) if alike else None
-        if over_seeds is None:
+        if over_seeds is None or not alike:
             return None
-        return Comparison(entry.label, other.label, seeds, fmean(last_differences), over_seeds)
-    differences: list[list[np.ndarray]] = []
-    streams: list[list[np.random.Generator]] = []
+        return Comparison(entry.label, other.label, seeds, fmean(lasts), over_seeds)
+    parts: list[list[tuple[np.ndarray, np.random.Generator]]] = []
     for name in group.datasets:
-        units: list[np.ndarray] = []
-        questions: set[str] = set()
-        for run, opposite in pairs:
-            first, second = answers.get((run.path, name)), answers.get((opposite.path, name))
-            if first is None or second is None or first.questions != second.questions:
-                return None
-            units.append(first.scores - second.scores)
-            questions.add(first.questions)
-        if (
-            len(units) > 1 and len(questions) == 1
-        ):  # one test set for all seeds: a question stays one
-            units = [sum(units[1:], units[0]) / len(units)]
-        differences.append(units)
-        streams.append(
-            [
-                numpy_stream(0, "bootstrap", group.setting, name, seed)
-                for seed in seeds[: len(units)]
-            ]
-        )
-    observed, low, high, p = bootstrap(differences, streams)
-    return Comparison(
-        entry.label, other.label, seeds, observed, t_interval(last_differences), (low, high), p
-    )
+        both = [(answers[run.path, name], answers[opposite.path, name]) for run, opposite in pairs]
+        if any(first.questions != second.questions for first, second in both):
+            return None
+        units = [first.scores - second.scores for first, second in both]
+        if len({first.questions for first, _ in both}) == 1:
+            units = [sum(units[1:], units[0]) / len(units)]  # one test set: a question stays one
+        streams = (numpy_stream(0, "bootstrap", group.setting, name, seed) for seed in seeds)
+        parts.append(list(zip(units, streams, strict=False)))
+    observed, low, high, p = bootstrap(parts)
+    return Comparison(entry.label, other.label, seeds, observed, over_seeds, (low, high), p)
 
 
 def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -40,8 +40,6 @@ LOOKS = {
 """Colour and marker of every method, the same in every report. Methods that learn have different markers,
 and so have the reference points."""
 
-COLOURS = {name: colour for name, (colour, _) in LOOKS.items()}
-MARKERS = {name: marker for name, (_, marker) in LOOKS.items()}
 SPARE_COLOURS = ("#3aa6a0", "#b5533c", "#5b8def", "#9c755f")
 SPARE_MARKERS = ("P", "X", "*", "<", ">", "p", "h", "d", "8")
 

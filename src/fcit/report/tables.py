@@ -54,12 +54,13 @@ class Table:
         return [f"{up} {name}".strip() for up, name in zip(over, self.columns, strict=True)]
 
 
-def format_spread(value: Spread | None, digits: int = 2) -> str:
-    """So many decimals, ± the spread over repetitions; a dash where nothing was measured."""
+def format_spread(value: Spread | None, digits: int = 2, sign: str = "") -> str:
+    """So many decimals, ± the spread over repetitions; a dash where nothing was measured. sign: "+" for
+    differences."""
     if value is None:
         return "–"
     deviation = "" if value.deviation is None else f" ± {value.deviation:.{digits}f}"
-    return f"{value.mean:.{digits}f}{deviation}"
+    return f"{value.mean:{sign}.{digits}f}{deviation}"
 
 
 def to_markdown(tables: Sequence[Table]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fcit.aggregation.packing import Wire, unpack_update
+from fcit.aggregation.packing import Wire, unpack_message
 from fcit.aggregation.ranks import widen
 from fcit.methods import Method
 from fcit.optimizers import Optimizer
@@ -50,8 +50,8 @@ class Reply:
     `change`, of `statistics` sent with it and of the `optimizer`'s tensors, where there are any."""
 
 
-def check_token(identity: Identity, turns: Mapping[int, Turn]) -> None:
-    """Raise on an identity token that the server does not accept."""
+def check_token(identity: Identity, turns: Mapping[int, Turn], width: int) -> None:
+    """Raise on an identity token that the server does not accept. width: how many numbers it has."""
     import torch
 
     turn, token = turns.get(identity.client), identity.token
@@ -62,6 +62,10 @@ def check_token(identity: Identity, turns: Mapping[int, Turn]) -> None:
         raise Rejected("dtype", f"its token is {_form(token)}, not float32")
     if token.dim() != 1:
         raise Rejected("shape", f"its token is {_form(token)}, not one row of numbers")
+    if len(token) != width:
+        raise Rejected(
+            "shape", f"its token has {len(token)} numbers, this run's tokens have {width}"
+        )
     if not torch.isfinite(token).all() or not token.any():
         raise Rejected("nonfinite", "its token is not finite, or all zeros")
     norm, (least, most) = float(token.double().norm()), TOKEN_NORMS
@@ -89,7 +93,7 @@ def check_update(
         raise Rejected("duplicate", "answered twice; the first answer counts")
     received = asked[client].received
     size = sum(map(state_bytes, kinds(update)))
-    update = unpack_update(update, received, wire)
+    update = unpack_message(update, wire, received)
     expected = method.expects(received)
     shared = groups(method.trains(received), received.projector is not None)
     _check_count(update.samples)

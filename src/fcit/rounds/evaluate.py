@@ -28,12 +28,10 @@ class Route:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The model's answer to one sample, and how it was routed (see `Route`)."""
+class Answer(Route):
+    """The model's answer to one sample, and how it was routed."""
 
-    text: str
-    activation: dict[str, float]
-    similarity: dict[str, float] = field(default_factory=dict[str, float])
+    text: str = ""
 
 
 def answer(
@@ -50,7 +48,7 @@ def answer(
     """
     limits = [max_new_tokens] * len(data.samples)
     completions = complete(model, encoder, method, state, data, limits)
-    return [Answer(said.text, route.activation, route.similarity) for said, route in completions]
+    return [Answer(route.activation, route.similarity, said.text) for said, route in completions]
 
 
 def complete(

@@ -24,15 +24,13 @@ TOKENS = "tokens"
 class InMemory:
     """The journal of a run without a folder. It keeps nothing: a round that is cut off starts again."""
 
+    def __init__(self) -> None:
+        self.known: tuple[list[Identity], list[Fault]] = [], []
+        self.kept: dict[int, Reply] = {}
+
     def begin(self, stage: int, number: int) -> None: ...
 
-    def identities(self) -> tuple[list[Identity], list[Fault]]:
-        return [], []
-
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None: ...
-
-    def replies(self) -> dict[int, Reply]:
-        return {}
 
     def keep(self, reply: Reply) -> Reply:
         return reply
@@ -55,7 +53,9 @@ class RunJournal:
         self.folder, self.aside = run / "journal", run / "quarantine"
         self.round = (0, 0)
         self.known: tuple[list[Identity], list[Fault]] = [], []
+        """The round's tokens so far, and the faults of clients that the round goes on without."""
         self.kept: dict[int, Reply] = {}
+        """The round's replies so far, by client; their tensors are read on use."""
         self.remembered: dict[int, Stored] = {}
 
     def begin(self, stage: int, number: int) -> None:
@@ -77,10 +77,6 @@ class RunJournal:
                 self._take(path, note, keys)
         self.check(self.memories())
 
-    def identities(self) -> tuple[list[Identity], list[Fault]]:
-        """The round's tokens so far, and the faults of clients that the round goes on without."""
-        return self.known
-
     def keep_identities(self, identities: Sequence[Identity], faults: Sequence[Fault]) -> None:
         """Write them: a resumed round asks only clients that are in neither of the two."""
         note = {
@@ -88,10 +84,6 @@ class RunJournal:
             "faults": [asdict(fault) for fault in faults],
         }
         self._write(TOKENS, {str(each.client): each.token for each in identities}, note)
-
-    def replies(self) -> dict[int, Reply]:
-        """The round's replies so far, by client; their tensors are read on use."""
-        return dict(self.kept)
 
     def keep(self, reply: Reply) -> Reply:
         """Write a reply; return it with its tensors in the file."""

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from fcit.rounds.server import Position, Round
 from fcit.types import Fault, FcitError
+from fcit.weights import nbytes
 
 T = TypeVar("T")
 
@@ -53,6 +55,36 @@ class RoundLog:
         for client, task, names in zip(self.clients, self.tasks, self.subspaces, strict=True):
             for name in names.split(","):
                 yield client, task, name
+
+
+def log_line(position: Position, report: Round, seconds: float) -> dict[str, Any]:
+    """A round's line of log.jsonl: what it did, and what it cost; lists run over its accepted clients.
+
+    seconds: what the round took.
+    """
+    tokens = {identity.client: nbytes({"token": identity.token}) for identity in report.identities}
+    jobs, updates = report.jobs, report.updates
+    row: dict[str, Any] = {
+        "stage": position.stage + 1,
+        "round": position.rounds,
+        "clients": [job.turn.client for job in jobs],
+        "tasks": [job.turn.task.name for job in jobs],
+        "samples": [update.samples for update in updates],
+        "losses": [round(update.metrics["loss"], 5) for update in updates],
+        "subspaces": [",".join(update.adapters) for update in updates],
+        "seconds": round(seconds, 3),
+        "bytes_down": list(report.bytes_down),
+        "bytes_up": [
+            size + tokens.get(update.client, 0)
+            for update, size in zip(updates, report.bytes_up, strict=True)
+        ],
+        "bytes_token": [tokens.get(update.client, 0) for update in updates],
+    }
+    if report.faults:
+        row["faults"] = [asdict(fault) for fault in report.faults]
+    if report.notes:
+        row["notes"] = list(report.notes)
+    return row
 
 
 @dataclass(frozen=True)
@@ -133,8 +165,8 @@ def unseal(value: Any, source: Path | str, sealed: bool) -> dict[str, Any]:
     plain = {key: part for key, part in value.items() if key != "digest"}
     if not sealed and value != plain:
         raise FcitError(
-            f"{source}: has a digest, but the run's config.toml has none: config.toml was changed after "
-            "fcit wrote it; restore it from a copy"
+            f"{source}: has a digest, but the run's config.toml has none: config.toml is missing or was "
+            "changed after fcit wrote it; restore it from a copy"
         )
     compare(source, value, seal(plain) if sealed else plain)
     return plain

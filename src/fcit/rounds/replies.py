@@ -25,15 +25,13 @@ def tokens(
     stored: Tensor | None,
     outlier_factor: float,
     method: Method,
-    width: int = 0,
+    width: int,
 ) -> tuple[list[Identity], list[Fault]]:
     """Identity tokens by client id, those that are known already included, and what was wrong with the
     others.
 
-    stored: the subspaces' tokens [K, w], to compare widths and norms with. outlier_factor: see
-    `Federation`. method: says what is wrong with its tokens. width: how many numbers a token has, by the
-    identity encoder; 0: as many as those stored, or else as most of these, and where no width is that of
-    most, all are faults.
+    stored: the subspaces' tokens [K, w], to compare norms with. outlier_factor: see `Federation`.
+    method: says what is wrong with its tokens. width: how many numbers a token has.
     """
     turns = {turn.client: turn for turn in asked}
     good = {identity.client: identity for identity in known}
@@ -45,26 +43,12 @@ def tokens(
         try:
             if reply.client in good:
                 raise Rejected("duplicate", "sent its token twice; the first counts")
-            check_token(reply, turns)
+            check_token(reply, turns, width)
             if detail := method.token_fault(reply.token):
                 raise Rejected("garbled", detail)
             good[reply.client] = reply
         except Exception as error:
             faults.append(fault(reply.client, error))
-    widths = Counter(len(identity.token) for identity in good.values())
-    most = [each for each, count in widths.items() if count == max(widths.values())]
-    if width:
-        most = [width]
-    elif stored is not None:
-        most = [stored.shape[1]]
-    whose = "this run's tokens" if width else "the others"
-    for client, identity in list(good.items()):
-        own = len(identity.token)
-        if most != [own]:
-            others = " or ".join(str(each) for each in sorted(most) if each != own)
-            detail = f"its token has {own} numbers, {whose} have {others}"
-            faults.append(Fault(client, "shape", detail))
-            del good[client]
     rows = [] if stored is None else list(stored)
     for what, part, factor in (
         ("token", method.token_mean, outlier_factor),

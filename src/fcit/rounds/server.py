@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from fcit.aggregation import privacy, robust
 from fcit.aggregation.averaging import exact
-from fcit.aggregation.packing import pack_state
+from fcit.aggregation.packing import pack_message
 from fcit.aggregation.privacy import Privacy
 from fcit.aggregation.ranks import narrow
 from fcit.methods import Method
@@ -52,7 +52,7 @@ class FederatedRun:
     seed: int = 0
     """Seed of int8's rounding and of the privacy noise."""
     token_width: int = 0
-    """How many numbers an identity token has; 0: as many as most of the first ones."""
+    """How many numbers an identity token has (0: the method has none)."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def take_round(
     ]
     require_enough(jobs, lost)
     expected = {job.turn.client: method.expects(job.received) for job in jobs}
-    known = journal.replies()
+    known = dict(journal.kept)
     for client, reply in list(known.items()):
         if reply.update.adapters.keys() != expected.get(client, State()).adapters.keys():
             journal.forget(client)  # others have joined since: it belongs to another subspace now
@@ -203,11 +203,11 @@ def _identify(
     journal: Journal,
 ) -> tuple[list[Identity], list[Fault]]:
     """The round's first-time tokens, from the journal or else from the clients."""
-    known, lost = journal.identities()
+    known, lost = journal.known
     heard = {identity.client for identity in known} | {fault.client for fault in lost}
     missing = [turn for turn in asked if turn.client not in heard]
     factor, width = run.federation.outlier_factor, run.token_width
-    if width and stored is not None and stored.shape[1] != width:
+    if stored is not None and stored.shape[1] != width:
         raise FcitError(
             f"model.identity: its tokens have {width} numbers, and those of this run's subspaces have "
             f"{stored.shape[1]}; name the encoder that the run began with"
@@ -274,6 +274,6 @@ def _packed(run: FederatedRun, jobs: Sequence[Job], key: tuple[int, int]) -> lis
         content = tuple((name, id(tensor)) for name, tensor in flatten(job.received).items())
         if content not in seen:
             noise = torch_stream(run.seed, "wire", "down", *key, len(seen))
-            seen[content] = pack_state(job.received, wire, noise)
+            seen[content] = pack_message(job.received, wire, noise)
         packed.append(replace(job, received=seen[content]))
     return packed

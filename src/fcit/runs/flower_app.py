@@ -5,9 +5,10 @@ from typing import Any
 
 from fcit.aggregation.privacy import secret_noise
 from fcit.files import home
-from fcit.flower.apps import Build, client_app, server_app
+from fcit.flower.apps import client_app, server_app
 from fcit.flower.status import mark_finished
 from fcit.recipe import config as configs
+from fcit.runs.engine import Build
 from fcit.runs.session import Session
 from fcit.types import FcitError
 from fcit.watch import Silent

@@ -20,10 +20,10 @@ from fcit.models.device import choose
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.rounds.journal import RunJournal
+from fcit.rounds.records import log_line
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
-from fcit.runs import log
 from fcit.runs.engine import Build, build, check_memory, workers
 from fcit.runs.provenance import check_config, check_models, check_rules, computed, versions
 from fcit.runs.results import Results, Row
@@ -118,11 +118,11 @@ class Session:
         experiment, setting = self.experiment, self.experiment.training_setting
         if self.config.privacy.on:
             privacy.require()
-        experiment.prepare(self.watch, data)
         if data:
+            experiment.prepare(self.watch)
             experiment.check_ids()
-        if data and (told := experiment.left_out(partition)):
-            self.watch.say(f"left out, as their images are missing or cannot be read: {told}")
+            if told := experiment.left_out(partition):
+                self.watch.say(f"left out, as their images are missing or cannot be read: {told}")
         if not partition:
             return
         counts, published = experiment.counts(setting), sorted(experiment.published)
@@ -223,7 +223,7 @@ class Session:
             for after, now, report in federate(run, state, engine, position, journal):
                 if report:
                     seconds, since = time.monotonic() - since, time.monotonic()
-                    row = log.line(now, report, seconds)
+                    row = log_line(now, report, seconds)
                     step(per_round * self._rounds(now), self._label(now, row["losses"]))
                     for fault in report.faults:
                         self.watch.say(f"stage {now.stage + 1}, round {now.rounds}: {named(fault)}")

@@ -13,7 +13,7 @@ from fcit.benchmark.rules.base import Accuracy
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
 from fcit.rounds.client import Data
 from fcit.rounds.server import FederatedRun
 from fcit.types import FcitError, Sample, Setting, Task, Turn
@@ -73,11 +73,10 @@ class Experiment:
             config.seed,
         )
 
-    def prepare(self, watch: Watch, data: bool = True) -> None:
+    def prepare(self, watch: Watch) -> None:
         """Make the mini suite if it is needed. Raise FcitError where data is missing, or Java for the
-        reference scores of captions. data: whether this process has data."""
-        if data:
-            self.folder.prepare(self.setting.datasets, watch)
+        reference scores of captions."""
+        self.folder.prepare(self.setting.datasets, watch)
 
     def left_out(self, train: bool) -> str:
         """How many test (and with `train`, training) records `data.missing = "drop"` leaves out of each
@@ -144,12 +143,14 @@ class Experiment:
         share = split(len(samples), clients, beta, self.config.seed, name, minimum=0)[client]
         return [samples[i] for i in share if samples[i].dataset == dataset]
 
-    def shares(self, task: Task) -> list[list[Sample]]:
+    def shares(self, task: Task, setting: Setting | None = None) -> list[list[Sample]]:
         """Every client's training samples of a task: the published split if the data folder has it,
         otherwise each pool of its datasets is split, from the seed, among the clients that may ever learn
         it. A pool is the datasets that belong to the same tasks (Guo et al. 2025 pool a capability's), or
         one dataset (`setting.split`). So every client has samples of every task that it may learn, at
         least `federation.min_samples`, but it may lack one of the task's datasets.
+
+        setting: whose clients share the samples (default: the one that is trained).
 
         A reference point's task that the setting does not have is made of what every client holds of the
         setting's tasks, unless one client holds all data. A part of a pool is split anew: a client may
@@ -158,9 +159,7 @@ class Experiment:
         Raises FcitError if `data.train` would cut a published split, if the split is malformed or for
         another number of clients, and if there are too few samples for the clients.
         """
-        return self._shares_of(task, self.training_setting)
-
-    def _shares_of(self, task: Task, setting: Setting) -> list[list[Sample]]:
+        setting = setting or self.training_setting
         clients = setting.clients
         key = (task, setting)
         if key not in self._shares:
@@ -195,7 +194,7 @@ class Experiment:
         gathered: list[list[Sample]] = [[] for _ in range(self.setting.clients)]
         for name in task.datasets:
             first = next(own for own in tasks if name in own.datasets)
-            for mine, share in zip(gathered, self._shares_of(first, self.setting), strict=True):
+            for mine, share in zip(gathered, self.shares(first, self.setting), strict=True):
                 mine += [sample for sample in share if sample.dataset == name]
         return gathered
 
@@ -217,9 +216,7 @@ class Experiment:
     def counts(self, setting: Setting) -> dict[str, list[int]]:
         """How many training samples of each dataset every client of a setting holds."""
         tasks = [task for stage in setting.stages for task in stage.tasks]
-        by_dataset = {
-            name: self._shares_of(task, setting) for task in tasks for name in task.datasets
-        }
+        by_dataset = {name: self.shares(task, setting) for task in tasks for name in task.datasets}
         return {
             name: [sum(sample.dataset == name for sample in share) for share in shares]
             for name, shares in by_dataset.items()

@@ -3,20 +3,24 @@
 from dataclasses import replace
 from functools import cached_property
 
-from fcit.aggregation.packing import pack_update, unpack_state
-from fcit.aggregation.privacy import Privacy, hide_token
+from fcit.aggregation.packing import pack_message, unpack_message
+from fcit.aggregation.privacy import Privacy, aggregate, hide_token
+from fcit.methods import Method
+from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config
-from fcit.recipe.data import DataSection
+from fcit.recipe.sections import DataSection
+from fcit.rounds.acceptance import sizes
 from fcit.rounds.client import Data, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
 from fcit.seeds import torch_stream
-from fcit.types import Identity, Job, Score, State, Turn, Update, Weights
+from fcit.types import FcitError, Identity, Job, Parts, Score, State, Turn, Update, Weights
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
-from fcit.worker.floor import NO_FLOOR, check_floor, hide_update, stronger
 
 SMALLER_ENCODER = "name a smaller one in model.identity"
 LESS_TRAINING = "set training.micro_batch = 1, training.checkpointing = true, or a lower batch_size"
+
+NO_FLOOR = Privacy(seeded_noise=False)
 
 
 class ModelWorker:
@@ -96,7 +100,7 @@ class ModelWorker:
         from fcit.models.device import enough_memory
 
         turn, wire, seed = job.turn, self.config.federation.wire, self.config.seed
-        job = replace(job, received=unpack_state(job.received, wire))
+        job = replace(job, received=unpack_message(job.received, wire))
         model, data = self.model, self.experiment.data(turn)
         with enough_memory(f"client {turn.client}'s training", LESS_TRAINING):
             update, memory = take_turn(
@@ -112,7 +116,7 @@ class ModelWorker:
         if self.floor.on:
             update = hide_update(update, job.received, self.floor)
         noise = torch_stream(seed, "wire", "up", turn.stage, turn.round, turn.client)
-        return pack_update(update, job.received, wire, noise), memory
+        return pack_message(update, wire, noise, job.received), memory
 
     def place(self, state: State) -> None:
         """Load a state into the model, to answer with."""
@@ -141,3 +145,42 @@ class ModelWorker:
         said = [texts[i] for i in range(len(samples))]
         score = self.experiment.score(dataset, said, samples)
         return Score(client, dataset, sum(score.each), len(samples))
+
+
+# -- a client's own floor of privacy: it clips and noises what it sends, whatever the recipe says ----
+
+
+def check_floor(method: Method, optimizer: Optimizer) -> None:
+    """Raise FcitError where clients send more than changes, which clipping and noise would not cover."""
+    kind = type(optimizer).__name__.lower()
+    for excluded, who in (
+        (method.sends_statistics, method.name),
+        (optimizer.reports(("adapters.0", "projector")), kind),
+    ):
+        if excluded:
+            raise FcitError(
+                f"clip_norm: {who} sends more than the change of what it trained, which this client's "
+                "own clipping and noise (--node-config) would not cover"
+            )
+
+
+def stronger(recipe: Privacy, floor: Privacy) -> Privacy:
+    """The recipe's privacy with at least the floor's noise on tokens, which then nobody can repeat."""
+    if not floor.on:
+        return recipe
+    noise = max(recipe.token_noise, floor.token_noise)
+    return replace(floor, token_noise=noise)
+
+
+def hide_update(update: Update, received: State, floor: Privacy) -> Update:
+    """An update whose change has at most the norm `clip_norm`, with noise of the standard deviation
+    clip_norm * noise_multiplier on every number. Sample count, loss and steps stay as they are."""
+
+    def held(base: Parts, parts: Parts) -> dict[str, Weights]:
+        return {name: {key: base[name][key] for key in parts[name]} for name in parts}
+
+    old = State(held(received.adapters, update.adapters), held(received.extras, update.extras))
+    norm, _ = sizes(update, old, list(update.extras))
+    noise = floor.stream(0, "own")
+    hidden = aggregate(old, State(), [old], [update], [norm], floor, noise)
+    return replace(update, adapters=hidden.adapters, extras=hidden.extras)

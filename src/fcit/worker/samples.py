@@ -12,7 +12,7 @@ from fcit.benchmark.partition import some
 from fcit.benchmark.pictures import broken
 from fcit.benchmark.rules import Rule
 from fcit.recipe.config import Config
-from fcit.types import FcitError, Sample, did_you_mean
+from fcit.types import FcitError, Sample, did_you_mean, naming
 from fcit.watch import Watch
 from fcit.worker.cache import cache_folder, made_by
 
@@ -98,10 +98,8 @@ class Samples:
                     if not self.root.is_dir():  # else another run has just made it
                         raise
         scored = [self.dataset(name) for name in names]
-        try:
+        with naming("data.root"):
             missing.require(self.root, scored, self.images)
-        except FcitError as error:
-            raise FcitError(f"data.root: {error}") from None
         for dataset in (*scored, *(dataset for _, dataset in self.general.values())):
             dataset.rule.require(self.config.evaluation.scoring)
 

@@ -1,10 +1,11 @@
-"""The queue and its thread: what nobody waits for is not worked on, and closing does not hang."""
+"""The queue and its thread: what nobody waits for is given up, a bad question is answered alone."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import pytest
 
@@ -13,6 +14,8 @@ pytest.importorskip("starlette", reason="the extra fcit[serve] is not installed"
 from fcit.types import FcitError
 from fcit.use.serve.batching import Batcher
 from fcit.use.serve.requests import Refusal
+
+T = TypeVar("T")
 
 
 class Slow:
@@ -24,47 +27,63 @@ class Slow:
     def __call__(self, questions: Sequence[str], wanted: Callable[[], bool]) -> list[str]:
         while "slow" in questions[0] and wanted():
             time.sleep(0.01)
+        if "bad" in questions:
+            raise FcitError("bad question")
         self.stopped += questions
         return [question.upper() for question in questions]
 
 
-@pytest.fixture
-def slow() -> Iterator[tuple[Batcher[str, str], Slow]]:
+def answered(ask: Callable[[Batcher[str, str]], Awaitable[T]]) -> tuple[T, Slow]:
+    """What `ask` returns beside a batcher at work, and who answered."""
     answer = Slow()
-    batcher: Batcher[str, str] = Batcher(answer, 4, 0.0, 8)
-    yield batcher, answer
-    batcher.close()
+
+    async def beside() -> T:
+        batcher: Batcher[str, str] = Batcher(answer, 4, 0.0, 8)
+        work = asyncio.create_task(batcher.work())
+        try:
+            return await ask(batcher)
+        finally:
+            work.cancel()
+
+    return asyncio.run(beside()), answer
 
 
-def test_what_nobody_waits_for_any_more_is_given_up(slow) -> None:
-    batcher, answer = slow
-
-    async def ask() -> str:
+def test_what_nobody_waits_for_any_more_is_given_up() -> None:
+    async def ask(batcher: Batcher[str, str]) -> str:
         with pytest.raises(Refusal, match="no answer within"):
             await batcher.ask("slow", 0.1)
         return await batcher.ask("quick", 60)
 
-    assert asyncio.run(ask()) == "QUICK"
-    assert answer.stopped == ["slow", "quick"]
+    said, answer = answered(ask)
+    assert said == "QUICK" and answer.stopped == ["slow", "quick"]
 
 
-def test_closing_ends_what_is_being_answered_and_what_waits(slow) -> None:
-    batcher, _ = slow
+def test_cancelled_requests_end_what_is_being_answered_and_what_waits() -> None:
+    """Six questions fill a batch and half of another; a stopping server cancels their requests."""
 
-    async def ask() -> list[str | BaseException]:
+    async def ask(batcher: Batcher[str, str]) -> str:
         asked = [asyncio.create_task(batcher.ask(f"slow {at}", 60)) for at in range(6)]
         await asyncio.sleep(0.2)
-        await asyncio.to_thread(batcher.close)
+        for task in asked:
+            task.cancel()
+        return await batcher.ask("quick", 60)
+
+    said, answer = answered(ask)
+    assert said == "QUICK"
+    assert answer.stopped == [*(f"slow {at}" for at in range(4)), "quick"]
+
+
+def test_a_bad_question_is_answered_alone() -> None:
+    async def ask(batcher: Batcher[str, str]) -> list[str | BaseException]:
+        asked = (batcher.ask(question, 60) for question in ("one", "bad", "two"))
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    found = asyncio.run(ask())
-    assert [getattr(one, "code", one) for one in found] == ["shutting_down"] * 6
-    with pytest.raises(Refusal, match="shutting down"), batcher.slot():
-        pass
+    said, _ = answered(ask)
+    assert [str(each) for each in said] == ["ONE", "bad question", "TWO"]
 
 
 def test_generation_stops_at_the_next_token(lmm, picture) -> None:
-    from fcit.models.decoding import greedy
+    from fcit.models.chat import greedy
     from fcit.types import State
 
     lmm.receive(State(), 2.0)

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 from fcit.benchmark import check, datasets, layout, published
 from fcit.benchmark.fetch import archives, hub, tables
 from fcit.benchmark.fetch.hub import Repository
 from fcit.benchmark.fetch.origins import TABLES, Origin, origin
-from fcit.benchmark.fetch.wanted import Wanted, owners, parts_of, wanted
+from fcit.benchmark.fetch.wanted import Wanted, owners, wanted
 from fcit.files import below, check_new_folder, folder_aside, write_text
 from fcit.types import FcitError, did_you_mean
 from fcit.watch import Silent, Watch
@@ -85,13 +85,12 @@ def fetch(
                 raise FcitError(f"--column: {name} holds no tables, so it has no columns")
             _fetch(root, place, repository, only, done, watch)
         done.report = check.check(root, watch=watch)
-        missing = {
-            problem
-            for problem in done.report.problems
-            if problem.what.startswith("image ") and problem.what.endswith(": is missing")
-        }
-        if done.lacks:
-            done.report.problems[:] = [one for one in done.report.problems if one not in missing]
+        if done.lacks:  # which say what images are missing
+            done.report.problems[:] = [
+                problem
+                for problem in done.report.problems
+                if not (problem.what.startswith("image ") and problem.what.endswith(": is missing"))
+            ]
         write_text(root / "SOURCES.md", _sources(done))
     return done
 
@@ -108,7 +107,8 @@ def _fetch(
     files = [file for file in repository.sizes if _of_interest(file, place, place.images or only)]
     packed = [file for file in files if archives.stem(file)]
     texts = [file for file in files if Path(file).suffix in TEXTS]
-    paths = hub.download(repository, sorted([*packed, *texts], key=_depth), watch)
+    by_depth = sorted([*packed, *texts], key=lambda file: (file.count("/"), file))
+    paths = hub.download(repository, by_depth, watch)
     _records(root, place, repository, paths, only, watch)
     names = datasets.present(root)
     if not names:
@@ -153,11 +153,7 @@ def _of_interest(file: str, place: Origin, names: Sequence[str] | Mapping[str, s
 
 def _full(file: str, member: str = "") -> tuple[str, ...]:
     """The parts of a file's path, an archive being a folder."""
-    return (*parts_of(archives.stem(file) or file), *parts_of(member))
-
-
-def _depth(file: str) -> tuple[int, str]:
-    return file.count("/"), file
+    return PurePosixPath(archives.stem(file) or file, member).parts
 
 
 def _entries(

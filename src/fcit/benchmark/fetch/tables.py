@@ -76,7 +76,9 @@ def write(
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".aside-") as text:
         pictures = Path(text)
         if not (train and test):
-            rows = [row for file in files for row in _rows(file, paths[file], names, pictures)]
+            found = (row for file in files for row in _rows(file, paths[file], names, pictures))
+            # the numbers become ids, so they run through all tables
+            rows = [replace(row, number=number) for number, row in enumerate(found, 1)]
             tabular.write(root, name, rows, pictures, watch=watch)
             return [name]
         (root / "datasets").mkdir(parents=True)

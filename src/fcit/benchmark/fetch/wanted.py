@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from fcit.benchmark import datasets, layout, published, records
 from fcit.benchmark.datasets import Dataset
@@ -103,8 +103,3 @@ def owners(parts: Iterable[str], names: Mapping[str, set[str]]) -> set[str]:
 
 def _begins(part: str, title: str) -> bool:
     return bool(re.match(rf"{re.escape(title)}(?![a-z0-9])", part, re.I))
-
-
-def parts_of(path: str) -> tuple[str, ...]:
-    """The parts of a plain path."""
-    return PurePosixPath(path).parts

@@ -22,10 +22,6 @@ def _listed(value: Any) -> Any:
     )
 
 
-def _toml(value: Value) -> Value:
-    return str(value).lower() if isinstance(value, bool) else value
-
-
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """One `[[runs]]` of the file: every recipe with every method and seed."""
@@ -49,7 +45,8 @@ class Part:
             (
                 "".join(f"-{key}{value}" for key, value in zip(keys, values, strict=True)),
                 tuple(
-                    f"{key}={_toml(value)}" for key, value in zip(self.grid, values, strict=True)
+                    f"{key}={configs.inline(value)}"
+                    for key, value in zip(self.grid, values, strict=True)
                 ),
             )
             for values in product(*self.grid.values())

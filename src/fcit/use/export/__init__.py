@@ -16,9 +16,9 @@ from fcit.models import CHECKPOINTS
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import activate
 from fcit.runs.api import Run
-from fcit.types import FcitError, Sample, Tensor, Weights, naming
+from fcit.types import PROJECTOR, FcitError, Sample, Tensor, Weights, naming
 from fcit.use.export import cards
-from fcit.weights import factors, joined, save, split_projector, whole_projector
+from fcit.weights import factors, joined, save, split_prefix, whole_projector
 
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -224,7 +224,7 @@ def _adapters(run: Run) -> dict[str, Adapter]:
     """The run's adapters in order of their names, those with numbers by number."""
     adapters: dict[str, Adapter] = {}
     for name in sorted(run.state.adapters, key=lambda name: (len(name), name)):
-        block, own = split_projector(run.state.adapters[name])
+        block, own = split_prefix(run.state.adapters[name], PROJECTOR)
         own = whole_projector(run.worker.model.base_projector, own, run.worker.method.scale)
         adapters[name] = Adapter(block, own or run.state.projector, bool(own))
     return adapters

@@ -9,7 +9,8 @@ from jinja2 import Environment, Undefined
 
 from fcit.models.loading import TOKENS
 from fcit.runs.api import Run
-from fcit.weights import split_projector
+from fcit.types import PROJECTOR
+from fcit.weights import split_prefix
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         )
     ]
     model, method = run.worker.model, run.worker.method
-    own = split_projector(run.state.adapters[more["name"]])[1] if kind == "subspace" else {}
+    own = split_prefix(run.state.adapters[more["name"]], PROJECTOR)[1] if kind == "subspace" else {}
     settings = model.model.generation_config
     environment = Environment(
         undefined=Undefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True

@@ -23,7 +23,6 @@ def push(folder: Path, name: str) -> str:
     Raises FcitError where the hub refuses.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     card = folder / "README.md"
     text = card.read_text("utf-8")
@@ -33,10 +32,6 @@ def push(folder: Path, name: str) -> str:
     write_text(card, text.replace("```", f"{load}```", 1))
     with asking(name):
         api = HfApi()
-        disable_progress_bars()
-        try:
-            api.create_repo(name, private=True, exist_ok=True)
-            api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by fcit")
-        finally:
-            enable_progress_bars()
+        api.create_repo(name, private=True, exist_ok=True)
+        api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by fcit")
     return f"{constants.ENDPOINT}/{name}"

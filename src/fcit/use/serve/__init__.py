@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from fcit.files import read_text
 from fcit.runs.api import Run
 from fcit.types import FcitError
 
@@ -34,10 +35,7 @@ def read_key(file: Path | None) -> str:
     if file is None:
         key = os.environ.get("FCIT_SERVE_KEY", "").strip()
     else:
-        try:
-            key = file.read_text(encoding="utf-8").strip().split("\n")[0].strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise FcitError(f"{label}: cannot be read: {error}") from None
+        key = read_text(file, "key file").strip().split("\n")[0].strip()
         if not key:
             raise FcitError(f"{label}: is empty; write a key into it")
     if not all("!" <= letter <= "~" for letter in key):

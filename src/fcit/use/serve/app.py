@@ -104,8 +104,9 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        work = asyncio.create_task(batcher.work())
         yield
-        await asyncio.to_thread(batcher.close)
+        work.cancel()
 
     return Starlette(
         routes=[

@@ -60,7 +60,7 @@ class Guard:
         host, origin = headers.get("host", "").lower(), headers.get("origin")
         if not self._is_known(host):
             return Refusal(403, "this server does not have that host name", "host")
-        if origin is not None and _host_of(origin) not in (host, *self.names):
+        if origin is not None and origin.partition("://")[2].lower() not in (host, *self.names):
             return Refusal(403, "pages of other sites may not use this server", "origin")
         return None
 
@@ -70,13 +70,6 @@ class Guard:
             return name in self.hosts or bool(ipaddress.ip_address(name))
         except ValueError:
             return False
-
-
-def _host_of(origin: str) -> str | None:
-    try:
-        return urlsplit(origin).netloc.lower()
-    except ValueError:
-        return None
 
 
 def header_timeout(seconds: float) -> type[H11Protocol]:
@@ -93,26 +86,13 @@ def header_timeout(seconds: float) -> type[H11Protocol]:
             super().data_received(data)
             self._update_timer()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._stop_timer()
-            super().connection_lost(exc)
-
         def _update_timer(self) -> None:
             """Start it while headers are awaited, stop it once they are here."""
-            if self.conn.their_state is not h11.IDLE:
-                self._stop_timer()
-            elif self.timer is None:
-                self.timer = self.loop.call_later(seconds, self._close)
-
-        def _stop_timer(self) -> None:
-            if self.timer is not None:
+            if self.conn.their_state is h11.IDLE:
+                self.timer = self.timer or self.loop.call_later(seconds, self.transport.close)
+            elif self.timer:
                 self.timer.cancel()
                 self.timer = None
-
-        def _close(self) -> None:
-            self.timer = None
-            if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
-                self.transport.close()
 
     return HeaderTimeout
 
