@@ -157,11 +157,12 @@ def one_round(given: argparse.Namespace) -> dict[str, Any]:
         )  # fmt: skip
         planned = plan(config).memory
         experiment = Experiment(config)
-        run, peak = experiment.federated_run, 0
+        peak = 0
         seconds: list[float] = []
         steps = 0.0
         with LocalEngine(config, 1) as engine:
             begun = time.perf_counter()
+            run = experiment.federated_run(engine.token_width())
             state = run.method.begin(engine.start(), run.setting.stages[0])
             loaded = time.perf_counter() - begun
             for turns in run.plan[0]:

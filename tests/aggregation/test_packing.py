@@ -30,7 +30,11 @@ ODD = {"bias": torch.randn(3, generator=stream()), "count": torch.tensor([3, 500
 def test_float32_is_what_it_was() -> None:
     state = State({"0": BLOCK}, {"x": ODD})
     update = Update(1, 2, {"0": BLOCK}, {"x": ODD}, {})
-    assert pack_message(state, "float32", stream()) is state is unpack_message(state, "float32")
+    assert (
+        pack_message(state, "float32", stream(), State())
+        is state
+        is unpack_message(state, "float32", State())
+    )
     assert pack_message(update, "float32", stream(), state) is update
     assert unpack_message(update, "float32", state) is update
 
@@ -66,7 +70,7 @@ def test_zeros_stay_zeros() -> None:
 def test_an_update_travels_as_a_change_of_what_was_received() -> None:
     """A small change of large weights: packed by itself it would drown in the rounding."""
     sent = State({"0": {"w": 100 * torch.randn(40, 64, generator=stream())}})
-    down = unpack_message(pack_message(sent, "int8", stream(1)), "int8")
+    down = unpack_message(pack_message(sent, "int8", stream(1), State()), "int8", State())
     moved = 0.01 * torch.randn(40, 64, generator=stream(2))
     update = Update(0, 5, {"0": {"w": down.adapters["0"]["w"] + moved}}, {"new": BLOCK}, {})
     wire = pack_message(update, "int8", stream(3), down)

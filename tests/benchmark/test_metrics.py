@@ -49,7 +49,14 @@ def test_one_row_has_last_equal_to_avg():
     assert metrics.last([[40.0, 60.0]]) == metrics.avg([[40.0, 60.0]]) == 50.0
 
 
-@pytest.mark.parametrize("matrix", [MATRIX, [[1.0, 2.0], [1.0]]])
-def test_forgetting_wants_rows_of_one_length_and_a_name_a_column(matrix):
-    with pytest.raises(ValueError, match=r"zip\(\) argument 2"):
-        metrics.forgetting(matrix, ["a", "b"])
+@pytest.mark.parametrize("matrix", [[], [[None, None]], [[1.0], [1.0, 2.0]]])
+def test_matrix_without_values_is_our_own_mistake(matrix):
+    with pytest.raises(ValueError, match="matrix"):
+        metrics.last(matrix)
+    with pytest.raises(ValueError, match="matrix"):
+        metrics.avg(matrix)
+
+
+def test_forgetting_wants_a_name_a_column():
+    with pytest.raises(ValueError, match="3 columns for 2 datasets"):
+        metrics.forgetting(MATRIX, ["a", "b"])

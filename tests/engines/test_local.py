@@ -6,6 +6,7 @@ import copy
 import os
 import shutil
 import signal
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -227,10 +228,11 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
     config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[str | None] = []
+    process = MagicMock(spec=subprocess.Popen)
 
     def start(*_: object, env: dict[str, str], **__: object) -> MagicMock:
         found.append(env.get("CUDA_VISIBLE_DEVICES"))
-        return MagicMock()
+        return process
 
     def given(device: str, device_map: str = "") -> list[str | None]:
         found.clear()

@@ -114,7 +114,7 @@ def test_few_bytes_lose_nothing_of_small_inputs() -> None:
     method, state, wire = Fedprotip(directions=2, threshold=0.9), begun(), "bfloat16"
     noise = torch.Generator()
     sent = method.send(state, Turn(0, TASK, 0, 1, True))
-    got = unpack_message(pack_message(sent, wire, noise), wire)
+    got = unpack_message(pack_message(sent, wire, noise, State()), wire, State())
     c = torch.diag(torch.tensor([0, 2e-6, 0, 0, 0, 0]))  # inputs of about 0.001
     sketch = {path: omega + c @ omega for path, omega in got.extras["sketch"].items()}
     extras = {"sketch": sketch, "energy": {"layers.0.up": c.trace()[None]}}

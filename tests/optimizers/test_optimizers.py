@@ -83,7 +83,9 @@ def descend(
     setting = Setting("hills", (Stage((TASK,)),) * stages, len(hills.samples), per_round, rounds)
     seen: list[State] = []
     start = Method(projector="frozen").start({"a": torch.zeros(2)}, {})
-    run = FederatedRun(setting, plan(setting, seed=0), Method(projector="frozen"), hills.optimizer)
+    run = FederatedRun(
+        setting, plan(setting, seed=0), Method(projector="frozen"), hills.optimizer, token_width=0
+    )
     last = start
     for last, _, report in federate(run, start, hills):
         seen += [last] if report else []
@@ -356,7 +358,7 @@ def test_what_it_keeps_crosses_wires_and_run_folders_unchanged(tmp_path: Path) -
     method, folder = Method(projector="frozen"), RunFolder(tmp_path)
     hills, state, done = Wired(Scaffold()), method.start({"a": torch.zeros(2)}, {}), None
     for _ in range(2 * 4):
-        run = FederatedRun(setting, plan(setting, seed=0), method, hills.optimizer)
+        run = FederatedRun(setting, plan(setting, seed=0), method, hills.optimizer, token_width=0)
         commits = federate(run, state, hills, done)
         after, position = next((after, at) for after, at, report in commits if report)
         folder.commit(after, position, hills.memory)

@@ -374,6 +374,15 @@ def test_a_journal_file_that_is_not_as_it_was_written_is_not_believed(
     assert same(again, whole)
 
 
+def test_a_journal_of_another_identity_encoder_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Its first tokens would set a width in which no later token comes."""
+    go("disco", journal=RunJournal(tmp_path))
+    method = find("disco")(rank=2)
+    run = replace(one_round(method), token_width=5)
+    with pytest.raises(FcitError, match="its tokens have 5 numbers, and those that this run has"):
+        take_round(run, begun(method), TURNS, Crowd(method), RunJournal(tmp_path))
+
+
 def remembering(update: Update) -> Update:
     return replace(update, memory={"kept": torch.arange(3.0)})
 
@@ -418,7 +427,7 @@ def test_a_packed_update_of_an_odd_type_is_a_fault(wire: str) -> None:
     class Packing(Crowd):
         def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
             for job in jobs:
-                received = unpack_message(job.received, wire)
+                received = unpack_message(job.received, wire, State())
                 one = honest(method, replace(job, received=received))
                 one = pack_message(one, wire, torch_stream(0, "wire", job.turn.client), received)
                 yield float8(one) if job.turn.client == BAD else one
@@ -577,7 +586,9 @@ def test_the_first_tokens_of_all_are_as_wide_as_the_identity_encoders(
     state, _ = take_round(replace(run, token_width=4), begun(method), first, Crowd(method))
     assert method.tokens(state).shape == (1, 4)
     later = [replace(turn, stage=1, task=Task("blue", ("blue",))) for turn in first]
-    with pytest.raises(FcitError, match="its tokens have 5 numbers, and those of this run's sub"):
+    with pytest.raises(
+        FcitError, match="its tokens have 5 numbers, and those that this run has have 4"
+    ):
         take_round(
             replace(run, plan=[[], [later]]), method.begin(state, Stage(())), later, Crowd(method)
         )

@@ -238,7 +238,7 @@ def test_a_setting_without_stages_is_left_at_once() -> None:
     engine, ledger = Scripted(), Ledger()
     state = Stepping().start(BLANK, {"w": torch.zeros(7)})
     empty = replace(SETTING, stages=())
-    last = ledger.follow(FederatedRun(empty, [], Stepping()), state, engine)
+    last = ledger.follow(FederatedRun(empty, [], Stepping(), token_width=2), state, engine)
     assert same(last, state)
     assert not engine.calls
     assert not ledger.commits

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from torch import Generator, Tensor, dtype
 
 M = TypeVar("M", State, Update)
-NOTHING = State()
 
 Wire = Literal["float32", "bfloat16", "int8"]
 """The encoding of tensors in transit; float32: unchanged."""
@@ -78,9 +77,9 @@ def _bytes_of(shape: tuple[int, ...], form: dtype, wire: Wire) -> int:
     return nbytes(pack({"": zeros(shape, dtype=form)}, wire, Generator()))
 
 
-def pack_message(value: M, wire: Wire, noise: Generator, base: State = NOTHING) -> M:
-    """A State or Update in its form on the wire. base: what a client received; its update's weights are
-    sent as changes of it."""
+def pack_message(value: M, wire: Wire, noise: Generator, base: State) -> M:
+    """A State or Update in its form on the wire. base: what a client received, whose update
+    is sent as changes of it; for a State, an empty one."""
     if wire == "float32":
         return value
     return replace(
@@ -91,7 +90,7 @@ def pack_message(value: M, wire: Wire, noise: Generator, base: State = NOTHING) 
     )
 
 
-def unpack_message(value: M, wire: Wire, base: State = NOTHING) -> M:
+def unpack_message(value: M, wire: Wire, base: State) -> M:
     """The inverse of `pack_message`. base: what the server sent; changes are added to its own weights, so
     that the error of the way down does not stay. Raises FcitError on scales that fit no tensor."""
     if wire == "float32":

@@ -134,7 +134,7 @@ class _Check:
             for done, (folder, task) in enumerate(splits, len(names) + 1):
                 entries += self._published(folder, task)
                 step(done)
-        self._images(entries, watch)
+        self._check_images(entries, watch)
         return self.report
 
     def _dataset(self, dataset: Dataset) -> list[_Entry]:
@@ -215,7 +215,7 @@ class _Check:
             if number != entry.number:
                 self._blame(entry, f"its id is also that of record {number}")
 
-    def _images(self, entries: Sequence[_Entry], watch: Watch) -> None:
+    def _check_images(self, entries: Sequence[_Entry], watch: Watch) -> None:
         """Report images that are missing or cannot be decoded, and leaks between those that can."""
         starts = {path for folders in self.starts.values() for path in folders}
         lacking = sorted(path for path in starts if not path.is_dir())

@@ -56,9 +56,13 @@ def _record_folders(root: Path) -> Iterator[Path]:
 def holds_records(folder: Path) -> bool:
     """Whether a folder has a file that is called like one of records, or a dataset.toml."""
     try:
-        named = any(_RECORDS.fullmatch(path.name) for path in folder.iterdir())
-        return named or (folder / "dataset.toml").exists()
+        if any(_RECORDS.fullmatch(path.name) for path in folder.iterdir()):
+            return True
     except (PermissionError, FileNotFoundError):  # someone else's folder, or it has just gone
+        pass
+    try:
+        return (folder / "dataset.toml").exists()
+    except PermissionError:
         return False
 
 

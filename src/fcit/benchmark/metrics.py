@@ -12,24 +12,23 @@ Matrix = Sequence[Sequence[float | None]]
 
 def last(matrix: Matrix) -> float:
     """Mean over the datasets seen after the last stage, percent."""
-    return _row_mean(matrix[-1])
+    return _row_mean(_rows(matrix)[-1])
 
 
 def avg(matrix: Matrix) -> float:
     """Mean over stages of the mean over the datasets seen so far, percent."""
-    return _mean([_row_mean(row) for row in matrix])
+    return _mean([_row_mean(row) for row in _rows(matrix)])
 
 
 def just_learned(matrix: Matrix, datasets: Sequence[str]) -> dict[str, float]:
     """The accuracy of every dataset seen after the first stage that taught it, percent, by name."""
-    named = zip(datasets, _columns(matrix), strict=True)
-    return {name: column[0] for name, column in named if column}
+    return {name: column[0] for name, column in _named(matrix, datasets) if column}
 
 
 def forgetting(matrix: Matrix, datasets: Sequence[str]) -> dict[str, float]:
     """Best minus last accuracy, in points (0 or more), of every dataset that a later stage followed: of
     those that the last stage was the first to teach nothing can be forgotten yet."""
-    named = zip(datasets, _columns(matrix), strict=True)
+    named = _named(matrix, datasets)
     return {name: max(column) - column[-1] for name, column in named if len(column) > 1}
 
 
@@ -42,14 +41,30 @@ def backward_transfer(matrix: Matrix) -> float:
     return _mean([column[-1] - column[0] for column in followed]) if followed else 0.0
 
 
+def _rows(matrix: Matrix) -> Matrix:
+    if not matrix or len({len(row) for row in matrix}) != 1:
+        raise ValueError("an accuracy matrix needs rows of one length")
+    return matrix
+
+
 def _columns(matrix: Matrix) -> list[list[float]]:
     """The known values of every column, in the order of stages."""
-    columns = zip(*matrix, strict=True)
+    columns = zip(*_rows(matrix), strict=True)
     return [[value for value in column if value is not None] for column in columns]
 
 
+def _named(matrix: Matrix, datasets: Sequence[str]) -> list[tuple[str, list[float]]]:
+    columns = _columns(matrix)
+    if len(columns) != len(datasets):
+        raise ValueError(f"{len(columns)} columns for {len(datasets)} datasets")
+    return list(zip(datasets, columns, strict=True))
+
+
 def _row_mean(row: Sequence[float | None]) -> float:
-    return _mean([value for value in row if value is not None])
+    known = [value for value in row if value is not None]
+    if not known:
+        raise ValueError("a row of an accuracy matrix needs at least one value")
+    return _mean(known)
 
 
 def _mean(values: Sequence[float]) -> float:

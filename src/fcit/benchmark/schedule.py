@@ -40,7 +40,7 @@ class Rounds(Sequence[tuple[Turn, ...]]):
         )
 
     def _clients(self, number: int) -> list[int]:
-        """The clients of one round, ascending, drawn without replacement."""
+        """The clients of one round (from 0), ascending, drawn without replacement."""
         pool, count = self.setting.pool(self.setting.stages[self.stage]), self.setting.per_round
         if self.sampling == "reference":
             from numpy.random import RandomState

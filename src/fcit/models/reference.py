@@ -103,7 +103,7 @@ def _slots(
         place = (paths.get(match[1], ""), match[2], int(match[3])) if match else ("", "", 0)
         _fits(path, key, value, wanted.get(place))
         layer, side, slot = place
-        slots[slot][tensor_names(layer)["AB".index(side)]] = value.float().contiguous()
+        slots[slot][tensor_names(layer)[side == "B"]] = value.float().contiguous()
     for slot, block in enumerate(slots):
         if len(block) < 2 * len(layers):
             raise FcitError(

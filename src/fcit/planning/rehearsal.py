@@ -46,12 +46,8 @@ def rehearse(
     ranks = experiment.config.federation.ranks
     rules = Federation(outlier_factor=0, ranks=ranks)  # its others change no size
     engine = _EchoEngine(experiment, width)
-    run = replace(
-        experiment.federated_run,
-        federation=rules,
-        privacy=Privacy(),
-        token_width=experiment.method.token_width(engine.width * engine.parts),
-    )
+    numbers = experiment.method.token_width(engine.width * engine.parts)
+    run = replace(experiment.federated_run(numbers), federation=rules, privacy=Privacy())
     method, optimizer, setting = run.method, run.optimizer, run.setting
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)

@@ -27,11 +27,11 @@ class Route:
     """Cosine to every subspace's identity token, or its score, by name; empty without identity tokens."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Answer(Route):
     """The model's answer to one sample, and how it was routed."""
 
-    text: str = ""
+    text: str
 
 
 def answer(
@@ -48,7 +48,7 @@ def answer(
     """
     limits = [max_new_tokens] * len(data.samples)
     completions = complete(model, encoder, method, state, data, limits)
-    return [Answer(route.activation, route.similarity, said.text) for said, route in completions]
+    return [Answer(**vars(route), text=said.text) for said, route in completions]
 
 
 def complete(

@@ -51,8 +51,8 @@ class FederatedRun:
     privacy: Privacy = field(default_factory=Privacy)
     seed: int = 0
     """Seed of int8's rounding and of the privacy noise."""
-    token_width: int = 0
-    """How many numbers an identity token has (0: the method has none)."""
+    token_width: int = field(kw_only=True)
+    """How many numbers an identity token has; unused where the method has none."""
 
 
 @dataclass(frozen=True)
@@ -207,10 +207,12 @@ def _identify(
     heard = {identity.client for identity in known} | {fault.client for fault in lost}
     missing = [turn for turn in asked if turn.client not in heard]
     factor, width = run.federation.outlier_factor, run.token_width
-    if stored is not None and stored.shape[1] != width:
+    widths = [len(identity.token) for identity in known]
+    widths += [] if stored is None else [stored.shape[1]]
+    if others := [str(each) for each in widths if each != width]:
         raise FcitError(
-            f"model.identity: its tokens have {width} numbers, and those of this run's subspaces have "
-            f"{stored.shape[1]}; name the encoder that the run began with"
+            f"model.identity: its tokens have {width} numbers, and those that this run has have "
+            f"{others[0]}; name the encoder that the run began with"
         )
     incoming = engine.identify(missing)
     identities, faults = tokens(incoming, missing, known, stored, factor, run.method, width)
@@ -274,6 +276,6 @@ def _packed(run: FederatedRun, jobs: Sequence[Job], key: tuple[int, int]) -> lis
         content = tuple((name, id(tensor)) for name, tensor in flatten(job.received).items())
         if content not in seen:
             noise = torch_stream(run.seed, "wire", "down", *key, len(seen))
-            seen[content] = pack_message(job.received, wire, noise)
+            seen[content] = pack_message(job.received, wire, noise, State())
         packed.append(replace(job, received=seen[content]))
     return packed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -210,7 +209,7 @@ class Session:
     ) -> None:
         """Train; after each round commit and log it, after each stage add a row to the matrix."""
         folder, experiment = self.folder, self.experiment
-        run = replace(experiment.federated_run, token_width=engine.token_width())
+        run = experiment.federated_run(engine.token_width())
         journal = RunJournal(folder.path, partial(check_memory, self.config))
         since = time.monotonic()
 

@@ -59,8 +59,7 @@ class Experiment:
         """The data folder."""
         return self.folder.root
 
-    @property
-    def federated_run(self) -> FederatedRun:
+    def federated_run(self, token_width: int) -> FederatedRun:
         """What the federated loop works with."""
         config = self.config
         return FederatedRun(
@@ -71,6 +70,7 @@ class Experiment:
             config.federation,
             config.privacy,
             config.seed,
+            token_width=token_width,
         )
 
     def prepare(self, watch: Watch) -> None:

@@ -100,7 +100,7 @@ class ModelWorker:
         from fcit.models.device import enough_memory
 
         turn, wire, seed = job.turn, self.config.federation.wire, self.config.seed
-        job = replace(job, received=unpack_message(job.received, wire))
+        job = replace(job, received=unpack_message(job.received, wire, State()))
         model, data = self.model, self.experiment.data(turn)
         with enough_memory(f"client {turn.client}'s training", LESS_TRAINING):
             update, memory = take_turn(

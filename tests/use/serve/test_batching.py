@@ -1,11 +1,10 @@
-"""The queue and its thread: what nobody waits for is given up, a bad question is answered alone."""
+"""The queue and its thread: what nobody waits for is not worked on, and closing does not hang."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
@@ -14,8 +13,6 @@ pytest.importorskip("starlette", reason="the extra fcit[serve] is not installed"
 from fcit.types import FcitError
 from fcit.use.serve.batching import Batcher
 from fcit.use.serve.requests import Refusal
-
-T = TypeVar("T")
 
 
 class Slow:
@@ -33,53 +30,50 @@ class Slow:
         return [question.upper() for question in questions]
 
 
-def answered(ask: Callable[[Batcher[str, str]], Awaitable[T]]) -> tuple[T, Slow]:
-    """What `ask` returns beside a batcher at work, and who answered."""
+@pytest.fixture
+def slow() -> Iterator[tuple[Batcher[str, str], Slow]]:
     answer = Slow()
-
-    async def beside() -> T:
-        batcher: Batcher[str, str] = Batcher(answer, 4, 0.0, 8)
-        work = asyncio.create_task(batcher.work())
-        try:
-            return await ask(batcher)
-        finally:
-            work.cancel()
-
-    return asyncio.run(beside()), answer
+    batcher: Batcher[str, str] = Batcher(answer, 4, 0.0, 8)
+    yield batcher, answer
+    batcher.close()
 
 
-def test_what_nobody_waits_for_any_more_is_given_up() -> None:
-    async def ask(batcher: Batcher[str, str]) -> str:
+def test_what_nobody_waits_for_any_more_is_given_up(slow) -> None:
+    batcher, answer = slow
+
+    async def ask() -> str:
         with pytest.raises(Refusal, match="no answer within"):
             await batcher.ask("slow", 0.1)
         return await batcher.ask("quick", 60)
 
-    said, answer = answered(ask)
-    assert said == "QUICK" and answer.stopped == ["slow", "quick"]
+    assert asyncio.run(ask()) == "QUICK"
+    assert answer.stopped == ["slow", "quick"]
 
 
-def test_cancelled_requests_end_what_is_being_answered_and_what_waits() -> None:
-    """Six questions fill a batch and half of another; a stopping server cancels their requests."""
+def test_closing_ends_what_is_being_answered_and_what_waits(slow) -> None:
+    batcher, _ = slow
 
-    async def ask(batcher: Batcher[str, str]) -> str:
+    async def ask() -> list[str | BaseException]:
         asked = [asyncio.create_task(batcher.ask(f"slow {at}", 60)) for at in range(6)]
         await asyncio.sleep(0.2)
-        for task in asked:
-            task.cancel()
-        return await batcher.ask("quick", 60)
+        await asyncio.to_thread(batcher.close)
+        return await asyncio.gather(*asked, return_exceptions=True)
 
-    said, answer = answered(ask)
-    assert said == "QUICK"
-    assert answer.stopped == [*(f"slow {at}" for at in range(4)), "quick"]
+    found = asyncio.run(ask())
+    assert [getattr(one, "code", one) for one in found] == ["shutting_down"] * 6
+    with pytest.raises(Refusal, match="shutting down"), batcher.slot():
+        pass
 
 
-def test_a_bad_question_is_answered_alone() -> None:
-    async def ask(batcher: Batcher[str, str]) -> list[str | BaseException]:
+def test_a_bad_question_is_answered_alone(slow) -> None:
+    batcher, answer = slow
+
+    async def ask() -> list[str | BaseException]:
         asked = (batcher.ask(question, 60) for question in ("one", "bad", "two"))
         return await asyncio.gather(*asked, return_exceptions=True)
 
-    said, _ = answered(ask)
-    assert [str(each) for each in said] == ["ONE", "bad question", "TWO"]
+    assert [str(each) for each in asyncio.run(ask())] == ["ONE", "bad question", "TWO"]
+    assert sorted(answer.stopped) == ["one", "two"]
 
 
 def test_generation_stops_at_the_next_token(lmm, picture) -> None:

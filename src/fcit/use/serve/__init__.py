@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcit.files import read_text
 from fcit.runs.api import Run
-from fcit.types import FcitError
+from fcit.types import FcitError, naming
 
 try:
     import uvicorn
@@ -35,7 +35,8 @@ def read_key(file: Path | None) -> str:
     if file is None:
         key = os.environ.get("FCIT_SERVE_KEY", "").strip()
     else:
-        key = read_text(file, "key file").strip().split("\n")[0].strip()
+        with naming("--key-file"):
+            key = read_text(file, "key file").strip().split("\n")[0].strip()
         if not key:
             raise FcitError(f"{label}: is empty; write a key into it")
     if not all("!" <= letter <= "~" for letter in key):

@@ -104,9 +104,8 @@ def build(answer: Answer, served: Served, limits: Limits, key: str = "") -> Star
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        work = asyncio.create_task(batcher.work())
         yield
-        work.cancel()
+        await asyncio.to_thread(batcher.close)
 
     return Starlette(
         routes=[

@@ -1,21 +1,31 @@
 """Questions that wait at the same time are answered in one batch, by one thread."""
 
 import asyncio
+import queue
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from fcit.use.serve.requests import Refusal
 
 Q = TypeVar("Q")
 R = TypeVar("R")
-Waiting = tuple[Q, asyncio.Future[R]]
-"""A question and its future reply, which is done (cancelled) once nobody waits for it any more."""
+
+
+class Waiting(Generic[Q, R]):
+    """A question and its future reply. A future that is being worked on cannot be cancelled; `gone` says
+    that nobody waits for it any more."""
+
+    def __init__(self, question: Q):
+        self.question, self.gone = question, False
+        self.future: Future[R] = Future()
 
 
 class Batcher(Generic[Q, R]):
-    """A queue of questions, and the thread that answers them while `work` runs.
+    """A queue of questions and the thread that answers them.
 
     answer: called with 1 to `size` questions, returns a reply or an exception for each; its second
     argument returns False once nobody waits. A batch is closed `window` seconds after its first question,
@@ -31,12 +41,17 @@ class Batcher(Generic[Q, R]):
     ):
         self.answer, self.size, self.window, self.capacity = answer, size, window, capacity
         self.in_progress = 0
-        self._queue: asyncio.Queue[Waiting[Q, R]] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, "answers")
+        self._closed = False
+        self._queue: queue.Queue[Waiting[Q, R] | None] = queue.Queue()
+        self._thread = threading.Thread(target=self._work, name="answers", daemon=True)
+        self._thread.start()
 
     @contextmanager
     def slot(self) -> Iterator[None]:
-        """Count one request in progress until the block ends. Raises Refusal (429) when all are taken."""
+        """Count one request in progress, until the block ends. Raises Refusal: 429 when all are taken,
+        503 once closed."""
+        if self._closed:
+            raise _closing()
         if self.in_progress >= self.capacity:
             raise Refusal(429, "too many requests at once; try again", "rate_limit_exceeded")
         self.in_progress += 1
@@ -47,46 +62,66 @@ class Batcher(Generic[Q, R]):
 
     async def ask(self, question: Q, timeout: float) -> R:
         """The reply to a question. Raises its exception, or Refusal (503) after `timeout` seconds."""
-        reply: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait((question, reply))
+        if self._closed:
+            raise _closing()
+        waiting: Waiting[Q, R] = Waiting(question)
+        self._queue.put(waiting)
         try:
-            return await asyncio.wait_for(reply, timeout)
+            return await asyncio.wait_for(asyncio.wrap_future(waiting.future), timeout)
         except TimeoutError:
             message = f"no answer within {timeout:g} seconds; try again"
             raise Refusal(503, message, "timeout") from None
+        finally:
+            waiting.gone = True
 
-    async def work(self) -> None:
-        """Answer what is asked, until cancelled."""
-        while True:
-            batch = [await self._queue.get()]
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self.window):
-                    while len(batch) < self.size:
-                        batch.append(await self._queue.get())
-            await self._reply(batch)
+    def close(self) -> None:
+        """Give up all questions (503), and end the thread."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
 
-    async def _reply(self, batch: list[Waiting[Q, R]]) -> None:
-        batch = [(question, reply) for question, reply in batch if not reply.done()]
-        if not batch:
-            return
+    def _work(self) -> None:
+        while (first := self._queue.get()) is not None:
+            batch = self._gather(first)
+            self._reply([each for each in batch if each.future.set_running_or_notify_cancel()])
+
+    def _gather(self, first: Waiting[Q, R]) -> list[Waiting[Q, R]]:
+        batch, until = [first], time.monotonic() + self.window
+        while len(batch) < self.size:
+            try:
+                waiting = self._queue.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                break
+            if waiting is None:
+                self._queue.put(None)
+                break
+            batch.append(waiting)
+        return batch
+
+    def _reply(self, batch: list[Waiting[Q, R]]) -> None:
+        batch = [waiting for waiting in batch if not waiting.gone]
 
         def wanted() -> bool:
-            return not all(reply.done() for _, reply in batch)
+            return not self._closed and not all(waiting.gone for waiting in batch)
 
-        questions = [question for question, _ in batch]
-        loop = asyncio.get_running_loop()
+        replies: Sequence[R | Exception] = ()
         try:
-            said = await loop.run_in_executor(self._thread, self.answer, questions, wanted)
+            if wanted():
+                replies = self.answer([waiting.question for waiting in batch], wanted)
         except Exception as error:
             if len(batch) > 1:
                 for waiting in batch:  # one bad question must not spoil the others' answers
-                    await self._reply([waiting])
+                    self._reply([waiting])
                 return
-            said = [error]
-        for (_, reply), each in zip(batch, said, strict=True):
-            if reply.done():
-                continue
-            if isinstance(each, Exception):
-                reply.set_exception(each)
+            replies = [error]
+        if self._closed or not replies:
+            replies = [_closing()] * len(batch)
+        for waiting, reply in zip(batch, replies, strict=True):
+            if isinstance(reply, Exception):
+                waiting.future.set_exception(reply)
             else:
-                reply.set_result(each)
+                waiting.future.set_result(reply)
+
+
+def _closing() -> Refusal:
+    return Refusal(503, "the server is shutting down", "shutting_down")
