@@ -121,7 +121,7 @@ def keys(config: Config) -> dict[str, str]:
 def test_the_shipped_sweeps_are_valid(name: str, tmp_path: Path) -> None:
     found = sweep.survey(sweep.read(RECIPES / "mini" / f"{name}.toml", tmp_path))
     assert {one.config.data.size for one in found} == {"tiny"}
-    if name == "comparison":  # every method in four settings with three seeds, and moelora once more
+    if name == "comparison":  # every method in four settings, three seeds; moelora once more
         assert [one.config.method.rank for one in found[-3:]] == [1, 1, 1]
         del found[-3:]
         asked = {
