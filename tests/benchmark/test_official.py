@@ -14,6 +14,7 @@ import official
 from fcit.benchmark import datasets, predictions, stats
 from fcit.benchmark.check import Problem, PublishedSplit, check
 from fcit.benchmark.datasets import DATASETS, read
+from fcit.benchmark.fetch.wanted import wanted
 from fcit.benchmark.missing import missing
 from fcit.benchmark.published import published
 from fcit.benchmark.records import stream
@@ -135,6 +136,20 @@ def test_a_broken_dataset_file_of_a_published_split_is_one_problem(root: Path) -
     assert report.counts["ImageNet-R"] == {}
     assert report.published[TASK1] == PublishedSplit("ImageNet-R", 2, 0, 0, 0)
     assert report.published[CAP1] == PublishedSplit("General", 2, 0, 0, 6)
+
+
+def test_a_fetch_leaves_files_that_cannot_be_read_to_the_check(root: Path) -> None:
+    """What the others name is still taken out of archives."""
+
+    def named() -> set[str]:
+        return set(wanted(root, datasets.present(root), exact=True).paths)
+
+    everything = named()
+    (root / CAP1 / "client_1.json").write_text("[{")
+    assert named() == everything
+    (root / "instructions/ImageNet-R/dataset.toml").write_text("rule = 3")
+    assert named() == everything - {"ImageNet-R"}
+    assert len(everything) > 1
 
 
 def test_stats_of_it(whole: Path) -> None:

@@ -173,14 +173,15 @@ class _Check:
             what = f"has {len(files)} client files, but no client_{gap or 0}.json"
             self.report.problems.append(Problem(name, "", what))
         records, foreign = 0, list[_Entry]()
-        for path in files.values():
-            with self._faults():
-                tell = published.dataset_teller(self.root, task)
-                samples = datasets.parse_training_file(path, tell)
-                for entry, sample in self._readable(path, samples, "train"):
-                    records += 1
-                    if _digest(sample) not in self.taught:
-                        foreign.append(entry)
+        with self._faults():
+            tell = published.dataset_teller(self.root, task)
+            for path in files.values():
+                with self._faults():
+                    samples = datasets.parse_training_file(path, tell)
+                    for entry, sample in self._readable(path, samples, "train"):
+                        records += 1
+                        if _digest(sample) not in self.taught:
+                            foreign.append(entry)
         counts = [self.report.counts.get(dataset, {}) for dataset in task.datasets]
         training = sum(count.get("train", 0) for count in counts)
         split = PublishedSplit(task.name, len(files), records, len(foreign), training)

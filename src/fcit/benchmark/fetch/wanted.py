@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from fcit.benchmark import datasets, layout, published, records
@@ -63,22 +64,26 @@ def wanted(root: Path, names: Iterable[str], exact: bool) -> Wanted:
     """The images that the records of a data folder's datasets name. Files that cannot be read are left
     to the check."""
     images = Wanted(exact)
+    known: dict[str, Dataset] = {}
     for name in names:
-        dataset = datasets.find(name, root)
+        with suppress(FcitError):
+            known[name] = datasets.find(name, root)
+    for dataset in known.values():
         for split in ("train", "test"):
-            try:
+            with suppress(FcitError):
                 for sample in dataset.parse(root, split):
                     if not isinstance(sample, records.BadRecord):
                         _add(images, root, dataset, sample.image)
-            except FcitError:
-                continue
     for folder, task in published.folders(root):
-        tell = published.dataset_teller(root, task) if task else None
-        for path in published.client_files(folder).values() if tell else ():
-            assert tell
-            for sample in datasets.parse_training_file(path, tell):
-                if not isinstance(sample, records.BadRecord) and sample.dataset in images.paths:
-                    _add(images, root, datasets.find(sample.dataset, root), sample.image)
+        if task is None:
+            continue
+        with suppress(FcitError):
+            tell = published.dataset_teller(root, task)
+            for path in published.client_files(folder).values():
+                with suppress(FcitError):
+                    for sample in datasets.parse_training_file(path, tell):
+                        if not isinstance(sample, records.BadRecord) and sample.dataset in known:
+                            _add(images, root, known[sample.dataset], sample.image)
     return images
 
 
