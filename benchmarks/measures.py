@@ -1,74 +1,24 @@
-"""Figures of finished runs of the mini suite, and their Markdown tables."""
+"""Figures of finished runs of the mini suite, and their Markdown table."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import fmean
 
-import fcit
 from fcit import suite as mini
 from fcit.benchmark import metrics
-from fcit.methods import find, names
-from fcit.report.groups import spread
+from fcit.recipe.config import load
+from fcit.report.groups import group_runs, spread
+from fcit.report.run_data import RunData, predictions, read_runs
 from fcit.report.tables import format_spread
 from fcit.rounds.evaluate import adapters_by_dataset, routing
 from fcit.rounds.runfolder import RunFolder
-from fcit.runs.sweep import Clock
+from fcit.runs.sweep import Clock, Run, clock
 from fcit.worker.experiment import Experiment
-
-METHODS = (
-    "zeroshot", "finetune", "lwf", "ewc", "l2p", "olora", "moelora", "hide", "disco", "individual",
-    "multitask",
-)  # fmt: skip
-"""All that tables show, where they ran."""
-
-USUAL = ("zeroshot", "finetune", "disco", "individual", "multitask")
-"""Those that run where none are named."""
-
-POINTS = tuple(name for name in names() if find(name).reference)
-"""The reference points."""
-REFERENCES = {"task-het": "task-hom", "cap-het": "cap-hom"}
-"""Zero-shot, individual and multitask training know no slots: those of the homogeneous setting, over
-the same datasets with the same seed, stand for both."""
-
-PUBLISHED = {
-    "task-hom": {
-        "zeroshot": 29.08, "finetune": 47.20, "ewc": 47.92, "olora": 49.87, "moelora": 49.02,
-        "disco": 56.22, "multitask": 66.60,
-    },
-    "task-het": {"finetune": 57.96, "olora": 59.74, "moelora": 59.14, "disco": 63.25},
-}  # fmt: skip
-"""Last at beta = 1 with LLaVA-1.5-7B on the official datasets (Guo et al. 2025)."""
-
-MINUTES = {"tiny": 2, "small": 15, "full": 60}
-"""How long a method may take at a size."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A run: a method in a setting at a size with a seed."""
-
-    setting: str
-    size: str
-    seed: int
-    method: str
-
-    def folder(self, out: Path) -> Path:
-        """The run's folder below the benchmark's folder."""
-        return out / self.name / self.method / f"seed{self.seed}"
-
-    @property
-    def name(self) -> str:
-        """Name of the folder of all runs in this setting at this size."""
-        return f"{self.setting}-{self.size}"
-
-    def __str__(self) -> str:
-        return f"{self.setting} {self.size} seed {self.seed} {self.method}"
-
 
 Percents = Mapping[str, float]
 
@@ -77,9 +27,11 @@ Percents = Mapping[str, float]
 class Measured:
     """A finished run's figures, by dataset in percent; empty if the method has none."""
 
-    key: Key
+    setting: str
+    size: str
+    method: str
+    seed: int
     last: float
-    avg: float
     final: Percents
     learned: Percents
     forgetting: Percents
@@ -88,48 +40,75 @@ class Measured:
     routing: Percents = field(default_factory=dict)
     routing_seen: Percents = field(default_factory=dict)
     routing_unseen: Percents = field(default_factory=dict)
-    seconds: float = 0.0
-    whole: bool = True
-    """Whether `seconds` is the time of one uninterrupted run (else it is at least so much)."""
-    jobs: int = 1
-    """How many runs shared the machine."""
+    clock: Clock = field(default_factory=Clock)
+
+    def __str__(self) -> str:
+        return f"{self.setting} {self.size} seed {self.seed} {self.method}"
 
 
-def measure(key: Key, folder: Path, clock: Clock) -> Measured:
-    """Read a finished run. Raises FcitError if a file is missing."""
-    run = fcit.load(folder)
-    found = run.results
-    names, rows = found["datasets"], found["matrix"]
-    zero = found["zero_shot"]
-    several = len(rows) > 1
-    routed = [_routing(run, str(len(rows)), unseen) for unseen in (False, True)]
+class Runs:
+    """All finished runs, by setting, size and method."""
+
+    def __init__(self, measured: Sequence[Measured]):
+        self.all = list(measured)
+
+    def groups(self) -> list[tuple[str, str]]:
+        """The settings and sizes with at least one run."""
+        return list(dict.fromkeys((one.setting, one.size) for one in self.all))
+
+    def methods(self, setting: str, size: str) -> dict[str, list[Measured]]:
+        """The runs of a setting at a size, by method."""
+        found: dict[str, list[Measured]] = {}
+        for one in self.all:
+            if (one.setting, one.size) == (setting, size):
+                found.setdefault(one.method, []).append(one)
+        return found
+
+
+def read(paths: Sequence[Path]) -> Runs:
+    """The finished runs below some folders. Of a method with several configurations, the usual one.
+
+    Raises FcitError naming a file that is missing or broken.
+    """
+    runs = [run for run in read_runs(paths) if not run.unfinished]
+    sizes = dict.fromkeys(run.setting_of("data", "size") for run in runs)
+    found: list[Measured] = []
+    for size in sizes:
+        groups = group_runs([run for run in runs if run.setting_of("data", "size") == size])
+        entries = [entry for group in groups for entry in group.entries if not entry.variant]
+        found += [measure(run, size) for entry in entries for run in entry.runs]
+    return Runs(found)
+
+
+def measure(run: RunData, size: str) -> Measured:
+    """A finished run's figures. Routing by wording is empty where the run's answers were not kept."""
+    several = len(run.matrix) > 1
+    final = dict(zip(run.datasets, run.matrix[-1], strict=True)) if run.matrix else run.zero_shot
     return Measured(
-        key,
-        found["last"],
-        found["avg"],
-        dict(zip(names, rows[-1], strict=True)) if rows else zero,
-        metrics.just_learned(rows, names) if several else {},
-        metrics.forgetting(rows, names) if several else {},
-        zero,
-        found["chance"],
-        found["routing"],
-        *(routed if found["routing"] else ({}, {})),
-        clock.seconds,
-        clock.whole,
-        clock.jobs,
+        run.setting,
+        size,
+        run.method,
+        run.seed,
+        run.last or 0.0,
+        {name: value for name, value in final.items() if value is not None},
+        metrics.just_learned(run.matrix, run.datasets) if several else {},
+        run.forgetting if several else {},
+        run.zero_shot,
+        run.chance,
+        run.routing,
+        *(_routing(run, unseen) if run.routing else {} for unseen in (False, True)),
+        clock(Run(run.setting, run.method, run.seed, Path(), (), run.path)),
     )
 
 
-def _routing(run: fcit.runs.api.Run, stage: str, unseen: bool) -> dict[str, float]:
+def _routing(run: RunData, unseen: bool) -> dict[str, float]:
     """Routing of the test prompts whose wording does (or does not) occur in training, by dataset."""
-    experiment = Experiment(run.config)
+    experiment = Experiment(load(RunFolder(run.path).config))
     tasks = [task for stage in experiment.training_setting.stages for task in stage.tasks]
-    own = adapters_by_dataset(RunFolder(run.folder).trainers(), tasks)
+    own = adapters_by_dataset(RunFolder(run.path).trainers(), tasks)
     found: dict[str, float] = {}
-    for name in experiment.setting.datasets:
-        folder = RunFolder(run.folder)
-        rows = folder.answers(stage, name) if folder.predictions(stage, name).is_file() else []
-        kept = [row for row in rows if is_unseen(name, row.prompt) is unseen]
+    for name in run.datasets:
+        kept = [row for row in predictions(run, name) if is_unseen(name, row.prompt) is unseen]
         if kept and all(row.activation for row in kept):
             found[name] = routing(kept, own.get(name, ()))
     return found
@@ -165,41 +144,14 @@ def _pools(values) -> Iterator:
             yield from _pools(value)
 
 
-class Runs:
-    """All finished runs of the benchmark."""
-
-    def __init__(self, measured: Sequence[Measured]):
-        self.all = list(measured)
-
-    def groups(self) -> list[tuple[str, str]]:
-        """The settings and sizes with at least one run."""
-        return list(dict.fromkeys((one.key.setting, one.key.size) for one in self.all))
-
-    def of(self, setting: str, size: str, method: str) -> list[Measured]:
-        """A method's runs, one per seed. A reference point's runs may be those of another setting."""
-        found = self._exactly(setting, size, method)
-        if found or method not in POINTS:
-            return found
-        own = {
-            one.key.seed for one in self.all if (one.key.setting, one.key.size) == (setting, size)
-        }
-        same = self._exactly(REFERENCES.get(setting, setting), size, method)
-        return [one for one in same if one.key.seed in own]
-
-    def _exactly(self, setting: str, size: str, method: str) -> list[Measured]:
-        found = [one for one in self.all if one.key.method == method]
-        return [one for one in found if (one.key.setting, one.key.size) == (setting, size)]
-
-
 def mean(percents: Percents) -> float | None:
     """The mean over datasets; None if there are none."""
     return fmean(percents.values()) if percents else None
 
 
 def show(values: Sequence[float | None], digits: int = 2) -> str:
-    """Mean, and with several seeds the sample standard deviation; empty if nothing was measured."""
-    found = spread(values)
-    return format_spread(found, digits) if found else ""
+    """Mean, and with several seeds the sample standard deviation; a dash if nothing was measured."""
+    return format_spread(spread(values), digits)
 
 
 def spearman(ours: Mapping[str, float], theirs: Mapping[str, float]) -> tuple[float, int]:
@@ -217,56 +169,28 @@ def _ranks(values: Sequence[float]) -> list[float]:
     return [sum(v < one for v in values) + (values.count(one) + 1) / 2 for one in values]
 
 
-# -- tables ------------------------------------------------------------------------------------------
-
-COLUMNS: dict[str, Callable[[Measured], float | None]] = {
-    "Last": lambda one: one.last,
-    "Avg": lambda one: one.avg,
-    "forgetting": lambda one: mean(one.forgetting),
-    "just learned": lambda one: mean(one.learned),
-    "routing": lambda one: mean(one.routing),
-    "routing, unseen wording": lambda one: mean(one.routing_unseen),
-}
-
-
-def methods_table(runs: Runs, setting: str, size: str) -> str:
-    """One line per method: mean and spread over seeds; seconds of training and answering together."""
-    rows = []
-    for method in METHODS:
-        found = runs.of(setting, size, method)
-        if found:
-            whole = "" if all(one.whole for one in found) else "at least "
-            seconds = whole + show([one.seconds for one in found], 0)
-            cells = [show([get(one) for one in found]) for get in COLUMNS.values()]
-            rows.append([method, str(len(found)), *cells, seconds])
-    return _markdown(["method", "seeds", *COLUMNS, "seconds"], rows)
-
-
 def datasets_table(runs: Runs, setting: str, size: str) -> str:
     """One line per dataset, in percent: chance and reference points, then the methods."""
-    of = {method: runs.of(setting, size, method) for method in METHODS}
-    some = next(found for found in of.values() if found)
-    columns: list[tuple[str, list[Measured], str]] = [
+    of = runs.methods(setting, size)
+    some = next(iter(of.values()))
+    columns = [
         ("chance", some, "chance"),
         ("zero-shot", some, "zero_shot"),
-        ("individual", of["individual"], "final"),
-        ("multitask", of["multitask"], "final"),
-        ("DISCO just learned", of["disco"], "learned"),
-        ("DISCO last", of["disco"], "final"),
-        ("finetune just learned", of["finetune"], "learned"),
-        ("finetune last", of["finetune"], "final"),
-        ("routing", of["disco"], "routing"),
-        ("seen wording", of["disco"], "routing_seen"),
-        ("unseen wording", of["disco"], "routing_unseen"),
+        ("individual", of.get("individual", []), "final"),
+        ("multitask", of.get("multitask", []), "final"),
+        ("DISCO just learned", of.get("disco", []), "learned"),
+        ("DISCO last", of.get("disco", []), "final"),
+        ("finetune just learned", of.get("finetune", []), "learned"),
+        ("finetune last", of.get("finetune", []), "final"),
+        ("routing", of.get("disco", []), "routing"),
+        ("seen wording", of.get("disco", []), "routing_seen"),
+        ("unseen wording", of.get("disco", []), "routing_unseen"),
     ]
     rows = [
         [name, *(show([getattr(one, f).get(name) for one in found], 1) for _, found, f in columns)]
         for name in some[0].chance
     ]
     means = [show([mean(getattr(one, f)) for one in found], 1) for _, found, f in columns]
-    return _markdown(["dataset", *(title for title, *_ in columns)], [*rows, ["mean", *means]])
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    header = ["dataset", *(title for title, *_ in columns)]
+    lines = [header, ["---", *["---:"] * len(columns)], *rows, ["mean", *means]]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

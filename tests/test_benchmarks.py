@@ -14,7 +14,6 @@ import handmade
 from fcit import suite as mini
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.sweep import Clock
-from fcit.types import FcitError
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
@@ -28,14 +27,14 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured(method: str, last: float, seed: int = 0, setting: str = "task-hom", **more):
-    from measures import Key, Measured
+    from measures import Measured
 
     names = ("IconQA", "FigureQA")
     same = {"final": last, "chance": 30.0, "zero_shot": 20.0} | more
-    fields = {key: dict.fromkeys(names, value) for key, value in same.items() if key != "seconds"}
+    fields = {key: dict.fromkeys(names, value) for key, value in same.items()}
     empty = {key: {} for key in ("learned", "forgetting") if key not in fields}
-    key = Key(setting, "tiny", seed, method)
-    return Measured(key, last, last, **fields, **empty, seconds=more.get("seconds", 60.0))
+    clock = Clock(60.0, 1, 1, True)
+    return Measured(setting, "tiny", method, seed, last, **fields, **empty, clock=clock)
 
 
 def good() -> list:
@@ -71,49 +70,37 @@ def test_runs_as_they_should_be_pass_every_target() -> None:
         ("disco", {"last": 76.0}, "under multitask"),
         ("finetune", {"last": 19.0}, "keeps something"),
         ("finetune", {"forgetting": {"IconQA": 9.0}}, "forgets at least"),
-        ("finetune", {"seconds": 121.0}, "minutes a method"),
+        ("finetune", {"clock": Clock(121.0, 1, 1, True)}, "minutes a method"),
     ],
 )
 def test_a_miss_is_a_failure(method: str, change: dict, said: str) -> None:
-    found = [replace(one, **change) if one.key.method == method else one for one in good()]
+    found = [replace(one, **change) if one.method == method else one for one in good()]
     missed = [demand for demand, met in verdicts(found).items() if met is False]
     assert len(missed) == 1, missed
     assert said in missed[0]
 
 
 def test_what_was_not_run_is_not_judged() -> None:
-    found = verdicts([one for one in good() if one.key.method != "disco"])
+    found = verdicts([one for one in good() if one.method != "disco"])
     assert sum(met is None for met in found.values()) == 5
     assert False not in found.values()
 
 
-def test_tables_show_mean_and_spread_over_seeds_and_every_dataset() -> None:
-    from measures import Runs, datasets_table, methods_table
+def test_the_table_shows_mean_and_spread_over_seeds_and_every_dataset() -> None:
+    from measures import Runs, datasets_table
 
     runs = Runs([*good(), measured("finetune", 54.0, 1, learned=79.0, forgetting=29.0)])
-    (line,) = (x for x in methods_table(runs, "task-hom", "tiny").splitlines() if "finetune" in x)
-    assert "| 2 | 52.00 ± 2.83 |" in line
     table = datasets_table(runs, "task-hom", "tiny").splitlines()
     assert [line.split(" ")[1] for line in table[2:]] == ["IconQA", "FigureQA", "mean"]
     assert len({line.count("|") for line in table}) == 1
-
-
-def test_a_heterogeneous_setting_takes_reference_points_of_the_same_seed() -> None:
-    from measures import Runs
-
-    other = measured("multitask", 75.0, seed=1)
-    mine = measured("disco", 60.0, setting="task-het", learned=60.0, forgetting=0.0)
-    runs = Runs([*good(), other, mine])
-    assert [one.key.seed for one in runs.of("task-het", "tiny", "multitask")] == [0]
-    assert not runs.of("task-het", "tiny", "finetune")
+    assert all("| 52.0 ± 2.8 |" in line for line in table[2:])
 
 
 def test_the_published_comparison_covers_every_method_that_ran() -> None:
-    from measures import Runs, methods_table
+    from measures import Runs
     from targets import targets
 
     runs = Runs([*good(), measured("olora", 60.0), measured("ewc", 55.0)])
-    assert "| olora | 1 | 60.00 |" in methods_table(runs, "task-hom", "tiny")
     (ranks,) = (one for one in targets(runs) if "rank" in one.demand)
     assert ranks.figure == "1.00 over 6 methods (not a target)"
 
@@ -127,24 +114,11 @@ def test_rank_correlation() -> None:
     assert rho == pytest.approx(0.866, abs=1e-3)
 
 
-def test_the_plan_has_every_setting_and_no_reference_point_twice() -> None:
-    from mini import PLAN, keys
-
-    found = keys(PLAN, ("individual", "disco"))
-    assert {key.setting for key in found} == {"task-hom", "task-het", "cap-hom", "cap-het"}
-    alone = {key.setting for key in found if key.method == "individual"}
-    assert alone == {"task-hom", "cap-hom"}
-    assert len(keys(["task-het/tiny/0"], ("individual",))) == 1
-    for wrong in ("task-hom", "task-hum/tiny/0", "task-hom/huge/0", "task-hom/tiny/x"):
-        with pytest.raises(FcitError, match="--plan"):
-            keys([wrong], ("disco",))
-
-
-def test_wrong_words_end_in_one_line_and_status_2(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "mini.py"), "--out", str(tmp_path), "--tables"]
-    done = subprocess.run([*command, "--plan", "task-hom"], capture_output=True, text=True)
+def test_a_wrong_folder_ends_in_one_line_and_status_2(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "mini.py"), str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("mini.py: --plan task-hom: ")
+    assert done.stderr.startswith(f"mini.py: {tmp_path / 'none'}: is not a folder")
     assert done.stderr.count("\n") == 1
 
 
@@ -216,7 +190,7 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
 
 
 def test_a_finished_runs_figures_are_read_with_its_routing(table: dict, tmp_path: Path) -> None:
-    from measures import Key, measure
+    from measures import read
 
     run = handmade.run(tmp_path / "run", table)
     seen = "How many stars are left when all circles are gone?"
@@ -230,9 +204,11 @@ def test_a_finished_runs_figures_are_read_with_its_routing(table: dict, tmp_path
     ]
     run.files.keep_answers("2", "IconQA", rows)
     facts = run.files.read(run.files.matrix) | {
+        "setting": "own", "method": "disco", "scoring": "strict", "seed": 3, "stages": ["1", "2"],
         "last": 50.0, "avg": 50.0, "zero_shot": {}, "chance": {}, "routing": {"IconQA": 50.0},
     }  # fmt: skip
     run.files.write(run.files.matrix, facts)
-    found = measure(Key("task-hom", "tiny", 0, "disco"), tmp_path / "run", Clock(60.0, 1, 1))
+    (found,) = read([tmp_path]).all
+    assert (found.method, found.seed, found.last) == ("disco", 3, 50.0)
     assert found.routing_seen == {"IconQA": 100.0}
     assert found.routing_unseen == {"IconQA": 0.0}
