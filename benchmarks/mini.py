@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/mini.py runs/comparison runs/small
 
 These are the tables of docs/mini.md. The script runs nothing: `fcit sweep` makes the runs, from
-recipes/mini/comparison.toml and recipes/mini/small.toml. Means and sample standard deviations are over seeds.
+recipes/mini/comparison.toml and recipes/mini/small.toml. Means and standard deviations are over seeds.
 """
 
 from __future__ import annotations
