@@ -14,8 +14,9 @@ HEAD = """# Recipe keys
 <!-- Written by tools/recipe_page.py from the fields' descriptions: edit those, then run it again. -->
 
 A recipe is a TOML file, such as [recipes/demo.toml](../recipes/demo.toml). Relative paths start at its
-folder. Every key has a default, an unknown key is an error, and `--set section.key=value` sets any of
-them. `fcit.run` in Python also takes a table of the same form. `fcit run --help-keys` prints this.
+folder; those that `--set` gives start in the working folder. Every key has a default, an unknown key is
+an error, and `--set section.key=value` sets any of them. `fcit.run` in Python also takes a table of the
+same form. `fcit run --help-keys` prints this.
 
 Keys that were renamed still load under their old names; one line on standard error says the new ones.
 """
@@ -44,12 +45,20 @@ slots = ["xray", "lab", "lab"]      # or one task for each of them (federation.p
 A task may come again in a later stage. A dataset's samples are divided among the clients of all stages
 that teach it. The benchmark's datasets and groups are tasks too.
 """,
+    "federation": """A *turn* is one client's training in one round.
+""",
+    "training": """The defaults are those of the paper, for a model of seven billion parameters. The mini
+model learns little with them: the recipes of `recipes/mini` have `lr = 5e-3`, `projector_lr = 1e-4`,
+`batch_size = 4` and `method.init_std = 0.05`.
+""",
     "federation.optimizer_options": """For example `--set federation.optimizer=fedprox --set
 federation.optimizer_options.mu=0.1`. Clients always train with AdamW. Changes per round are as small as
 LoRA's learning rates, hence the small `lr` of the adaptive optimizers.
 """,
-    "method": """A method is a file of `src/fcit/methods/`. All methods have the keys of `finetune`. With
-`--method`, keys that the other method does not have are left out.
+    "method": """A method is a file of `src/fcit/methods/`. All methods have the keys of
+`finetune`. (hide, l2p, moelora and fedex_lora take only `shared` and `frozen` of `method.projector`; l2p
+has no LoRA, so `rank`, `scale` and `init_std` have no effect there.) With `--method`, keys that the other
+method does not have are left out.
 """,
 }
 """What stands above a table."""

@@ -48,8 +48,8 @@ class Disco(TokenRouted):
 
     as_reference: bool = False
     """Follow the reference code: subspaces open in a stage's first round only, at most `max_subspaces`
-    (8 if that is 0), and empty ones take part in the softmax with similarity 0. Its published numbers
-    come from `training.projector_lr` = `training.lr`."""
+    (8 if that is 0), and empty ones take part in the softmax with similarity 0. The paper's numbers
+    were made with `training.projector_lr` equal to `training.lr`, so set that too."""
 
     gate: Literal["softmax", "argmax", "cosine", "concat"] = "softmax"
     """How similarities become shares: `softmax` (SSA), or the paper's ablations `argmax`, `cosine` (the

@@ -46,10 +46,11 @@ class Fedprotip(LoraPerStage):
     """
 
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.7
-    """Share epsilon of a layer's input energy (sum of squares) that S must hold after a stage."""
+    """Share of each layer's input energy (sum of squares) that the protected subspace must hold after a
+    stage (epsilon). Later stages change no weight within it."""
 
     directions: AtLeast1 = 32
-    """The most directions that a stage adds to a layer's S: the number of columns of Omega."""
+    """The most directions that a stage adds to a layer's protected subspace."""
 
     @property
     def sends_statistics(self) -> bool:

@@ -32,7 +32,7 @@ class Hide(TokenRouted):
     """Temperature of the softmax over a sample's similarities to the anchors."""
 
     merge: Literal["sum", "mean", "routed"] = "sum"
-    """How the stages' LoRAs merge in all layers but the last: `sum`, as in the published code, `mean`, or
+    """How the stages' LoRAs merge in all layers but the last: `sum`, `mean`, or
     `routed`, weighted as in the last layer."""
 
     tokens_name: ClassVar[str] = "anchors"

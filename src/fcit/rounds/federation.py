@@ -26,9 +26,9 @@ class Federation:
     """Minimum training samples of each task that a client gets (of each dataset with
     `setting.split = "per-dataset"`)."""
     ranks: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Ranks that clients train, dealt by their number: with `[4, 8, 16]` client 0 has 4, client 1 has 8,
-    client 3 has 4 again. A client trains that many rows of A and columns of B and sends these alone; the
-    others stay as they are. The largest must be `method.rank` (`[]` = `method.rank` for all)."""
+    """Rank that each client trains, by its number and then again from the first: with `[4, 8, 16]` client
+    0 has 4, client 1 has 8, client 3 has 4. A client trains and sends the first r rows of A and columns
+    of B; the others stay as they are. The largest must be `method.rank` (`[]`: that rank for all)."""
     average: Average = "factors"
     """How LoRA adapters are averaged. `factors`: A and B separately. `product`: the product B·A,
     truncated to rank r."""
