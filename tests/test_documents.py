@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import hub
 from documents import PAGES, RECIPES, ROOT, SCRIPTS, Reader, Step, name
 from fcit import methods
 from fcit.recipe import keys
+from fcit.recipe.config import load
 
 NOT_RUN = {
     **dict.fromkeys(
@@ -141,12 +143,21 @@ def test_a_longer_document_works_as_it_stands(
     follow(Reader(tmp_path, runs), documents.steps(path), "fcit run recipes/mini/")
 
 
+def test_the_recipe_for_the_benchmarks_data_is_for_as_many_clients_as_its_published_split() -> None:
+    """Its published split has 50 clients, and fcit data fetch brings it along."""
+    (text,) = (step.text for step in documents.steps(HUB) if step.language == "toml")
+    recipe, paper = tomllib.loads(text), load(ROOT / "recipes" / "paper" / "task-hom.toml")
+    assert recipe["federation"]["clients"] == paper.federation.clients == 50
+
+
 @pytest.mark.slow
 def test_from_an_empty_folder_and_a_hub_to_an_answer(
     tmp_path: Path, suite: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(documents, "clone", Path.mkdir)
     monkeypatch.setitem(documents.GIVEN, "photo.png", documents.photo)
+    # this hub has 40 records of each dataset, and no published split for 50 clients
+    monkeypatch.setattr(documents, "SMALL", (*documents.SMALL, "federation.clients=10"))
     with hub.serving(tmp_path / "cache") as served:
         files = hub.files_below(suite)
         texts = hub.below(files, "instructions/ArxivQA/", "all/ArxivQA/")

@@ -12,6 +12,7 @@ import tomllib
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from os.path import lexists
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -262,7 +263,7 @@ def below(folder: Path, name: str) -> Path:
     if name.isascii():
         return folder / name
     paths = [folder / name, *(folder / unicodedata.normalize(f, name) for f in ("NFC", "NFD"))]
-    return next((path for path in paths if path.exists()), paths[0])
+    return next(filter(lexists, paths), paths[0])
 
 
 def sweep_aside(folder: Path) -> None:

@@ -176,6 +176,32 @@ def test_a_dataset_whose_name_is_decomposed_is_kept(hub, tmp_path: Path) -> None
     assert files_below(tmp_path / "data").keys() - {"SOURCES.md"} == whole.keys()
 
 
+def test_only_names_folders_of_records_that_are_there(hub, tmp_path: Path) -> None:
+    whole = plants()
+    books = below(whole, "instructions/Plants/", "instructions/OCRVQA/")
+    names = {"train.json": "train_10w.json", "test.json": "test_1w.json"}
+    for path, data in books.items():
+        folder, _, file = path.rpartition("/")
+        whole[f"{folder}/{names[file]}"] = data
+    hub.files["me/plants"] = whole
+    refused(
+        call(
+            "data",
+            "fetch",
+            "me/plants",
+            "--only",
+            "Plants",
+            "--only",
+            "Plant",
+            "--out",
+            tmp_path / "x",
+        ),
+        "--only Plant: me/plants has no such folder of records; it has OCRVQA, Plants",
+    )
+    fetch("me/plants", tmp_path / "data", only=["OCR-VQA"])  # the dataset of this folder
+    assert [path.name for path in (tmp_path / "data" / "instructions").iterdir()] == ["OCRVQA"]
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_any_repository_that_is_a_data_folder(hub, tmp_path: Path, packed: bool) -> None:
     whole = plants()
@@ -351,6 +377,30 @@ def test_tables_with_other_columns_and_one_split(hub, tmp_path: Path) -> None:
             columns = dict(text.split("=") for text in change)
             fetch("me/other", tmp_path / "bad", columns=columns)
     assert not (tmp_path / "bad").exists()
+
+
+def test_splits_are_told_by_how_names_begin(hub, tmp_path: Path) -> None:
+    hub.files["me/Leaves"] = {
+        "data/trainval-0.parquet": table(3),
+        "data/Testmini-0.parquet": table(2, 5),
+    }
+    fetch("me/Leaves", tmp_path / "data")
+    assert len(datasets.read(tmp_path / "data", "Leaves", "train")) == 3
+    assert len(datasets.read(tmp_path / "data", "Leaves", "test")) == 2
+    made = (tmp_path / "data" / "datasets" / "Leaves").stat().st_mode
+    assert made == (tmp_path / "data" / "datasets").stat().st_mode
+    hub.files["me/odd"] = {"test-0.parquet": table(2), "main-0.parquet": table(2, 2)}
+    with pytest.raises(FcitError, match=r"main-0\.parquet: of which split\?"):
+        fetch("me/odd", tmp_path / "odd")
+
+
+def test_tables_called_like_an_official_folder(hub, tmp_path: Path) -> None:
+    hub.files["me/OCRVQA"] = {"train-0.parquet": table(2), "test-0.parquet": table(2, 2)}
+    done = fetch("me/OCRVQA", tmp_path / "data")
+    assert done.report.problems == []
+    assert len(datasets.read(tmp_path / "data", "OCRVQA-table", "test")) == 2
+    with pytest.raises(FcitError, match="--only tset: no such folder of tables"):
+        fetch("me/OCRVQA", tmp_path / "new", only=["tset"])
 
 
 def test_rows_are_numbered_through_all_tables_without_splits(hub, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from fcit.benchmark.reading import read_answer
+from fcit.benchmark.reading import read_answer, read_truth
 from fcit.recipe.config import validate
 from fcit.worker.experiment import Experiment
 
@@ -34,6 +34,22 @@ def test_readings(answer: str, first_line: str, short: str) -> None:
     assert read_answer(answer, "whole") == answer
     assert read_answer(answer, "first line") == first_line
     assert read_answer(answer, "short") == short
+
+
+def test_a_truth_with_stops_is_compared_whole() -> None:
+    for truth, right, wrong in (
+        ("J. K. Rowling", "The answer is J. K. Rowling", "J. Smith"),
+        ("Dr. Seuss", "Dr. Seuss. He wrote it.", "Dr. Who"),
+        ("The Hague", "the Hague. It is a city.", "Paris. It is a city."),
+        ("a. b.", "a. b. c.", "a."),
+    ):
+        read = read_truth(truth)
+        assert read_answer(right, "short", [truth]).removesuffix(".") == read.removesuffix("."), (
+            right
+        )
+        assert read_answer(wrong, "short", [truth]).removesuffix(".") != read.removesuffix("."), (
+            wrong
+        )
 
 
 def test_a_recipe_says_what_is_scored(table: dict) -> None:

@@ -245,6 +245,13 @@ def test_chance_of_boxes():
     assert chance("Grounding", samples("Grounding", "junk"), test, "strict") == 0
 
 
+def test_an_inverted_box_of_reference_reading_hits_nothing():
+    """The reference reads "[0.0,0.92,1.0,0.99]" as a box up to 0.9, whose area is negative."""
+    train = samples("Grounding", "[0.0,0.0,1.0,1.0]", "[0.0,0.92,1.0,0.99]")
+    test = samples("Grounding", *["[0.1,0.1,0.2,0.2]"] * 3, "[0,0,0.9,0.9]")
+    assert chance("Grounding", train, test, "reference") == 25
+
+
 def test_chance_of_captions_is_the_best_of_the_frequent_ones():
     train = samples("Flickr30k", "a dog runs", "a cat", "a dog runs", "nothing here")
     test = samples("Flickr30k", ("a dog runs", "the dog runs"), ("a dog runs fast",), ("a bird",))

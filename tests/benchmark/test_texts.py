@@ -11,6 +11,7 @@ from PIL import Image
 
 from fcit.benchmark import datasets, layout, rules, tabular
 from fcit.benchmark.check import check
+from fcit.benchmark.pictures import content
 from fcit.benchmark.predictions import score
 from fcit.files import read_json, read_toml
 from fcit.recipe.config import load, validate
@@ -216,6 +217,18 @@ def test_a_folder_in_an_images_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "datasets" / "0.png").mkdir()
     (problem,) = check(tmp_path).problems
     assert problem.what == "image '0.png': is a folder"
+
+
+def test_an_image_path_that_a_file_system_refuses_is_named_with_the_others(tmp_path: Path) -> None:
+    place = folder(tmp_path, ["a", "b"])
+    rows = json.loads((place / "train.json").read_text())
+    rows[0]["image"] = "植" * 100 + ".png"  # 304 bytes; a name has at most 255
+    (place / "train.json").write_text(json.dumps(rows))
+    (tmp_path / "datasets" / "1.png").unlink()
+    found = [problem.what for problem in check(tmp_path).problems]
+    assert any("cannot be a path" in what for what in found), found
+    assert any(what.startswith("image '1.png': is missing") for what in found), found
+    assert content(tmp_path / ("a" * 300)) == "cannot be read: File name too long"
 
 
 @pytest.mark.parametrize("written", ["1" * 5000, '"a\\u0000b"', "[" * 3000])

@@ -57,7 +57,10 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("run folder: runs/task-hom-disco-seed0\n")
     (tmp_path / "demo").mkdir()
-    refused(call("run", "demo"), "demo: is a folder, not a recipe")
+    assert config.load(Path("demo")).setting.order == ("ImageNet-R", "CLEVR-Math", "Flickr30k")
+    (tmp_path / "mine").mkdir()
+    refused(call("run", "mine"), "mine: is a folder, not a recipe")
+    refused(call("plan", "mine"), "mine: is a folder, not a recipe")
     refused(call("run", "dmo"), "dmo: no such recipe; did you mean 'demo'?")
     refused(call("plan", "nothing-like-it"), "no such recipe; fcit recipe lists those")
 

@@ -137,6 +137,14 @@ def test_a_home_folder_that_nobody_has_is_named() -> None:
         config.validate({"data": {"root": "~nosuchuser/x"}})
 
 
+def test_a_path_that_is_no_text_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert config.validate({"data": {"root": Path("mine")}}).data.root == str(tmp_path / "mine")
+    dated = str(tmp_path / "2025-01-31")
+    assert config.load(recipe(tmp_path, ""), ["data.root=2025-01-31"]).data.root == dated
+    assert config.anchored("data.root=2025-01-31", tmp_path) == f'data.root="{dated}"'
+
+
 @pytest.mark.parametrize("change", ["federation.rounds", "=3", "seed.deeper.still=1"])
 def test_a_malformed_set_is_an_error(tmp_path, change: str) -> None:
     with pytest.raises(FcitError):

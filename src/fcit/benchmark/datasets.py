@@ -168,6 +168,11 @@ for _benchmark, _tables in read_toml(Path(__file__).with_name("neighbours.toml")
         NEIGHBOURS.setdefault(_name, {})[_benchmark] = _table
 
 
+def reserved() -> set[str]:
+    """Names that data of one's own may not have: the benchmark's datasets and their folders."""
+    return {*DATASETS, *(dataset.folder for dataset in DATASETS.values())}
+
+
 def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES) -> Dataset:
     """The dataset of a name: the benchmark's, or else a folder of that name, scored exactly.
 

@@ -34,12 +34,14 @@ def content(path: Path) -> bytes | str:
     """A digest of an image's size and pixels, or what is wrong with the file."""
     from fcit.models.images import open_image
 
-    if not path.is_file():
-        return "is a folder" if path.is_dir() else f"is missing{missing.other_case(path)}"
     try:
+        if not path.is_file():
+            return "is a folder" if path.is_dir() else f"is missing{missing.other_case(path)}"
         pixels = open_image(path)
     except FcitError as error:
         return str(error).removeprefix(f"{path}: image ")
+    except OSError as error:  # such as a folder that may not be read
+        return f"cannot be read: {error.strerror}"
     return hashlib.sha256(f"{pixels.size}".encode() + pixels.tobytes()).digest()
 
 

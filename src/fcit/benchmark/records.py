@@ -106,12 +106,17 @@ def image(value: Any, folder: str = "datasets/") -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise RecordError(f"image: must be a path relative to {folder}")
-    if _CONTROL.search(value) or len(value) > 2000 or max(map(len, value.split("/"))) > 200:
+    if _CONTROL.search(value) or len(value) > 2000 or max(map(_bytes, value.split("/"))) > 255:
         raise RecordError(f"image: {one_line(value)!r} cannot be a path")
     windows = PureWindowsPath(value)
     if windows.anchor or ".." in windows.parts:
         raise RecordError(f"image: {value!r} leaves {folder}")
     return str(PurePosixPath(value))
+
+
+def _bytes(text: str) -> int:
+    """How long a name is in a file system, which takes 255."""
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def stream(path: Path, chunk: int = 1 << 20) -> Iterator[Any]:

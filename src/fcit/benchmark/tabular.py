@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcit.benchmark import datasets, layout, records
-from fcit.benchmark.datasets import DATASETS
 from fcit.benchmark.pictures import contents
 from fcit.files import below, folder_aside, json_lines, reading
 from fcit.seeds import numpy_stream
@@ -117,7 +116,7 @@ def _validate(
     root: Path, name: str, folders: Sequence[Path], images: Path, test_share: float
 ) -> None:
     datasets.find(name)  # refuses what is no folder's name
-    if name in DATASETS or name in {row.folder for row in DATASETS.values()}:
+    if name in datasets.reserved():
         raise FcitError(f"{name!r} is a dataset of the benchmark; choose another name")
     if not 0 < test_share < 1:
         raise FcitError(f"--test-share: {test_share} must lie between 0 and 1")

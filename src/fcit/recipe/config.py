@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from datetime import date, time
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
@@ -240,6 +241,8 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
     """Make the recipe's relative paths start at its folder (a name that is no path stays a hub id)."""
 
     def start(value: Any, always: bool) -> Any:
+        if isinstance(value, PurePath | date | time):  # TOML reads 2025-01-31 as a date
+            value = str(value)
         if isinstance(value, list | tuple):
             return [start(entry, always) for entry in value]
         if isinstance(value, Mapping):

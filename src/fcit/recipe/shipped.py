@@ -19,10 +19,12 @@ def find(path: Path) -> tuple[Path, Path]:
     A name that is no file is that of a recipe of ours, whose paths start in the working folder. Raises
     FcitError for a name that is neither.
     """
-    if path.exists() or path.suffix or path.is_absolute():
-        return path, path.parent
     files, name = recipes(), path.as_posix()
+    if path.is_file() or path.suffix or path.is_absolute():
+        return path, path.parent
     if name not in files:
+        if path.exists():
+            raise FcitError(f"{path}: is a folder, not a recipe")
         close = did_you_mean(name, files)
         raise FcitError(
             f"{path}: no such recipe{close or '; fcit recipe lists those that come with fcit'}"

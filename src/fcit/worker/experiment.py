@@ -8,7 +8,7 @@ from fcit.benchmark import missing, schedule, settings
 from fcit.benchmark.layout import PARTITIONS
 from fcit.benchmark.partition import split
 from fcit.benchmark.published import published
-from fcit.benchmark.reading import read_answer
+from fcit.benchmark.reading import read_answer, read_truth
 from fcit.benchmark.rules.base import Accuracy
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
@@ -114,7 +114,10 @@ class Experiment:
     def score(self, dataset: str, answers: Sequence[str], samples: Sequence[Sample]) -> Accuracy:
         """Score one answer for each test sample of a dataset, as `[evaluation]` says."""
         section = self.config.evaluation
-        said = [read_answer(answer, section.reading) for answer in answers]
+        said = [
+            read_answer(answer, section.reading, sample.answers)
+            for answer, sample in zip(answers, samples, strict=True)
+        ]
         return self.dataset(dataset).score(said, self._as_read(samples), section.scoring)
 
     def chance(self, dataset: str) -> float:
@@ -123,12 +126,11 @@ class Experiment:
         return self.dataset(dataset).chance(train, test, self.config.evaluation.scoring)
 
     def _as_read(self, samples: Sequence[Sample]) -> Sequence[Sample]:
-        """Truths are shortened like answers: "The Hague"."""
+        """Truths lose what answers lose at their beginning: "The Hague"."""
         if self.config.evaluation.reading != "short":
             return samples
         return [
-            replace(sample, answers=tuple(read_answer(one, "short") for one in sample.answers))
-            for sample in samples
+            replace(sample, answers=tuple(map(read_truth, sample.answers))) for sample in samples
         ]
 
     def test_share(self, dataset: str, client: int) -> list[Sample]:

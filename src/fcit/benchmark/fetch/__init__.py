@@ -185,6 +185,8 @@ def _records(
     """Write the record files, the dataset.toml files and the published split of a repository."""
     files = set[str]().union(*place.records.values())
     names, seen = repository.name.rsplit("/", 1)[-1], set[str]()
+    asked = {name: {name, datasets.find(name).folder} for name in only}
+    wanted_folders, with_records = set[str]().union(*asked.values()), set[str]()
     if place.images_in:
         (root / place.images_in).mkdir(parents=True)
     for parts, member, unpacking in _entries(repository, paths, watch):
@@ -193,9 +195,12 @@ def _records(
         if Path(file).suffix not in TEXTS:
             continue
         folder = folders[-1] if folders else names
+        with_records.add(folder)
         if layout.PARTITIONS in parts:
             goes = root.joinpath(*parts[parts.index(layout.PARTITIONS) :])
-        elif f"{folder}/{file}" in files or not (place.images or (only and folder not in only)):
+        elif f"{folder}/{file}" in files or not (
+            place.images or (only and folder not in wanted_folders)
+        ):
             goes = root / place.records_in / folder / file
         else:
             continue
@@ -203,6 +208,11 @@ def _records(
             unpacking.write(member, goes)
     if place.images:
         return
+    if odd := [name for name, folders in asked.items() if not folders & with_records]:
+        raise FcitError(
+            f"--only {odd[0]}: {repository.name} has no such folder of records; it has "
+            f"{', '.join(sorted(with_records)) or 'none'}"
+        )
     if not seen & set(layout.INSTRUCTIONS) and (root / place.records_in).is_dir():
         for path in [*(root / place.records_in).iterdir()]:  # datasets' folders in the root
             path.rename(root / path.name)

@@ -18,7 +18,8 @@ from fcit.types import FcitError, Sample
 from fcit.watch import Watch
 
 SPLITS = {"train": "train", "test": "test", "validation": "test", "val": "test", "dev": "test"}
-"""What the name of a file or folder begins with, and which split that is (`test` goes first)"""
+"""What the name of a file or folder begins with, and which split that is (`test` goes first). `testmini`
+is a test split, too, and `trainval` one of training."""
 
 
 def of(files: Mapping[str, int], only: Sequence[str]) -> list[str]:
@@ -27,19 +28,19 @@ def of(files: Mapping[str, int], only: Sequence[str]) -> list[str]:
     found = [file for file in files if file.endswith(".parquet")]
     if any(re.fullmatch(r"(.*/)?(train|test)[^/]*\.jsonl?", file) for file in files):
         return []
-    some = [file for file in found if not only or set(Path(file).parts) & set(only)]
-    if found and not some:
+    there = {part for file in found for part in Path(file).parts}
+    if found and (odd := [name for name in only if name not in there]):
         folders = sorted({Path(file).parent.name for file in found} - {"", "data"})
         raise FcitError(
-            f"--only {only[0]}: no such folder of tables; there are {', '.join(folders)}"
+            f"--only {odd[0]}: no such folder of tables; there are {', '.join(folders) or 'none'}"
         )
-    return some
+    return [file for file in found if not only or set(Path(file).parts) & set(only)]
 
 
 def _split(file: str) -> str:
     for part in reversed(Path(file).parts[-2:]):
-        if (match := re.match(r"[a-z]+", part)) and match[0] in SPLITS:
-            return match[0]
+        if name := next((name for name in SPLITS if part.lower().startswith(name)), ""):
+            return name
     return ""
 
 
@@ -65,16 +66,22 @@ def write(
             f"--column {odd[0]}: write one of {', '.join(f'{c}=NAME' for c in COLUMNS)}"
         )
     name = repository.name.rsplit("/", 1)[-1]
-    if name in datasets.DATASETS:  # which are read as the benchmark publishes them
+    if name in datasets.reserved():  # which are read as the benchmark publishes them
         name += "-table"
     said = {file: _split(file) for file in files}
     train = [file for file, split in said.items() if split == "train"]
     test = [file for file, split in said.items() if split == "test"]
     test = test or [file for file, split in said.items() if SPLITS.get(split) == "test"]
+    if odd := [file for file, split in said.items() if not split] if train or test else []:
+        raise FcitError(
+            f"{odd[0]}: of which split? Other files are called {'train' if train else 'test'}...; name "
+            "the folders to read with --only, or make a table of it for fcit data import"
+        )
     paths = hub.download(repository, files, watch)
     names = {key: columns.get(key, key) for key in COLUMNS}
     with tempfile.TemporaryDirectory(dir=root.parent, prefix=".aside-") as text:
-        pictures = Path(text)
+        pictures = Path(text) / "pictures"  # mkdir's mode, not that of a temporary folder
+        pictures.mkdir()
         if not (train and test):
             found = (row for file in files for row in _rows(file, paths[file], names, pictures))
             # the numbers become ids, so they run through all tables
@@ -94,7 +101,6 @@ def write(
             (layout.instructions(root) / name).mkdir(parents=True, exist_ok=True)
             dataset.write(root, split, samples)
         pictures.rename(root / "datasets" / name)
-        pictures.mkdir()  # for who removes it
     return [name]
 
 

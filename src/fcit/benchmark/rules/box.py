@@ -58,7 +58,8 @@ class Box(Rule):
             width = np.minimum(box[2], known[:, 2]) - np.maximum(box[0], known[:, 0])
             height = np.minimum(box[3], known[:, 3]) - np.maximum(box[1], known[:, 1])
             shared = np.maximum(width, 0) * np.maximum(height, 0)
-            return int((shared > 0.5 * (areas + _area(box) - shared)).sum())
+            union = areas + _area(box) - shared  # of an inverted box it may be negative
+            return int(((union > 0) & (shared > 0.5 * union)).sum())
 
         return max(answers, key=hits)
 
