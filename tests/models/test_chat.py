@@ -119,6 +119,19 @@ def test_control_tokens_in_a_persons_text_and_in_an_answer_are_ordinary_text() -
     assert asked == ids[: len(asked)]
 
 
+def test_a_template_that_writes_no_text_of_parts_is_refused() -> None:
+    """Many templates are made for content that is one text: jinja then prints the list of parts."""
+    chat = vicuna(False)
+    config = SimpleNamespace(image_token_id=chat.image_id, model_type="llava")
+    whole = VICUNA.replace("message['content'][0]['text']", "message['content']")
+    asked = VICUNA.replace("part['text']", "part['content']")
+    for template, role in ((whole, "assistant"), (asked, "user")):
+        assert template != VICUNA
+        chat.processor.chat_template = template
+        with pytest.raises(FcitError, match=f"does not write the text of the {role}'s message"):
+            Chat(chat.processor, 2048, config)
+
+
 LOOP = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
 

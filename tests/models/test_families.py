@@ -117,6 +117,26 @@ def test_ids_and_logits_are_those_of_transformers_own_path(model: LMM, images) -
         torch.testing.assert_close(ours, logits[:, :-1][learnt], rtol=1e-4, atol=1e-5)
 
 
+def test_logits_as_large_as_a_real_models_are_the_familys(model: LMM, images) -> None:
+    """What changes logits after the head, such as PaliGemma 2's cap, hardly shows in small ones."""
+    model.receive(State(), 2.0)
+    batch = model.batch(SAMPLES[:1], images[:1])
+    inputs = theirs(model, SAMPLES[0], images[0])
+    inputs.pop("labels", None)
+    norm = model.model.get_decoder().norm.weight
+    with torch.no_grad():
+        before = norm.clone()
+        try:
+            norm.add_(1).mul_(300)  # Gemma's norm is one more than its weight
+            logits = model.model(**inputs).logits
+            ours, _ = model.logits(batch)
+        finally:
+            norm.copy_(before)
+    assert logits.abs().max() > 10
+    learnt = batch.labels[:, 1:] != -100
+    torch.testing.assert_close(ours, logits[:, :-1][learnt], rtol=1e-3, atol=1e-3)
+
+
 def test_greedy_answers_are_those_of_transformers_own_generate(model: LMM, images) -> None:
     model.receive(State({"0": block(model, 3)}), 2.0)
     for prompt, path in zip(ANSWERS, images, strict=True):

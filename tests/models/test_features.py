@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -66,6 +68,26 @@ def test_a_folder_of_another_user_leaves_features_in_memory(tmp_path, monkeypatc
     cache.put(key(0), value(0))
     assert key(0) in cache
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_features_in_memory(tmp_path, monkeypatch) -> None:
+    cache = FeatureCache("m", tmp_path)
+    cache.put(key(0), value(0))
+    opened = Path.open
+
+    def full(self: Path, *words: Any, **more: Any) -> Any:
+        if "a" in "".join(words):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return opened(self, *words, **more)
+
+    monkeypatch.setattr(Path, "open", full)
+    cache.put(key(1), value(1))
+    assert same(cache.get(key(0)), 0) and same(cache.get(key(1)), 1)
+    monkeypatch.undo()
+    cache.put(key(2), value(2))  # it is not tried again
+    later = FeatureCache("m", tmp_path)
+    later.refresh()
+    assert key(0) in later and key(1) not in later and key(2) not in later
 
 
 def test_features_of_a_process_are_in_one_file_and_found_by_others(tmp_path) -> None:

@@ -20,6 +20,7 @@ from transformers import (
     LlamaTokenizer,
 )
 
+from fcit.models.llava_original import configure
 from fcit.models.lmm import LMM
 from fcit.models.saving import save_merged
 from fcit.models.size import model_size
@@ -120,6 +121,19 @@ def test_its_tower_is_exported_under_the_names_of_published_checkpoints(
     assert {name.removeprefix(start) for name in tower} == original.tower.state_dict().keys()
     for name, value in original.tower.state_dict().items():
         assert torch.equal(tower[start + name], value)
+
+
+def test_rotary_keys_of_older_configurations_are_kept(original: Original, tmp_path: Path) -> None:
+    """Original checkpoints have rope_theta and rope_scaling; transformers has rope_parameters."""
+    folder = tmp_path / "llava"
+    shutil.copytree(original.folder, folder)
+    old = {"rope_theta": 5e5, "rope_scaling": {"type": "linear", "factor": 4.0}}
+    said = {key: value for key, value in original.config.items() if key != "rope_parameters"} | old
+    (folder / "config.json").write_text(json.dumps(said))
+    text = configure(folder, original.clip)[0].text_config
+    assert text.rope_parameters["rope_theta"] == 5e5
+    assert text.rope_parameters["factor"] == 4.0
+    assert text.rope_parameters["rope_type"] == "linear"
 
 
 def test_logits_are_the_originals(original: Original, model: LMM, picture: Path) -> None:

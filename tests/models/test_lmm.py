@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,10 +15,12 @@ from transformers import GenerationConfig
 
 from fcit.benchmark import datasets
 from fcit.models import CHECKPOINTS
+from fcit.models.batch import known_arguments
 from fcit.models.features import FeatureCache, fingerprint
 from fcit.models.images import open_image, pad_to_square
 from fcit.models.lmm import LMM
 from fcit.models.loading import load, plain
+from fcit.models.processors import takes_squares
 from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import FcitError, Sample, State
 from fcit.weights import low_rank
@@ -309,6 +312,28 @@ def test_features_of_a_model_with_another_configuration_are_others(tmp_path: Pat
         again = load(tmp_path / f"{strategy}-elsewhere", "cpu", torch.float32)
         names.add(fingerprint(*again))
     assert len(names) == 2
+
+
+def test_a_family_that_tells_image_tokens_in_an_unknown_way_is_refused() -> None:
+    def known(input_ids, mm_token_type_ids): ...
+
+    def odd(input_ids, mm_token_type_ids, moe_mm_token_type_ids): ...
+
+    config = SimpleNamespace(model_type="ernie")
+    for forward, said in ((known, ""), (odd, "ernie needs moe_mm_token_type_ids")):
+        model = SimpleNamespace(config=config, base_model=SimpleNamespace(forward=forward))
+        if said:
+            with pytest.raises(FcitError, match=said):
+                known_arguments(model)
+        else:
+            assert known_arguments(model) == {"input_ids", "mm_token_type_ids"}
+
+
+def test_only_llava_with_a_clip_takes_squares() -> None:
+    for tower, square in (("clip_vision_model", True), ("pixtral", False)):
+        vision = SimpleNamespace(model_type=tower)
+        assert takes_squares(SimpleNamespace(model_type="llava", vision_config=vision)) is square
+    assert not takes_squares(SimpleNamespace(model_type="paligemma"))
 
 
 def test_images_are_padded_to_a_square_and_broken_ones_named(tmp_path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shutil
 import time
 from math import ceil
 from pathlib import Path
@@ -20,6 +21,7 @@ from fcit.files import read_lines
 from fcit.models import CHECKPOINTS
 from fcit.models.size import encoder_size, model_size
 from fcit.planning import estimates, plan
+from fcit.planning.counts import SampleCounts
 from fcit.planning.memory import training_memory
 from fcit.planning.rehearsal import rehearse
 from fcit.recipe.config import Config, load, validate
@@ -276,6 +278,26 @@ def test_memory_counts_what_autograd_keeps(lmm, table: dict, suite: Path) -> Non
     real = sum(value.untyped_storage().nbytes() for value in kept.values())
     estimated = of_one_adapter(table, 4, "cpu", batch.ids.shape[1])
     assert estimated["activations"] == pytest.approx(real, rel=0.1)
+
+
+def test_memory_is_that_of_the_longest_text_and_the_largest_image(
+    table: dict, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcit.planning.counts.SAMPLES_READ", 2)
+    root = tmp_path / "data"
+    shutil.copytree(suite, root)
+    changed = copy.deepcopy(table)
+    changed["data"] = {"root": str(root)}
+    few = plan(validate(changed)).memory
+    path = next(root.glob(f"instructions/{changed['setting']['order'][0]}/train*.json"))
+    rows = json.loads(path.read_text("utf-8"))
+    rows[-3]["conversations"][0]["value"] += "\nstar" * 200
+    path.write_text(json.dumps(rows), "utf-8")
+    assert sum(plan(validate(changed)).memory.values()) > 1.2 * sum(few.values())
+    heaviest = SampleCounts(Experiment(validate(changed)), []).heaviest()
+    assert "star\nstar" in heaviest.samples[0].prompt
+    monkeypatch.setattr("fcit.planning.counts.IMAGES_READ", 7)
+    assert len(SampleCounts(Experiment(validate(changed)), []).heaviest().images) <= 14
 
 
 def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays(table: dict) -> None:

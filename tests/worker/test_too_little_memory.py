@@ -10,6 +10,7 @@ import torch
 
 import handmade
 from fcit.models.device import TooLittleMemoryError
+from fcit.models.folders import faults
 from fcit.models.identity import Encoder
 from fcit.models.lmm import LMM
 from fcit.types import FcitError, State, Turn
@@ -39,6 +40,35 @@ def test_the_encoder_itself(table: dict, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Encoder, "__init__", exhausted)
     with pytest.raises(FcitError, match="loading the identity encoder found too little memory"):
         ModelWorker(config).encoder  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (
+            "fcit.models.identity.Features",
+            "loading the identity encoder found too little memory; name",
+        ),
+        (
+            "fcit.models.loading.pretrained",
+            "loading the model found too little memory; set model.dtype",
+        ),
+    ],
+)
+def test_their_weights(
+    place: str, said: str, table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading names the file at fault; memory is none's."""
+    config = handmade.run(tmp_path / "run", table).config
+
+    def fail(*_: object, **__: object) -> None:
+        with faults(tmp_path):
+            exhausted()
+
+    monkeypatch.setattr(place, fail)
+    worker = ModelWorker(config)
+    with pytest.raises(FcitError, match=said):
+        worker.encoder if "identity" in place else worker.model  # noqa: B018
 
 
 @pytest.mark.parametrize("place", [(LMM, "complete"), (LMM, "features"), (Encoder, "embed")])

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from fcit.models.features import ImageFeatures
+from fcit.types import FcitError
+
+TYPES = ("mm_token_type_ids", "token_type_ids")
+"""Names of the tensor that tells image tokens from words, by family."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,18 @@ def add_image_tokens(batch: Batch, count: int, image_id: int) -> tuple[Tensor, T
         )
 
     return insert(batch.ids, image_id), insert(batch.mask, 1), insert(batch.labels, -100)
+
+
+def known_arguments(model: Any) -> set[str]:
+    """The names of what a family's forward pass takes. Raises FcitError where it tells image tokens in a way
+    that is not known here: they would be taken for words."""
+    names = set(inspect.signature(model.base_model.forward).parameters)
+    if odd := {name for name in names if name.endswith("token_type_ids")} - {*TYPES}:
+        raise FcitError(
+            f"[model] path: {model.config.model_type} needs {', '.join(sorted(odd))}, which fcit does not "
+            "make"
+        )
+    return names
 
 
 def token_types(ids: Tensor, labels: Tensor, image_id: int, family: str) -> Tensor:

@@ -1,10 +1,9 @@
-"""Conversations as token ids, in the model's own chat template; only the assistant's words carry loss.
-And a batch's greedy answers."""
+"""Conversations as token ids, in the model's own chat template; only the assistant's words carry loss."""
 
 import re
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, StoppingCriteriaList
 
 from fcit.types import FcitError, Sample, one_line
 
@@ -58,6 +56,9 @@ MARKED = re.compile("\ufdd0([0-9]+)\ufdd1")
 MOST_TEXTS = 20_000
 """The most conversations and questions that a process keeps tokenized."""
 
+ASKED, SAID = "zebra", "yonder"
+"""A question and an answer that a template is tried with: words that none has in it."""
+
 PATIENCE = 5.0
 """Seconds that a model's chat template has for a short conversation."""
 
@@ -101,9 +102,16 @@ class Chat:
         longest_first = sorted(self.control, key=len, reverse=True)
         self._control = re.compile("|".join(map(re.escape, longest_first)))
         with _deadline(PATIENCE):
-            talk = [self._message("user", "a", True), self._message("assistant", "b")]
-            self._render(talk[:1], True, "")
-            self._render(talk, False, "")
+            talk = [self._message("user", ASKED, True), self._message("assistant", SAID)]
+            opened = self._render(talk[:1], True, "")
+            said = self._render(talk, False, "").removeprefix(opened)
+        # such as a template for content that is one text prints the list of parts instead
+        if ASKED not in opened or SAID not in said or "'text'" in opened + said:
+            role, word = ("user", ASKED) if ASKED not in opened else ("assistant", SAID)
+            raise FcitError(
+                f"[model] template: it does not write the text of the {role}'s message; each message's "
+                f"content is a list of parts, {{'type': 'text', 'text': {word!r}}} one of them"
+            )
         twice = self._tokenize(self.question("", 2 * self.placeholders[-1]))[0]
         if twice.count(image_id) != 2:
             raise FcitError(
@@ -249,34 +257,6 @@ class Chat:
                 f"tokenizer_config.json) fails: {one_line(str(error))}"
             ) from None
         return text.replace(self.processor.image_token, image)
-
-
-def greedy(
-    model: Any,
-    tokenizer: Any,
-    inputs: dict[str, Any],
-    max_new_tokens: int,
-    wanted: Callable[[], bool] | None = None,
-) -> tuple[list[list[int]], set[int]]:
-    """The new ids of each row of a batch, decoded greedily, and the ids that end an answer.
-
-    `wanted` is called after every token; decoding stops once it returns False.
-    """
-    ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
-    config = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    stopping = StoppingCriteriaList()
-    if wanted:
-        stopping.append(
-            lambda ids, *_, **__: torch.full((len(ids),), not wanted(), device=ids.device)
-        )
-    out = model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
-    rows = out[:, inputs["input_ids"].shape[1] :].tolist()
-    return rows, {ends} if isinstance(ends, int) else set(ends)
 
 
 @contextmanager

@@ -42,6 +42,13 @@ class TooLittleMemoryError(FcitError):
     """A model or an encoder found too little memory."""
 
 
+def lacks_memory(error: BaseException) -> bool:
+    """Whether an exception is torch's complaint about too little memory, of a GPU or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    )
+
+
 @contextlib.contextmanager
 def enough_memory(what: str, instead: str) -> Iterator[None]:
     """Turn torch's complaint about too little memory into one line. Raises TooLittleMemoryError.
@@ -50,10 +57,9 @@ def enough_memory(what: str, instead: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error):
-            line = first_line(error)
-            told = f"{what} found too little memory; {instead} (torch: {line})"
+    except (RuntimeError, TooLittleMemoryError) as error:
+        if isinstance(error, TooLittleMemoryError) or lacks_memory(error):
+            told = f"{what} found too little memory; {instead} (torch: {first_line(error)})"
             raise TooLittleMemoryError(told) from None
         raise
 

@@ -10,6 +10,7 @@ import uuid
 import zlib
 from collections import OrderedDict
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,9 +86,13 @@ class ImageFeatures:
 NO_FACTS = ("_name_or_path", "architectures", "dtype", "transformers_version")
 """Keys of a configuration that say nothing about what a model computes."""
 
+COMPUTE = ("torch", "transformers", "pillow")
+"""Packages whose versions may change the bits of features."""
+
 
 def fingerprint(model: Any, processor: Any) -> str:
-    """A digest of all that vision features depend on besides the image: preparation and weights."""
+    """A digest of all that vision features depend on besides the image: preparation, weights, and what
+    computes them."""
     vision = model.get_encoder(modality="image")
     settings = {
         key: value
@@ -100,7 +105,11 @@ def fingerprint(model: Any, processor: Any) -> str:
         facts = config.to_dict() if config else {}
         plain = {key for key, value in facts.items() if not isinstance(value, dict)}
         digest.update(repr([(key, facts[key]) for key in sorted(plain - {*NO_FACTS})]).encode())
-    digest.update(f"{model.dtype} on {next(vision.parameters()).device.type}".encode())
+    device = next(vision.parameters()).device.type
+    digest.update(f"{model.dtype} on {device}, {[version(name) for name in COMPUTE]}".encode())
+    if device == "cpu":
+        kernels = torch.backends.cpu.get_cpu_capability()
+        digest.update(f"{kernels}, {torch.get_num_threads()} threads".encode())
     for name, value in vision.state_dict().items():
         digest.update(name.encode())
         digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -120,7 +129,8 @@ class FeatureCache:
     """Features by image content for one frozen model.
 
     model: its fingerprint, so that another model never reads these features. folder: None, and one that
-    this user cannot write, keep them in memory only. The disk cache stops growing at `DISK_BYTES`.
+    this user cannot write (or no longer, as the disk is full), keep them in memory only. The disk cache
+    stops growing at `DISK_BYTES`.
 
     On the disk every process appends to a file of its own and reads those of all. So none waits for
     another, and what a killed process left half-written is never taken for features.
@@ -176,7 +186,7 @@ class FeatureCache:
         with os.scandir(self.folder) as entries:
             for entry in entries:
                 path = Path(entry.path)
-                if path.suffix == ".features" and entry.stat().st_size > self._known.get(path, 0):
+                if path.suffix == ".features" and _size(path) > self._known.get(path, 0):
                     self._learn(path)
 
     def forget(self) -> None:
@@ -204,17 +214,17 @@ class FeatureCache:
         self._known[path] = at
 
     def _append(self, folder: Path, key: str, data: bytes) -> None:
-        if self._own is None or self._own[0] != os.getpid() or not self._own[1].is_file():
-            folder.mkdir(parents=True, exist_ok=True)
-            self._own = os.getpid(), folder / f"{uuid.uuid4().hex}.features"
-        path, checksum = self._own[1], zlib.crc32(data)
         try:
+            if self._own is None or self._own[0] != os.getpid() or not self._own[1].is_file():
+                folder.mkdir(parents=True, exist_ok=True)
+                self._own = os.getpid(), folder / f"{uuid.uuid4().hex}.features"
+            path, checksum = self._own[1], zlib.crc32(data)
             with path.open("ab") as file:
                 start = file.tell() + HEAD.size
                 file.write(HEAD.pack(MARK, bytes.fromhex(key), len(data), checksum) + data)
-        except OSError:  # the disk is full: what follows must not come after half of something
-            self._own = None
-            raise
+        except OSError:  # the disk is full; what is read ends before half of something
+            self.folder = self._own = None
+            return
         self._places[key] = Place(path, start, len(data), checksum)
         self._known[path] = start + len(data)
 
@@ -231,10 +241,17 @@ class FeatureCache:
         self._uncounted += size
         if self._on_disk is None or self._uncounted > DISK_BYTES / 100:  # others write, too
             files = self.folder.parent.rglob("*.*")
-            self._on_disk = sum(file.stat().st_size for file in files if file.is_file())
+            self._on_disk = sum(map(_size, files))
             self._uncounted = size
         self._on_disk += size
         return self._on_disk <= DISK_BYTES
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except OSError:  # it has just been removed
+        return 0
 
 
 def _writable(folder: Path) -> bool:

@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 from transformers.utils import logging
 
 from fcit.files import kind, read_json
-from fcit.types import FcitError, one_line
+from fcit.models.device import TooLittleMemoryError, lacks_memory
+from fcit.types import FcitError, first_line, one_line
 
 logging.disable_progress_bar()  # loading a few files is not worth a bar of its own
 logging.set_verbosity_error()  # what concerns fcit is checked and raised here
@@ -46,6 +47,8 @@ def faults(
     except ImportError as error:
         raise FcitError(f"{start} needs a package: {one_line(str(error))}") from None
     except BaseException as error:  # nearly anything, tokenizers' panics (no Exceptions) among it
+        if lacks_memory(error):
+            raise TooLittleMemoryError(f"{start}: {first_line(error)}") from None
         _check_large(Path(folder))
         line = str(error) or type(error).__name__
         if not isinstance(error, OSError | ValueError):

@@ -139,7 +139,11 @@ def _describe(folder: Path, tower: str, vision: Any, **options: bool) -> tuple[A
     _check_keys(folder / "config.json", original)
     _check_tower(folder, original, tower, vision)
     tokenizer = _tokenizer(folder)
-    known = set(LlamaConfig().to_dict()) - {"model_type", "architectures", "dtype", "torch_dtype"}
+    known = set(LlamaConfig().to_dict()) | {
+        "rope_theta",
+        "rope_scaling",
+    }  # into its rope_parameters
+    known -= {"model_type", "architectures", "dtype", "torch_dtype"}
     text = LlamaConfig(**{key: value for key, value in original.items() if key in known})
     text.vocab_size = max(text.vocab_size, len(tokenizer))
     text.pad_token_id = tokenizer.pad_token_id

@@ -1,6 +1,5 @@
 """A large multimodal model with subspaces: answers instructions about images, and learns from them."""
 
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fcit.models.batch import Batch, add_image_tokens, collate, token_types
-from fcit.models.chat import Chat, Completion, greedy
+from fcit.models.batch import TYPES, Batch, add_image_tokens, collate, known_arguments, token_types
+from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed
 from fcit.models.device import keep_memory, release_memory
 from fcit.models.features import FeatureCache, ImageFeatures, fingerprint
 from fcit.models.loading import load
-from fcit.models.processors import ImageReader
+from fcit.models.logits import greedy, logit_cap
+from fcit.models.processors import ImageReader, takes_squares
 from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, Vision, mix
 from fcit.types import PROJECTOR, FcitError, Gate, Sample, State, Weights
@@ -55,8 +55,9 @@ class LMM:
         config = self.model.config
         self.chat = Chat(self.processor, max_length, config, template)
         self.image_id = self.chat.image_id
-        self.images = ImageReader(self.processor, config.model_type == "llava")
+        self.images = ImageReader(self.processor, takes_squares(config))
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
+        self._cap = logit_cap(self.model)
         self.layers = list(self.subspaces.layers)
         """The paths of the adapted projections, from the language model's first layer to its last."""
         self.blank = self.subspaces.blank
@@ -64,7 +65,7 @@ class LMM:
         base = {name: value.detach().clone() for name, value in self.vision.weights().items()}
         self.base_projector: Weights = {name: value.cpu().float() for name, value in base.items()}
         self._base, self.projectors, self._scale = base, [base], 1.0
-        self._arguments = set(inspect.signature(self.model.base_model.forward).parameters)
+        self._arguments = known_arguments(self.model)
         self.isolated = False
         self.extra = nn.ModuleDict()
         self.prompts: Callable[[Tensor], Tensor] | None = None
@@ -194,6 +195,8 @@ class LMM:
         answered = labels[:, 1:] != -100
         head = self.model.get_output_embeddings()
         logits = head(hidden[:, :-1][answered]).float()
+        if self._cap:
+            logits = self._cap * torch.tanh(logits / self._cap)
         return logits, labels[:, 1:][answered].to(logits.device)
 
     def loss(self, batch: Batch) -> Tensor:
@@ -285,7 +288,7 @@ class LMM:
         }
         if GRID in self._arguments and grids:
             inputs[GRID] = torch.cat(grids)
-        for name in ("mm_token_type_ids", "token_type_ids"):
+        for name in TYPES:
             if name in self._arguments:
                 inputs[name] = token_types(ids, labels, self.image_id, self.model.config.model_type)
         return inputs, labels

@@ -85,6 +85,12 @@ MOST_KEYS = 100_000
 """The most image files whose digest a process remembers."""
 
 
+def takes_squares(config: Any) -> bool:
+    """Whether a model was trained on images padded to squares, all of one size: LLaVA-1.5, whose tower is
+    a CLIP. (Pixtral has the same model type.)"""
+    return config.model_type == "llava" and config.vision_config.model_type == "clip_vision_model"
+
+
 class ImageReader:
     """Image files for one model. `square`: the model was trained on images padded to squares."""
 

@@ -15,7 +15,7 @@ from fcit.models.chat import Chat
 from fcit.models.encoding import encoding
 from fcit.models.folders import faults, pretrained
 from fcit.models.loading import blank_model
-from fcit.models.processors import load_processor, prepare_blank
+from fcit.models.processors import load_processor, prepare_blank, takes_squares
 from fcit.models.subspace import adapted_layers, blank_block
 from fcit.models.vision import find_projector
 from fcit.types import FcitError, Sample, Weights
@@ -124,7 +124,7 @@ def _image_tokens(
     folder: str | Path, clip: str | Path, config: Any, picture: tuple[int, int]
 ) -> tuple[int, int]:
     """An image's tokens and patches: LLaVA-1.5's are fixed, others' depend on the image."""
-    if config.model_type == "llava":
+    if takes_squares(config):
         patches = (config.vision_config.image_size // config.vision_config.patch_size) ** 2
         return patches, patches
     try:

@@ -115,8 +115,11 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
     up, down; fused forms too).
     """
     decoder, sizes = model.get_decoder(), model.config.get_text_config()
-    hidden, intermediate = (getattr(sizes, f"{key}_size", 0) for key in ("hidden", "intermediate"))
-    shapes = ({hidden, intermediate}, {hidden, 2 * intermediate})
+    hidden, widths = (getattr(sizes, f"{key}_size", 0) for key in ("hidden", "intermediate"))
+    widths = (
+        widths if isinstance(widths, list | tuple) else [widths]
+    )  # Gemma 3n has one for each layer
+    shapes = [{hidden, n * width} for width in set(widths) for n in (1, 2)]
     root = next(path for path, module in model.named_modules() if module is decoder)
     modules: dict[str, Any] = dict(decoder.named_modules())
     lists = [path for path, module in modules.items() if isinstance(module, nn.ModuleList)]
@@ -128,9 +131,9 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
         and isinstance(module, nn.Linear)
         and {module.in_features, module.out_features} in shapes
     }
-    if not adapted or hidden == intermediate:
+    if not adapted or hidden in widths:
         raise FcitError(
-            f"no MLP projections ({hidden} x {intermediate}) found in {type(decoder).__name__}"
+            f"no MLP projections ({hidden} x {max(widths)}) found in {type(decoder).__name__}"
         )
     return adapted
 

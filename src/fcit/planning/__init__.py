@@ -86,7 +86,7 @@ class Plan:
 
 
 def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> Plan:
-    """Plan a run; nothing is written.
+    """Plan a run. Nothing is written, except that `measure` makes the mini suite where it is missing.
 
     Time comes from a few real steps of a small model, or of any where `measure` asks for them;
     otherwise no weights are read. Raises FcitError for a recipe that cannot be run with any data and
@@ -125,7 +125,8 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         general=counts.general,
     )
     with counts.some_data() as data:
-        made = _with_costs(made, experiment, data, dtype, present, measure, notes)
+        heaviest = counts.heaviest()
+        made = _with_costs(made, experiment, data, heaviest, dtype, present, measure, notes)
     return replace(made, notes=tuple(notes))
 
 
@@ -133,6 +134,7 @@ def _with_costs(
     made: Plan,
     experiment: Experiment,
     data: Data,
+    heaviest: Data,
     dtype: torch.dtype,
     present: bool,
     measure: bool,
@@ -145,7 +147,7 @@ def _with_costs(
     config = experiment.config
     try:
         images = list(map(image_size, data.images))
-        largest = max(images, key=prod, default=PHOTO)
+        largest = max([*images, *map(image_size, heaviest.images)], key=prod, default=PHOTO)
         size = model_size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
         if Path(experiment.model_path()).is_dir():
@@ -165,7 +167,9 @@ def _with_costs(
             "left out"
         )
         return made
-    lengths = estimates.sample_lengths(experiment, size, data.samples, images, notes)
+    lengths = estimates.sample_lengths(
+        experiment, size, data.samples, heaviest.samples, images, notes
+    )
     trained, jobs = sum(stage.samples or 0 for stage in stages), traffic[-1]
     memory = training_memory(
         experiment, size, lengths, jobs.last, trained, dtype.itemsize, made.device

@@ -8,11 +8,12 @@ from pathlib import Path
 from fcit import suite
 from fcit.benchmark import datasets, missing
 from fcit.rounds.client import Data
-from fcit.types import Turn
+from fcit.types import Sample, Turn
 from fcit.worker.experiment import Experiment
 
-SAMPLES_READ = 64
-"""Training samples of each dataset that give the lengths."""
+SAMPLES_READ, IMAGES_READ = 64, 1000
+"""Training samples of each dataset that give the lengths, and those whose images' sizes are read, spread
+evenly over its file."""
 
 
 class SampleCounts:
@@ -60,12 +61,24 @@ class SampleCounts:
         more = self.general if general else 0
         return more + sum(len(self.experiment.samples(name, "test")) for name in names)
 
+    def heaviest(self) -> Data:
+        """Of every dataset that is here the training sample with the longest text, and many images; empty
+        where the mini suite is not made: its images have one size."""
+        if not self.made:
+            return Data([], [])
+        names = [name for name in self.experiment.setting.datasets if name not in self.missing]
+        taught = [rows for name in names if (rows := self.experiment.samples(name, "train"))]
+        seen = self.experiment.data_of([s for rows in taught for s in _spread(rows, IMAGES_READ)])
+        return Data(
+            [max(rows, key=_characters) for rows in taught], list(dict.fromkeys(seen.images))
+        )
+
     @contextmanager
     def some_data(self) -> Iterator[Data]:
         """A few training samples of every dataset that is here; their images exist within `with`."""
         names = [name for name in self.experiment.setting.datasets if name not in self.missing]
         if self.made:
-            rows = [self.experiment.samples(name, "train")[:SAMPLES_READ] for name in names]
+            rows = [_spread(self.experiment.samples(name, "train"), SAMPLES_READ) for name in names]
             yield self.experiment.data_of([sample for row in rows for sample in row])
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -73,3 +86,14 @@ class SampleCounts:
             suite.write(root, self.experiment.config.seed, 16, 1, names)
             samples = [row for name in names for row in datasets.read(root, name, "train")]
             yield Data(samples, [datasets.image_path(root, sample) for sample in samples])
+
+
+def _spread(rows: Sequence[Sample], count: int) -> list[Sample]:
+    """At most so many of the rows, from the first on, at equal distances."""
+    count = min(count, len(rows))
+    return [rows[at * len(rows) // count] for at in range(count)]
+
+
+def _characters(sample: Sample) -> int:
+    turns = [(sample.prompt, sample.answers[0]), *sample.more]
+    return sum(len(prompt) + len(answer) for prompt, answer in turns)

@@ -49,10 +49,12 @@ def sample_lengths(
     experiment: Experiment,
     size: ModelSize,
     samples: Sequence[Sample],
+    heaviest: Sequence[Sample],
     images: Sequence[tuple[int, int]],
     notes: list[str],
 ) -> SampleLengths:
-    """Lengths of some samples with images of these sizes (in pixels), of which `size` knows the largest.
+    """Lengths of some samples with images of these sizes (in pixels); `size` knows the largest image, and
+    `heaviest` are the samples with the longest texts.
 
     All samples count with the image of median size. Lengths are guessed from characters where the
     model's tokenizer is not on this disk. Raises FcitError for samples that training would refuse.
@@ -72,13 +74,17 @@ def sample_lengths(
     except FcitError as error:
         notes.append(f"{error}; a token is taken to be {CHARACTERS} characters")
         tokens = largest
-        lengths = [_guess(sample, tokens, limit) for sample in samples]
+        lengths, long = (
+            [_guess(sample, tokens, limit) for sample in rows] for rows in (samples, heaviest)
+        )
     else:
         placeholder, tokens, _ = counter.image(median)
-        lengths = counter.lengths(samples, placeholder, limit)
+        lengths, long = (counter.lengths(rows, placeholder, limit) for rows in (samples, heaviest))
     whole, answers = zip(*lengths, strict=True)
-    longest = min(limit, max(whole) + largest - tokens)
-    return SampleLengths(fmean(whole), fmean(answers), longest, max(answers))
+    longest, answer = (max(column) for column in zip(*lengths, *long, strict=True))
+    return SampleLengths(
+        fmean(whole), fmean(answers), min(limit, longest + largest - tokens), answer
+    )
 
 
 def _guess(sample: Sample, image_tokens: int, limit: int) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def test_a_bad_question_is_answered_alone(slow) -> None:
 
 
 def test_generation_stops_at_the_next_token(lmm, picture) -> None:
-    from fcit.models.chat import greedy
+    from fcit.models.logits import greedy
     from fcit.types import State
 
     lmm.receive(State(), 2.0)
