@@ -37,7 +37,7 @@ def bench(
     Both sides do the same client turn and the same generation, in alternation. A ratio is fcit's
     throughput divided by PEFT's: the median over the rounds, with quartiles. PEFT's adapters have the
     model's dtype, which is its faster choice; rows named float32 use PEFT's default. generate_vs_base
-    compares PEFT with and without its adapters. Needs peft.
+    compares with PEFT's side with its adapters disabled. Needs peft.
 
     Example:  fcit bench --layers 1 --rounds 3
     """

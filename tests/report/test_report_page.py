@@ -12,8 +12,8 @@ from statistics import stdev
 
 import pytest
 
-from fcit.files import read_json, write_json, write_text
-from fcit.report.examples import embedded_image
+from fcit.files import read_json, write_json, write_lines, write_text
+from fcit.report.examples import embedded_image, examples
 from fcit.report.groups import group_runs
 from fcit.report.page import write
 from fcit.report.result_tables import setting_table, settings_csv
@@ -162,6 +162,21 @@ def test_examples_show_right_and_wrong_with_their_images(build: Build, tmp_path:
     assert text.count('<img src="data:image/png;base64,') == 9
     assert text.count("✓") >= 6 and text.count("✗") >= 3
     assert text.count("<code>fcit why ") == 9 and "/d IconQA --id=IconQA-" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_examples_show_only_answers_to_the_same_questions(build: Build) -> None:
+    """In the mini suite, a question's id is that of another question with another seed."""
+    runs = [build("d", "disco"), build("f", "finetune"), build("e", "ewc", done=1, last=99.0)]
+    file = runs[1] / "predictions" / "3" / "IconQA.jsonl"
+    rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    write_lines(file, [row | {"prompt": "another"} for row in rows])
+    (group,) = group_runs(read_runs(runs))
+    found = examples(group)
+    assert list(found) == list(group.datasets)
+    for dataset, cases in found.items():
+        labels = {answer.label for case in cases for answer in case.answers}
+        assert labels == ({"disco"} if dataset == "IconQA" else {"disco", "finetune"})
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -82,12 +82,34 @@ def test_best_is_bold_and_second_of_three_underlined(runs: list[Path]) -> None:
     assert "| multitask | 99.00 | 99.00 | – | – |" in text
 
 
-def test_fewer_seeds_do_not_compete(build: Build) -> None:
+def test_fewer_seeds_do_not_compete(build: Build, tmp_path: Path) -> None:
     many = [build(f"{m}{s}", m, s, last=40.0) for m in ("ewc", "finetune") for s in (0, 1)]
     (one,) = sheets(*many, build("lucky", "disco", last=90.0))
     assert [line.cells[0].best for line in one.lines] == [False, True, True]
-    (alone,) = sheets(*many[:2], build("lucky", "disco", last=90.0))
+    third = build("ewc2", "ewc", 2, last=40.0)  # as of a sweep that is half done: 3, 2 and 1 seeds
+    (half,) = sheets(*many, third, tmp_path / "lucky")
+    assert [line.cells[0].best for line in half.lines] == [False, True, True]
+    (alone,) = sheets(*many[:2], tmp_path / "lucky")
     assert [line.cells[0].best for line in alone.lines] == [True, False]
+
+
+def test_an_unfinished_setting_is_named(build: Build) -> None:
+    runs = [build("a", "disco"), build("b", "disco", done=1, setting="task-het"), build("c", "ewc")]
+    (one,) = sheets(*runs)
+    labels = [line.label for line in one.lines]
+    assert labels == ["disco (task-het unfinished: 1 of 3 stages)", "ewc"]
+
+
+def test_other_data_is_no_repetition(build: Build) -> None:
+    runs = [build(f"d{seed}", "disco", seed) for seed in (0, 1)]
+    (moved,) = group_runs(read_runs(runs))
+    assert [entry.seeds for entry in moved.entries] == ["0, 1"]
+    config = tomllib.loads((runs[1] / "config.toml").read_text("utf-8"))
+    config["data"]["root"] = str(runs[1])
+    write_text(runs[1] / "config.toml", tomli_w.dumps(config))
+    (other,) = group_runs(read_runs(runs))  # their training samples differ in number, too
+    assert [entry.seeds for entry in other.entries] == ["0", "1"]
+    assert any(line.startswith("data.root: ") for line in other.differences)
 
 
 def test_reference_points_stand_below_a_rule(runs: list[Path]) -> None:

@@ -17,6 +17,7 @@ from fcit.report.page import write
 from fcit.report.run_data import read_runs
 from fcit.report.significance import (
     RESAMPLES,
+    _units,
     bootstrap,
     significance,
     significance_table,
@@ -179,6 +180,31 @@ def test_seeds_with_one_test_set_are_averaged_before_resampling(build: Build) ->
     (one,) = tests.against_best
     assert one.over_questions == pytest.approx((-50.0, -50.0))
     assert one.difference == pytest.approx(-50.0)
+
+
+def test_questions_that_some_seeds_share_stay_together() -> None:
+    apart = [(("a", "b"), np.array([10.0, 0.0])), (("c", "d"), np.array([4.0, 2.0]))]
+    assert [unit.tolist() for unit in _units(apart)] == [[10, 0], [4, 2]]
+    (unit,) = _units([apart[0], (("b", "c"), apart[1][1])])
+    assert unit.tolist() == [7.5, 3.0, 1.5]
+    assert unit.mean() == 4  # of the seeds' means 5 and 3
+
+
+def test_the_interval_is_wider_where_seeds_share_questions() -> None:
+    """Two seeds with the same differences on nine of ten questions know little more than one."""
+    differences = np.random.default_rng(0).choice([-100.0, 0.0, 100.0], 110)
+    rows = [
+        (tuple(map(str, range(first, first + 100))), differences[first : first + 100])
+        for first in (0, 10)
+    ]
+
+    def width(units: list[np.ndarray]) -> float:
+        streams = [(unit, numpy_stream(0, "test", at)) for at, unit in enumerate(units)]
+        _, low, high, _ = bootstrap([streams])
+        return high - low
+
+    apart = width([unit for _, unit in rows])
+    assert 1.25 * apart < width(_units(rows)) < 1.5 * apart  # the square root of two, nearly
 
 
 def test_other_questions_are_not_compared(build: Build) -> None:

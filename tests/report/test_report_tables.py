@@ -19,7 +19,7 @@ from fcit.report.result_tables import paper_tables, setting_table, settings_csv
 from fcit.report.results import run_results
 from fcit.report.run_data import read_run, read_runs
 from fcit.report.style import LOOKS, SPARE_COLOURS
-from fcit.report.tables import to_markdown
+from fcit.report.tables import csv_text, to_markdown
 
 Build = Callable[..., Path]
 
@@ -150,3 +150,9 @@ def test_a_table_says_which_methods_keep_old_data(build: Build) -> None:
     (note,) = [note for note in setting_table(group).notes if "old data" in note]
     assert note.startswith("replay: clients keep old data")
     assert note in paper_tables([group], {})[0].notes
+
+
+def test_a_spreadsheet_takes_nothing_for_a_formula_and_intervals_stay_numbers() -> None:
+    cells = ["+0.52 to +3.10", "-3.10 to -0.52", "-1.5", "-2+3", "+1|cmd", "@x", "=1", "disco"]
+    safe = ["+0.52 to +3.10", "-3.10 to -0.52", "-1.5", "'-2+3", "'+1|cmd", "'@x", "'=1", "disco"]
+    assert csv_text([cells]) == ",".join(safe) + "\n"

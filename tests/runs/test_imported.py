@@ -140,7 +140,9 @@ def test_it_is_evaluated_exported_and_reported(imported: api.Run, tmp_path: Path
     assert call("export", imported.folder, "--all", "--out", tmp_path / "all").returncode == 0
     assert (tmp_path / "all" / "adapters" / "3").is_dir()
     assert call("report", imported.folder, "--out", tmp_path / "page").returncode == 0
-    assert call("why", imported.folder, "IconQA").returncode == 0
+    why = call("why", imported.folder, "IconQA", "--wrong")
+    assert why.returncode == 0 and "does not say who trained its subspaces" in why.stdout
+    assert "another dataset" not in why.stdout and " *" not in why.stdout.replace("* trained", "")
 
 
 @pytest.mark.parametrize(

@@ -155,3 +155,20 @@ def test_serve_without_its_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'fcit[serve]'" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--subspace", "0", "--push", ""], "--push: is empty; write OWNER/NAME"),
+        (["--merged", " "], "--merged: is empty; write a dataset or a prompt"),
+    ],
+)
+def test_an_empty_word_of_export_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
+    refused(call("export", tmp_path, *words, "--out", tmp_path / "out"), said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_options_of_stats_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    words = ("--identity", tmp_path / "none", "--no-tokens")
+    refused(call("data", "stats", *words), "--identity: without effect beside --no-tokens")

@@ -201,6 +201,8 @@ def stats(
         raise FcitError(
             "--seed: belongs to the mini suite; a data folder of your own (--root) has no seed"
         )
+    if identity and not tokens:
+        raise FcitError("--identity: without effect beside --no-tokens")
     if root:
         layout.require_folder(root)
     from fcit.worker.model import ModelWorker  # takes a second: after mistakes were named

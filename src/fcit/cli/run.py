@@ -184,7 +184,7 @@ def evaluate(folder: Folder) -> None:
 
 
 def sweep(
-    file: Annotated[Path, Argument(help="A sweep file (TOML); see docs/run-folder.md.")],
+    file: Annotated[Path, Argument(help="A sweep file (TOML); see docs/compare.md.")],
     out: Annotated[
         Path | None, Option(help="The sweep's folder, instead of the file's `out`.")
     ] = None,

@@ -69,6 +69,10 @@ def export(
             "say what to export: one of --subspace NAME, --all, --merged DATASET|PROMPT, --vllm, "
             "--predictions FORM"
         )
+    if push is not None and not push.strip():
+        raise FcitError("--push: is empty; write OWNER/NAME")
+    if merged is not None and not merged.strip():
+        raise FcitError("--merged: is empty; write a dataset or a prompt")
     if push and predictions:
         raise FcitError("--push: takes a model; --predictions are not one")
     if not (out or push):

@@ -87,7 +87,9 @@ def _print(routing: Why, limit: int) -> None:
         for subspace in routing.subspaces
     }
     for question in routing.questions[:limit]:
-        _print_question(question, names, tasks)
+        own = "a subspace of another dataset" if question.misrouted else "a subspace of its own"
+        to = own if routing.trainers_known else f"subspace {question.factors[0].subspace}"
+        _print_question(question, to, names, tasks)
     if limit and routing.questions:
         show(f"\n{routing.gate}")
     if not limit:
@@ -97,11 +99,12 @@ def _print(routing: Why, limit: int) -> None:
         show(f"{more} more questions are not shown (--limit).")
 
 
-def _print_question(question: Explained, names: dict[str, str], tasks: dict[str, str]) -> None:
+def _print_question(
+    question: Explained, routed: str, names: dict[str, str], tasks: dict[str, str]
+) -> None:
     from fcit.use.why import SHOWN
 
     verdict = "right" if question.right else "wrong"
-    routed = "a subspace of another dataset" if question.misrouted else "a subspace of its own"
     show(
         f"\nquestion {question.id}, routed to {routed}",
         f"prompt: {question.prompt}",

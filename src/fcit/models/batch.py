@@ -70,13 +70,13 @@ def add_image_tokens(batch: Batch, count: int, image_id: int) -> tuple[Tensor, T
 
 
 def known_arguments(model: Any) -> set[str]:
-    """The names of what a family's forward pass takes. Raises FcitError where it tells image tokens in a way
-    that is not known here: they would be taken for words."""
+    """The names of what a family's forward pass takes. Raises FcitError where it tells image tokens in a
+    way that is not known here: they would be taken for words."""
     names = set(inspect.signature(model.base_model.forward).parameters)
     if odd := {name for name in names if name.endswith("token_type_ids")} - {*TYPES}:
         raise FcitError(
-            f"[model] path: {model.config.model_type} needs {', '.join(sorted(odd))}, which fcit does not "
-            "make"
+            f"[model] path: {model.config.model_type} needs {', '.join(sorted(odd))}, which fcit does "
+            "not make"
         )
     return names
 

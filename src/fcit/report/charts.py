@@ -82,7 +82,7 @@ def final_accuracy(group: Group) -> Figure:
         axes.scatter(
             list(points.values()),
             list(points),
-            label=entry.label,
+            label=entry.name,
             color=entry.colour,
             marker=entry.marker,
             s=34 if entry.reference else 64,

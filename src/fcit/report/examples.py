@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fcit.benchmark.datasets import find
 from fcit.benchmark.layout import locate
-from fcit.report.groups import Entry, Group
-from fcit.report.run_data import Prediction, RunData, predictions
+from fcit.report.groups import Entry, Group, mean
+from fcit.report.run_data import Prediction, RunData, predictions, questions_digest
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError
 
@@ -66,18 +66,22 @@ class Example:
 def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]:
     """{dataset: samples}: two that the best method answered right and one wrong, where possible.
 
-    `root` is the data folder for runs whose configuration names none.
+    Shown are finished runs that answered the same questions. `root` is the data folder for runs whose
+    configuration names none.
     """
-    best = _best(group)
-    routed = next((e.first for e in group.entries if e.first.token_routed), None)
-    why = ["fcit", "why", str(routed.path)] if routed else []
+    finished = [entry for entry in group.entries if not entry.unfinished] or group.entries
+    best = _best(group, finished)
     result: dict[str, list[Example]] = {}
     for dataset in group.datasets:
-        answered = [
-            (entry, {row.question_id: row for row in predictions(entry.first, dataset)})
-            for entry in group.entries
-        ]
-        questions = list(next(table for entry, table in answered if entry is best).values())
+        questions = predictions(best.first, dataset)
+        asked_alike = questions_digest(questions)
+        answered: list[tuple[Entry, dict[str, Prediction]]] = []
+        for entry in finished:
+            rows = predictions(entry.first, dataset)
+            if rows and questions_digest(rows) == asked_alike:
+                answered.append((entry, {row.question_id: row for row in rows}))
+        routed = next((entry.first for entry, _ in answered if entry.first.token_routed), None)
+        why = ["fcit", "why", str(routed.path)] if routed else []
         graded = any(row.score not in (0.0, 100.0) for row in questions)
         folders = _images(best.first, root, dataset)
         if chosen := _choose(questions, best.first.seed, dataset):
@@ -86,14 +90,16 @@ def examples(group: Group, root: Path | None = None) -> dict[str, list[Example]]
     return result
 
 
-def _best(group: Group) -> Entry:
+def _best(group: Group, entries: Sequence[Entry]) -> Entry:
     def last(entry: Entry) -> float:
-        return -1.0 if entry.first.last is None else entry.first.last
+        found = mean(run.last for run in entry.runs)
+        return -1.0 if found is None else found
 
-    entries = group.learners or group.entries
     first = group.datasets[:1]
     with_answers = [e for e in entries if any(predictions(e.first, name) for name in first)]
-    return max(with_answers or group.entries, key=last)
+    competing = [entry for entry in with_answers if entry in group.contest]
+    learning = [entry for entry in with_answers if not entry.reference]
+    return max(competing or learning or with_answers or entries, key=last)
 
 
 def _choose(rows: Sequence[Prediction], seed: int, dataset: str) -> list[Prediction]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from fcit.benchmark.settings import SETTINGS
 from fcit.recipe.keys import FREE_TO_CHANGE, flat
-from fcit.report.run_data import RunData
+from fcit.report.run_data import RunData, other_data
 from fcit.report.style import LOOKS, SPARE_COLOURS, SPARE_MARKERS
 
 MOST_IN_FIGURES = 12
@@ -114,14 +114,11 @@ class Group:
 
     @property
     def contest(self) -> tuple[Entry, ...]:
-        """The entries that compete for the best: finished learners.
-
-        Where two or more have the most seeds, only those compete: other seeds mean other data.
-        """
+        """The entries that compete for the best: finished learners, but for those with fewer seeds than
+        two others, as other seeds mean other data."""
         finished = tuple(entry for entry in self.learners if not entry.unfinished)
-        most = max((len(entry.runs) for entry in finished), default=0)
-        full = tuple(entry for entry in finished if len(entry.runs) == most)
-        return full if len(full) > 1 else finished
+        counts = sorted((len(entry.runs) for entry in finished), reverse=True)
+        return tuple(entry for entry in finished if len(entry.runs) >= counts[:2][-1])
 
     @property
     def longest(self) -> Entry:
@@ -213,7 +210,7 @@ def _repeats(run: RunData, variant: Sequence[RunData]) -> bool:
     """Whether a run repeats a variant's runs with another seed."""
     if run.unfinished or any(run.seed == other.seed or other.unfinished for other in variant):
         return False
-    return _experiment(run) == _experiment(variant[0])
+    return _experiment(run) == _experiment(variant[0]) and not other_data(run, variant[0])
 
 
 def _experiment(run: RunData) -> dict[str, Any]:
@@ -265,6 +262,9 @@ def _differences(runs: Sequence[RunData]) -> tuple[str, ...]:
                 for run, table in zip(learners, tables, strict=True)
             )
             lines.append(f"{key}: {', '.join(values)}")
+    if any(other_data(run, learners[0]) for run in learners):
+        roots = dict.fromkeys(f"{run.method} {run.setting_of('data', 'root')}" for run in learners)
+        lines.append(f"data.root: {', '.join(roots)}")
     return tuple(lines)
 
 

@@ -124,7 +124,11 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
     absent = tuple(Cell("–") for _ in _PAPER)
     entries = sorted((e for group in groups for e in group.entries), key=lambda e: e.reference)
     labels = {entry.label: entry.reference for entry in entries}
-    unfinished = {entry.label: entry.name for entry in reversed(entries) if entry.unfinished}
+    open_in: dict[str, list[str]] = {}
+    for group in groups:
+        for entry in (entry for entry in group.entries if entry.unfinished):
+            open_in.setdefault(entry.label, []).append(f"{group.setting} {entry.status}")
+    unfinished = {label: f"{label} ({'; '.join(places)})" for label, places in open_in.items()}
     lines = [
         Line(
             unfinished.get(label, label),

@@ -1,5 +1,6 @@
 """Reads a run folder into frozen values; everything a report shows comes from here."""
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -145,6 +146,23 @@ def predictions(run: RunData, dataset: str, stage: int | None = None) -> list[Pr
     file = folder.predictions(name, dataset)
     known = dataset in run.datasets and file.is_file()
     return folder.answers(name, dataset) if known else []
+
+
+def questions_digest(rows: Sequence[Prediction]) -> str:
+    """A digest of what was asked: answers with equal ones are answers to the same questions. (In the mini
+    suite, a question's id is that of another question with another seed.)"""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr((row.question_id, row.prompt, row.truth)).encode())
+    return digest.hexdigest()
+
+
+def other_data(run: RunData, other: RunData) -> bool:
+    """Whether two runs are known to have learnt from different data folders: their training samples
+    differ in number. The same data may be in another place."""
+    places = [one.setting_of("data", "root", "") for one in (run, other)]
+    totals = [{name: sum(part) for name, part in one.partition.items()} for one in (run, other)]
+    return places[0] != places[1] and all(totals) and totals[0] != totals[1]
 
 
 def _tokens(folder: RunFolder, method: TokenRouted | None) -> list[list[float]]:

@@ -8,7 +8,6 @@ Seeds: Student's t interval of the differences of runs with the same seed (Stude
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from fcit.report.groups import Entry, Group, Spread, mean
-from fcit.report.run_data import RunData, predictions
+from fcit.report.run_data import RunData, other_data, predictions, questions_digest
 from fcit.report.tables import MARK, Cell, Line, Table
 from fcit.seeds import numpy_stream
 
@@ -78,6 +77,8 @@ class Answers:
 
     questions: str
     """A digest: runs with equal ones answered the same questions."""
+    names: tuple[str, ...]
+    """What tells each question from all others of a data folder; empty for the mini suite."""
     scores: np.ndarray
 
 
@@ -226,7 +227,10 @@ def _compare(
     if any(
         (run.path, name) not in answers for pair in pairs for run in pair for name in group.datasets
     ):
-        alike = all(_asked(run) == _asked(opposite) for run, opposite in pairs)
+        alike = all(
+            _asked(run) == _asked(opposite) and not other_data(run, opposite)
+            for run, opposite in pairs
+        )
         if over_seeds is None or not alike:
             return None
         return Comparison(entry.label, other.label, seeds, fmean(lasts), over_seeds)
@@ -235,13 +239,29 @@ def _compare(
         both = [(answers[run.path, name], answers[opposite.path, name]) for run, opposite in pairs]
         if any(first.questions != second.questions for first, second in both):
             return None
-        units = [first.scores - second.scores for first, second in both]
+        units = _units([(first.names, first.scores - second.scores) for first, second in both])
         if len({first.questions for first, _ in both}) == 1:
             units = [sum(units[1:], units[0]) / len(units)]  # one test set: a question stays one
         streams = (numpy_stream(0, "bootstrap", group.setting, name, seed) for seed in seeds)
         parts.append(list(zip(units, streams, strict=False)))
     observed, low, high, p = bootstrap(parts)
     return Comparison(entry.label, other.label, seeds, observed, over_seeds, (low, high), p)
+
+
+def _units(rows: Sequence[tuple[tuple[str, ...], np.ndarray]]) -> list[np.ndarray]:
+    """What is resampled: the differences of each seed's questions. Where seeds drew some of the same
+    questions from a data folder, all seeds' differences of a question stay together: one unit, whose mean
+    is the mean over seeds of the means over their questions."""
+    import numpy as np
+
+    asked = [name for names, _ in rows for name in names]
+    if len(set(asked)) == len(asked) or len({names for names, _ in rows}) == 1:
+        return [differences for _, differences in rows]
+    sums = dict.fromkeys(asked, 0.0)
+    for names, differences in rows:
+        for name, difference in zip(names, differences, strict=True):
+            sums[name] += len(sums) * difference / (len(rows) * len(names))
+    return [np.array([*sums.values()])]
 
 
 def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -261,11 +281,10 @@ def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _answers(run: RunData, dataset: str) -> Answers | None:
     import numpy as np
 
-    rows = predictions(run, dataset)
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr((row.question_id, row.prompt, row.truth)).encode())
-    return Answers(digest.hexdigest(), np.array([row.score for row in rows])) if rows else None
+    rows, root = predictions(run, dataset), run.setting_of("data", "root", "")
+    names = tuple(repr((row.question_id, row.prompt, row.truth)) for row in rows) if root else ()
+    scores = np.array([row.score for row in rows])
+    return Answers(questions_digest(rows), names, scores) if rows else None
 
 
 def _asked(run: RunData) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from fcit.report.groups import Spread
 
 MARK = "†"
+_NUMBERS = re.compile(r"[+-][\d.]+( to [+-][\d.]+)?")
+"""A signed number or an interval, which no spreadsheet takes for a formula."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,12 @@ def csv_text(rows: Iterable[Sequence[str]]) -> str:
     """Rows as CSV; a cell that a spreadsheet would take for a formula gets a leading apostrophe."""
     out = io.StringIO()
     for row in rows:
-        safe = [f"'{text}" if text[:1] in ("=", "+", "@") else text for text in row]
+        safe = [
+            f"'{text}"
+            if text[:1] in ("=", "+", "-", "@") and not _NUMBERS.fullmatch(text)
+            else text
+            for text in row
+        ]
         csv.writer(out, lineterminator="\n").writerow(safe)
     return out.getvalue()
 

@@ -94,6 +94,9 @@ class Why:
     """How shares come from cosines, in a sentence."""
     recorded: bool
     """Whether the run recorded cosines (runs of earlier versions did not)."""
+    trainers_known: bool
+    """Whether it is known who trained each subspace. Of an imported checkpoint it is not, and nothing
+    counts as misrouted."""
     subspaces: tuple[Subspace, ...]
     questions: tuple[Explained, ...]
     """The question asked for, or all misrouted ones."""
@@ -101,6 +104,10 @@ class Why:
     @property
     def verdict(self) -> str:
         """The outcome in one sentence."""
+        if not self.trainers_known:
+            return (
+                f"The imported checkpoint does not say who trained its subspaces on {self.dataset}."
+            )
         if not any(subspace.own for subspace in self.subspaces):
             return f"No client had trained on {self.dataset} by the end of stage {self.stage}."
         return (
@@ -134,6 +141,8 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     if not all(row.activation for row in rows):
         raise FcitError(f"{run.folder}: no subspace had been trained by the end of stage {stage}")
     wins = [winner(row.activation) for row in rows]
+    if unknown := run.files.imported:
+        own = {*wins}
     chosen = [
         (row, win)
         for row, win in zip(rows, wins, strict=True)
@@ -155,7 +164,8 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         sum(win not in own for win in wins),
         _gate(experiment.method),
         bool(rows[0].similarity),
-        tuple(_subspace(name, trained, own, rows, wins) for name in names),
+        not unknown,
+        tuple(_subspace(name, trained, set() if unknown else own, rows, wins) for name in names),
         tuple(
             _explained(row, win not in own, str(locate(folders, row.image))) for row, win in chosen
         ),

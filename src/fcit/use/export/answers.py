@@ -21,6 +21,10 @@ def answers(run: Run, form: Form, out: Path) -> None:
     that says the form of the ids is missing.
     """
     files = sorted(run.files.path.glob("predictions/*/*.jsonl"))
+    if not files and run.config.evaluation.where == "clients":
+        raise FcitError(
+            f"--predictions: {run.folder} has none: its clients scored their own test samples"
+        )
     if not files:
         raise FcitError(f"--predictions: {run.folder} holds no answers; evaluate the run first")
     name = run.files.path.absolute().name

@@ -97,7 +97,7 @@ def settings(
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=limits.connections,
+        limit_concurrency=max(limits.connections, 2 * limits.waiting) + 1,  # uvicorn counts its own
         timeout_keep_alive=5,
         timeout_graceful_shutdown=10,
         h11_max_incomplete_event_size=16 << 10,
