@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
 
 def derive(seed: int, purpose: str, *key: int | str) -> int:
     """A 63-bit seed for one purpose and key (stage, round, client, ...), the same on every machine."""
-    text = "/".join([str(seed), purpose, *map(str, key)])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+    return int.from_bytes(_digest(seed, purpose, *key)[:8], "big") >> 1
+
+
+def _digest(seed: int, *words: int | str) -> bytes:
+    return hashlib.sha256("/".join(map(str, (seed, *words))).encode()).digest()
 
 
 def numpy_stream(seed: int, purpose: str, *key: int | str) -> np.random.Generator:
@@ -23,6 +27,17 @@ def numpy_stream(seed: int, purpose: str, *key: int | str) -> np.random.Generato
     import numpy as np
 
     return np.random.Generator(np.random.PCG64(derive(seed, purpose, *key)))
+
+
+def noise_stream(seed: int | None, purpose: str, *key: int | str) -> np.random.Generator:
+    """A NumPy generator for noise that hides something, from 256 bits of the derived seed, or of the
+    system (None). torch's has only 2^32 different streams, so its noise can be found by trying all."""
+    import numpy as np
+
+    entropy = (
+        secrets.randbits(256) if seed is None else int.from_bytes(_digest(seed, purpose, *key))
+    )
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
 
 
 def torch_stream(

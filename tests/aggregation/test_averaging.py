@@ -30,6 +30,16 @@ def mean_product(parts: list[Weights], counts: list[int]) -> torch.Tensor:
     return total / sum(counts)
 
 
+def test_a_projectors_lora_is_averaged_as_a_product_too() -> None:
+    def renamed(part: Weights) -> Weights:
+        return {"projector.y.A": part[A], "projector.y.B": part[B]}
+
+    parts = [block(seed) for seed in range(3)]
+    found = product_mean([renamed(part) for part in parts], [1, 2, 3])
+    wanted = renamed(product_mean(parts, [1, 2, 3]))
+    assert found.keys() == wanted.keys() and all(found[key].equal(wanted[key]) for key in wanted)
+
+
 def test_of_one_client_the_product_stays() -> None:
     (one,) = (block(0),)
     assert all(product_mean([one], [7])[key].equal(one[key]) for key in one)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,7 +22,7 @@ from fcit.aggregation.privacy import (
 )
 from fcit.benchmark import schedule
 from fcit.recipe.config import validate
-from fcit.seeds import torch_stream
+from fcit.seeds import noise_stream
 from fcit.types import FcitError, Identity, Setting, Stage, State, Task, Turn, Update, Weights
 
 SIZE = 20000
@@ -42,8 +43,18 @@ def expected(updates: list[Update]) -> list[State]:
     return [State(dict(one.adapters), dict(one.extras)) for one in updates]
 
 
-def stream() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+def stream() -> np.random.Generator:
+    return noise_stream(0, "test")
+
+
+def test_noise_comes_from_more_streams_than_can_be_tried() -> None:
+    """torch.Generator.manual_seed keeps 32 bits of a seed: there are no more different streams."""
+    privacy = Privacy(clip_norm=1.0, noise_multiplier=1.0, seeded_noise=False)
+    assert privacy.stream(0, "x").bit_generator.state != privacy.stream(0, "x").bit_generator.state
+    seeded = replace(privacy, seeded_noise=True)
+    first, same, other = (seeded.stream(seed, "x").standard_normal(4) for seed in (0, 0, 2**32))
+    assert (first == same).all() and (first != other).all()
+    assert seeded.stream(0, "x").bit_generator.state["state"]["state"] > 2**64
 
 
 def test_without_noise_clients_count_alike_and_no_further_than_the_clip() -> None:
@@ -90,7 +101,7 @@ def test_a_token_becomes_one_long_counts_once_and_gets_its_noise() -> None:
 def test_no_token_weighs_more_than_an_honest_one_can() -> None:
     privacy = Privacy(clip_norm=1.0, token_noise=0.5)
     honest = [
-        hide_token(Identity(0, "A", torch.ones(64), 9), privacy, torch_stream(seed, "token"))
+        hide_token(Identity(0, "A", torch.ones(64), 9), privacy, noise_stream(seed, "token"))
         for seed in range(50)
     ]
     assert all(torch.equal(bound_token(each, privacy).token, each.token) for each in honest)
@@ -102,7 +113,7 @@ def test_no_token_weighs_more_than_an_honest_one_can() -> None:
 
 def test_noise_is_repeatable_only_where_the_recipe_says_so() -> None:
     def draw(privacy: Privacy) -> torch.Tensor:
-        return torch.randn(5, generator=privacy.stream(1, "updates", 0, 0))
+        return torch.from_numpy(privacy.stream(1, "updates", 0, 0).standard_normal(5))
 
     assert draw(Privacy(clip_norm=1.0)).equal(draw(Privacy(clip_norm=1.0)))
     secret = Privacy(clip_norm=1.0, seeded_noise=False)

@@ -665,3 +665,20 @@ def test_a_resumed_run_keeps_the_engine_that_its_memories_are_with(config: Confi
     with pytest.raises(FcitError, match="engine=flower"):
         check_memory(config, {1: {"turn": torch.tensor([0, 1])}})
     check_memory(config, {1: {"drift": torch.ones(1)}, 2: {}})
+
+
+def test_a_node_whose_hello_was_lost_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower loses a message to a node that stays connected, as when its time ran out."""
+    for name in ("_run_id", "_node_id", "_task_id"):
+        monkeypatch.setattr(TaskIdentity, name, 1)
+    grid: Any = FakeGrid(1, lambda client, header: None)
+    found = nodes.Nodes(grid, {"do": "hello"}, 60.0, False)
+    grid.hello[100] = Error(5, "node unavailable")
+    found.update()
+    assert found.of(0) is None
+    del grid.hello[100]
+    found.update()
+    assert grid.asked("hello") == [0]  # not again at once
+    monkeypatch.setattr(nodes, "AGAIN", 0.0)
+    found.update()
+    assert found.of(0) == 100

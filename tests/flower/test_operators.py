@@ -152,6 +152,19 @@ def test_what_a_command_cannot_do_is_one_line(
     assert said.startswith("error: ") and "ca.crt" in said and said.count("\n") == 1
 
 
+def test_ctrl_c_at_a_command_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(operate.subprocess, "run", stopped)
+    with pytest.raises(SystemExit) as ended:
+        machine.in_one_line(lambda: operate.run(tmp_path / "run", []))
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "the run goes on; ./status shows it\nstopped\n"
+
+
 @pytest.mark.parametrize(
     ("skew", "what"), [(0, ""), (-7, "7 s ahead of the server's"), (400, "400 s behind")]
 )

@@ -12,7 +12,7 @@ from fcit.aggregation.privacy import aggregate as private_mean
 from fcit.benchmark import datasets
 from fcit.methods.ffa_lora import FfaLora
 from fcit.rounds.client import Data, Training, take_turn
-from fcit.seeds import torch_stream
+from fcit.seeds import noise_stream, torch_stream
 from fcit.types import FcitError, Job, Stage, State, Task, Turn
 from fcit.weights import DOWN, UP, ending, factors
 
@@ -60,7 +60,7 @@ def test_every_client_draws_the_servers_a_or_says_that_it_cannot(state: State, l
 
 def test_a_private_mean_has_no_noise_on_a(state: State) -> None:
     sent = METHOD.expects(METHOD.send(state, Turn(0, TASK, 0, 0)))
-    privacy, noise = Privacy(clip_norm=1.0, noise_multiplier=1.0), torch_stream(0, "noise")
+    privacy, noise = Privacy(clip_norm=1.0, noise_multiplier=1.0), noise_stream(0, "noise")
     after = private_mean(state, state, [sent], [], [], privacy, noise).adapters["0"]
     old = state.adapters["0"]
     assert after.keys() == old.keys()

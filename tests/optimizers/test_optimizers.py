@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from math import sqrt
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from fcit.benchmark.schedule import plan
 from fcit.engines import wire
 from fcit.methods.base import Method
 from fcit.methods.ewc import Ewc
+from fcit.methods.finetune import Finetune
 from fcit.methods.l2p import L2p
 from fcit.methods.moelora import Moelora
 from fcit.optimizers import Optimizer, find, names
@@ -28,7 +30,7 @@ from fcit.optimizers.fedyogi import Fedyogi
 from fcit.optimizers.scaffold import SAMPLES, VARIATE, Scaffold
 from fcit.rounds.federation import Federation
 from fcit.rounds.runfolder import RunFolder
-from fcit.rounds.server import FederatedRun, Position, federate
+from fcit.rounds.server import FederatedRun, Position, _ended, federate
 from fcit.types import FcitError, Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from rounds.test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
@@ -243,6 +245,29 @@ def test_a_subspace_nobody_trained_keeps_its_momentum_and_a_new_one_has_none() -
     adapters = {"0": {"a": torch.zeros(2)}, "1": {"a": torch.zeros(2)}, "3": {"a": torch.zeros(2)}}
     new = carry_memory(old, State(adapters, old.extras))
     assert set(new.optimizer) == {"adapters.0", "extras.projector", "variate.x"}
+
+
+def test_the_name_of_several_adapters_does_not_depend_on_their_order() -> None:
+    """A wire sorts names: "10" comes before "2" there."""
+    names = [str(number) for number in range(12)]
+    assert groups(names, True) == groups(sorted(names), True)
+    assert groups(names[:3], False) == ("adapters.0+1+2", "projector.0+1+2")
+    many = groups([str(number) for number in range(100)], True)[0]
+    assert len(many) < 100
+    assert many != groups([str(number) for number in range(1, 101)], True)[0]
+
+
+def test_what_the_end_of_a_stage_replaces_begins_anew() -> None:
+    """A method's `end` may put another adapter under the same name."""
+
+    class Back(Finetune):
+        def end(self, state: State, stage: Stage) -> State:
+            return replace(state, adapters={"0": {"a": torch.zeros(2)}})
+
+    v = {"v/a": torch.ones(2)}
+    state = State({"0": {"a": torch.ones(2)}}, {}, {"adapters.0": v, "variate.x": v})
+    run = SimpleNamespace(method=Back())
+    assert set(_ended(run, state, SETTING.stages[0]).optimizer) == {"variate.x"}
 
 
 # -- FedProx -----------------------------------------------------------------------------------------

@@ -133,6 +133,19 @@ def files(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in kept}
 
 
+def test_many_experts_keep_their_order_on_every_wire(table: dict, tmp_path: Path) -> None:
+    """A wire sorts names of adapters: "10" comes before "2" there."""
+    table = copy.deepcopy(table) | {"method": {"name": "moelora", "experts": 11, "rank": 1}}
+    table["federation"] |= {"optimizer": "scaffold", "wire": "bfloat16", "rounds": 1}
+    table["data"] |= {"train": 16}
+    table["evaluation"]["limit"] = 2
+    run = fcit.run(validate(table), tmp_path / "run")
+    rows = read_lines(run.folder / "log.jsonl")
+    assert len(rows) == 2 and all(
+        len(row["clients"]) == 2 and not row.get("faults") for row in rows
+    )
+
+
 def test_centralised_training_has_no_federated_optimizer(table: dict) -> None:
     from fcit.worker.experiment import Experiment
 

@@ -137,6 +137,26 @@ def test_a_home_folder_that_nobody_has_is_named() -> None:
         config.validate({"data": {"root": "~nosuchuser/x"}})
 
 
+@pytest.mark.parametrize(
+    ("method", "change", "said"),
+    [
+        ("fedprotip", 'federation.robust="krum"', "krum.* is incompatible with .*fedprotip"),
+        ("ffa_lora", 'method.projector="lora"', "method.projector: "),
+        (
+            "disco",
+            'method.projector="lora"',
+            "federation.ranks is incompatible with method.projector",
+        ),
+    ],
+)
+def test_what_does_not_go_together_is_named(method: str, change: str, said: str, tmp_path) -> None:
+    ranks = ["federation.ranks=[4, 8]"] if method == "disco" else []
+    path = recipe(tmp_path, "")
+    config.load(path, ranks, method)
+    with pytest.raises(FcitError, match=said):
+        config.load(path, [change, *ranks], method)
+
+
 def test_a_path_that_is_no_text_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert config.validate({"data": {"root": Path("mine")}}).data.root == str(tmp_path / "mine")

@@ -558,6 +558,20 @@ def test_a_client_with_an_odd_second_moment_is_left_out(times: float, kind: str,
     assert method.tokens(state).shape == (1, 14)
 
 
+def test_tokens_that_count_one_sample_do_not_reject_those_that_count_all() -> None:
+    """A client that hides its token says that it has one sample (`privacy.hide_token`)."""
+    method = Disco(rank=2)
+
+    class Hidden(Crowd):
+        def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+            for at, turn in enumerate(turns):
+                token = torch.tensor([1.0, 0.1, 1.0, 0.1])
+                yield Identity(turn.client, turn.task.name, token, 1500 if at == 0 else 1)
+
+    _, report = take_round(one_round(method, RULES), begun(method), TURNS, Hidden(method))
+    assert not report.faults
+
+
 def test_a_methods_own_check_that_fails_ends_no_round() -> None:
     """It is that client's fault, as with every other check of a reply."""
 

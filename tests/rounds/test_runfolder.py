@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -176,17 +177,39 @@ def line(stage: int, number: int) -> dict:
 
 
 @pytest.mark.parametrize("kept", range(4))
-@pytest.mark.parametrize("cut", ["", '{"stage": 2, "rou'])
-def test_the_log_keeps_committed_rounds_alone(kept: int, cut: str, folder: RunFolder) -> None:
+@pytest.mark.parametrize("cut", [b"", b'{"stage": 2, "rou', "植".encode()[:2]])
+def test_the_log_keeps_committed_rounds_alone(kept: int, cut: bytes, folder: RunFolder) -> None:
     folder.path.mkdir()
     for key in KEYS:
         folder.append_log(line(*key))
-    with folder.log.open("a") as file:
+    with folder.log.open("ab") as file:
         file.write(cut)
     assert [(row.stage, row.round) for row in folder.rounds()] == KEYS
     folder.keep_log(kept)
     folder.append_log(line(9, 9))
     assert [(row.stage, row.round) for row in folder.rounds()] == [*KEYS[:kept], (9, 9)]
+
+
+def test_a_state_that_is_read_while_the_next_is_committed_is_one_of_both(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def state(number: float) -> State:
+        return State({"0": {"a": torch.full((2,), number)}}, {"b": {"c": torch.full((2,), number)}})
+
+    folder.path.mkdir()
+    folder.commit(state(1.0), Position(0, 1))
+    read, seen = RunFolder.tensors, []
+
+    def meanwhile(self: RunFolder, kind: str, *more: Any, **words: Any) -> Any:
+        yield from read(self, kind, *more, **words)
+        seen.append(kind)
+        if len(seen) == 1:
+            folder.commit(state(2.0), Position(0, 2))
+
+    monkeypatch.setattr(RunFolder, "tensors", meanwhile)
+    found, _ = RunFolder(folder.path).state()
+    assert found.adapters["0"]["a"][0] == found.extras["b"]["c"][0] == 2
+    assert len(seen) == 5  # of the first commit one kind, then all of the second
 
 
 def test_a_run_without_log_has_nothing_to_keep(folder: RunFolder) -> None:

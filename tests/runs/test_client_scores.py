@@ -12,9 +12,9 @@ import pytest
 import fcit
 from fcit.files import read_json
 from fcit.recipe.config import validate
-from fcit.runs.client_scores import ask, usable
+from fcit.runs.client_scores import ask, needed, usable
 from fcit.runs.session import Session
-from fcit.types import Fault, FcitError, Score
+from fcit.types import Fault, FcitError, Score, Setting, Stage, Task
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 
@@ -63,11 +63,13 @@ class Scored:
 def test_all_clients_are_needed_unless_the_recipe_says_how_many() -> None:
     engine: Any = Scored(Score(0, "red", 100.0, 2), Fault(1, "timeout", "no reply"))
     with pytest.raises(FcitError, match=r"scores of red: 1 of 2 .*no reply.*min_clients=N"):
-        ask(engine, "red", [0, 1], Silent(), all_needed=True)
-    kept = ask(engine, "red", [0, 1], Silent(), all_needed=False)
+        ask(engine, "red", [0, 1], Silent(), 2)
+    kept = ask(engine, "red", [0, 1], Silent(), 1)
     assert (kept["total"], kept["clients"], kept["faults"]) == (100.0, 1, 1)
     twice: Any = Scored(Score(0, "red", 100.0, 2), Score(0, "red", 100.0, 2))
-    assert ask(twice, "red", [0], Silent(), all_needed=True)["count"] == 2
+    assert ask(twice, "red", [0], Silent(), 1)["count"] == 2
+    fifty = Setting("s", (Stage((Task("red", ("red",)),)),), 50, 5, 1)
+    assert [needed(least, fifty) for least in (0, 1, 4, 5)] == [50, 10, 40, 50]
 
 
 @pytest.fixture(scope="module")

@@ -239,9 +239,28 @@ def test_a_run_of_other_questions_is_refused_and_a_renamed_folder_is_not(
     kept.write(kept.partition, moved)
     assert sweep.survey([run])[0].finished
     rows = read_lines(kept.predictions("zero-shot", "IconQA"))
-    kept.keep_answers("zero-shot", "IconQA", [row | {"prompt": "Who?"} for row in rows])
-    with pytest.raises(FcitError, match=r"IconQA\.jsonl: answers other questions than"):
+    kept.keep_answers("zero-shot", "IconQA", [row | {"truth": ["none"]} for row in rows])
+    with pytest.raises(FcitError, match="other questions or truths"):
         sweep.run([run])
+    kept.keep_answers("zero-shot", "IconQA", [row | {"prompt": "Who?"} for row in rows])
+    with pytest.raises(FcitError, match=r"IconQA\.jsonl: answers other questions or truths"):
+        sweep.run([run])
+
+
+def test_a_run_that_another_process_works_on_is_left_alone(
+    short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep that was killed with SIGKILL leaves its runs going."""
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("it was started"))
+    (run,) = sweep.read(write(tmp_path, short))
+    run.folder.mkdir(parents=True)
+    from fcit.watch import Silent
+
+    said: list[str] = []
+    monkeypatch.setattr(Silent, "say", lambda self, text: said.append(text))
+    with locked(run.folder, "run"):
+        assert sweep.run([run]) == []
+    assert said[-1] == "short finetune seed 0: another fcit is working on it; left alone"
 
 
 def test_repeated_test_ids_are_told_before_the_first_run(

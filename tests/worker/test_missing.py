@@ -12,7 +12,7 @@ import fcit
 import official
 from fcit.benchmark.missing import told
 from fcit.benchmark.settings import GROUPS
-from fcit.files import read_json
+from fcit.files import read_json, write_json
 from fcit.recipe.config import load, validate
 from fcit.recipe.sections import DataSection
 from fcit.report.groups import group_runs
@@ -111,6 +111,24 @@ def test_a_run_counts_them_and_goes_on_with_the_same_samples_alone(
     again = Session(validate(dropping(table, data)), tmp_path / "other", Silent())
     with pytest.raises(FcitError, match=r"partition\.json: made from other data than"):
         again.prepare()
+
+
+def test_other_training_samples_are_refused_in_a_run_that_goes_on(
+    table: dict, data: Path, tmp_path: Path
+) -> None:
+    changed = table | {"data": table["data"] | {"root": str(data), "missing": "drop"}}
+    session = Session(validate(changed), tmp_path / "run", Silent())
+    session.open(resume=False)
+    session.prepare()
+    (session.folder.path / "predictions").mkdir()  # it has begun
+    Session(validate(changed), tmp_path / "run", Silent()).prepare()
+    (file,) = (data / "instructions" / "IconQA").glob("train*.json")
+    rows = read_json(file)
+    for row in rows:  # as many as before
+        row["conversations"][1]["value"] = "another"
+    write_json(file, rows)
+    with pytest.raises(FcitError, match=r"partition\.json: made from other data than"):
+        Session(validate(changed), tmp_path / "run", Silent()).prepare()
 
 
 def test_table_and_report_tell_them_and_a_folder_has_general_questions(

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fcit.types import State, Update, Weights
-from fcit.weights import DOWN, UP, mean
+from fcit.weights import DOWN, LOW_A, LOW_B, UP, mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,14 +51,17 @@ def product_mean(parts: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -
     result = mean(parts, counts)
     shares = [count / sum(counts) for count in counts]
     with _one_thread():
-        for key in parts[0]:
-            layer = key.removesuffix(DOWN)
-            if layer != key and layer + UP in parts[0]:
-                downs, ups = ([part[layer + end] for part in parts] for end in (DOWN, UP))
-                result[layer + DOWN], result[layer + UP] = _merge(
-                    downs, ups, shares, result[layer + DOWN], result[layer + UP]
-                )
+        for down, up in pairs(parts[0]):
+            downs, ups = ([part[key] for part in parts] for key in (down, up))
+            result[down], result[up] = _merge(downs, ups, shares, result[down], result[up])
     return result
+
+
+def pairs(block: Mapping[str, Tensor]) -> list[tuple[str, str]]:
+    """The names of A and B of every layer: of the language model's, and of a projector with LoRA."""
+    ends = ((DOWN, UP), (LOW_A, LOW_B))
+    named = ((key, key.removesuffix(down) + up, down) for key in block for down, up in ends)
+    return [(key, other) for key, other, down in named if key.endswith(down) and other in block]
 
 
 def _merge(

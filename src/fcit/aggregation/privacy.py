@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,11 +17,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from fcit.seeds import torch_stream
+from fcit.seeds import noise_stream
 from fcit.types import FcitError, Identity, Parts, Setting, State, Turn, Update, Weights
 
 if TYPE_CHECKING:
-    from torch import Generator
+    from numpy.random import Generator
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,22 @@ class Privacy:
 
     def stream(self, seed: int, *key: int | str) -> Generator:
         """The random stream of the noise: from the run's seed, or from the system."""
-        return torch_stream(seed if self.seeded_noise else secrets.randbits(63), "privacy", *key)
+        return noise_stream(seed if self.seeded_noise else None, "privacy", *key)
 
 
 def hide_token(identity: Identity, privacy: Privacy, noise: Generator) -> Identity:
     """A token scaled to length 1, with noise on every number, whose client counts as one sample."""
-    from torch import randn
-
     token = identity.token / identity.token.norm()
-    token = token + randn(token.shape, generator=noise).to(token) * privacy.token_noise
+    token = token + _gauss(token, noise) * privacy.token_noise
     return replace(identity, token=token, samples=1)
+
+
+def _gauss(like: Tensor, noise: Generator) -> Tensor:
+    """Numbers from N(0, 1) in the shape of a tensor."""
+    import numpy as np
+    from torch import from_numpy
+
+    return from_numpy(noise.standard_normal(like.shape, np.float32)).to(like)
 
 
 def bound_token(identity: Identity, privacy: Privacy) -> Identity:
@@ -91,8 +97,6 @@ def aggregate(
     on who failed. A client's norm is that of all it changed, so its changes to its subspace and to the
     shared projector are clipped together.
     """
-    from torch import randn
-
     factors = [min(1.0, privacy.clip_norm / norm) if norm else 1.0 for norm in norms]
     std = privacy.clip_norm * privacy.noise_multiplier
 
@@ -105,7 +109,7 @@ def aggregate(
                 for key in total if name in parts else ():
                     total[key] += (parts[name][key] - x[key]) * factor
             result[name] = dict(x) | {
-                key: x[key] + (value + randn(value.shape, generator=noise) * std) / count
+                key: x[key] + (value + _gauss(value, noise) * std) / count
                 for key, value in total.items()
             }
         return result

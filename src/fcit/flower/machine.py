@@ -22,7 +22,8 @@ AHEAD, BEHIND = 5, 300
 
 
 def in_one_line(command: Callable[[], None]) -> None:
-    """Run a command; an error that its user can mend is one line on standard error and exit status 2."""
+    """Run a command; an error that its user can mend is one line on standard error and exit status 2, and
+    so is Ctrl-C, with exit status 130."""
     try:
         command()
     except click.ClickException as error:
@@ -31,6 +32,9 @@ def in_one_line(command: Callable[[], None]) -> None:
         message = str(error)
     except OSError as error:
         message = f"{error.filename or 'cannot go on'}: {error.strerror or error}"
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
     else:
         return
     print(f"error: {message}", file=sys.stderr)

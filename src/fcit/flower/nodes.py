@@ -27,8 +27,8 @@ class Nodes:
         """When every connected node had connected."""
         self.names: dict[int, str] = {}
         """The names under which nodes' keys are registered, also of nodes that went away."""
-        self.asked: set[str] = set()
-        """Messages that ask a node which client it is."""
+        self.asked: dict[str, int] = {}
+        """Messages that ask a node which client it is, and the node."""
         self.refused: dict[int, str] = {}
         """Nodes that are no client of the run, and why."""
         self.asked_again = time.monotonic()
@@ -62,9 +62,12 @@ class Nodes:
             messages = [
                 Message(content, node, MessageType.QUERY, ttl=self.patience) for node in new
             ]
-            self.asked |= set(self.grid.push_messages(messages))
+            self.asked |= dict(zip(self.grid.push_messages(messages), new, strict=True))
         for message in self.grid.pull_messages(list(self.asked)) if self.asked else ():
-            self.asked.discard(message.metadata.reply_to_message_id)
+            node = self.asked.pop(message.metadata.reply_to_message_id, 0)
+            if is_lost(message):  # perhaps of a node that stays connected
+                self.refused[node] = "the question which client it is was lost"
+                continue
             try:
                 self._meet(message)
             except FcitError as error:
@@ -78,8 +81,6 @@ class Nodes:
         A node cannot change the name under which the operator registered its key. Nodes of a simulation
         have no names.
         """
-        if is_lost(message):
-            return  # the node went away again; it is asked once it is back
         node = message.metadata.src_node_id
         self.refused.pop(node, None)
         self.clients = {client: other for client, other in self.clients.items() if other != node}

@@ -128,7 +128,12 @@ def run(folder: Path, changes: Sequence[str]) -> None:
         raise FcitError(f"{odd}: Flower cannot pass quotes on; write this value into recipe.toml")
     given = " ".join(f'{key}="{value}"' for key, value in values.items())
     begun = time.time()
-    subprocess.run(["flwr", "run", "app", "fcit", "--stream", "--run-config", given], check=False)
+    try:
+        words = ["flwr", "run", "app", "fcit", "--stream", "--run-config", given]
+        subprocess.run(words, check=False)
+    except KeyboardInterrupt:
+        print("the run goes on; ./status shows it", file=sys.stderr)
+        raise
     if not status.finished(folder, begun):
         reason = f" (the SuperLink ended: {ENDED.read_text().strip()})" if ENDED.is_file() else ""
         raise FcitError(

@@ -58,6 +58,7 @@ def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
 
     def end() -> None:
         stop.set()
+        home.close()  # its workers end, and with them the turns that the nodes wait for
         runtime.join()
 
     engine = FlowerEngine(config, grid, home, folder, check, YEAR)

@@ -4,10 +4,10 @@ Weights change only in directions that old tasks' inputs do not have. If the col
 x of a layer in old tasks, then dW (I - S S^T) x = 0: what the layer answers there stays as it was.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -51,6 +51,10 @@ class Fedprotip(LoraPerStage):
 
     directions: AtLeast1 = 32
     """The most directions that a stage adds to a layer's protected subspace."""
+
+    excludes: ClassVar[Mapping[str, str]] = {
+        "krum": "it could take a stage's sketch and energy from different clients"
+    }
 
     @property
     def sends_statistics(self) -> bool:

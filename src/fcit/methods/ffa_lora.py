@@ -7,7 +7,7 @@ average is exact, mean(B_k) A = mean(B_k A), and a private mean's noise on B mee
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from fcit.methods.base import Method
 from fcit.methods.model import Model
@@ -23,6 +23,9 @@ class FfaLora(Method):
     """A never travels: every client draws it from the run's seed, and compares it with the server's by a
     small check. As A stays as small as `init_std` makes it, B needs a larger learning rate than LoRA's.
     """
+
+    projector: Literal["shared", "isolated", "frozen"] = "shared"
+    """As in finetune. (With LoRA, the projector's A would learn.)"""
 
     learns_down: ClassVar[bool] = False
 

@@ -7,6 +7,7 @@ of its own: the server's is `State.optimizer`, a client's is part of that client
 sees either.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated
@@ -18,6 +19,9 @@ from fcit.types import State, Tensor, Turn, Update, Weights, check_fields
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Above0 = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+MOST_LETTERS = 100
+"""Of a group's name: it is part of a file's, which has at most 255."""
 
 Groups = dict[str, Weights]
 """What an optimizer stores or sends: tensors of named groups."""
@@ -72,8 +76,11 @@ class Optimizer:
 
 
 def groups(trained: Sequence[str], shared: bool) -> tuple[str, str]:
-    """Names of what a client trains: its adapters together, and the projector (all clients' or not)."""
-    names = "+".join(trained)
+    """Names of what a client trains: its adapters together, and the projector (all clients' or not). They
+    do not depend on the order, which changes on a wire: it sorts "10" before "2"."""
+    names = "+".join(sorted(trained, key=lambda name: (len(name), name)))
+    if len(names) > MOST_LETTERS:  # they become the name of a file
+        names = f"{len(trained)}-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
     return f"adapters.{names}", "projector" if shared else f"projector.{names}"
 
 

@@ -202,6 +202,11 @@ def check_together(method: Method, federation: Federation, privacy: Privacy) -> 
     ):
         if why := method.excludes.get(value):
             raise FcitError(f"{key} is incompatible with {named}: {why}")
+    if federation.ranks and method.projector == "lora":
+        raise FcitError(
+            'federation.ranks is incompatible with method.projector = "lora": the projector\'s LoRA has '
+            "one rank for all clients"
+        )
     if federation.ranks and not method.federated:
         raise FcitError(f"federation.ranks is incompatible with {named}: it has no clients")
     if federation.ranks and (largest := max(federation.ranks)) != method.rank:

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fcit.files import (
     read_json,
@@ -42,9 +42,6 @@ from fcit.rounds.records import (
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
 from fcit.weights import KINDS, from_bytes, kinds, to_bytes
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ZERO_SHOT = "zero-shot"
 CLIENTS = "clients"
@@ -126,7 +123,7 @@ class RunFolder:
             if file.name not in named:
                 file.unlink()
 
-    def _write(self, kind: str, name: str, weights: Mapping[str, Tensor]) -> str:
+    def _write(self, kind: str, name: str, weights: Mapping[str, Any]) -> str:
         """Write weights, unless they are there already; the name of their file ("" for no tensors)."""
         if not weights:
             return ""
@@ -149,15 +146,23 @@ class RunFolder:
 
     def state(self) -> tuple[State, dict[int, Weights]]:
         """The committed state and the clients' memories."""
-        *parts, clients = (
-            {name: from_bytes(data) for name, data in self.tensors(kind)}
-            for kind in (*KINDS, CLIENTS)
-        )
+        manifest = self.manifest()  # once: the run may commit its next round meanwhile
+        try:
+            *parts, clients = (
+                {name: from_bytes(data) for name, data in self.tensors(kind, of=manifest)}
+                for kind in (*KINDS, CLIENTS)
+            )
+        except FcitError:
+            if manifest == self.manifest():
+                raise
+            return self.state()
         return State(*parts), {int(client): weights for client, weights in clients.items()}
 
-    def tensors(self, kind: str, only: str = "") -> Iterator[tuple[str, bytes]]:
+    def tensors(
+        self, kind: str, only: str = "", of: Manifest | None = None
+    ) -> Iterator[tuple[str, bytes]]:
         """Every committed adapter, extra, ... by name, as the content of its safetensors file."""
-        for name, file in getattr(self.manifest(), kind, {}).items():
+        for name, file in getattr(of or self.manifest(), kind, {}).items():
             if only not in ("", name):
                 continue
             path = self.states / Path(file).name
@@ -210,8 +215,7 @@ class RunFolder:
         if not self.log.is_file():
             return []
         with reading(self.log):
-            text = self.log.read_text(encoding="utf-8")
-        *lines, _ = text.split("\n")  # the last may be cut short
+            *lines, _ = self.log.read_bytes().split(b"\n")  # the last may be cut short
         rows, sealed = list[RoundLog](), self.sealed
         for number, line in enumerate(lines, 1):
             source = f"{self.log}, line {number}"
@@ -222,8 +226,8 @@ class RunFolder:
     def keep_log(self, rounds: int) -> None:
         """Keep the lines of the committed rounds alone."""
         if self.log.is_file():
-            *whole, _ = self.log.read_text(encoding="utf-8").split("\n")
-            write_text(self.log, "".join(f"{line}\n" for line in whole[:rounds]))
+            *whole, _ = self.log.read_bytes().split(b"\n")
+            write_text(self.log, b"".join(line + b"\n" for line in whole[:rounds]).decode())
 
     def append_log(self, row: Mapping[str, Any]) -> None:
         """Add one line; `keep_log` removes a line that a kill cut short."""

@@ -119,7 +119,7 @@ def federate(
 
 
 def _ended(run: FederatedRun, state: State, stage: Stage) -> State:
-    return replace(run.method.end(state, stage), optimizer=state.optimizer)
+    return carry_memory(state, run.method.end(state, stage))
 
 
 def take_round(

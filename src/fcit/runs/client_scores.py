@@ -7,13 +7,14 @@ impossible values are refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.rounds.acceptance import MOST_SAMPLES
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
-from fcit.types import Fault, FcitError, Score
+from fcit.types import Fault, FcitError, Score, Setting
 from fcit.watch import Watch
 
 if TYPE_CHECKING:
@@ -25,18 +26,34 @@ def file(run: Path, stage: str, dataset: str) -> Path:
     return run / "scores" / stage / f"{dataset}.json"
 
 
+def needed(min_clients: int, setting: Setting) -> int:
+    """How many clients' scores make an accuracy: the share that `min_clients` is of a round's clients; 0
+    means all."""
+    share = min_clients / setting.per_round if min_clients else 1
+    return ceil(share * setting.clients)
+
+
+def counts(run: RunFolder) -> dict[str, dict[str, int]]:
+    """How many clients' scores each accuracy has, by stage and dataset."""
+    found: dict[str, dict[str, int]] = {}
+    for path in sorted(run.path.glob("scores/*/*.json")):
+        found.setdefault(path.parent.name, {})[path.stem] = run.read(path)["clients"]
+    return found
+
+
 def ask(
-    engine: AnyEngine, dataset: str, clients: Sequence[int], watch: Watch, all_needed: bool
+    engine: AnyEngine, dataset: str, clients: Sequence[int], watch: Watch, needed: int
 ) -> dict[str, float | int]:
     """Ask clients for their scores of a dataset and return the total; the state must be in place.
 
-    A client without a usable score is reported and left out. Raises FcitError where `all_needed` and one
-    is left out, and when no client has a test sample of the dataset.
+    A client without a usable score is reported and left out. Raises FcitError where fewer than `needed`
+    are left, and when no client has a test sample of the dataset.
     """
     scores, faults = usable(engine.score(dataset, clients), dataset, clients)
-    if all_needed and len(scores) < len(clients):
+    if len(scores) < needed:
         raise FcitError(
-            f"scores of {dataset}: {len(scores)} of {len(clients)} clients gave a valid score: "
+            f"scores of {dataset}: {len(scores)} of {len(clients)} clients gave a valid score, and "
+            f"{needed} are needed: "
             f"{'; '.join(map(named, faults))}. Fix the cause and try again, or go on without these "
             "clients: fcit run --resume with --set federation.min_clients=N"
         )

@@ -111,8 +111,8 @@ class Results:
         engine.place(state)
         for name in filter(self._by_clients, missing):
             clients = range(self.setting.clients)
-            all_needed = not self.config.federation.min_clients
-            scores = client_scores.ask(engine, name, clients, self.watch, all_needed)
+            needed = client_scores.needed(self.config.federation.min_clients, self.setting)
+            scores = client_scores.ask(engine, name, clients, self.watch, needed)
             self.folder.write(self._file(stage, name), scores)
         size = self.config.evaluation.batch_size
         todo = {
@@ -159,10 +159,11 @@ class Results:
     def answers(self, stage: str, name: str) -> list[Prediction]:
         """A dataset's answers after a stage. Raises FcitError where its test samples are others now."""
         rows = self.folder.answers(stage, name)
-        asked = [(row.question_id, row.prompt) for row in rows]
-        if asked != [(s.id, s.prompt) for s in self.experiment.samples(name, "test")]:
+        asked = [(row.question_id, row.prompt, tuple(row.truth)) for row in rows]
+        now = self.experiment.samples(name, "test")
+        if asked != [(sample.id, sample.prompt, sample.answers) for sample in now]:
             raise FcitError(
-                f"{self.folder.predictions(stage, name)}: answers other questions than "
+                f"{self.folder.predictions(stage, name)}: answers other questions or truths than "
                 f"{self.experiment.root} has; choose another --out"
             )
         return rows
@@ -212,6 +213,8 @@ class Results:
             "ahead": self._ahead(rows),
             "general": self._retained(),
         }
+        if self.config.evaluation.where == "clients":
+            value["scored_by"] = client_scores.counts(self.folder)
         if self.config.privacy.on:
             value["privacy"] = self._spent()
         self.folder.write(self.folder.matrix, value)

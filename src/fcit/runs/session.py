@@ -133,10 +133,11 @@ class Session:
             self.watch.say(f"the clients' shares: {'; '.join(shares)}")
         file = self.folder.partition
         value = {"data": str(experiment.root), "published": published, "datasets": counts}
+        value |= {"samples": experiment.digests(setting)}
         value |= {"dropped": experiment.folder.dropped} if experiment.folder.dropped else {}
         if file.is_file() and self.folder.begun():
-            then = self.folder.read(file)
-            if any(then.get(key, {}) != value.get(key, {}) for key in ("datasets", "dropped")):
+            then = {"samples": value["samples"]} | self.folder.read(file)  # older runs have none
+            if any(then.get(key) != value.get(key) for key in ("datasets", "dropped", "samples")):
                 raise FcitError(f"{file}: made from other data than {experiment.root} now has")
         with private(self.folder.path):
             self.folder.write(self.folder.partition, value)
@@ -167,8 +168,11 @@ class Session:
         return state, memory
 
     def _run(self, state: State, memory: dict[int, Weights]) -> None:
+        import torch
+
         config, folder, results = self.config, self.folder, self.results
         table = configs.to_table(config)
+        torch.set_num_threads(config.training.threads)  # the server's sums depend on it, too
         with (
             private(folder.path),
             tracking(config.tracking, folder.path, table, self.watch.say) as track,

@@ -1,5 +1,6 @@
 """From a configuration to the objects of a run: data, plan, method."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,19 @@ class Experiment:
             name: [sum(sample.dataset == name for sample in share) for share in shares]
             for name, shares in by_dataset.items()
         }
+
+    def digests(self, setting: Setting) -> dict[str, str]:
+        """A digest of every task's training samples and of who holds them, but not of the images."""
+        found: dict[str, str] = {}
+        for task in (task for stage in setting.stages for task in stage.tasks):
+            digest = hashlib.sha256()
+            for share in () if task.name in found else self.shares(task, setting):
+                for sample in share:
+                    row = (sample.id, sample.dataset, sample.image, sample.prompt, sample.answers)
+                    digest.update(repr((*row, sample.more)).encode("utf-8", "surrogatepass"))
+                digest.update(b"next client")
+            found.setdefault(task.name, digest.hexdigest())
+        return found
 
     def data(self, turn: Turn, replay: bool = True) -> Data:
         """A client's own training samples of its turn's task and, with `replay`, of earlier stages'."""

@@ -6,15 +6,16 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 from fcit.engines.workers import cores, gpus
-from fcit.files import private, write_json
+from fcit.files import locked, private, write_json
 from fcit.recipe.config import Config
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.session import Session
 from fcit.runs.sweep.plan import Run
 from fcit.runs.sweep.status import Clock, Status, clock, same_data, survey
-from fcit.types import Turn
+from fcit.types import FcitError, Turn
 from fcit.watch import Silent, Watch
 
 GRACE = 10.0
@@ -43,7 +44,13 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
             while todo or running:
                 for slot, gpu in enumerate(slots):
                     if todo and slot not in running:
-                        running[slot] = _start(todo.pop(), len(slots), gpu)
+                        work = todo.pop()
+                        if _is_locked(work.status.run.folder):
+                            watch.say(
+                                f"{work.status.run}: another fcit is working on it; left alone"
+                            )
+                        else:
+                            running[slot] = _start(work, len(slots), gpu)
                 time.sleep(0.5)
                 for slot, child in list(running.items()):
                     if child.process.poll() is not None:
@@ -129,6 +136,17 @@ def _slots(parts: Sequence[Config], jobs: int) -> list[str]:
     if not jobs and (devices == {"cpu"} or not torch.backends.mps.is_available()):
         jobs = cores() // max(config.training.threads for config in parts)
     return [""] * max(1, jobs)
+
+
+def _is_locked(folder: Path) -> bool:
+    """Whether another process works on a run, such as one that outlived its sweep."""
+    if not (folder / ".lock").is_file():
+        return False
+    try:
+        with locked(folder, "run"):
+            return False
+    except FcitError:
+        return True
 
 
 def _start(work: _Work, jobs: int, gpu: str) -> _Child:
