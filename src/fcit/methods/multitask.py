@@ -1,4 +1,4 @@
-"""multitask: centralised training on all data at once, the upper reference point."""
+"""multitask: centralised training on all data at once, a reference point."""
 
 from dataclasses import dataclass, replace
 from statistics import fmean
