@@ -42,7 +42,7 @@ class Federation:
     workers: Annotated[int, Field(ge=0)] = 0
     """Worker processes (0 = one per GPU, otherwise one per core). Changes the speed, not the numbers."""
     min_clients: Annotated[int, Field(ge=0)] = 0
-    """Minimum valid updates per round (0 = all). Where clients score, the same share of all clients must."""
+    """Minimum valid updates per round (0 = all). Where clients score, so large a share of them must."""
     deadline: Annotated[float, Field(ge=0, le=31_536_000)] = 0.0
     """Seconds a client has for a turn, loading the model included (0 = no limit). Across machines:
     seconds that all clients of a round have together (0 = one hour)."""
