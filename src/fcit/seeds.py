@@ -37,7 +37,7 @@ def noise_stream(seed: int | None, purpose: str, *key: int | str) -> np.random.G
     entropy = (
         secrets.randbits(256) if seed is None else int.from_bytes(_digest(seed, purpose, *key))
     )
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
+    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy, pool_size=8)))
 
 
 def torch_stream(

@@ -52,9 +52,11 @@ def test_noise_comes_from_more_streams_than_can_be_tried() -> None:
     privacy = Privacy(clip_norm=1.0, noise_multiplier=1.0, seeded_noise=False)
     assert privacy.stream(0, "x").bit_generator.state != privacy.stream(0, "x").bit_generator.state
     seeded = replace(privacy, seeded_noise=True)
-    first, same, other = (seeded.stream(seed, "x").standard_normal(4) for seed in (0, 0, 2**32))
+    first, same, other = (seeded.stream(seed, "x").standard_normal(4) for seed in (0, 0, 1))
     assert (first == same).all() and (first != other).all()
-    assert seeded.stream(0, "x").bit_generator.state["state"]["state"] > 2**64
+    for one in (seeded, privacy):
+        seed = one.stream(0, "x").bit_generator.seed_seq
+        assert seed.pool_size * 32 == 256 and seed.entropy.bit_length() > 200
 
 
 def test_without_noise_clients_count_alike_and_no_further_than_the_clip() -> None:
@@ -144,6 +146,14 @@ def test_epsilon_of_one_full_round_is_that_of_the_gaussian_mechanism() -> None:
     loose = 0.5 + math.sqrt(2 * math.log(1e5))
     assert 4.0 < both[0]["epsilon"] < loose
     assert both[0]["epsilon_tokens"] == 0.0
+
+
+def test_a_token_costs_as_much_as_an_update_with_the_same_noise() -> None:
+    """A token has length 1, so replacing it moves it by 2 at most: as an update of two clips."""
+    found = spent(Privacy(1.0, 2.0, 2.0, 1e-5), setting(9, 9, 1), tokens=1)
+    assert found["epsilon_tokens"] == found["epsilon_updates"] > 0
+    twice = spent(Privacy(1.0, 2.0, 0.0, 1e-5), setting(9, 9, 2))
+    assert found["epsilon"] == twice["epsilon_updates"]
 
 
 def test_epsilon_grows_with_rounds_and_tokens_and_falls_with_noise() -> None:

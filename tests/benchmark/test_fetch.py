@@ -389,6 +389,15 @@ def test_splits_are_told_by_how_names_begin(hub, tmp_path: Path) -> None:
     assert len(datasets.read(tmp_path / "data", "Leaves", "test")) == 2
     made = (tmp_path / "data" / "datasets" / "Leaves").stat().st_mode
     assert made == (tmp_path / "data" / "datasets").stat().st_mode
+    hub.files["me/more"] = {
+        "data/train-0.parquet": table(3),
+        "data/test-0.parquet": table(2, 5),
+        "data/testmini-0.parquet": table(1, 5),  # some of the same questions
+        "data/devices-0.parquet": table(1, 7),
+    }
+    fetch("me/more", tmp_path / "more")
+    counts = [len(datasets.read(tmp_path / "more", "more", split)) for split in ("train", "test")]
+    assert counts == [3, 2]
     hub.files["me/odd"] = {"test-0.parquet": table(2), "main-0.parquet": table(2, 2)}
     with pytest.raises(FcitError, match=r"main-0\.parquet: of which split\?"):
         fetch("me/odd", tmp_path / "odd")

@@ -8,6 +8,7 @@ import pytest
 
 from fcit.benchmark.reading import read_answer, read_truth
 from fcit.recipe.config import validate
+from fcit.types import Sample
 from fcit.worker.experiment import Experiment
 
 
@@ -50,6 +51,19 @@ def test_a_truth_with_stops_is_compared_whole() -> None:
         assert read_answer(wrong, "short", [truth]).removesuffix(".") != read.removesuffix("."), (
             wrong
         )
+
+
+def test_the_best_constant_is_read_as_if_a_model_had_said_it(table: dict, monkeypatch) -> None:
+    changed = copy.deepcopy(table)
+    changed["evaluation"]["reading"] = "short"
+    experiment = Experiment(validate(changed))
+    train = [Sample("1", "FigureQA", "a.png", "?", ("Yes. Because it is red.",))]
+    test = [Sample("2", "FigureQA", "a.png", "?", ("Yes\nbecause it is red",))]
+    monkeypatch.setattr(
+        experiment, "samples", lambda name, split: {"train": train, "test": test}[split]
+    )
+    assert experiment.chance("FigureQA") == 100
+    assert experiment.score("FigureQA", ["yes. It is"], test).percent == 100
 
 
 def test_a_recipe_says_what_is_scored(table: dict) -> None:

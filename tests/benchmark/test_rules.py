@@ -174,7 +174,6 @@ def test_reference_captions_need_java(monkeypatch):
     score("Flickr30k", ["a dog"], samples("Flickr30k", ("a dog",)), "strict")
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # pycocoevalcap leaves its pipes open
 @pytest.mark.skipif(not shutil.which("java"), reason="needs Java")
 def test_reference_captions_are_pycocoevalcaps_own():

@@ -573,6 +573,13 @@ def test_a_client_clips_and_noises_what_it_sends_whatever_the_recipe_says(
     assert not torch.allclose(noised, sent()) and not torch.equal(
         noised, sent(noise_multiplier=2.0)
     )
+    zeros = {"0": {"a": torch.zeros(20_000)}}
+    many = replace(job, received=replace(job.received, adapters=zeros))
+    still = Update(0, 5, zeros, {}, {"loss": 1.0})
+    monkeypatch.setattr("fcit.worker.model.take_turn", lambda *_: (still, {}))
+    privacy = Privacy(clip_norm=0.5, noise_multiplier=2.0, seeded_noise=False)
+    sent_noise = ModelWorker(config, floor=privacy).train(many, {})[0].adapters["0"]["a"]
+    assert float(sent_noise.std()) == pytest.approx(1.0, rel=0.05)
     floor = Privacy(clip_norm=1.0, token_noise=0.3, seeded_noise=False)
     assert stronger(Privacy(clip_norm=9.0, token_noise=0.1), floor) == floor
     assert stronger(Privacy(clip_norm=9.0, token_noise=0.5), floor).token_noise == 0.5

@@ -70,6 +70,21 @@ def test_a_folder_of_another_user_leaves_features_in_memory(tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+def test_old_features_make_room_in_a_full_cache(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(features, "DISK_BYTES", 3000)
+    for model in ("old", "new"):
+        FeatureCache(model, tmp_path).put(key(0), value(0))
+    old, new = (next((tmp_path / model).iterdir()) for model in ("old", "new"))
+    monkeypatch.setattr(features, "DISK_BYTES", 1500)
+    cache = FeatureCache("mine", tmp_path)
+    cache.put(key(1), value(1))
+    assert old.is_file() and new.is_file() and not (tmp_path / "mine").exists()
+    os.utime(old, (0, 0))
+    cache = FeatureCache("mine", tmp_path)
+    cache.put(key(1), value(1))
+    assert new.is_file() and not old.exists()
+
+
 def test_a_full_disk_leaves_features_in_memory(tmp_path, monkeypatch) -> None:
     cache = FeatureCache("m", tmp_path)
     cache.put(key(0), value(0))

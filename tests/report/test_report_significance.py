@@ -183,9 +183,9 @@ def test_seeds_with_one_test_set_are_averaged_before_resampling(build: Build) ->
 
 
 def test_questions_that_some_seeds_share_stay_together() -> None:
-    apart = [(("a", "b"), np.array([10.0, 0.0])), (("c", "d"), np.array([4.0, 2.0]))]
+    apart = [((b"a", b"b"), np.array([10.0, 0.0])), ((b"c", b"d"), np.array([4.0, 2.0]))]
     assert [unit.tolist() for unit in _units(apart)] == [[10, 0], [4, 2]]
-    (unit,) = _units([apart[0], (("b", "c"), apart[1][1])])
+    (unit,) = _units([apart[0], ((b"b", b"c"), apart[1][1])])
     assert unit.tolist() == [7.5, 3.0, 1.5]
     assert unit.mean() == 4  # of the seeds' means 5 and 3
 
@@ -194,7 +194,7 @@ def test_the_interval_is_wider_where_seeds_share_questions() -> None:
     """Two seeds with the same differences on nine of ten questions know little more than one."""
     differences = np.random.default_rng(0).choice([-100.0, 0.0, 100.0], 110)
     rows = [
-        (tuple(map(str, range(first, first + 100))), differences[first : first + 100])
+        (tuple(b"%d" % n for n in range(first, first + 100)), differences[first : first + 100])
         for first in (0, 10)
     ]
 

@@ -7,6 +7,8 @@ import itertools
 import pytest
 
 from fcit.methods import find
+from fcit.optimizers import Optimizer
+from fcit.optimizers.base import Local
 from fcit.recipe.config import validate
 from fcit.rounds.client import (
     Data,
@@ -19,7 +21,7 @@ from fcit.rounds.client import (
     take_turn,
 )
 from fcit.seeds import derive, numpy_stream, torch_stream
-from fcit.types import Job, Sample, Stage, Update
+from fcit.types import Job, Sample, Stage, State, Update
 from fcit.worker.experiment import Experiment
 
 
@@ -89,7 +91,7 @@ def test_streams_differ_by_purpose_and_place_and_never_move() -> None:
 def turn(lmm, table: dict):
     """One turn of a method: its update after training, whatever the memory it may take."""
 
-    def take(name: str, **training) -> Update:
+    def take(name: str, optimizer: Optimizer | None = None, **training) -> Update:
         method = find(name)()
         experiment = Experiment(validate(table))
         data = experiment.data(experiment.plan[0][0][0])
@@ -99,8 +101,8 @@ def turn(lmm, table: dict):
         state = method.begin(method.begin(state, experiment.setting.stages[0]), Stage(()))
         first = experiment.plan[0][0][0]
         job = Job(first, method.send(state, first))
-        settings = Training(lr=1e-3, batch_size=6, max_grad_norm=1e9, **training)
-        return take_turn(job, method, lmm, data, settings, 0, {})[0]
+        settings = Training(**{"lr": 1e-3, "batch_size": 6, "max_grad_norm": 1e9} | training)
+        return take_turn(job, method, lmm, data, settings, 0, {}, optimizer)[0]
 
     return take
 
@@ -151,3 +153,89 @@ def test_the_gradient_of_a_step_in_parts_is_that_of_the_whole_batch(
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
     assert any(not torch.allclose(a, b, rtol=1e-2) for a, b in zip(whole, dropped, strict=True))
     assert not any(layer.training for layer in lmm.model.get_decoder().layers)
+
+
+def test_a_turn_is_adamw_with_these_rates_clipping_and_decay(lmm, table: dict) -> None:
+    """Three steps, written out: warm-up and cosine, a rate for the projector, one norm for both."""
+    import torch
+
+    method, experiment = find("finetune")(), Experiment(validate(table))
+    first = experiment.plan[0][0][0]
+    data = experiment.data_of(experiment.samples("IconQA", "train")[:6])
+    training = Training(
+        lr=1e-2,
+        projector_lr=3e-3,
+        batch_size=2,
+        warmup=0.5,
+        weight_decay=0.1,
+        dropout=0.0,
+        max_grad_norm=0.02,
+    )
+    blank = lmm.subspaces.blank(method.rank, 0.05, torch_stream(0, "x"))
+    state = method.begin(method.start(blank, lmm.base_projector), Stage(()))
+    job = Job(first, method.send(state, first))
+    update, _ = take_turn(job, method, lmm, data, training, 0, {})
+
+    lmm.receive(job.received, method.scale, method.trains(job.received), True, True)
+    lora, projector = lmm.adapter_parameters(), lmm.projector_parameters()
+    order = numpy_stream(0, "batches", first.stage, first.round, first.client)
+    lengths = rough_lengths(data.samples, lmm.images.token_counts(data.images))
+    memory = [(torch.zeros_like(p), torch.zeros_like(p)) for p in (*lora, *projector)]
+    norms = []
+    for step, indices in enumerate(batches(lengths, 2, 1, order), 1):
+        factor = (0.5, 1.0, 1.0)[step - 1]  # two steps of warm-up, then the cosine's beginning
+        loss = lmm.loss(
+            lmm.batch(*([rows[i] for i in indices] for rows in (data.samples, data.images)))
+        )
+        gradients = torch.autograd.grad(loss, [*lora, *projector])
+        norm = torch.sqrt(sum(g.square().sum() for g in gradients))
+        norms.append(float(norm))
+        with torch.no_grad():
+            for at, (p, g) in enumerate(zip([*lora, *projector], gradients, strict=True)):
+                rate = factor * (1e-2 if at < len(lora) else 3e-3)
+                g = g * min(1.0, 0.02 / float(norm))
+                m, v = memory[at]
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g * g)
+                p.mul_(1 - rate * 0.1)
+                p.sub_(rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+    assert len(norms) == update.metrics["steps"] == 3
+    assert max(norms) > 0.04  # so that clipping mattered
+    for key, value in lmm.adapter("0").items():
+        torch.testing.assert_close(update.adapters["0"][key], value, atol=1e-4, rtol=1e-3)
+    for key, value in lmm.shared_projector().items():
+        torch.testing.assert_close(update.extras["projector"][key], value, atol=1e-4, rtol=1e-3)
+    lmm.receive(State(), 2.0)
+
+
+def test_gradients_are_corrected_before_they_are_clipped(lmm, table: dict, turn) -> None:
+    """A correction that makes gradients a million times larger is clipped like any other."""
+    import torch
+
+    seen = []
+
+    class Huge(Local):
+        def __init__(self, named):
+            self.named = named
+
+        def correct(self) -> None:
+            for parameters in self.named.values():
+                for parameter in parameters:
+                    parameter.grad.mul_(1e6)
+
+    class Growing(Optimizer):
+        def local(self, turn, named, received, memory):
+            return Huge(named)
+
+    clip = torch.nn.utils.clip_grad_norm_
+
+    def noted(parameters, most):
+        norm = clip(parameters, most)
+        seen.append((float(norm), float(clip(parameters, 1e12))))
+        return norm
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
+        turn("finetune", optimizer=Growing(), max_grad_norm=1.0)
+    ((before, after),) = seen
+    assert before > 1e4 and after <= 1.001

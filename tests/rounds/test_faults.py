@@ -11,6 +11,7 @@ from typing import ClassVar
 import pytest
 import torch
 
+from fcit.aggregation.averaging import product_mean
 from fcit.aggregation.packing import pack_message, unpack_message
 from fcit.aggregation.privacy import Privacy
 from fcit.methods import find
@@ -37,7 +38,7 @@ from fcit.types import (
     Update,
     Weights,
 )
-from fcit.weights import flatten, load
+from fcit.weights import flatten, load, mean
 
 TASK = Task("red", ("red",))
 TURNS = [Turn(client, TASK, 0, 0, True) for client in (1, 4, 6, 7)]
@@ -570,6 +571,7 @@ def test_tokens_that_count_one_sample_do_not_reject_those_that_count_all() -> No
 
     _, report = take_round(one_round(method, RULES), begun(method), TURNS, Hidden(method))
     assert not report.faults
+    assert [identity.samples for identity in report.identities] == [1000, 1, 1, 1]  # at most
 
 
 def test_a_methods_own_check_that_fails_ends_no_round() -> None:
@@ -755,6 +757,71 @@ def test_with_privacy_a_cohort_without_a_reply_gets_its_noise_too(optimizer: Opt
     noise = torch.cat([(alone[key] - blank[key]).flatten() for key in sorted(blank)])
     assert 0.6 < float(noise.std()) < 1.4
     assert after.extras["identity"]["samples"].tolist() == [3, 1]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.5])
+def test_a_clients_whole_change_is_clipped_also_where_a_round_is_resumed(
+    noise: float, tmp_path: Path
+) -> None:
+    method = find("finetune")(rank=2)
+    rules = Federation(outlier_factor=0)
+    secret = Privacy(clip_norm=1.0, noise_multiplier=noise)
+
+    def huge(update: Update) -> list[Update | Fault]:
+        adapters = {
+            name: {key: 1e4 * value for key, value in block.items()}
+            for name, block in update.adapters.items()
+        }
+        return [replace(update, adapters=adapters)]
+
+    run = replace(one_round(method, rules), privacy=secret)
+    state = begun(method)
+    after, _ = take_round(run, state, TURNS, Crowd(method, huge), journal := RunJournal(tmp_path))
+    if not noise:
+        small = replace(run, privacy=Privacy(clip_norm=1e9, noise_multiplier=0.0))
+        assert distance(take_round(small, state, TURNS, Crowd(method, huge))[0], state) > 100
+        assert distance(after, state) <= 1.0001  # the mean of four changes of at most 1
+    journal.forget(6)
+    again, report = take_round(run, state, TURNS, Crowd(method, huge), RunJournal(tmp_path))
+    assert len(report.updates) == 4
+    assert same(again, after)
+
+
+def distance(after: State, before: State) -> float:
+    """The norm of all that a round changed."""
+    moved = [
+        (value - old[name][key]).flatten()
+        for parts, old in ((after.adapters, before.adapters), (after.extras, before.extras))
+        for name, part in parts.items()
+        for key, value in part.items()
+    ]
+    return float(torch.cat(moved).norm())
+
+
+@pytest.mark.parametrize("optimizer", [Optimizer(), Fedavgm(0.0, 1.0)])
+def test_the_products_average_reaches_the_state_and_the_optimizers_step(
+    optimizer: Optimizer,
+) -> None:
+    method = find("finetune")(rank=2)
+    rules = Federation(average="product")
+    after, report = take_round(
+        one_round(method, rules, optimizer), begun(method), TURNS, Crowd(method)
+    )
+    parts = [update.adapters["0"] for update in report.updates]
+    counts = [update.samples for update in report.updates]
+    wanted, plain = product_mean(parts, counts), mean(parts, counts)
+    for key, value in after.adapters["0"].items():
+        torch.testing.assert_close(value, wanted[key], atol=1e-5, rtol=1e-5)
+    assert any((wanted[key] - plain[key]).abs().max() > 1e-3 for key in plain)
+
+
+def test_the_median_of_a_round_reaches_the_state() -> None:
+    method = find("finetune")(rank=2)
+    rules = Federation(robust="median", outlier_factor=0)
+    after, report = take_round(one_round(method, rules), begun(method), TURNS, Crowd(method))
+    for key, value in after.adapters["0"].items():
+        sent = torch.stack([update.adapters["0"][key] for update in report.updates]).sort(0).values
+        torch.testing.assert_close(value, (sent[1] + sent[2]) / 2)  # of four
 
 
 def test_an_average_that_is_not_finite_is_not_committed() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,10 @@ def test_all_clients_are_needed_unless_the_recipe_says_how_many() -> None:
     assert ask(twice, "red", [0], Silent(), 1)["count"] == 2
     fifty = Setting("s", (Stage((Task("red", ("red",)),)),), 50, 5, 1)
     assert [needed(least, fifty) for least in (0, 1, 4, 5)] == [50, 10, 40, 50]
+    hundred = replace(fifty, clients=100, per_round=100)
+    assert [needed(least, hundred) for least in (7, 55)] == [7, 55]  # 7 / 100 * 100 is more than 7
+    none: Any = Scored(Score(0, "red", 100.0, 2), Score(1, "red", 0.0, 0))
+    assert ask(none, "red", [0, 1], Silent(), 2)["clients"] == 1  # the other has no test sample
 
 
 @pytest.fixture(scope="module")

@@ -259,7 +259,7 @@ def test_a_run_that_another_process_works_on_is_left_alone(
     said: list[str] = []
     monkeypatch.setattr(Silent, "say", lambda self, text: said.append(text))
     with locked(run.folder, "run"):
-        assert sweep.run([run]) == []
+        assert sweep.run([run]) == [run]
     assert said[-1] == "short finetune seed 0: another fcit is working on it; left alone"
 
 

@@ -35,5 +35,5 @@ def read_answer(answer: str, reading: Reading, truths: Sequence[str] = ()) -> st
 
 
 def read_truth(truth: str) -> str:
-    """A truth as short answers are compared with it: without an article ("The Hague")."""
-    return OPENING.sub("", truth.strip(), count=1)
+    """A truth as short answers are compared with it: its first line, without an article ("The Hague")."""
+    return OPENING.sub("", read_answer(truth, "first line"), count=1)

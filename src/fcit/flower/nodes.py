@@ -65,8 +65,9 @@ class Nodes:
             self.asked |= dict(zip(self.grid.push_messages(messages), new, strict=True))
         for message in self.grid.pull_messages(list(self.asked)) if self.asked else ():
             node = self.asked.pop(message.metadata.reply_to_message_id, 0)
-            if is_lost(message):  # perhaps of a node that stays connected
-                self.refused[node] = "the question which client it is was lost"
+            if is_lost(message):
+                if node in self.active_since and node not in self.clients.values():
+                    self.refused[node] = "the question which client it is was lost"
                 continue
             try:
                 self._meet(message)

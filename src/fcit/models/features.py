@@ -6,6 +6,7 @@ import hashlib
 import os
 import struct
 import sys
+import time
 import uuid
 import zlib
 from collections import OrderedDict
@@ -24,6 +25,9 @@ MEMORY_BYTES = 512 << 20
 """The most bytes of vision features that a process keeps in memory."""
 DISK_BYTES = 4 << 30
 """The most bytes of vision features on disk."""
+STALE = 7 * 24 * 3600.0
+"""Seconds after which a file of features makes room where the disk cache is full: it may be of a model,
+or of versions, that nobody uses any more. What is removed is computed again where it is needed."""
 
 FORMAT = "seen-4"
 """The format of the cached tensors, how images are opened, and in which batches they are encoded; a cache
@@ -242,6 +246,8 @@ class FeatureCache:
         if self._on_disk is None or self._uncounted > DISK_BYTES / 100:  # others write, too
             files = self.folder.parent.rglob("*.*")
             self._on_disk = sum(map(_size, files))
+            if self._on_disk > DISK_BYTES:
+                self._on_disk -= sum(map(_removed, self.folder.parent.rglob("*.features")))
             self._uncounted = size
         self._on_disk += size
         return self._on_disk <= DISK_BYTES
@@ -252,6 +258,18 @@ def _size(file: Path) -> int:
         return file.stat().st_size if file.is_file() else 0
     except OSError:  # it has just been removed
         return 0
+
+
+def _removed(file: Path) -> int:
+    """The bytes of a file that was not written to for a week, which is removed; 0 for others."""
+    try:
+        found = file.stat()
+        if time.time() - found.st_mtime < STALE:
+            return 0
+        file.unlink()
+    except OSError:  # another process removes it, too, or it is another user's
+        return 0
+    return found.st_size
 
 
 def _writable(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from fcit.models.encoding import encoding
 from fcit.models.folders import faults, pretrained
 from fcit.models.loading import blank_model
 from fcit.models.processors import load_processor, prepare_blank, takes_squares
-from fcit.models.subspace import adapted_layers, blank_block
+from fcit.models.subspace import adapted_layers, blank_block, widths
 from fcit.models.vision import find_projector
 from fcit.types import FcitError, Sample, Weights
 
@@ -104,7 +104,7 @@ def model_size(
             },
             depth=text.num_hidden_layers,
             hidden=text.hidden_size,
-            intermediate=text.intermediate_size,
+            intermediate=max(widths(text)),
             heads=text.num_attention_heads,
             vocabulary=text.vocab_size,
             stored=(config.dtype or torch.float32).itemsize,

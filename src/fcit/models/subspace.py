@@ -108,6 +108,12 @@ class SubspaceLinear(nn.Module):
         return self.cast
 
 
+def widths(text: Any) -> list[int]:
+    """The intermediate sizes of a language model's configuration; Gemma 3n has one for each layer."""
+    size = getattr(text, "intermediate_size", 0)
+    return [*size] if isinstance(size, list | tuple) else [size]
+
+
 def adapted_layers(model: Any) -> dict[str, nn.Linear]:
     """The layers that get adapters, by path: the language model's MLP projections.
 
@@ -115,11 +121,8 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
     up, down; fused forms too).
     """
     decoder, sizes = model.get_decoder(), model.config.get_text_config()
-    hidden, widths = (getattr(sizes, f"{key}_size", 0) for key in ("hidden", "intermediate"))
-    widths = (
-        widths if isinstance(widths, list | tuple) else [widths]
-    )  # Gemma 3n has one for each layer
-    shapes = [{hidden, n * width} for width in set(widths) for n in (1, 2)]
+    hidden, wide = getattr(sizes, "hidden_size", 0), widths(sizes)
+    shapes = [{hidden, n * width} for width in set(wide) for n in (1, 2)]
     root = next(path for path, module in model.named_modules() if module is decoder)
     modules: dict[str, Any] = dict(decoder.named_modules())
     lists = [path for path, module in modules.items() if isinstance(module, nn.ModuleList)]
@@ -131,9 +134,9 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
         and isinstance(module, nn.Linear)
         and {module.in_features, module.out_features} in shapes
     }
-    if not adapted or hidden in widths:
+    if not adapted or hidden in wide:
         raise FcitError(
-            f"no MLP projections ({hidden} x {max(widths)}) found in {type(decoder).__name__}"
+            f"no MLP projections ({hidden} x {max(wide)}) found in {type(decoder).__name__}"
         )
     return adapted
 

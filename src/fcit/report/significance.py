@@ -8,6 +8,7 @@ Seeds: Student's t interval of the differences of runs with the same seed (Stude
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,7 @@ class Answers:
 
     questions: str
     """A digest: runs with equal ones answered the same questions."""
-    names: tuple[str, ...]
+    names: tuple[bytes, ...]
     """What tells each question from all others of a data folder; empty for the mini suite."""
     scores: np.ndarray
 
@@ -92,11 +93,12 @@ def significance(group: Group) -> Tests | None:
     if len(finished) < 2:
         return None
     runs = [run for entry in finished for run in entry.runs]
+    shared: dict[str, tuple[bytes, ...]] = {}
     answers = {
         (run.path, name): found
         for run in runs
         for name in group.datasets
-        if (found := _answers(run, name))
+        if (found := _answers(run, name, shared))
     }
 
     def against(other: Entry, entries: Sequence[Entry]) -> tuple[Comparison, ...]:
@@ -219,7 +221,7 @@ def _compare(
 ) -> Comparison | None:
     by_seed = {run.seed: run for run in other.runs}
     pairs = [(run, by_seed[run.seed]) for run in entry.runs if run.seed in by_seed]
-    if not pairs:
+    if not pairs or any(other_data(run, opposite) for run, opposite in pairs):
         return None
     seeds = tuple(run.seed for run, _ in pairs)
     lasts = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]
@@ -227,10 +229,7 @@ def _compare(
     if any(
         (run.path, name) not in answers for pair in pairs for run in pair for name in group.datasets
     ):
-        alike = all(
-            _asked(run) == _asked(opposite) and not other_data(run, opposite)
-            for run, opposite in pairs
-        )
+        alike = all(_asked(run) == _asked(opposite) for run, opposite in pairs)
         if over_seeds is None or not alike:
             return None
         return Comparison(entry.label, other.label, seeds, fmean(lasts), over_seeds)
@@ -248,7 +247,7 @@ def _compare(
     return Comparison(entry.label, other.label, seeds, observed, over_seeds, (low, high), p)
 
 
-def _units(rows: Sequence[tuple[tuple[str, ...], np.ndarray]]) -> list[np.ndarray]:
+def _units(rows: Sequence[tuple[tuple[bytes, ...], np.ndarray]]) -> list[np.ndarray]:
     """What is resampled: the differences of each seed's questions. Where seeds drew some of the same
     questions from a data folder, all seeds' differences of a question stay together: one unit, whose mean
     is the mean over seeds of the means over their questions."""
@@ -278,13 +277,16 @@ def _resampled(unit: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([unit[rng.integers(size, size=(n, size))].mean(axis=1) for n in rows])
 
 
-def _answers(run: RunData, dataset: str) -> Answers | None:
+def _answers(run: RunData, dataset: str, shared: dict[str, tuple[bytes, ...]]) -> Answers | None:
+    """shared: the names of questions by their digest, which many runs have in common."""
     import numpy as np
 
     rows, root = predictions(run, dataset), run.setting_of("data", "root", "")
-    names = tuple(repr((row.question_id, row.prompt, row.truth)) for row in rows) if root else ()
-    scores = np.array([row.score for row in rows])
-    return Answers(questions_digest(rows), names, scores) if rows else None
+    digest, scores = questions_digest(rows), np.array([row.score for row in rows])
+    if root and digest not in shared:
+        told = (repr((row.question_id, row.prompt, row.truth)).encode() for row in rows)
+        shared[digest] = tuple(hashlib.blake2b(text, digest_size=8).digest() for text in told)
+    return Answers(digest, shared[digest] if root else (), scores) if rows else None
 
 
 def _asked(run: RunData) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median_low
 from typing import TypeVar
 
@@ -60,6 +61,10 @@ def tokens(
             del good[client]
     # a token of one sample says nothing: clients that hide theirs send no other (`privacy.hide_token`)
     counts = {client: float(found.samples) for client, found in good.items() if found.samples > 1}
+    if len(counts) == 1 < len(good) and outlier_factor:
+        (client,) = counts  # there is nobody to compare it with, so it counts for so much at most
+        most = min(good[client].samples, int(outlier_factor))
+        good[client] = replace(good[client], samples=most)
     for client, times in _outliers(counts, outlier_factor):
         faults.append(Fault(client, "samples", f"its samples: {times}"))
         del good[client]

@@ -7,7 +7,6 @@ impossible values are refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +28,7 @@ def file(run: Path, stage: str, dataset: str) -> Path:
 def needed(min_clients: int, setting: Setting) -> int:
     """How many clients' scores make an accuracy: the share that `min_clients` is of a round's clients; 0
     means all."""
-    share = min_clients / setting.per_round if min_clients else 1
-    return ceil(share * setting.clients)
+    return -(-min_clients * setting.clients // setting.per_round) or setting.clients
 
 
 def counts(run: RunFolder) -> dict[str, dict[str, int]]:
@@ -63,7 +61,8 @@ def ask(
     if not count:
         raise FcitError(f"{dataset}: no client has scored a test sample of it")
     total = sum(score.total for score in scores)
-    return {"total": total, "count": count, "clients": len(scores), "faults": len(faults)}
+    having = sum(score.count > 0 for score in scores)  # the others have no test sample of it
+    return {"total": total, "count": count, "clients": having, "faults": len(faults)}
 
 
 def percent(run: RunFolder, file: Path) -> float:

@@ -17,9 +17,10 @@ from fcit.benchmark.tabular import COLUMNS, TableRow
 from fcit.types import FcitError, Sample
 from fcit.watch import Watch
 
-SPLITS = {"train": "train", "test": "test", "validation": "test", "val": "test", "dev": "test"}
-"""What the name of a file or folder begins with, and which split that is (`test` goes first). `testmini`
-is a test split, too, and `trainval` one of training."""
+SPLITS = {"train": "train", "training": "train", "trainval": "train"} | dict.fromkeys(
+    ("test", "testing", "testmini", "testdev", "validation", "valid", "val", "dev"), "test"
+)
+"""The word that the name of a file or folder begins with, and which split that is (`test` goes first)"""
 
 
 def of(files: Mapping[str, int], only: Sequence[str]) -> list[str]:
@@ -39,8 +40,8 @@ def of(files: Mapping[str, int], only: Sequence[str]) -> list[str]:
 
 def _split(file: str) -> str:
     for part in reversed(Path(file).parts[-2:]):
-        if name := next((name for name in SPLITS if part.lower().startswith(name)), ""):
-            return name
+        if (match := re.match(r"[a-z]+", part.lower())) and match[0] in SPLITS:
+            return match[0]
     return ""
 
 
@@ -69,13 +70,16 @@ def write(
     if name in datasets.reserved():  # which are read as the benchmark publishes them
         name += "-table"
     said = {file: _split(file) for file in files}
-    train = [file for file, split in said.items() if split == "train"]
+    train = [file for file, split in said.items() if SPLITS.get(split) == "train"]
     test = [file for file, split in said.items() if split == "test"]
     test = test or [file for file, split in said.items() if SPLITS.get(split) == "test"]
-    if odd := [file for file, split in said.items() if not split] if train or test else []:
+    odd = [file for file, split in said.items() if not split]
+    if odd and train and test:
+        watch.say(f"left out, as their names are of no split: {', '.join(odd)}")
+    elif odd and (train or test):
         raise FcitError(
             f"{odd[0]}: of which split? Other files are called {'train' if train else 'test'}...; name "
-            "the folders to read with --only, or make a table of it for fcit data import"
+            "the files or folders to read with --only"
         )
     paths = hub.download(repository, files, watch)
     names = {key: columns.get(key, key) for key in COLUMNS}

@@ -23,7 +23,8 @@ GRACE = 10.0
 
 
 def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[Run]:
-    """Run what is not finished, the longest first, `jobs` at a time; return the runs that failed.
+    """Run what is not finished, the longest first, `jobs` at a time; return the runs that failed, and
+    those that were left alone because another process works on them.
 
     jobs = 0: one per GPU, otherwise one per core. If several run at a time, each has one worker. All
     recipes are checked and all data is made before the first run starts (FcitError). KeyboardInterrupt
@@ -46,9 +47,8 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
                     if todo and slot not in running:
                         work = todo.pop()
                         if _is_locked(work.status.run.folder):
-                            watch.say(
-                                f"{work.status.run}: another fcit is working on it; left alone"
-                            )
+                            failed.append(run := work.status.run)
+                            watch.say(f"{run}: another fcit is working on it; left alone")
                         else:
                             running[slot] = _start(work, len(slots), gpu)
                 time.sleep(0.5)
@@ -145,7 +145,7 @@ def _is_locked(folder: Path) -> bool:
     try:
         with locked(folder, "run"):
             return False
-    except FcitError:
+    except (FcitError, OSError):  # or the lock is another user's
         return True
 
 
