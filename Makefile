@@ -36,5 +36,6 @@ lint: $(STAMP)
 	$(BIN)/ruff check src tests tools examples benchmarks
 	$(BIN)/pyright
 
+# What was made by the above; runs/ stays, as it holds results.
 clean:
-	rm -rf .venv runs build dist
+	rm -rf .venv build dist

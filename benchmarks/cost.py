@@ -115,8 +115,9 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
     run(made, place, watch=Silent())
     (row,) = read_lines(place / "log.jsonl")
     assert len(row["clients"]) == count
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    unit = 1 << 20 if sys.platform == "darwin" else 1024  # of ru_maxrss in a megabyte
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    worker = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
     return {"seconds": row["seconds"], "mb": peak, "worker": worker}
 
 

@@ -136,8 +136,8 @@ def kills(folder: Path, count: int, seed: int) -> Iterator[Case]:
         rounds = (run / "log.jsonl").read_text().count("\n") if (run / "log.jsonl").exists() else 0
         finished = (run / "matrix.json").exists() and process.returncode == 0
         status, said = call("run", file, "--out", run, "--resume")
-        outcome, detail = judge(status, said, "?", lambda run=run: bits(run) == bits(whole))
-        outcome = NOT_RESUMED if outcome == UNNAMED else outcome
+        outcome, detail = judge(status, said, "", lambda run=run: bits(run) == bits(whole))
+        outcome = NOT_RESUMED if status > 0 else outcome
         yield Case(
             "a run", f"killed, {rounds} rounds logged{', ended' * finished}", outcome, detail
         )

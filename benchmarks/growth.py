@@ -29,12 +29,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fcit.types import FcitError
+
 SERIES = {
     "clients": (10, 30, 100, 300, 1000, 3000, 10000),
     "subspaces": (1, 2, 4, 8, 16, 32, 64),
     "questions": (50, 100, 200, 400, 800),
 }
 QUICK = {"clients": (10, 100), "subspaces": (1, 4), "questions": (4, 8)}
+UNIT = 1 if sys.platform == "darwin" else 1024
+"""Bytes that `ru_maxrss` counts in."""
 REPEATS = 3
 
 
@@ -89,7 +93,7 @@ def point(name: str, count: int) -> dict[str, float]:
     return {
         "count": count,
         "seconds": min(seconds[1:]),
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT,
     }
 
 
@@ -212,4 +216,8 @@ def draw(found: dict[str, list[dict]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FcitError as error:
+        print(f"growth.py: {error}", file=sys.stderr)
+        sys.exit(2)

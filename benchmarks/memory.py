@@ -17,6 +17,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from fcit.types import FcitError
+
 MEASURED = "memory "
 """What the measuring process's line begins with."""
 
@@ -148,4 +150,8 @@ def compare(table: dict, found: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FcitError as error:
+        print(f"memory.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -28,6 +28,8 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 
+from fcit.types import FcitError
+
 SHAPES = ("mini", "60M")
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ("ImageNet-R", "ArxivQA", "IconQA", "Flickr30k")
@@ -241,4 +243,8 @@ def forward_and_backward(worker, jobs):
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FcitError as error:
+        print(f"rounds.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,6 +31,8 @@ from typing import TYPE_CHECKING
 from unittest import mock
 
 from starting import start
+
+from fcit.types import FcitError
 
 if TYPE_CHECKING:
     import torch
@@ -49,10 +52,13 @@ OPERATORS = {
 """Operators by what they are for, by the beginnings of their names."""
 
 
+RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
+
+
 def main() -> None:
     """Measure all parts and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/mini/task-hom.toml"))
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--quick", action="store_true", help="two clients with few samples")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path)
@@ -263,4 +269,8 @@ def _padded(spans: Sequence[int], chosen: Iterator[list[int]]) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FcitError as error:
+        print(f"speed.py: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -21,6 +21,7 @@ from fcit.recipe.keys import flat
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs import sweep
 from fcit.runs.session import Session
+from fcit.types import FcitError
 from fcit.watch import Silent
 
 PLAN = Path(__file__).parents[1] / "recipes" / "mini" / "tuning.toml"
@@ -89,7 +90,7 @@ def main() -> None:
     for method, runs in sorted(tried.items()):
         keys = list(runs[0].values)
         lasts = [run.last for run in runs if run.last is not None]
-        best = max(lasts) if len(lasts) >= planned[method] else None
+        best = max(lasts, default=None) if len(lasts) >= planned[method] else None
         unfinished += best is None
         print(f"\n**{method}**, {len(lasts)} of {planned[method]} runs\n")
         print(f"| {' | '.join([*keys, 'Last', 'Avg'])} |")
@@ -103,4 +104,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except FcitError as error:
+        print(f"tuned.py: {error}", file=sys.stderr)
+        sys.exit(2)

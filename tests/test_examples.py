@@ -84,7 +84,9 @@ def test_a_slurm_job_begins_a_run_and_then_continues_it(tmp_path: Path) -> None:
     assert documents.parse_fcit(said(*words))["changes"] == ("data.root=/data/FCIT",)
     (tmp_path / words[1]).mkdir(parents=True)
     (tmp_path / words[1] / "config.toml").touch()
-    assert documents.parse_fcit(said(*words))["resume"] is True
+    given = documents.parse_fcit(said(*words, "--method", "finetune"))
+    assert given["resume"] is True
+    assert given["method"] == "finetune"  # which fcit refuses where the run has another
     options = re.findall(r"^#SBATCH (.*)$", script.read_text("utf-8"), re.M)
     assert options and all(re.fullmatch(r"--[a-z-]+(=\S+)?", option) for option in options)
 

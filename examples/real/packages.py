@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from fcit.files import folder_aside
 from fcit.types import FcitError
@@ -153,7 +154,8 @@ def _unpack(file: Path, folder: Path) -> None:
             archive.extractall(folder)
     elif file.suffix == ".tgz":
         with tarfile.open(file) as archive:
-            archive.extractall(folder, filter="data")
+            safe: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+            archive.extractall(folder, **safe)  # what is unpacked is pinned by its SHA-256
     elif shutil.which("dpkg-deb") is None:
         raise FcitError(f"dpkg-deb is missing, which unpacks {file.name}")
     else:

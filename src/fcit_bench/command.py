@@ -46,9 +46,9 @@ def bench(
         rounds=rounds, device=device, dtype=dtype, cpu_time=cpu_time,
     )  # fmt: skip
     result = measure(options, Terminal())
+    _print(result)
     if as_json:
         write_json(as_json, result.table())
-    _print(result)
 
 
 def _print(result: Result) -> None:
