@@ -15,6 +15,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+import zygote
 from fcit.engines import workers
 from fcit.engines.local import LocalEngine
 from fcit.engines.workers import WorkerDiedError, WorkerProcess
@@ -64,6 +65,14 @@ def test_a_worker_that_dies_outside_a_turn_ends_in_one_line(
     monkeypatch.setattr(LocalEngine, "_start_worker", lambda *_: Dying().ask())
     with pytest.raises(FcitError, match=r"out of memory.*federation\.workers=1"):
         LocalEngine(config, 2)
+
+
+def test_workers_start_cold(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other tests' workers are forked from a process that has imported everything already."""
+    monkeypatch.setenv(zygote.COLD, "1")
+    with LocalEngine(config, 2) as engine:
+        assert list(engine.start().adapters) == []
+        assert len({worker.process.pid for worker in engine.workers}) == 2
 
 
 @pytest.fixture(scope="module")
