@@ -55,7 +55,7 @@ def test_results_has_the_tables_of_the_kept_runs() -> None:
 
 def test_the_readme_has_their_means_and_deviations() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    for method in ("disco", "disco_lda", "finetune", "joint", "individual"):
+    for method in ("disco", "disco_lda", "finetune", "joint", "individual", "multitask"):
         cells = []
         for setting in ("task-hom", "task-het", "cap-hom", "cap-het"):
             runs = read_runs([KEPT / setting / method])
