@@ -9,7 +9,7 @@ from statistics import mean, stdev
 import pytest
 
 from fcit.report.groups import group_runs
-from fcit.report.result_tables import paper_tables
+from fcit.report.result_tables import paper_tables, setting_table
 from fcit.report.run_data import read_runs
 from fcit.report.significance import significance
 from fcit.report.tables import to_markdown
@@ -51,6 +51,27 @@ def test_results_has_the_tables_of_the_kept_runs() -> None:
     ]
     assert len(rows) > 2
     assert not [row for row in rows if row not in page], "docs/results.md has other figures"
+
+
+def test_results_has_where_the_gap_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gap
+
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert "\n".join(gap.table(KEPT, "disco_lda")) in page
+
+
+def test_results_has_what_is_forgotten_in_task_hom() -> None:
+    (group,) = group_runs(read_runs([KEPT / "task-hom"]))
+    lines = to_markdown([setting_table(group)]).splitlines()
+    rows = [line.strip("|").split("|") for line in lines if line.startswith("| ")]
+    chosen = ("Method", "Learned", "Forgetting", "Routing", "Ahead", "Transfer", "General")
+    head = [cell.strip() for cell in rows[0]]
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    for row in rows:
+        shown = [row[head.index(name)].strip() for name in chosen]
+        if set(shown[1:]) != {"–"}:
+            assert f"| {' | '.join(shown)} |" in page
 
 
 def test_the_readme_has_their_means_and_deviations() -> None:

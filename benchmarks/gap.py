@@ -1,0 +1,66 @@
+"""The steps from the base model to centralised training in every setting of a sweep, as Markdown.
+
+    .venv/bin/python benchmarks/gap.py runs/comparison disco_lda
+
+A step is the mean over seeds of the difference in Last between two methods with the same seed, with its
+sample standard deviation; docs/metrics.md says what each step means. A dash: not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from fcit.report.groups import Group, group_runs, spread
+from fcit.report.run_data import read_runs
+from fcit.report.tables import format_spread
+from fcit.types import FcitError
+
+
+def steps(method: str) -> list[tuple[str, str]]:
+    """What each step goes from and to."""
+    way = ["zeroshot", "finetune", method, "joint", "individual", "individual_central", "multitask"]
+    return [*pairwise(way), ("joint", "multitask")]
+
+
+def lasts(group: Group, method: str) -> dict[int, float]:
+    """Last of a method by seed: of its usual configuration."""
+    entries = (entry for entry in group.entries if entry.first.method == method)
+    runs = [run for entry in entries if not entry.variant for run in entry.runs]
+    return {run.seed: run.last for run in runs if run.last is not None}
+
+
+def table(folder: Path, method: str) -> list[str]:
+    """The lines of the table. Raises FcitError where the folder holds no runs."""
+    groups = group_runs(read_runs([folder]))
+    lines = [
+        f"| from | to | {' | '.join(group.setting for group in groups)} |",
+        f"|---|---|{'---:|' * len(groups)}",
+    ]
+    for one, other in steps(method):
+        cells = []
+        for group in groups:
+            before, after = lasts(group, one), lasts(group, other)
+            moved = spread(after[seed] - before[seed] for seed in before if seed in after)
+            cells.append(format_spread(moved, 1, "+"))
+        lines.append(f"| {one} | {other} | {' | '.join(cells)} |")
+    return lines
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, help="the folder of a sweep")
+    parser.add_argument("method", help="the method in the middle")
+    given = parser.parse_args()
+    print("\n".join(table(given.runs, given.method)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except FcitError as error:
+        print(f"gap.py: {error}", file=sys.stderr)
+        sys.exit(2)
