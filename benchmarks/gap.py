@@ -1,6 +1,6 @@
 """The steps from the base model to centralised training in every setting of a sweep, as Markdown.
 
-    .venv/bin/python benchmarks/gap.py runs/comparison disco_lda
+    .venv/bin/python benchmarks/gap.py runs/comparison disco_lda [--without Flickr30k]
 
 A step is the mean over seeds of the difference in Last between two methods with the same seed, with its
 sample standard deviation; docs/metrics.md says what each step means. A dash: not measured.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from fcit.report.groups import Group, group_runs, spread
 from fcit.report.run_data import read_runs
@@ -25,14 +27,19 @@ def steps(method: str) -> list[tuple[str, str]]:
     return [*pairwise(way), ("joint", "multitask")]
 
 
-def lasts(group: Group, method: str) -> dict[int, float]:
-    """Last of a method by seed: of its usual configuration."""
+def lasts(group: Group, method: str, without: Sequence[str]) -> dict[int, float]:
+    """Last of a method by seed, over all datasets but some: of its usual configuration."""
     entries = (entry for entry in group.entries if entry.first.method == method)
     runs = [run for entry in entries if not entry.variant for run in entry.runs]
-    return {run.seed: run.last for run in runs if run.last is not None}
+    found: dict[int, float] = {}
+    for run in (run for run in runs if not run.unfinished):
+        row = run.matrix[-1] if run.matrix else [run.zero_shot[name] for name in run.datasets]
+        kept = zip(run.datasets, row, strict=True)
+        found[run.seed] = fmean(value or 0.0 for name, value in kept if name not in without)
+    return found
 
 
-def table(folder: Path, method: str) -> list[str]:
+def table(folder: Path, method: str, without: Sequence[str] = ()) -> list[str]:
     """The lines of the table. Raises FcitError where the folder holds no runs."""
     groups = group_runs(read_runs([folder]))
     lines = [
@@ -42,7 +49,7 @@ def table(folder: Path, method: str) -> list[str]:
     for one, other in steps(method):
         cells = []
         for group in groups:
-            before, after = lasts(group, one), lasts(group, other)
+            before, after = (lasts(group, name, without) for name in (one, other))
             moved = spread(after[seed] - before[seed] for seed in before if seed in after)
             cells.append(format_spread(moved, 1, "+"))
         lines.append(f"| {one} | {other} | {' | '.join(cells)} |")
@@ -54,8 +61,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("runs", type=Path, help="the folder of a sweep")
     parser.add_argument("method", help="the method in the middle")
+    parser.add_argument("--without", nargs="+", default=(), help="datasets to leave out of Last")
     given = parser.parse_args()
-    print("\n".join(table(given.runs, given.method)))
+    print("\n".join(table(given.runs, given.method, given.without)))
 
 
 if __name__ == "__main__":
