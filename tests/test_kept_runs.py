@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "comparison"
 
 
-@pytest.mark.parametrize("name", ["comparison", "bytes", "tuning"])
+@pytest.mark.parametrize("name", ["comparison", "bytes", "tuning", "ablations"])
 def test_all_kept_runs_are_finished_runs_of_their_sweep(name: str) -> None:
     """Reading them compares digests, log, matrix and plan with each other and with the recipes."""
     runs = sweep.read(ROOT / "recipes" / "mini" / f"{name}.toml", KEPT.parent / name)
@@ -72,6 +72,14 @@ def test_results_has_what_is_forgotten_in_task_hom() -> None:
         shown = [row[head.index(name)].strip() for name in chosen]
         if set(shown[1:]) != {"–"}:
             assert f"| {' | '.join(shown)} |" in page
+
+
+def test_results_has_the_tables_of_the_ablations() -> None:
+    runs = [run for run in read_runs([KEPT.parent / "ablations"]) if not run.unfinished]
+    assert len(runs) == 15
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    for run in runs:
+        assert f"| {run.last:.2f} | {run.avg:.2f} |" in page.replace("*", ""), run.path
 
 
 def test_the_readme_has_their_means_and_deviations() -> None:
