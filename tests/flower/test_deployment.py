@@ -409,7 +409,9 @@ def test_a_server_without_data_gets_its_clients_scores(
     for name in ("IconQA", "FigureQA"):
         kept = read_json(out / "scores" / "zero-shot" / f"{name}.json")
         assert kept == read_json(local / "scores" / "zero-shot" / f"{name}.json")
-        assert (kept["clients"], kept["faults"]) == (4, 0)
+        shares = [Experiment(validate(changed)).test_share(name, client) for client in range(4)]
+        having = sum(map(bool, shares))  # with so few questions, not every client has some
+        assert (kept["clients"], kept["faults"]) == (having, 0)
 
 
 @pytest.mark.slow
