@@ -6,7 +6,7 @@ import copy
 
 import pytest
 
-from fcit.benchmark.reading import read_answer, read_truth
+from fcit.benchmark.reading import most_stops, read_answer, read_truth
 from fcit.recipe.config import validate
 from fcit.types import Sample
 from fcit.worker.experiment import Experiment
@@ -45,12 +45,12 @@ def test_a_truth_with_stops_is_compared_whole() -> None:
         ("a. b.", "a. b. c.", "a."),
     ):
         read = read_truth(truth)
-        assert read_answer(right, "short", [truth]).removesuffix(".") == read.removesuffix("."), (
-            right
-        )
-        assert read_answer(wrong, "short", [truth]).removesuffix(".") != read.removesuffix("."), (
-            wrong
-        )
+        assert read_answer(right, "short", most_stops([truth])).removesuffix(
+            "."
+        ) == read.removesuffix("."), right
+        assert read_answer(wrong, "short", most_stops([truth])).removesuffix(
+            "."
+        ) != read.removesuffix("."), wrong
 
 
 def test_the_best_constant_is_read_as_if_a_model_had_said_it(table: dict, monkeypatch) -> None:

@@ -1,7 +1,7 @@
 """What of a model's answer is scored: models that were tuned to chat answer in sentences."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 Reading = Literal["whole", "first line", "short"]
@@ -17,21 +17,25 @@ STOP = re.compile(r"(?<=[.!?])\s")
 """Where a sentence ends, or an abbreviation."""
 
 
-def read_answer(answer: str, reading: Reading, truths: Sequence[str] = ()) -> str:
+def read_answer(answer: str, reading: Reading, stops: int = 0) -> str:
     """The part of an answer that is scored.
 
     whole: all of it. first line: the first that has text. short: of the first line the first sentence,
-    without "The answer is" or the like before it and without an article. Where a truth itself has stops
-    ("J. K. Rowling"), as many parts of the line are kept as the truth has.
+    without "The answer is" or the like before it and without an article. `stops`: of the truths
+    (see `most_stops`); where they have some ("J. K. Rowling"), as many are kept in the line.
     """
     if reading == "whole":
         return answer
     line = next((line.strip() for line in answer.splitlines() if line.strip()), "")
     if reading == "first line":
         return line
-    stops = max((len(STOP.findall(read_truth(truth))) for truth in truths), default=0)
     ends = [stop.start() for stop in STOP.finditer(line)]
     return OPENING.sub("", line[: ends[stops]] if len(ends) > stops else line, count=1)
+
+
+def most_stops(truths: Iterable[str]) -> int:
+    """The most stops that a truth has within it."""
+    return max((len(STOP.findall(read_truth(truth))) for truth in truths), default=0)
 
 
 def read_truth(truth: str) -> str:

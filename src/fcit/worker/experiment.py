@@ -9,7 +9,7 @@ from fcit.benchmark import missing, schedule, settings
 from fcit.benchmark.layout import PARTITIONS
 from fcit.benchmark.partition import split
 from fcit.benchmark.published import published
-from fcit.benchmark.reading import read_answer, read_truth
+from fcit.benchmark.reading import most_stops, read_answer, read_truth
 from fcit.benchmark.rules.base import Accuracy
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
@@ -116,7 +116,7 @@ class Experiment:
         """Score one answer for each test sample of a dataset, as `[evaluation]` says."""
         section = self.config.evaluation
         said = [
-            read_answer(answer, section.reading, sample.answers)
+            read_answer(answer, section.reading, most_stops(sample.answers))
             for answer, sample in zip(answers, samples, strict=True)
         ]
         return self.dataset(dataset).score(said, self._as_read(samples), section.scoring)
@@ -126,8 +126,8 @@ class Experiment:
         train, section = self.samples(dataset, "train"), self.config.evaluation
         test = self._as_read(self.samples(dataset, "test"))
         if section.reading == "short":  # as if a model had said it
-            truths = [truth for sample in test for truth in sample.answers]
-            said = [read_answer(sample.answers[0], "short", truths) for sample in train]
+            stops = most_stops(truth for sample in test for truth in sample.answers)
+            said = [read_answer(sample.answers[0], "short", stops) for sample in train]
             train = [
                 replace(sample, answers=(text,)) for sample, text in zip(train, said, strict=True)
             ]
