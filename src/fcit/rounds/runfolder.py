@@ -146,7 +146,7 @@ class RunFolder:
 
     def state(self) -> tuple[State, dict[int, Weights]]:
         """The committed state and the clients' memories."""
-        manifest = self.manifest()  # once: the run may commit its next round meanwhile
+        manifest = self.manifest() or Manifest(0, 0)  # once: the run may commit meanwhile
         try:
             *parts, clients = (
                 {name: from_bytes(data) for name, data in self.tensors(kind, of=manifest)}

@@ -141,12 +141,12 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     if not all(row.activation for row in rows):
         raise FcitError(f"{run.folder}: no subspace had been trained by the end of stage {stage}")
     wins = [winner(row.activation) for row in rows]
-    if unknown := run.files.imported:
-        own = {*wins}
+    imported = run.files.imported
+    strayed = [not imported and win not in own for win in wins]
     chosen = [
-        (row, win)
-        for row, win in zip(rows, wins, strict=True)
-        if (win not in own if id is None else row.question_id == id)
+        (row, away)
+        for row, away in zip(rows, strayed, strict=True)
+        if (away if id is None else row.question_id == id)
     ]
     if id is not None and not chosen:
         known = ", ".join(row.question_id for row in rows[:5])
@@ -161,14 +161,12 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         dataset,
         stage,
         len(rows),
-        sum(win not in own for win in wins),
+        sum(strayed),
         _gate(experiment.method),
         bool(rows[0].similarity),
-        not unknown,
-        tuple(_subspace(name, trained, set() if unknown else own, rows, wins) for name in names),
-        tuple(
-            _explained(row, win not in own, str(locate(folders, row.image))) for row, win in chosen
-        ),
+        not imported,
+        tuple(_subspace(name, trained, own, rows, wins) for name in names),
+        tuple(_explained(row, away, str(locate(folders, row.image))) for row, away in chosen),
     )
 
 

@@ -47,8 +47,8 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
                     if todo and slot not in running:
                         work = todo.pop()
                         if _is_locked(work.status.run.folder):
-                            failed.append(run := work.status.run)
-                            watch.say(f"{run}: another fcit is working on it; left alone")
+                            failed.append(work.status.run)
+                            watch.say(f"{failed[-1]}: another fcit is working on it; left alone")
                         else:
                             running[slot] = _start(work, len(slots), gpu)
                 time.sleep(0.5)
