@@ -118,7 +118,8 @@ class Group:
         two others, as other seeds mean other data."""
         finished = tuple(entry for entry in self.learners if not entry.unfinished)
         counts = sorted((len(entry.runs) for entry in finished), reverse=True)
-        return tuple(entry for entry in finished if len(entry.runs) >= counts[:2][-1])
+        second = counts[1] if len(counts) > 1 else 0
+        return tuple(entry for entry in finished if len(entry.runs) >= second)
 
     @property
     def longest(self) -> Entry:

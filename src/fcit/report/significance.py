@@ -239,8 +239,6 @@ def _compare(
         if any(first.questions != second.questions for first, second in both):
             return None
         units = _units([(first.names, first.scores - second.scores) for first, second in both])
-        if len({first.questions for first, _ in both}) == 1:
-            units = [sum(units[1:], units[0]) / len(units)]  # one test set: a question stays one
         streams = (numpy_stream(0, "bootstrap", group.setting, name, seed) for seed in seeds)
         parts.append(list(zip(units, streams, strict=False)))
     observed, low, high, p = bootstrap(parts)
@@ -248,18 +246,19 @@ def _compare(
 
 
 def _units(rows: Sequence[tuple[tuple[bytes, ...], np.ndarray]]) -> list[np.ndarray]:
-    """What is resampled: the differences of each seed's questions. Where seeds drew some of the same
-    questions from a data folder, all seeds' differences of a question stay together: one unit, whose mean
-    is the mean over seeds of the means over their questions."""
+    """What is resampled: the differences of each seed's questions. Where seeds drew some or all of the
+    same questions from a data folder, all seeds' differences of a question stay together: one unit, whose
+    mean is the mean over seeds of the means over their questions."""
     import numpy as np
 
     asked = [name for names, _ in rows for name in names]
-    if len(set(asked)) == len(asked) or len({names for names, _ in rows}) == 1:
+    if len(set(asked)) == len(asked):
         return [differences for _, differences in rows]
     sums = dict.fromkeys(asked, 0.0)
     for names, differences in rows:
+        weight = len(sums) / (len(rows) * len(names))
         for name, difference in zip(names, differences, strict=True):
-            sums[name] += len(sums) * difference / (len(rows) * len(names))
+            sums[name] += weight * difference
     return [np.array([*sums.values()])]
 
 
