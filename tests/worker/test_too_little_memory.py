@@ -67,8 +67,9 @@ def test_their_weights(
 
     monkeypatch.setattr(place, fail)
     worker = ModelWorker(config)
-    with pytest.raises(FcitError, match=said):
+    with pytest.raises(FcitError, match=said) as error:
         worker.encoder if "identity" in place else worker.model  # noqa: B018
+    assert "(torch:" not in str(error.value) and str(tmp_path) in str(error.value)
 
 
 @pytest.mark.parametrize("place", [(LMM, "complete"), (LMM, "features"), (Encoder, "embed")])

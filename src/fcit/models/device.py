@@ -59,7 +59,8 @@ def enough_memory(what: str, instead: str) -> Iterator[None]:
         yield
     except (RuntimeError, TooLittleMemoryError) as error:
         if isinstance(error, TooLittleMemoryError) or lacks_memory(error):
-            told = f"{what} found too little memory; {instead} (torch: {first_line(error)})"
+            source = "" if isinstance(error, TooLittleMemoryError) else "torch: "
+            told = f"{what} found too little memory; {instead} ({source}{first_line(error)})"
             raise TooLittleMemoryError(told) from None
         raise
 
