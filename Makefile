@@ -21,9 +21,8 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,flower]'
 	@touch $@
 
-# Made anew each time; an interrupted one goes on.
 demo: $(STAMP)
-	@test ! -e runs/demo/report || rm -rf runs/demo
+	@rm -rf runs/demo
 	@$(BIN)/fcit demo
 
 test: $(STAMP)

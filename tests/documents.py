@@ -278,10 +278,12 @@ def parse_script(words: Sequence[str]) -> None:
 
 
 def parse_extras(text: str) -> None:
-    """The extras of fcit that `pip install 'fcit[...]'` names exist."""
+    """The extras of fcit that `pip install 'fcit[...]'` names exist, and the command says where fcit is:
+    its name on PyPI is another project's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for named in re.findall(r"fcit\[([\w,]+)\]", text):
         assert set(named.split(",")) <= set(project["optional-dependencies"]), text
+    assert not re.search(r"install +(--?[\w-]+ +)*'?fcit\b(?! @|\[[\w,]+\] @)", text), text
 
 
 # -- a reader --------------------------------------------------------------------------------------

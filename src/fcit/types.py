@@ -31,12 +31,11 @@ PROJECTOR = "projector."
 SHARED_PROJECTOR = "projector"
 """Name in `State.extras` of the one projector that all clients train."""
 
-
 Parts = Mapping[str, Mapping[str, "Tensor"]]
 """Named Weights to read; they may be in a file until they are used."""
 
-
 MOST, MOST_CLIENTS = 1_000_000_000, 1_000_000  # of a recipe's counts, and of its clients
+LINE = 200  # maximum length of a client's message in logs and on screens
 
 
 class FcitError(Exception):
@@ -50,6 +49,11 @@ def naming(source: str) -> Generator[None]:
         yield
     except FcitError as error:
         raise FcitError(f"{source}: {error}") from None
+
+
+def extra(name: str) -> str:
+    """The command that installs an extra of fcit; the name fcit on PyPI is another project's."""
+    return f"pip install 'fcit[{name}] @ git+https://github.com/fcit-project/fcit'"
 
 
 def first_line(error: BaseException) -> str:
@@ -248,10 +252,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     (match,) = get_close_matches(word, list(known), 1) or [""]
     return f"; did you mean {match!r}?" if match else ""
-
-
-LINE = 200
-"""Maximum length of a client's message in logs and on screens."""
 
 
 def one_line(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -12,7 +13,8 @@ import pytest
 from fcit.cli.machine import GB, Finding, doctor, findings
 
 PARTS = ("python", "fcit", "torch", "transformers", "safetensors", "numpy", "pillow")
-PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "parquet", "serve", "trackers")
+PARTS += ("cores", "memory", "GPU", "Java", "Flower", "PEFT", "parquet", "serve")
+PARTS += ("privacy", "bitsandbytes", "trackers")
 
 
 def parts() -> dict[str, Finding]:
@@ -45,7 +47,15 @@ def test_missing_packages_say_what_is_off(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert "--engine flower" in parts()["Flower"].missing
     assert parts()["PEFT"].value == "none"
+    assert "[privacy] is off" in parts()["privacy"].missing
+    assert "model.quantize" in parts()["bitsandbytes"].missing
     assert "tracking.to" in parts()["trackers"].missing
+
+
+def test_trackers_need_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name != "accelerate")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1")
+    assert parts()["trackers"].value == "none" and "accelerate" in parts()["trackers"].missing
 
 
 def test_a_cache_that_is_not_there_yet_is_judged_by_its_disk(

@@ -154,7 +154,7 @@ def test_serve_without_its_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPa
         "except FcitError as error:\n  print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'fcit[serve]'" in done.stdout, done.stderr
+    assert "pip install 'fcit[serve] @ git+https" in done.stdout, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from fcit.seeds import noise_stream
-from fcit.types import FcitError, Identity, Parts, Setting, State, Turn, Update, Weights
+from fcit.types import FcitError, Identity, Parts, Setting, State, Turn, Update, Weights, extra
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -126,7 +126,7 @@ def aggregate(
 def require() -> None:
     """Raise FcitError unless the privacy accountant is installed."""
     if importlib.util.find_spec("dp_accounting") is None:
-        raise FcitError("privacy: needs dp-accounting; pip install 'fcit[privacy]'")
+        raise FcitError(f"privacy: needs dp-accounting: {extra('privacy')}")
 
 
 Draws = tuple[int, int]

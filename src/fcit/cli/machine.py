@@ -22,12 +22,10 @@ REQUIRED = ("torch", "transformers", "safetensors", "numpy", "pillow")
 OPTIONAL = (
     ("Flower", ("flwr",), "--engine flower is off (the local engine needs nothing)"),
     ("PEFT", ("peft",), "fcit bench is off (adapters are written in PEFT's format without it)"),
-    (
-        "parquet",
-        ("pyarrow",),
-        "fcit data fetch reads no parquet tables (pip install 'fcit[parquet]')",
-    ),
-    ("serve", ("uvicorn", "starlette"), "fcit serve is off (pip install 'fcit[serve]')"),
+    ("parquet", ("pyarrow",), "fcit data fetch reads no parquet tables"),
+    ("serve", ("uvicorn", "starlette"), "fcit serve is off"),
+    ("privacy", ("dp_accounting",), "[privacy] is off"),
+    ("bitsandbytes", ("bitsandbytes",), "model.quantize is off"),
 )
 """Part, packages (the first one's version is shown), and what is off without them."""
 TRACKERS = ("tensorboard", "wandb", "mlflow")
@@ -81,8 +79,9 @@ def findings() -> Iterator[Finding]:
             yield Finding(part, f"{packages[0]} {importlib.metadata.version(packages[0])}")
         else:
             yield Finding(part, "none", off)
-    present = [name for name in TRACKERS if importlib.util.find_spec(name)]
-    off = "tracking.to must stay empty (a run's folder has all results without it)"
+    usable = importlib.util.find_spec("accelerate")
+    present = [name for name in TRACKERS if usable and importlib.util.find_spec(name)]
+    off = "tracking.to must stay empty, it also needs accelerate (a run's folder has all results)"
     yield Finding("trackers", ", ".join(present) or "none", "" if present else off)
     yield _disk("cache", cache_folder())
     yield _disk("here", Path.cwd())

@@ -26,7 +26,7 @@ from transformers.utils.import_utils import is_protobuf_available, is_sentencepi
 from fcit.files import kind, read_json
 from fcit.models.chat import VICUNA
 from fcit.models.folders import check_folder, check_tensors, load_weights, pretrained
-from fcit.types import FcitError, first_line, one_line
+from fcit.types import FcitError, extra, first_line, one_line
 
 RENAMED = (
     (re.compile(r"^(?:model\.)?mm_projector\.0\."), "model.multi_modal_projector.linear_1."),
@@ -174,8 +174,8 @@ def _tokenizer(folder: Path) -> Any:
     able = is_sentencepiece_available() and is_protobuf_available()
     if not able and not (folder / "tokenizer.json").is_file():
         raise FcitError(
-            f"{folder}/tokenizer.model: reading it needs sentencepiece and protobuf: pip install "
-            "'fcit[large]'"
+            f"{folder}/tokenizer.model: reading it needs sentencepiece and protobuf: "
+            f"{extra('large')}"
         )
     tokenizer = pretrained(LlamaTokenizer, folder, add_bos_token=True)
     tokenizer.add_tokens("<image>", special_tokens=True)

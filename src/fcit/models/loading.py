@@ -17,7 +17,7 @@ from fcit.models import llava_original
 from fcit.models.folders import faults, load_weights, pretrained
 from fcit.models.processors import load_processor
 from fcit.models.vision import find_projector
-from fcit.types import FcitError
+from fcit.types import FcitError, extra
 
 BITS = ("none", "8bit", "4bit")
 
@@ -148,4 +148,4 @@ def blank_model(config: Any) -> Any:
 
 def _need(package: str, key: str) -> None:
     if importlib.util.find_spec(package) is None:
-        raise FcitError(f"[model] {key}: needs the package {package}: pip install 'fcit[large]'")
+        raise FcitError(f"[model] {key}: needs the package {package}: {extra('large')}")

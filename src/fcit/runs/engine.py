@@ -11,7 +11,7 @@ from fcit.aggregation.privacy import secret_noise
 from fcit.files import folder_aside, private
 from fcit.flower import hush
 from fcit.recipe.config import Config
-from fcit.types import FcitError, Weights
+from fcit.types import FcitError, Weights, extra
 from fcit.watch import Watch
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _needs_flower(feature: str) -> Iterator[None]:
         if not str(error.name).startswith(("flwr", "cryptography")):
             raise
         raise FcitError(
-            f"{feature} needs Flower, which is not installed: pip install 'fcit[flower]'"
+            f"{feature} needs Flower, which is not installed: {extra('flower')}"
         ) from None
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from fcit.files import read_json, write_json
 from fcit.recipe.keys import flat
 from fcit.recipe.sections import TrackingSection
-from fcit.types import FcitError, first_line
+from fcit.types import FcitError, extra, first_line
 
 if TYPE_CHECKING:
     from accelerate.tracking import GeneralTracker
@@ -40,8 +40,8 @@ def require(section: TrackingSection) -> None:
     needed = ("accelerate", *section.to) if section.to else ()
     if lacking := [name for name in needed if importlib.util.find_spec(name) is None]:
         raise FcitError(
-            f"tracking.to: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed; "
-            "pip install 'fcit[tracking]', or leave the tracker out"
+            f"tracking.to: {' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} not installed: "
+            f"{extra('tracking')}, or leave the tracker out"
         )
 
 

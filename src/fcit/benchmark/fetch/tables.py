@@ -14,7 +14,7 @@ from fcit.benchmark.datasets import Split
 from fcit.benchmark.fetch import hub
 from fcit.benchmark.fetch.hub import Repository
 from fcit.benchmark.tabular import COLUMNS, TableRow
-from fcit.types import FcitError, Sample
+from fcit.types import FcitError, Sample, extra
 from fcit.watch import Watch
 
 SPLITS = {"train": "train", "training": "train", "trainval": "train"} | dict.fromkeys(
@@ -59,9 +59,7 @@ def write(
     column.
     """
     if find_spec("pyarrow") is None:
-        raise FcitError(
-            f"{repository.name}: parquet tables need pyarrow: pip install 'fcit[parquet]'"
-        )
+        raise FcitError(f"{repository.name}: parquet tables need pyarrow: {extra('parquet')}")
     if odd := [key for key in columns if key not in COLUMNS]:
         raise FcitError(
             f"--column {odd[0]}: write one of {', '.join(f'{c}=NAME' for c in COLUMNS)}"

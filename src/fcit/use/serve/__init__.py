@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fcit.files import read_text
 from fcit.runs.api import Run
-from fcit.types import FcitError, naming
+from fcit.types import FcitError, extra, naming
 
 try:
     import uvicorn
@@ -19,9 +19,7 @@ try:
     from fcit.use.serve.network import HOST_NAME, bind, header_timeout
     from fcit.use.serve.requests import Limits
 except ModuleNotFoundError as error:
-    raise FcitError(
-        f"fcit serve needs {error.name}; install it with: pip install 'fcit[serve]'"
-    ) from None
+    raise FcitError(f"fcit serve needs {error.name}; install it with: {extra('serve')}") from None
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
