@@ -58,6 +58,8 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
     assert done.stdout.endswith("run folder: runs/task-hom-disco-seed0\n")
     (tmp_path / "demo").mkdir()
     assert config.load(Path("demo")).setting.order == ("ImageNet-R", "CLEVR-Math", "Flickr30k")
+    again = call("run", "demo", *small, "--set=federation.workers=1", "--resume")
+    assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
     (tmp_path / "mine").mkdir()
     refused(call("run", "mine"), "mine: is a folder, not a recipe")
     refused(call("plan", "mine"), "mine: is a folder, not a recipe")

@@ -56,6 +56,12 @@ def test_forgetting_bars_are_as_high_as_the_numbers(build: Build) -> None:
     assert "points" in axes.get_ylabel() and {"a", "b"} <= texts(axes.figure)
 
 
+def test_forgetting_says_who_is_unfinished(build: Build) -> None:
+    (group,) = group_runs(read_runs([build("d", "disco", done=2), build("f", "finetune")]))
+    said = texts(charts.forgetting(group))
+    assert "finetune" in said and "disco (unfinished: 2 of 3 stages)" in said
+
+
 def test_final_accuracy_marks_every_method_and_chance(build: Build) -> None:
     runs = [build("d", "disco"), build("z", "zeroshot")]
     axes = charts.final_accuracy(group_runs(read_runs(runs))[0]).axes[0]

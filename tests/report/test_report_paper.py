@@ -100,16 +100,17 @@ def test_an_unfinished_setting_is_named(build: Build) -> None:
     assert labels == ["disco (task-het unfinished: 1 of 3 stages)", "ewc"]
 
 
-def test_other_data_is_no_repetition(build: Build) -> None:
+def test_runs_on_other_data_are_not_compared(build: Build) -> None:
     runs = [build(f"d{seed}", "disco", seed) for seed in (0, 1)]
     (moved,) = group_runs(read_runs(runs))
     assert [entry.seeds for entry in moved.entries] == ["0, 1"]
     config = tomllib.loads((runs[1] / "config.toml").read_text("utf-8"))
     config["data"]["root"] = str(runs[1])
     write_text(runs[1] / "config.toml", tomli_w.dumps(config))
-    (other,) = group_runs(read_runs(runs))  # their training samples differ in number, too
-    assert [entry.seeds for entry in other.entries] == ["0", "1"]
-    assert any(line.startswith("data.root: ") for line in other.differences)
+    groups = group_runs(read_runs(runs))  # their training samples differ in number, too
+    assert [[entry.seeds for entry in group.entries] for group in groups] == [["0"], ["1"]]
+    assert groups[1].title.endswith(f"(data.root = {runs[1]})")
+    assert groups[0].slug != groups[1].slug
 
 
 def test_reference_points_stand_below_a_rule(runs: list[Path]) -> None:

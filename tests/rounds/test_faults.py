@@ -559,7 +559,20 @@ def test_a_client_with_an_odd_second_moment_is_left_out(times: float, kind: str,
     assert method.tokens(state).shape == (1, 14)
 
 
-def test_tokens_that_count_one_sample_do_not_reject_those_that_count_all() -> None:
+@pytest.mark.parametrize(
+    ("sent", "counted"),
+    [
+        ([1500, 1, 1, 1], [1000, 1, 1, 1]),  # at most the outlier factor
+        ([1, 1, 2 * 10**9, 2 * 10**9], [1, 1, 1000, 1000]),  # two agree on a lie
+        (
+            [1, 900, 2 * 10**9, 800],
+            [1, 900, 800],
+        ),  # most do not hide: the median says what is too large
+    ],
+)
+def test_tokens_that_count_one_sample_do_not_reject_those_that_count_all(
+    sent: list[int], counted: list[int]
+) -> None:
     """A client that hides its token says that it has one sample (`privacy.hide_token`)."""
     method = Disco(rank=2)
 
@@ -567,11 +580,12 @@ def test_tokens_that_count_one_sample_do_not_reject_those_that_count_all() -> No
         def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
             for at, turn in enumerate(turns):
                 token = torch.tensor([1.0, 0.1, 1.0, 0.1])
-                yield Identity(turn.client, turn.task.name, token, 1500 if at == 0 else 1)
+                yield Identity(turn.client, turn.task.name, token, sent[at])
 
-    _, report = take_round(one_round(method, RULES), begun(method), TURNS, Hidden(method))
-    assert not report.faults
-    assert [identity.samples for identity in report.identities] == [1000, 1, 1, 1]  # at most
+    rules = replace(RULES, min_clients=1)
+    _, report = take_round(one_round(method, rules), begun(method), TURNS, Hidden(method))
+    assert [fault.kind for fault in report.faults] == ["samples"] * (4 - len(counted))
+    assert [identity.samples for identity in report.identities] == counted
 
 
 def test_a_methods_own_check_that_fails_ends_no_round() -> None:

@@ -190,6 +190,20 @@ def test_the_log_keeps_committed_rounds_alone(kept: int, cut: bytes, folder: Run
     assert [(row.stage, row.round) for row in folder.rounds()] == [*KEYS[:kept], (9, 9)]
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "said"), [(b"\xe9", "not in UTF-8"), (b"\0\0", "not valid JSON")]
+)
+def test_a_whole_line_of_the_log_that_is_damaged_is_named(
+    spoilt: bytes, said: str, folder: RunFolder
+) -> None:
+    folder.path.mkdir()
+    folder.append_log(line(1, 1))
+    with folder.log.open("ab") as file:
+        file.write(spoilt + b"\n")
+    with pytest.raises(FcitError, match=f"log.jsonl.*line 2.*{said}"):
+        folder.rounds()
+
+
 def test_a_state_that_is_read_while_the_next_is_committed_is_one_of_both(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +21,7 @@ from fcit.report.groups import group_runs
 from fcit.report.result_tables import overview, setting_table
 from fcit.report.run_data import read_run
 from fcit.runs.session import Session
-from fcit.types import FcitError, Task, Turn
+from fcit.types import FcitError, Sample, Task, Turn
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 
@@ -129,6 +131,16 @@ def test_other_training_samples_are_refused_in_a_run_that_goes_on(
     write_json(file, rows)
     with pytest.raises(FcitError, match=r"partition\.json: made from other data than"):
         Session(validate(changed), tmp_path / "run", Silent()).prepare()
+
+
+def test_the_digest_of_samples_is_the_same_with_every_version_of_python() -> None:
+    """`repr` escapes what its version of Unicode does not know."""
+    sample = Sample("1", "A", "a.png", "How is it?", ("\U0001fae8",), (("Why?", "b"),))
+    experiment = SimpleNamespace(shares=lambda task, setting: [[sample], []])
+    setting = SimpleNamespace(stages=[SimpleNamespace(tasks=[Task("A", ("A",))])])
+    row = r'["1", "A", "a.png", "How is it?", ["\ud83e\udee8"], [["Why?", "b"]]]'
+    expected = hashlib.sha256(f"{row}next clientnext client".encode()).hexdigest()
+    assert Experiment.digests(experiment, setting) == {"A": expected}  # type: ignore[arg-type]
 
 
 def test_table_and_report_tell_them_and_a_folder_has_general_questions(

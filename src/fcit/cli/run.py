@@ -105,7 +105,8 @@ def run(
     from fcit.recipe import config
     from fcit.rounds.runfolder import RunFolder
 
-    if recipe.is_dir() and (resume or recipe.as_posix() not in recipes()):
+    begun = resume and RunFolder(recipe).config.is_file()
+    if recipe.is_dir() and (begun or recipe.as_posix() not in recipes()):
         if not resume or (out and out.resolve() != recipe.resolve()):
             raise FcitError(
                 f"{recipe}: is a folder, not a recipe; fcit run --resume {recipe} continues the run in it"

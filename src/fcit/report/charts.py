@@ -115,7 +115,7 @@ def forgetting(group: Group) -> Figure:
             [x - 0.4 + width * (number + 0.5) for x in range(len(names))],
             [value.mean if value else 0.0 for value in values],
             width=width * 0.9,
-            label=entry.label,
+            label=entry.name,
             color=entry.colour,
             yerr=error if any(error) else None,
             error_kw={"ecolor": QUIET, "elinewidth": 1},

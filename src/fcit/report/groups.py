@@ -90,7 +90,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that may be compared: the same setting, beta, scoring and datasets in the same order."""
+    """Runs that may be compared: the same setting, beta, scoring and datasets in the same order, and no
+    different data folders."""
 
     title: str
     slug: str
@@ -147,15 +148,34 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
         comparable.setdefault((run.setting, run.beta, run.scoring, run.datasets), []).append(run)
     groups: list[Group] = []
     taken = Counter[str]()
-    for (setting, beta, scoring, datasets), members in comparable.items():
-        title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
-        slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
-        taken[slug] += 1
-        if taken[slug] > 1:
-            title, slug = f"{title} ({', '.join(datasets)})", f"{slug}-{taken[slug]}"
-        entries, differences = _entries(members), _differences(members)
-        groups.append(Group(title, slug, setting, beta, scoring, datasets, entries, differences))
+    for (setting, beta, scoring, datasets), everywhere in comparable.items():
+        parts = _by_data(everywhere)
+        for members in parts:
+            title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
+            slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
+            taken[slug] += 1
+            if len(parts) > 1:
+                title += f" (data.root = {members[0].setting_of('data', 'root')})"
+            elif taken[slug] > 1:
+                title += f" ({', '.join(datasets)})"
+            slug += f"-{taken[slug]}" if taken[slug] > 1 else ""
+            entries, differences = _entries(members), _differences(members)
+            groups.append(
+                Group(title, slug, setting, beta, scoring, datasets, entries, differences)
+            )
     return groups
+
+
+def _by_data(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Runs on different data folders apart."""
+    parts: list[list[RunData]] = []
+    for run in runs:
+        alike = next((part for part in parts if not other_data(run, part[0])), None)
+        if alike is None:
+            parts.append([run])
+        else:
+            alike.append(run)
+    return parts
 
 
 def _order(run: RunData) -> tuple[int, float]:
@@ -211,7 +231,7 @@ def _repeats(run: RunData, variant: Sequence[RunData]) -> bool:
     """Whether a run repeats a variant's runs with another seed."""
     if run.unfinished or any(run.seed == other.seed or other.unfinished for other in variant):
         return False
-    return _experiment(run) == _experiment(variant[0]) and not other_data(run, variant[0])
+    return _experiment(run) == _experiment(variant[0])
 
 
 def _experiment(run: RunData) -> dict[str, Any]:
@@ -263,9 +283,6 @@ def _differences(runs: Sequence[RunData]) -> tuple[str, ...]:
                 for run, table in zip(learners, tables, strict=True)
             )
             lines.append(f"{key}: {', '.join(values)}")
-    if any(other_data(run, learners[0]) for run in learners):
-        roots = dict.fromkeys(f"{run.method} {run.setting_of('data', 'root')}" for run in learners)
-        lines.append(f"data.root: {', '.join(roots)}")
     return tuple(lines)
 
 

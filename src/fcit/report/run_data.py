@@ -170,6 +170,12 @@ def _tokens(folder: RunFolder, method: TokenRouted | None) -> list[list[float]]:
         return []  # or a copy of the results without the weights
     from safetensors.numpy import load
 
-    files = folder.tensors("extras", method.tokens_name)
-    stored: list[Any] = [load(data)["tokens"] for _, data in files]
+    manifest = folder.manifest()
+    try:
+        files = folder.tensors("extras", method.tokens_name, manifest)
+        stored: list[Any] = [load(data)["tokens"] for _, data in files]
+    except FcitError:
+        if manifest == folder.manifest():
+            raise
+        return _tokens(folder, method)  # the run committed meanwhile
     return [row for tokens in stored for row in method.token_mean(tokens).tolist()]

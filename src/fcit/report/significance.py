@@ -16,7 +16,7 @@ from statistics import NormalDist, fmean, stdev
 from typing import TYPE_CHECKING, Any
 
 from fcit.report.groups import Entry, Group, Spread, mean
-from fcit.report.run_data import RunData, other_data, predictions, questions_digest
+from fcit.report.run_data import RunData, predictions, questions_digest
 from fcit.report.tables import MARK, Cell, Line, Table
 from fcit.seeds import numpy_stream
 
@@ -221,7 +221,7 @@ def _compare(
 ) -> Comparison | None:
     by_seed = {run.seed: run for run in other.runs}
     pairs = [(run, by_seed[run.seed]) for run in entry.runs if run.seed in by_seed]
-    if not pairs or any(other_data(run, opposite) for run, opposite in pairs):
+    if not pairs:
         return None
     seeds = tuple(run.seed for run, _ in pairs)
     lasts = [(run.last or 0.0) - (opposite.last or 0.0) for run, opposite in pairs]

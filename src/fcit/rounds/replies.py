@@ -59,12 +59,15 @@ def tokens(
         for client, times in _outliers(sizes, factor, [float(part(row).norm()) for row in rows]):
             faults.append(Fault(client, "norm", f"its {what}: {times}"))
             del good[client]
-    # a token of one sample says nothing: clients that hide theirs send no other (`privacy.hide_token`)
-    counts = {client: float(found.samples) for client, found in good.items() if found.samples > 1}
-    if len(counts) == 1 < len(good) and outlier_factor:
-        (client,) = counts  # there is nobody to compare it with, so it counts for so much at most
-        most = min(good[client].samples, int(outlier_factor))
-        good[client] = replace(good[client], samples=most)
+    counts = {client: float(found.samples) for client, found in good.items()}
+    if outlier_factor and median_low(counts.values() or [0]) == 1:
+        # most clients hide how many samples they have (`privacy.hide_token`): the others are honest,
+        # but nothing says how large they may be, so they count for so much at most
+        most = max(1, int(outlier_factor))
+        counts = {client: min(count, most) for client, count in counts.items()}
+        good = {
+            client: replace(token, samples=int(counts[client])) for client, token in good.items()
+        }
     for client, times in _outliers(counts, outlier_factor):
         faults.append(Fault(client, "samples", f"its samples: {times}"))
         del good[client]

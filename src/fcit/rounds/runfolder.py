@@ -219,7 +219,7 @@ class RunFolder:
         rows, sealed = list[RoundLog](), self.sealed
         for number, line in enumerate(lines, 1):
             source = f"{self.log}, line {number}"
-            with reading(Path(source)):
+            with reading(self.log, place=f", line {number}"):
                 rows.append(parse(RoundLog, unseal(json.loads(line), source, sealed), source))
         return rows
 

@@ -1,6 +1,7 @@
 """From a configuration to the objects of a run: data, plan, method."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -240,7 +241,7 @@ class Experiment:
             for share in () if task.name in found else self.shares(task, setting):
                 for sample in share:
                     row = (sample.id, sample.dataset, sample.image, sample.prompt, sample.answers)
-                    digest.update(repr((*row, sample.more)).encode("utf-8", "surrogatepass"))
+                    digest.update(json.dumps((*row, sample.more)).encode())
                 digest.update(b"next client")
             found.setdefault(task.name, digest.hexdigest())
         return found
