@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fcit.aggregation.robust import Rule, aggregate, krum, suffices, trimmed_mean
+from fcit.aggregation.robust import Rule, aggregate, byzantine, krum, suffices, trimmed_mean
 from fcit.types import State, Update, Weights
 
 RULES: list[Rule] = ["median", "trimmed", "krum"]
@@ -39,6 +39,11 @@ def test_a_trimmed_mean_cuts_both_ends_of_every_coordinate() -> None:
 def test_krum_chooses_the_update_with_the_nearest_neighbours() -> None:
     cohort = [block(0.0), block(1.1), block(1.0), block(0.9), block(50.0)]
     assert krum(cohort, malicious=1) == 2
+
+
+def test_a_share_that_is_a_whole_number_of_clients_is_not_rounded_up() -> None:
+    assert byzantine(25, 0.28) == 7  # 25 * 0.28 > 7 in binary
+    assert [byzantine(10, share) for share in (0.0, 0.05, 0.1, 0.11)] == [0, 1, 1, 2]
 
 
 @pytest.mark.parametrize("rule", RULES)

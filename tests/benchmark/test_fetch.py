@@ -426,5 +426,5 @@ def test_tables_that_cannot_be_read(hub, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(FcitError, match=r"train\.parquet: cannot be read: "):
         fetch("me/Leaves", tmp_path / "data")
     monkeypatch.setattr(tables, "find_spec", lambda name: None)
-    with pytest.raises(FcitError, match=r"pip install 'fcit\[parquet\]'"):
+    with pytest.raises(FcitError, match=r"pip install 'fcit\[parquet\] @ git"):
         fetch("me/Leaves", tmp_path / "data")

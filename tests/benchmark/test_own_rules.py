@@ -295,3 +295,8 @@ def test_what_a_rule_raises_over_training_answers_is_one_line_too(root, tmp_path
     odd = ruled(tmp_path, "    def best_constant(self, answers, truths, mode): return 1 / 0")
     with pytest.raises(FcitError, match=r"odd\.py, line 4: Odd\.best_constant raised ZeroDiv"):
         collect(root, "strict", rules={"My-Meters": odd})
+    (problem,) = check(root, rules={"My-Meters": odd}).problems
+    assert problem.what.startswith("odd.py, line 4: Odd.best_constant raised ZeroDivisionError")
+    odd = ruled(tmp_path, "    def best_constant(self, answers, truths, mode): return '?'")
+    (problem,) = check(root, rules={"My-Meters": odd}).problems
+    assert problem.what == "My-Meters: best_constant gave '?', which is no training answer"

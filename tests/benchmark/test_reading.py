@@ -66,6 +66,30 @@ def test_the_best_constant_is_read_as_if_a_model_had_said_it(table: dict, monkey
     assert experiment.score("FigureQA", ["yes. It is"], test).percent == 100
 
 
+@pytest.mark.parametrize(
+    ("reading", "taught", "truths", "chance"),
+    [
+        ("short", "Yes. It is red.", ["Yes"] * 9 + ["J. K. Rowling"], 90),
+        ("first line", "A\nBecause it is red.", ["A"], 100),
+        ("first line", "A\nred", ["A\nred"], 0),
+        ("whole", "A\nred", ["A\nred"], 100),
+    ],
+)
+def test_chance_is_the_score_of_that_answer(
+    table: dict, monkeypatch, reading: str, taught: str, truths: list[str], chance: float
+) -> None:
+    changed = copy.deepcopy(table)
+    changed["evaluation"]["reading"] = reading
+    experiment = Experiment(validate(changed))
+    train = [Sample("1", "FigureQA", "a.png", "?", (taught,))]
+    test = [Sample(f"{at}", "FigureQA", "a.png", "?", (text,)) for at, text in enumerate(truths)]
+    monkeypatch.setattr(
+        experiment, "samples", lambda name, split: {"train": train, "test": test}[split]
+    )
+    said = experiment.score("FigureQA", [taught] * len(test), test).percent
+    assert experiment.chance("FigureQA") == said == chance
+
+
 def test_a_recipe_says_what_is_scored(table: dict) -> None:
     def percent(reading: str, answer: str) -> float:
         changed = copy.deepcopy(table)

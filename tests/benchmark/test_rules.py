@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -242,6 +243,12 @@ def test_chance_of_boxes():
     # the closing 1.0 is read as 1., so nothing changes
     assert chance("Grounding", train, test, "reference") == 50
     assert chance("Grounding", samples("Grounding", "junk"), test, "strict") == 0
+
+
+def test_answers_of_later_turns_are_training_answers_too():
+    (first,), test = samples("Grounding", "a dog"), samples("Grounding", "[0.0,0.0,1.0,1.0]")
+    turns = replace(first, more=(("Where is it?", "[0.0,0.0,0.9,0.9]"),))
+    assert chance("Grounding", [turns], test, "strict") == 100
 
 
 def test_an_inverted_box_of_reference_reading_hits_nothing():

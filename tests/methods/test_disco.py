@@ -108,8 +108,9 @@ def test_at_the_cap_unmatched_clients_join_the_most_similar_subspace() -> None:
     assert sorted(after.adapters) == ["0", "1"]
     first = meet(Disco(max_subspaces=1), fresh(method), (0, 0, 1), (1, 90, 1), (2, 180, 1))
     assert set(homes(first).values()) == {0}  # all in one round, with one place
-    assert not method.may_skip and Disco(max_subspaces=2, at_limit="skip").may_skip
-    assert not Disco(at_limit="skip").may_skip
+    assert method.asked_per == "task"
+    assert Disco(max_subspaces=2, at_limit="skip").asked_per == "round"
+    assert Disco(at_limit="skip").asked_per == "task"
 
 
 def trained(method: Disco, state: State) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -67,19 +68,34 @@ def test_tokens_that_may_be_asked_for_again_are_counted_again(
 ) -> None:
     monkeypatch.setattr("fcit.runs.results.epsilon", lambda *given: {"tokens": given[3]})
 
-    def counted(**fields) -> int:
+    def counted(
+        setting: str = "task-hom", at: Position | None = None, seeded: bool = False, **fields
+    ) -> int:
         privacy = {"clip_norm": 1.0, "noise_multiplier": 8.0, "token_noise": 1.0}
         table = {
+            "seed": 1,
+            "setting": {"name": setting},
             "method": {"name": "disco", **fields},
-            "privacy": privacy | {"seeded_noise": False},
+            "privacy": privacy | {"seeded_noise": seeded},
             "federation": {"outlier_factor": 0},
         }
-        folder = RunFolder(tmp_path / "-".join(map(str, ["run", *fields.values()])))
-        folder.commit(State(), Position(0, 10), {})
+        folder = RunFolder(tmp_path / "-".join(map(str, ["run", seeded, *fields.values()])))
+        folder.commit(State(), at or Position(0, 10), {})
         return Results(Experiment(validate(table)), folder, Silent())._spent()["tokens"]
 
     assert counted() == counted(max_subspaces=2) == 1
     assert counted(max_subspaces=2, at_limit="skip") > 1
+    experiment = Experiment(validate({"seed": 1, "setting": {"name": "cap-het"}}))
+    turns = [turn for stage in experiment.plan for turns in stage for turn in turns]
+    end = Position(len(experiment.plan) - 1, len(experiment.plan[-1]), ended=True)
+    tasks = Counter(client for client, _ in {(turn.client, turn.task.name) for turn in turns})
+    again = Counter(
+        client for client, *_ in {(turn.client, turn.task.name, turn.stage) for turn in turns}
+    )
+    assert max(again.values()) > max(tasks.values())  # tasks return, and their members are known
+    assert counted("cap-het", end) == counted("cap-het", end, seeded=True) == max(tasks.values())
+    assert counted("cap-het", end, name="hide") == max(again.values())
+    assert counted("cap-het", end, seeded=True, name="hide") == max(tasks.values())  # the same bits
 
 
 def right(run: Path, stage: str, dataset: str) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from pathlib import Path
 from fcit.benchmark import datasets, layout, published
 from fcit.benchmark.datasets import DATASETS, NO_RULES, Dataset, Split
 from fcit.benchmark.pictures import contents
-from fcit.benchmark.records import BadRecord
+from fcit.benchmark.records import BadRecord, spoken
 from fcit.benchmark.rules import Rule, title
 from fcit.types import FcitError, Sample, Task
 from fcit.watch import Silent, Watch
@@ -140,6 +141,7 @@ class _Check:
     def _dataset(self, dataset: Dataset) -> list[_Entry]:
         """Report on a dataset's two files, and return its readable records."""
         entries: list[_Entry] = []
+        answers, own_rule = Counter[str](), dataset.name in self.rules
         for split in ("train", "test"):
             readable: list[_Entry] = []
             with self._faults():
@@ -148,11 +150,12 @@ class _Check:
                 if self.of_client and not path.is_file():
                     continue
                 for entry, sample in self._readable(path, samples, split):
-                    if split == "test" and dataset.name in self.rules and not readable:
-                        self.report.problems.extend(_misjudged(dataset.rule, entry, sample))
+                    if split == "test" and own_rule and not readable:
+                        self.report.problems.extend(_misjudged(dataset, answers, entry, sample))
                     readable.append(entry)
                     if split == "train":
                         self.taught.add(_digest(sample))
+                        answers.update(spoken([sample]) if own_rule else ())
             self.report.counts[dataset.name][split] = len(readable)
             if split == "test":  # training records may share an id, often their image's
                 self._repeats(readable)
@@ -263,10 +266,15 @@ class _Check:
                 self.report.problems.append(problem)
 
 
-def _misjudged(rule: Rule, entry: _Entry, sample: Sample) -> Iterator[Problem]:
-    """What a rule of one's own makes of answers that any model may give: raising is a problem."""
+def _misjudged(
+    dataset: Dataset, answers: Counter[str], entry: _Entry, sample: Sample
+) -> Iterator[Problem]:
+    """What a rule of one's own makes of answers that any model may give, and of the training answers:
+    raising is a problem."""
     try:
-        rule.score(["", "a word"], [sample.answers] * 2, "strict")
+        dataset.rule.score(["", "a word"], [sample.answers] * 2, "strict")
+        if answers:
+            dataset.best_constant(answers, [sample], "strict")
     except FcitError as error:
         yield entry.problem(str(error))
 

@@ -135,12 +135,20 @@ class Dataset:
 
         Raises FcitError as `score` does, and when there is no training answer.
         """
-        answers = Counter(sample.answers[0] for sample in train)
+        best = self.best_constant(Counter(records.spoken(train)), test, mode)
+        return self.score([best] * len(test), test, mode).percent
+
+    def best_constant(self, answers: Counter[str], test: Sequence[Sample], mode: Mode) -> str:
+        """The training answer that scores most on the test samples. Raises FcitError without one."""
         if not answers:
             raise FcitError(f"{self.name}: no training samples to take a constant answer from")
         truths = [sample.answers for sample in test]
-        best = self.rule.best_constant(answers, truths, mode) if truths else ""
-        return self.score([best] * len(test), test, mode).percent
+        best = self.rule.best_constant(answers, truths, mode) if truths else next(iter(answers))
+        if best not in answers:
+            raise FcitError(
+                f"{self.name}: best_constant gave {best!r}, which is no training answer"
+            )
+        return best
 
     def check_ids(self, samples: Sequence[Sample]) -> None:
         """Raise FcitError where test samples share an id."""
@@ -181,9 +189,8 @@ def find(name: str, root: Path | None = None, own: Mapping[str, Rule] = NO_RULES
     dataset. Raises FcitError on a name that is no folder's, and for a malformed `dataset.toml`.
     """
     name = normalize("NFC", name)
-    if name not in DATASETS and (
-        not is_plain_name(name) or "," in name
-    ):  # logs join names by commas
+    plain = is_plain_name(name) and "," not in name  # logs join names by commas
+    if name not in DATASETS and not plain:
         raise FcitError(
             f"{name!r} cannot be a dataset: its name must be that of a folder, without a comma"
         )
@@ -253,7 +260,7 @@ def parse_training_file(
     def read(record: dict[str, Any], at: int) -> Sample:
         dataset = tell(record)
         sample = records.training(record, at, dataset.name)
-        for answer in (*sample.answers, *(answer for _, answer in sample.more)):
+        for answer in records.spoken([sample]):
             dataset.rule.check(answer)
         return dataset.formed(sample)
 

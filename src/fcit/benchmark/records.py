@@ -71,6 +71,12 @@ def training(record: dict[str, Any], at: int, name: str) -> Sample:
     return Sample(identifier(record, at), name, image_path(record), prompt, (answer,), tuple(more))
 
 
+def spoken(train: Iterable[Sample]) -> Iterator[str]:
+    """The answers of training samples, those of later turns too."""
+    for sample in train:
+        yield from (sample.answers[0], *(answer for _, answer in sample.more))
+
+
 def training_record(sample: Sample) -> dict[str, Any]:
     """A sample in the form that `training` reads; the image placeholder opens its first human turn."""
     pairs = [("<image>\n" + sample.prompt, sample.answers[0]), *sample.more]

@@ -44,13 +44,10 @@ class Method:
 
     rank: AtLeast1 = 8
     """Rank r of each LoRA block."""
-
     scale: Above0 = 2.0
     """LoRA's alpha / r."""
-
     init_std: Above0 = 0.01
     """Standard deviation of LoRA's A at the start; B starts at zero."""
-
     projector: Literal["shared", "isolated", "lora", "frozen"] = "shared"
     """`shared`: trained, and averaged over all clients. `isolated`: one per adapter. `lora`: LoRA of the
     projector's matrices in every adapter, with the adapter's rank and learning rate (far fewer bytes).
@@ -172,6 +169,11 @@ class Method:
     def to_identify(self, state: State, turns: Sequence[Turn]) -> list[Turn]:
         """Those of a round's turns whose clients are asked for an identity token."""
         return list(turns) if self.identity else []
+
+    @property
+    def asked_per(self) -> Literal["task", "stage", "round"]:
+        """How often `to_identify` may name a client; privacy counts its tokens by this."""
+        return "round"
 
     def tokens(self, state: State) -> Tensor | None:
         """The subspaces' identity tokens [K, d] that `similarities` compares with, or None."""

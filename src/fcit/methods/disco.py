@@ -96,8 +96,8 @@ class Disco(TokenRouted):
         return self.max_subspaces or (8 if self.as_reference else 0)
 
     @property
-    def may_skip(self) -> bool:
-        return self.max_subspaces > 0 and self.at_limit == "skip"
+    def asked_per(self) -> Literal["task", "stage", "round"]:
+        return "round" if self.max_subspaces > 0 and self.at_limit == "skip" else "task"
 
     def begin(self, state: State, stage: Stage) -> State:
         from torch import ones

@@ -45,6 +45,10 @@ class Hide(TokenRouted):
         """A new LoRA, named by its number."""
         return self.open(state, str(len(state.adapters)))
 
+    @property
+    def asked_per(self) -> Literal["task", "stage", "round"]:
+        return "stage"
+
     def member(self, state: State, client: int, task: str) -> str:
         """Clients are asked once per stage and task what their samples are like."""
         return f"{client}/{task}/{newest(state)}"

@@ -9,7 +9,8 @@ from fcit.types import Setting, Stage, State, Task, Turn, Weights
 
 @dataclass(frozen=True)
 class Individual(Method):
-    """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds."""
+    """Every dataset gets an adapter and a projector of its own, and all of a stage's rounds. In a setting
+    of your own, where a task returns or shares a stage, this is not the budget of a continual run."""
 
     single_row: ClassVar[bool] = True
     reference: ClassVar[bool] = True

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from fcit.methods import moments
 from fcit.methods.base import Method, Query, TokenKind
@@ -54,9 +54,9 @@ class TokenRouted(Method):
         return moments.fault(token) if self.discriminant else ""
 
     @property
-    def may_skip(self) -> bool:
-        """Whether `assign` may leave clients out, who are then asked for a token again."""
-        return False
+    def asked_per(self) -> Literal["task", "stage", "round"]:
+        """`round` if `assign` may leave clients out, who are then asked for a token again."""
+        return "task"
 
     def assign(self, state: State, identities: Sequence[Identity]) -> list[tuple[Identity, int]]:
         """Pairs of a new token and the number of its subspace, in the order in which tokens enter the

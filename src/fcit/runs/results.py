@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from fcit.aggregation.privacy import draws_are_secret, epsilon
 from fcit.benchmark import metrics
 from fcit.benchmark.rules import Accuracy
-from fcit.methods import TokenRouted
 from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
 from fcit.rounds.records import Prediction
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
@@ -229,11 +228,10 @@ class Results:
         rounds += plan[position.stage][: position.rounds] if plan else []
         turns = [turn for part in rounds for turn in part]
         identified = self.method.identity is not None
-        # Fresh noise on a token that is asked for again costs as much as another token.
-        once = privacy.seeded_noise or (
-            isinstance(self.method, TokenRouted) and not self.method.may_skip
-        )
-        sent = {(t.client, t.stage, t.task.name, 0 if once else t.round) for t in turns}
+        # Asked for again, a token with fresh noise costs as much as another; seeded, it is the same.
+        per = "task" if privacy.seeded_noise else self.method.asked_per
+        stages, rounds_too = per != "task", per == "round"
+        sent = {(t.client, t.task.name, stages * t.stage, rounds_too * t.round) for t in turns}
         tokens = max(Counter(client for client, *_ in sent).values(), default=0)
         manifest = self.folder.manifest()
         named = identified or bool(manifest and manifest.clients)

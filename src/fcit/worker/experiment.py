@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from fcit.benchmark.layout import PARTITIONS
 from fcit.benchmark.partition import split
 from fcit.benchmark.published import published
 from fcit.benchmark.reading import most_stops, read_answer, read_truth
+from fcit.benchmark.records import spoken
 from fcit.benchmark.rules.base import Accuracy
 from fcit.models import CHECKPOINTS
 from fcit.optimizers import Optimizer
@@ -123,16 +125,26 @@ class Experiment:
         return self.dataset(dataset).score(said, self._as_read(samples), section.scoring)
 
     def chance(self, dataset: str) -> float:
-        """Percent of the best constant answer to a dataset's test samples."""
-        train, section = self.samples(dataset, "train"), self.config.evaluation
-        test = self._as_read(self.samples(dataset, "test"))
-        if section.reading == "short":  # as if a model had said it
-            stops = most_stops(truth for sample in test for truth in sample.answers)
-            said = [read_answer(sample.answers[0], "short", stops) for sample in train]
-            train = [
-                replace(sample, answers=(text,)) for sample, text in zip(train, said, strict=True)
-            ]
-        return self.dataset(dataset).chance(train, test, section.scoring)
+        """Percent of the best constant answer to a dataset's test samples, as if a model had said it.
+
+        With `evaluation.reading = "short"` each sample's truths say how answers are cut; the training
+        answers that are best with each of these cuts are tried.
+        """
+        train, test = self.samples(dataset, "train"), self.samples(dataset, "test")
+        section, scored = self.config.evaluation, self.dataset(dataset)
+        if section.reading == "whole":
+            return scored.chance(train, test, section.scoring)
+        chances: list[float] = []
+        for stops in sorted({most_stops(sample.answers) for sample in test} or {0}):
+            said: dict[str, str] = {}
+            counts = Counter[str]()
+            for answer in spoken(train):
+                short = read_answer(answer, section.reading, stops)
+                said.setdefault(short, answer)
+                counts[short] += 1
+            best = said[scored.best_constant(counts, self._as_read(test), section.scoring)]
+            chances.append(self.score(dataset, [best] * len(test), test).percent)
+        return max(chances)
 
     def _as_read(self, samples: Sequence[Sample]) -> Sequence[Sample]:
         """Truths lose what answers lose at their beginning: "The Hague"."""
