@@ -218,6 +218,9 @@ def test_all_that_is_missing_is_told_in_one_line_before_anything_starts(root: Pa
         "Flickr30k; it has the datasets ArxivQA, ImageNet-R, CLEVR-Math, super-CLEVR, OCR-VQA, "
         "TabMWP, FigureQA, DVQA"
     )
+    own = {"data": {"root": str(root)}, "setting": {"name": "task-hom", "order": ["ArxivQ"]}}
+    with pytest.raises(FcitError, match=r"has no dataset 'ArxivQ'; did you mean 'ArxivQA'\?"):
+        Experiment(validate(own)).prepare(Silent())
     table["data"]["images"] = [str(root / "gone")]
     with pytest.raises(FcitError, match=r"data\.images: no such folder: .*gone"):
         Experiment(validate(table)).prepare(Silent())

@@ -170,6 +170,10 @@ def test_predictions_are_scored_by_it(root, tmp_path):
     for command in (checked, ["data", "stats", "--no-tokens", "--root", str(root), "--rule"]):
         done = CliRunner().invoke(app, [*command, f"My-Meter={tmp_path / 'near.py'}"])
         assert str(done.exception) == f"--rule: {root} has no dataset 'My-Meter'; it has My-Meters"
+    with pytest.raises(
+        FcitError, match=r'exact: no such .*; in dataset\.toml, rule = "exact" names'
+    ):
+        rules.load({"My-Meters": "exact"})
     tell(root, "rule =")
     done = CliRunner().invoke(app, checked[:-1])
     assert "My-Meters: not read\n" in done.output

@@ -21,6 +21,7 @@ from fcit.cli import app
 from fcit.cli import run as cli_run
 from fcit.recipe import config
 from fcit.report import style
+from fcit.runs import sweep
 from fcit.watch import Terminal
 
 GROUP = get_command(app)
@@ -65,6 +66,22 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
     refused(call("plan", "mine"), "mine: is a folder, not a recipe")
     refused(call("run", "dmo"), "dmo: no such recipe; did you mean 'demo'?")
     refused(call("plan", "nothing-like-it"), "no such recipe; fcit recipe lists those")
+
+
+def test_a_sweep_that_comes_with_fcit_runs_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, *_ = runs = sweep.read(Path("compare"))
+    assert len(runs) == 9 and first.folder == tmp_path / "runs/compare/demo/disco/seed0"
+    assert first.recipe == Path("demo") and config.load(first.recipe, first.changes, "disco")
+    assert {run.recipe.as_posix() for run in sweep.read(Path("mini/comparison"))} == {
+        f"mini/{setting}" for setting in ("task-hom", "task-het", "cap-hom", "cap-het")
+    }
+    mine = tmp_path / "mine.toml"
+    mine.write_text('[[runs]]\nrecipe = "demo"\nmethods = ["disco"]\nseeds = [0]\n')
+    assert [run.recipe for run in sweep.read(mine)] == [Path("demo")]
+    refused(call("sweep", "compar"), "compar: no such recipe; did you mean 'compare'?")
 
 
 def test_the_demo_compares_two_methods_and_keeps_what_is_finished(

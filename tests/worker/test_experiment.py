@@ -74,7 +74,7 @@ def test_a_missing_image_is_named_with_its_sample_before_training(
     sample = experiment.samples("FigureQA", split)[-1]
     image = experiment.data_of([sample]).images[0]
     image.rename(image.with_suffix(".PNG"))
-    said = f"^FigureQA, sample {sample.id}: {image}: no such image; there is .*PNG$"
+    said = f"^FigureQA, sample {sample.id}: {image}: no such image; there is .*PNG; fcit data check"
     with pytest.raises(FcitError, match=said):
         experiment.check_images(train=True)
     if split == "train":  # a deployment's server does not train

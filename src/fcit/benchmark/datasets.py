@@ -154,9 +154,8 @@ class Dataset:
         """Raise FcitError where test samples share an id."""
         for name, count in Counter(sample.id for sample in samples).most_common(1):
             if count > 1:
-                raise FcitError(
-                    f"{self.name}: {count} samples have the id {name!r}; ids must differ"
-                )
+                hint = "ids must differ (fcit data check names the records)"
+                raise FcitError(f"{self.name}: {count} samples have the id {name!r}; {hint}")
 
 
 OFFICIAL = read_toml(Path(__file__).with_name("official.toml"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fcit.benchmark import datasets
 from fcit.benchmark.datasets import Dataset
-from fcit.types import FcitError, Sample
+from fcit.types import FcitError, Sample, did_you_mean
 
 
 def missing(
@@ -36,6 +36,11 @@ def require(root: Path, wanted: Sequence[Dataset], images: Sequence[Path] = ()) 
             f" (image folders are looked for in {', '.join(map(str, images))})" if images else ""
         )
         here = [name for name in datasets.present(root) if name not in absent]
+        for dataset in wanted:
+            if dataset.name not in datasets.DATASETS and not dataset.path(root).is_dir():
+                close = did_you_mean(dataset.name, here)
+                has = f"it has {', '.join(here) or '(none)'}"
+                raise FcitError(f"{root} has no dataset {dataset.name!r}{close or f'; {has}'}")
         raise FcitError(
             f"{root} lacks {lacks}{where}; it has the datasets {', '.join(here) or '(none)'}"
         )
@@ -46,7 +51,10 @@ def require_images(samples: Sequence[Sample], paths: Sequence[Path]) -> None:
     for sample, path in zip(samples, paths, strict=True):
         if not path.is_file():
             where = f"{sample.dataset}, sample {sample.id}"
-            raise FcitError(f"{where}: {path}: no such image{other_case(path)}")
+            raise FcitError(
+                f"{where}: {path}: no such image{other_case(path)}; fcit data check lists all that are "
+                'missing, data.missing = "drop" leaves their samples out'
+            )
 
 
 def other_case(path: Path) -> str:

@@ -65,6 +65,7 @@ def write(
     test_share: float = 0.2,
     seed: int = 0,
     watch: Watch | None = None,
+    table: Path | None = None,
 ) -> tuple[int, int, int]:
     """Make the dataset `name` of a data folder from rows; it appears whole or not at all. Return how many
     training samples, test samples and images it has.
@@ -72,7 +73,7 @@ def write(
     Images are copied from the folder `images` to `datasets/<name>/`. About `test_share` of the rows
     become test records, drawn with `seed` by what their image shows, so that no test image is a
     training image. Raises FcitError for a name that is taken, for images that are missing or cannot be
-    decoded (naming the first row), and where all rows show the same image.
+    decoded (naming the first row, and `table` if it is given), and where all rows show the same image.
     """
     watch = watch or Silent()
     if not (kept := layout.images(root)):
@@ -85,7 +86,8 @@ def write(
         row, others = wrong[0], len({row.image for row in wrong}) - 1
         more = f" (and {others} more images)" if others else ""
         raise FcitError(
-            f"{images}: row {row.number}, column image: {row.image!r} {shown[row.image]}{more}"
+            f"{table or name}, row {row.number}, column image: {row.image!r} in {images} "
+            f"{shown[row.image]}{more}"
         )
     test_images = _test_images(rows, shown, test_share, seed, name)
     samples: dict[bool, list[Sample]] = {False: [], True: []}

@@ -156,7 +156,9 @@ def import_table(
     if (csv is None) == (jsonl is None):
         raise FcitError("fcit data import: give the table with either --csv or --jsonl")
     rows = tabular.read(csv, "csv") if csv else tabular.read(jsonl or Path(), "jsonl")
-    train, test, copied = tabular.write(out, name, rows, images, test_share, seed, Terminal())
+    train, test, copied = tabular.write(
+        out, name, rows, images, test_share, seed, Terminal(), csv or jsonl
+    )
     show(f"{name}: {train} train, {test} test, {copied} images in {out}")
 
 

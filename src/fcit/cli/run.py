@@ -185,7 +185,12 @@ def evaluate(folder: Folder) -> None:
 
 
 def sweep(
-    file: Annotated[Path, Argument(help="A sweep file (TOML); see docs/compare.md.")],
+    file: Annotated[
+        Path,
+        Argument(
+            help="A sweep file (TOML), or the name of one that comes with fcit; see docs/compare.md."
+        ),
+    ],
     out: Annotated[
         Path | None, Option(help="The sweep's folder, instead of the file's `out`.")
     ] = None,

@@ -115,7 +115,7 @@ class SettingSection:
     """How a round's clients are sampled: `derived` from the run's seed, or as in the `reference`
     implementation."""
     tasks: dict[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
-    """For a setting of your own: the datasets of each task."""
+    """For a setting of your own: the datasets of each task, such as `mine = ["My-A", "My-B"]`."""
     stages: tuple[StageSpec, ...] = ()
     """For a setting of your own: the stages, one `[[setting.stages]]` each (see below)."""
 
@@ -123,7 +123,7 @@ class SettingSection:
         if self.name not in SETTINGS and not self.stages:
             raise FcitError(
                 f"setting.name: {self.name!r} is none of {', '.join(SETTINGS)}; a setting of your own "
-                "needs [[setting.stages]]"
+                "needs [[setting.stages]], each with slots = [TASKS]"
             )
         if self.name in SETTINGS and (self.tasks or self.stages):
             raise FcitError(

@@ -55,7 +55,9 @@ def load(files: Mapping[str, str], source: str = "data.rules") -> dict[str, Rule
 
 def _load(path: Path, where: str) -> Rule:
     if path.suffix != ".py" or not path.is_file():
-        raise FcitError(f"{where}: no such Python file")
+        own = path.as_posix() in names()
+        named = f'; in dataset.toml, rule = "{path}" names fcit\'s rule of this name' if own else ""
+        raise FcitError(f"{where}: no such Python file{named}")
     name = f"fcit_rule_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:16]}"
     spec = spec_from_file_location(name, path)
     assert spec and spec.loader

@@ -62,7 +62,9 @@ def _guarded(rule: Rule, name: str, path: Path) -> Any:
             where = f"{path.name}, line {lines[-1]}" if lines else path.name
             kind = type(error).__name__
             reason = kind if first_line(error) == kind else f"{kind}: {first_line(error)}"
-            advice = instead.format(field=rule.field)
+            advice = (
+                instead.format(field=rule.field) if lines else ""
+            )  # else it takes other arguments
             raise fault(f"{where}: {one_line(asked)} raised {reason}{advice}") from None
         fits = isinstance(value, kinds) and (name != "right" or 0 <= value <= 1)
         if not fits:

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field
 
 from fcit.files import read_toml
 from fcit.recipe import config as configs
+from fcit.recipe import shipped
 from fcit.types import FcitError
 
 Value = bool | int | float | str
@@ -94,28 +95,42 @@ class Run:
 def read(path: Path, out: Path | None = None) -> list[Run]:
     """The runs of a sweep's file, in its order; `out` replaces the file's own.
 
-    Raises FcitError naming the file and the key at fault.
+    As with recipes, a name that is no file is that of a sweep that comes with fcit; its relative paths
+    and its `runs` are in the working folder. Raises FcitError naming the file and the key at fault.
     """
+    path, start = shipped.find(path)
+    ours = start != path.parent
     table = configs.checked(File, read_toml(path, "sweep"), str(path))
-    out = out or (path.parent / table.out if table.out else Path("runs") / path.stem)
+    out = out or (start / table.out if table.out and not ours else Path("runs") / path.stem)
     runs: dict[Path, Run] = {}
     for number, part in enumerate(table.runs, 1):
         where = f"{path}: runs, no. {number}"
         for file, (point, tried), method, seed in product(
             part.recipe, part.points(), part.methods, part.seeds
         ):
-            recipe = path.parent / file
+            recipe = _recipe(path.parent, file, ours)
             name = (part.name or recipe.stem) + point
             if not re.fullmatch(r"\w[\w.+-]*", name):
                 raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
             changes = [*table.set, *part.set, *tried, f"seed={seed}"]
-            own = tuple(configs.anchored(change, path.parent) for change in changes)
+            own = tuple(configs.anchored(change, start) for change in changes)
             folder = out.resolve() / name / method / f"seed{seed}"
-            run = Run(name, method, seed, recipe.resolve(), own, folder)
+            run = Run(name, method, seed, recipe, own, folder)
             if folder in runs:
                 raise FcitError(f"{where}: {run} is there twice; give one another name")
             runs[folder] = run
     return list(runs.values())
+
+
+def _recipe(folder: Path, file: str, ours: bool) -> Path:
+    """A recipe beside the sweep's file, or the name of one that comes with fcit. ours: the sweep comes
+    with fcit, so its recipes do, too."""
+    beside, names = (folder / file).resolve(), shipped.recipes()
+    if ours:
+        return Path(
+            next((name for name, path in names.items() if path.resolve() == beside), beside)
+        )
+    return Path(file) if file in names and not beside.is_file() else beside
 
 
 def choose(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
