@@ -156,9 +156,7 @@ def test_nothing_is_left_of_an_import_that_cannot_be(tmp_path, photos, monkeypat
         assert not list(root.rglob(".*"))
 
     lost = tabular.read(csv(tmp_path, *TEN[:3], "x.png,?,a", "y.png,?,a", "x.png,!,a"), "csv")
-    refused(
-        r"Leaves, row 5, column image: 'x\.png' in .* is missing \(and 1 more images\)", rows=lost
-    )
+    refused(r"A, row 5, column image: 'x\.png' in .* is missing \(and 1 more images\)", rows=lost)
     (photos / "in" / "9.png").write_text("no image")
     refused(r"row 11, column image: 'in/9\.png' in .* cannot be decoded", rows=rows)
     refused("'OCRVQA' is a dataset of the benchmark", name="OCRVQA")
