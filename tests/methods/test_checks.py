@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from fcit.methods import Method, names
-from fcit.methods import find as find_method
+from fcit import methods
+from fcit.methods import Method
 from fcit.types import FcitError
 
 
@@ -46,8 +48,8 @@ def test_what_is_no_hyper_parameter_needs_no_type() -> None:
             return self.share
 
     assert Fine().replays
-    for name in names():
-        find_method(name)()
+    for name in methods.names():
+        methods.find(name)()
 
 
 def test_an_identity_that_no_encoder_makes_is_refused() -> None:
@@ -61,3 +63,19 @@ def test_an_identity_that_no_encoder_makes_is_refused() -> None:
         FcitError, match="identity is 'audio'; it must be None or one of 'text', 'image', 'both'"
     ):
         Audible()
+
+
+def test_a_file_with_two_methods_and_a_name_without_a_file_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = ["from fcit.methods import Method", "class One(Method): ...", "class Two(Method): ..."]
+    (tmp_path / "pairs.py").write_text("\n".join(lines))
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    with pytest.raises(FcitError, match=r"pairs\.py: must define one Method, not 2$"):
+        methods.find("pairs")
+    place = re.escape(str(Path(methods.__file__ or "").parent))
+    for name in ("atlas", str(tmp_path / "pairs.py")):
+        with pytest.raises(
+            FcitError, match=rf"there is no '{name}'; .*zeroshot \(files in {place}\)"
+        ):
+            methods.find(name)
