@@ -99,7 +99,7 @@ class Method:
 
     @property
     def subspace_limit(self) -> int:
-        """The most subspaces it opens, for `fcit plan`; 0: no limit."""
+        """The most subspaces that exist at the same time, for `fcit plan`; 0: no limit."""
         return 0
 
     @property
@@ -136,7 +136,7 @@ class Method:
         return replace(state, adapters=state.adapters | {name: state.extras["blank"]})
 
     def end(self, state: State, stage: Stage) -> State:
-        """A stage has ended."""
+        """A stage has ended. Asked twice at times: the same state must give the same result."""
         return state
 
     def heirs(self, state: State) -> Mapping[str, str]:

@@ -152,8 +152,8 @@ def changes(then: Mapping[str, str], experiment: Experiment) -> Iterator[str]:
     now = method_file(experiment)
     if then.get("method_file", now) != now:
         yield (
-            f"the file of the method {experiment.method.name} has changed since this run began; the numbers "
-            "may not be those of one method"
+            f"the file of the method {experiment.method.name} has changed since this run began; its "
+            "numbers may not be those of one method"
         )
 
 
