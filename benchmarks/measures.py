@@ -109,8 +109,8 @@ def _routing(run: RunData, unseen: bool) -> dict[str, float]:
     found: dict[str, float] = {}
     for name in run.datasets:
         kept = [row for row in predictions(run, name) if is_unseen(name, row.prompt) is unseen]
-        if kept and all(row.activation for row in kept):
-            found[name] = routing(kept, own.get(name, ()))
+        if (share := routing(kept, own.get(name, ()))) is not None:
+            found[name] = share
     return found
 
 

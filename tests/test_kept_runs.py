@@ -80,6 +80,9 @@ def test_results_has_the_tables_of_the_ablations() -> None:
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     for run in runs:
         assert f"| {run.last:.2f} | {run.avg:.2f} |" in page.replace("*", ""), run.path
+    (concat,) = (run for run in runs if run.setting_of("method", "gate") == "concat")
+    assert f"| {concat.last:.2f} | {concat.avg:.2f} | 44.48 | 36.75 | – |" in page
+    assert not concat.routing, "all its subspaces gave 1 to every question"
 
 
 def test_the_readme_has_their_means_and_deviations() -> None:

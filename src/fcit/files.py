@@ -86,9 +86,7 @@ def home(text: str | Path) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise FcitError(
-            f"{text}: no such home folder; give a folder of that name in full"
-        ) from None
+        raise FcitError(f"{text}: no such home folder; give the whole path") from None
 
 
 def check_new_folder(path: Path) -> None:
@@ -284,13 +282,14 @@ def find_class(
     package: str, helpers: Collection[str], name: str, base: type[T], key: str
 ) -> type[T]:
     """The one subclass of `base` that a package's file of this name defines. Raises FcitError naming the
-    recipe's `key` when there is no such file."""
-    known = modules(package, helpers)
-    if name not in known:
-        raise FcitError(f"{key}: there is no {name!r}; choose from {', '.join(known)}")
+    recipe's `key` when there is no such file, and the file where it defines none or several."""
+    if name not in (known := modules(package, helpers)):
+        place = importlib.import_module(package).__path__[0]
+        told = f"choose from {', '.join(known)} (files in {place})"
+        raise FcitError(f"{key}: there is no {name!r}; {told}")
     module = importlib.import_module(f"{package}.{name}")
-    own = subclasses(module, base)
-    assert len(own) == 1, f"{module.__name__} must define exactly one {base.__name__}"
+    if len(own := subclasses(module, base)) != 1:
+        raise FcitError(f"{module.__file__}: must define one {base.__name__}, not {len(own)}")
     return own[0]
 
 

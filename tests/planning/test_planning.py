@@ -390,7 +390,17 @@ def test_one_client_a_round_keeps_one_worker_busy(
 def test_fewer_subspaces_than_tasks_are_planned_with_and_said(table: dict) -> None:
     found = plan(validate(table | {"method": {"name": "disco", "max_subspaces": 1}}))
     assert found.stages[-1].down
-    assert any("which of the 2 tasks share a subspace" in note for note in found.notes)
+    said = "which of the 2 tasks share a subspace: the plan has 1 subspaces"
+    assert f"{said} (method.max_subspaces)" in found.notes
+
+
+def test_a_key_that_a_method_does_not_have_is_not_named(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(validate({"method": {"name": "finetune"}}).method)
+    monkeypatch.setattr(kind, "subspace_limit", property(lambda self: 1))
+    found = plan(validate(table | {"method": {"name": "finetune"}}))
+    assert "which of the 2 tasks share a subspace: the plan has 1 subspaces" in found.notes
 
 
 @pytest.mark.parametrize("key", ["path", "identity"])

@@ -50,6 +50,13 @@ def test_routing_counts_the_answers_whose_first_subspace_is_their_home() -> None
     assert routing(rows, {"0", "1"}) == 100.0
 
 
+def test_answers_that_were_not_routed_do_not_count() -> None:
+    unrouted = Prediction("", "", "", (), 0.0)
+    routed = Prediction("", "", "", (), 0.0, activation={"0": 1.0})
+    assert routing([unrouted, routed], {"0"}) == 100.0
+    assert routing([unrouted], {"0"}) is None
+
+
 # -- without a model -----------------------------------------------------------------------------
 
 

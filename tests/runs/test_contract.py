@@ -20,6 +20,7 @@ from fcit.recipe.config import Config, validate
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import Weights
+from fcit.use.why import why
 from fcit.weights import flatten, nbytes, to_bytes
 
 TRAINED = [name for name in methods.names() if name != "zeroshot"]
@@ -250,6 +251,8 @@ def test_the_ablations_run(change: dict, table: dict, tmp_path: Path) -> None:
         assert all(row == [*[0.0] * (len(row) - 1), 1.0] for row in shares)
     elif change.get("gate") == "concat":
         assert all(set(row) == {1.0} for row in shares)
+        assert run.results["routing"] == {}
+        assert why(run, "IconQA").misrouted == 0
     else:
         assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in shares)
 

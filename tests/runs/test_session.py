@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -31,6 +32,7 @@ from fcit.runs.api import Run
 from fcit.runs.session import Session
 from fcit.types import FcitError
 from fcit.watch import Silent, Step
+from fcit.worker.experiment import Experiment
 
 
 class Cut(BaseException):
@@ -318,10 +320,47 @@ def test_going_on_in_another_number_format_is_said(
             if "begun in" in text:
                 raise Cut
 
-    monkeypatch.setattr("fcit.runs.session.computed", lambda model: "float16 on mars")
+    monkeypatch.setattr("fcit.runs.provenance.computed", lambda model: "float16 on mars")
     with pytest.raises(Cut):
         fcit.run(short, unfinished, resume=True, watch=Said())
     assert re.match("continuing in float16 on mars, begun in .*float.* on cpu", Said.lines[-1])
+
+
+def test_going_on_with_another_file_of_the_method_is_said(
+    short: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = Experiment(validate(short))
+    then = provenance.versions(experiment)
+    assert not list(provenance.changes(then, experiment))
+    earlier = {key: value for key, value in then.items() if key != "method_file"}
+    assert not list(provenance.changes(earlier, experiment))
+    monkeypatch.setattr(provenance, "method_file", lambda _: "0123456789ab")
+    (told,) = provenance.changes(then, experiment)
+    name = short["method"]["name"]
+    assert told.startswith(f"the file of the method {name} has changed since this run began")
+
+
+def test_a_file_that_is_not_in_the_commit_makes_it_dirty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "src" / "fcit" / "runs" / "provenance.py"
+    here.parent.mkdir(parents=True)
+    here.write_text("")
+    for words in (
+        ("init", "-q"),
+        ("add", "."),
+        ("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "one"),
+    ):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(here))
+    commit = provenance._commit.__wrapped__
+    assert re.fullmatch("[0-9a-f]{12}", clean := commit())
+    (tmp_path / "notes.md").write_text("beside the source\n")
+    assert commit() == clean
+    (here.parent / "atlas.py").write_text("")
+    assert commit() == f"{clean}-dirty"
+    here.write_text("changed\n")
+    assert commit() == f"{clean}-dirty"
 
 
 def test_a_relative_root_starts_at_the_current_folder(

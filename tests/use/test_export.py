@@ -312,6 +312,20 @@ def test_what_no_adapter_expresses_is_refused(method: str, said: str, made, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_a_mistake_is_found_before_the_model_is_loaded(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = handmade.run(tmp_path / "run", table, "hide")
+    monkeypatch.setattr(Run, "load_worker", lambda *_: pytest.fail("the model was loaded"))
+    for write, said in (
+        (lambda run, out: export.subspace(run, "7", out), "no '7'"),
+        (export.everything, "--all: hide has a `activate` of its own"),
+        (export.served, "--vllm: hide has a `activate` of its own"),
+    ):
+        with pytest.raises(FcitError, match=said):
+            write(run, tmp_path / "out")
+
+
 def test_mistakes_leave_nothing_behind(made, tmp_path: Path) -> None:
     run = made()
     with pytest.raises(FcitError, match=r"no '7'; it has 0 \(IconQA\); 1 \(FigureQA\)"):
@@ -377,7 +391,7 @@ def test_a_method_of_ones_own_is_not_exported_as_what_it_is_not(
 ) -> None:
     run = handmade.run(tmp_path / "run", table)
     for method, hook in ((RoutesItself(), "route"), (Distances(), "likeness")):
-        monkeypatch.setattr(run.worker, "method", method)
+        monkeypatch.setattr(run.experiment, "method", method)
         with pytest.raises(FcitError, match=f"has a `{hook}` of its own, and router.py would"):
             export.everything(run, tmp_path / "out")
     run.config = replace(run.config, method=Equipped())

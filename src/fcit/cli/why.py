@@ -88,7 +88,8 @@ def _print(routing: Why, limit: int) -> None:
     }
     for question in routing.questions[:limit]:
         own = "a subspace of another dataset" if question.misrouted else "a subspace of its own"
-        to = own if routing.trainers_known else f"subspace {question.factors[0].subspace}"
+        first = f"subspace {question.factors[0].subspace}" if routing.chosen else "every subspace"
+        to = own if routing.trainers_known and routing.chosen else first
         _print_question(question, to, names, tasks)
     if limit and routing.questions:
         show(f"\n{routing.gate}")

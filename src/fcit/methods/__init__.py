@@ -22,7 +22,7 @@ __all__ = [
     "parameters",
 ]
 
-HELPERS = ("base", "gating", "model", "moments", "stages", "tokens")
+HELPERS = ("base", "checks", "gating", "model", "moments", "stages", "tokens")
 
 
 def names() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from fcit.methods.checks import check
 from fcit.methods.gating import Gating, Query
 from fcit.methods.model import Model, plain
 from fcit.types import (
@@ -26,7 +27,6 @@ from fcit.types import (
     Turn,
     Update,
     Weights,
-    check_fields,
 )
 from fcit.weights import low_rank, mean
 
@@ -54,15 +54,8 @@ class Method:
     `frozen`: not trained."""
 
     def __post_init__(self) -> None:
-        """Raise FcitError on a field that is not of its type and range, and on a class without its
-        decorators. A method with a `__post_init__` of its own calls this one first."""
-        own = vars(type(self))
-        if own.get("__annotations__") and "__dataclass_fields__" not in own:
-            raise FcitError(f"{self.name}: put @dataclass(frozen=True) above {type(self).__name__}")
-        for hook, value in vars(Method).items():
-            if isinstance(value, property) and callable(getattr(type(self), hook)):
-                raise FcitError(f"{self.name}: put @property above {hook}")
-        check_fields(self, "method")
+        """Raise FcitError as `check` does. A `__post_init__` of a method's own calls this one first."""
+        check(self, Method, TokenKind)
 
     # -- facts about the method, for other parts of fcit -------------------------------------------
 
@@ -73,10 +66,8 @@ class Method:
 
     single_row: ClassVar[bool] = False
     """Whether the accuracy matrix has one row, after all training (the reference points)."""
-
     reference: ClassVar[bool] = False
     """Whether it only gives a reference point, and is no federated continual method."""
-
     federated: ClassVar[bool] = True
     """Whether clients train it. Otherwise one machine holds all data, and no federated optimizer,
     privacy or Flower applies."""
@@ -103,7 +94,7 @@ class Method:
 
     @property
     def subspace_limit(self) -> int:
-        """The most subspaces it opens, for `fcit plan`; 0: no limit."""
+        """The most subspaces that exist at the same time, for `fcit plan`; 0: no limit."""
         return 0
 
     @property
@@ -140,8 +131,13 @@ class Method:
         return replace(state, adapters=state.adapters | {name: state.extras["blank"]})
 
     def end(self, state: State, stage: Stage) -> State:
-        """A stage has ended."""
+        """A stage has ended. Asked twice at times: the same state must give the same result."""
         return state
+
+    def heirs(self, state: State) -> Mapping[str, str]:
+        """For every adapter that has merged into another, by name: the one that took it in. Asked after
+        every round, and after `end`; reports count what it learnt as that one's."""
+        return {}
 
     # -- server: identity tokens -------------------------------------------------------------------
 
@@ -197,6 +193,11 @@ class Method:
     def send(self, state: State, turn: Turn) -> State:
         """What this client may see: the adapter it trains, and `trained_extras`."""
         name = self.adapter(state, turn)
+        if name not in state.adapters:
+            raise FcitError(
+                f"{self.name}: adapter gives client {turn.client} {name!r}, and the state has "
+                f"{', '.join(sorted(state.adapters)) or 'none'}; open it in begin or organise"
+            )
         extras = {key: state.extras[key] for key in self.trained_extras if key in state.extras}
         return State({name: state.adapters[name]}, extras)
 

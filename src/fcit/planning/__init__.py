@@ -211,9 +211,9 @@ def _check_subspaces(experiment: Experiment, notes: list[str]) -> None:
     tasks = {task for stage in experiment.training_setting.stages for task in stage.tasks}
     most = experiment.method.subspace_limit
     if 0 < most < len(tasks):
+        key = " (method.max_subspaces)" * hasattr(experiment.method, "max_subspaces")
         notes.append(
-            f"which of the {len(tasks)} tasks share a subspace: the plan has {most} subspaces "
-            "(method.max_subspaces)"
+            f"which of the {len(tasks)} tasks share a subspace: the plan has {most} subspaces{key}"
         )
 
 

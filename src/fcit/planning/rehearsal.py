@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from fcit.aggregation.packing import Wire, packed_bytes
 from fcit.aggregation.privacy import Privacy
-from fcit.optimizers.base import carry_memory, groups
+from fcit.optimizers.base import groups
 from fcit.rounds.federation import Federation
-from fcit.rounds.server import hand_out, take_round
+from fcit.rounds.server import begun, ended, hand_out, take_round
 from fcit.types import SHARED_PROJECTOR, Identity, Job, State, Turn, Update
 from fcit.weights import kinds, nbytes
 from fcit.worker.experiment import Experiment
@@ -48,13 +48,12 @@ def rehearse(
     engine = _EchoEngine(experiment, width)
     numbers = experiment.method.token_width(engine.width * engine.parts)
     run = replace(experiment.federated_run(numbers), federation=rules, privacy=Privacy())
-    method, optimizer, setting = run.method, run.optimizer, run.setting
+    method, setting = run.method, run.setting
     blank, projector = size.blank(method.rank), size.blank_projector()
     state = method.start(blank, projector, experiment.config.seed)
     stages: list[StageTraffic] = []
     for stage, rounds in zip(setting.stages, run.plan, strict=True):
-        state = carry_memory(state, method.begin(state, stage))
-        state = replace(state, optimizer=optimizer.begin(state.optimizer))
+        state = begun(run, state, stage)
         down, up = list[list[int]](), list[list[int]]()
         jobs: Sequence[Job] = []
         grew = False
@@ -76,7 +75,7 @@ def rehearse(
             )
         turn = replace(jobs[0].turn, last=False)
         _, (usual,) = hand_out(run, state, [turn], [])
-        state = replace(method.end(state, stage), optimizer=state.optimizer)
+        state = ended(run, state, stage)
         stages.append(StageTraffic(down, up, jobs[0], usual))
     return stages
 

@@ -13,6 +13,7 @@ from fcit.files import write_text
 from fcit.report.groups import Entry
 from fcit.report.run_data import RunData, predictions
 from fcit.report.style import PAPER, QUIET, new_figure, save_png, shorten, styled, to_svg
+from fcit.rounds.records import trained
 from fcit.types import FcitError
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def save_partition(counts: Mapping[str, Sequence[int]], path: Path) -> None:
 
 def subspace_label(run: RunData, name: str) -> str:
     """A subspace's name and the tasks that trained it, the most frequent first (from the log)."""
-    tasks = Counter(task for row in run.rounds for _, task, each in row.trained if each == name)
+    tasks = Counter(task for _, _, task, each in trained(run.rounds) if each == name)
     trained_by = ", ".join(task for task, _ in tasks.most_common())
     return f"{name} {trained_by}" if trained_by and trained_by != name else name
 

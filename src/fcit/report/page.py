@@ -164,7 +164,11 @@ def _render(sections: Sequence[Section], papers: Sequence[Table]) -> str:
         for run in entry.runs
     ]
     made_with = [
-        " · ".join(f"{key} {value}" for key, value in flat(run.config.get("versions", {})).items())
+        " · ".join(
+            f"{key} {value}"
+            for key, value in flat(run.config.get("versions", {})).items()
+            if key != "method_file"  # one for each method: the lines would be as many
+        )
         for _, run, _ in runs
     ]
     return environment.get_template("page.html").render(

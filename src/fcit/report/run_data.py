@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict
 from fcit.benchmark import metrics
 from fcit.methods import TokenRouted
 from fcit.recipe import config as configs
+from fcit.rounds.evaluate import chooses
 from fcit.rounds.records import Numbers, Prediction, RoundLog, parse
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
 from fcit.types import FcitError
@@ -104,6 +105,8 @@ def read_run(path: Path) -> RunData:
         "dropped": split.get("dropped", {}),
         "data": split.get("data", ""),
     }
+    if experiment and not chooses(experiment.method):  # which earlier versions did not ask
+        parts["routing"] = {}
     folder.rows()
     run = parse(RunData, folder.read(folder.matrix) | parts, str(folder.matrix))
     return replace(run, tokens=_tokens(folder, run.token_routed))

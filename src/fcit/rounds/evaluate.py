@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fcit.methods.base import Method, Query
+from fcit.rounds.hooks import routed
 from fcit.rounds.records import Prediction
-from fcit.types import Sample, State, Task
+from fcit.types import FcitError, Sample, State, Task
 
 if TYPE_CHECKING:
     from fcit.models.chat import Completion
@@ -82,21 +83,18 @@ def activate(
         Query(sample.dataset, feature)
         for sample, feature in zip(data.samples, features, strict=True)
     ]
-    routes = [_route(method, state, query) if state.adapters else Route({}) for query in queries]
+    routes = [
+        Route(*routed(method, state, each)) if state.adapters else Route({}) for each in queries
+    ]
     names = model.subspaces.names
-    if names and all(route.activation for route in routes):
+    if names and any(route.activation for route in routes):
+        if not all(route.activation for route in routes):
+            raise FcitError(
+                f"{method.name}: route gives shares for some questions only, and {{}} for others"
+            )
         table = [[route.activation[name] for name in names] for route in routes]
         method.activate(model, torch.tensor(table, device=model.device))
     return routes
-
-
-def _route(method: Method, state: State, query: Query) -> Route:
-    similarities = method.similarities(state, query)
-    if type(method).route is Method.route:  # the cosines are computed once
-        shares = method.gating.shares(state.adapters, similarities, query.dataset)
-    else:
-        shares = method.route(state, query)
-    return Route(dict(shares), dict(similarities))
 
 
 def chunks(samples: Sequence[Sample], size: int) -> list[list[int]]:
@@ -120,11 +118,20 @@ def adapters_by_dataset(
     return adapters
 
 
+def chooses(method: Method) -> bool:
+    """Whether a question is routed by its identity feature, so that one adapter may give more than
+    another. With "concat" each gives 1."""
+    concat = type(method).route is Method.route and method.gating.gate == "concat"
+    return method.identity is not None and not concat
+
+
 def winner(activation: Mapping[str, float]) -> str:
     """The adapter with the largest activation factor."""
     return max(activation, key=activation.__getitem__)
 
 
-def routing(rows: Sequence[Prediction], own: Collection[str]) -> float:
-    """Percent of answers whose largest activation factor is an adapter that their dataset trained."""
-    return 100 * sum(winner(row.activation) in own for row in rows) / len(rows)
+def routing(rows: Sequence[Prediction], own: Collection[str]) -> float | None:
+    """Percent of routed answers whose largest activation factor is an adapter that their dataset trained;
+    None where no answer was routed."""
+    wins = [winner(row.activation) in own for row in rows if row.activation]
+    return 100 * sum(wins) / len(wins) if wins else None

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
@@ -48,13 +48,18 @@ class RoundLog:
     faults: tuple[Fault, ...] = ()
     notes: tuple[str, ...] = ()
     """Where the server had to fall back to another rule."""
+    heirs: Mapping[str, str] = field(default_factory=dict)
+    """For every adapter that has merged into another: the one that it is in now."""
 
-    @property
-    def trained(self) -> Iterator[tuple[int, str, str]]:
-        """Client, task and name of every adapter that the round trained."""
-        for client, task, names in zip(self.clients, self.tasks, self.subspaces, strict=True):
+
+def trained(rounds: Sequence[RoundLog]) -> Iterator[tuple[RoundLog, int, str, str]]:
+    """Round, client, task and name of every adapter that rounds trained. One that has merged into another
+    by the last of them has that one's name."""
+    heirs = rounds[-1].heirs if rounds else {}
+    for row in rounds:
+        for client, task, names in zip(row.clients, row.tasks, row.subspaces, strict=True):
             for name in names.split(","):
-                yield client, task, name
+                yield row, client, task, heirs.get(name, name)
 
 
 def log_line(position: Position, report: Round, seconds: float) -> dict[str, Any]:
@@ -84,6 +89,8 @@ def log_line(position: Position, report: Round, seconds: float) -> dict[str, Any
         row["faults"] = [asdict(fault) for fault in report.faults]
     if report.notes:
         row["notes"] = list(report.notes)
+    if report.heirs:
+        row["heirs"] = dict(report.heirs)
     return row
 
 

@@ -37,6 +37,7 @@ from fcit.rounds.records import (
     parse,
     seal,
     sha256,
+    trained,
     unseal,
 )
 from fcit.rounds.server import Position
@@ -239,11 +240,10 @@ class RunFolder:
 
     def trainers(self, until: int | None = None) -> dict[str, Counter[str]]:
         """How often each task trained each adapter, by the log; `until`: up to this stage, from 1."""
+        rows = [row for row in self.rounds() if until is None or row.stage <= until]
         trainers: dict[str, Counter[str]] = {}
-        for row in self.rounds():
-            if until is None or row.stage <= until:
-                for _, task, name in row.trained:
-                    trainers.setdefault(name, Counter())[task] += 1
+        for _, _, task, name in trained(rows):
+            trainers.setdefault(name, Counter())[task] += 1
         return trainers
 
     # -- all of it -------------------------------------------------------------------------------------

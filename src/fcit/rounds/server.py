@@ -15,6 +15,7 @@ from fcit.methods import Method
 from fcit.optimizers import Optimizer
 from fcit.optimizers.base import carry_memory, groups, server_step
 from fcit.rounds.federation import Federation
+from fcit.rounds.hooks import checked, heirs
 from fcit.rounds.journal import InMemory, Journal
 from fcit.rounds.replies import gather, named, tokens
 from fcit.seeds import torch_stream
@@ -81,6 +82,8 @@ class Round:
     """What was wrong with the other clients."""
     notes: Sequence[str] = ()
     """Robust rules that a cohort was too small for."""
+    heirs: Mapping[str, str] = field(default_factory=dict[str, str])
+    """For every adapter that has merged into another: the one that it is in now."""
 
 
 def federate(
@@ -104,22 +107,28 @@ def federate(
         rounds = run.plan[number]
         resumed = done if number == done.stage else Position()
         if not resumed.rounds:
-            begun = carry_memory(state, run.method.begin(state, stage))
-            begun = replace(begun, optimizer=run.optimizer.begin(begun.optimizer))
-            _require_finite(begun, state, f"the beginning of stage {number + 1}")
-            state = begun
+            after = begun(run, state, stage)
+            _require_finite(after, state, f"the beginning of stage {number + 1}")
+            state = after
         if not resumed.ended:
             for index in range(resumed.rounds, len(rounds)):
                 state, report = take_round(run, state, rounds[index], engine, journal)
                 yield state, Position(number, index + 1), report
-            ended = _ended(run, state, stage)
-            _require_finite(ended, state, f"the end of stage {number + 1}")
-            state = ended
+            after = ended(run, state, stage)
+            _require_finite(after, state, f"the end of stage {number + 1}")
+            state = after
         yield state, Position(number, len(rounds), True), None
 
 
-def _ended(run: FederatedRun, state: State, stage: Stage) -> State:
-    return carry_memory(state, run.method.end(state, stage))
+def begun(run: FederatedRun, state: State, stage: Stage) -> State:
+    """The state with which a stage begins."""
+    after = carry_memory(state, checked(run.method, "begin", run.method.begin(state, stage)))
+    return replace(after, optimizer=run.optimizer.begin(after.optimizer))
+
+
+def ended(run: FederatedRun, state: State, stage: Stage) -> State:
+    """The state with which a stage ends, after its last round."""
+    return carry_memory(state, checked(run.method, "end", run.method.end(state, stage)))
 
 
 def take_round(
@@ -174,7 +183,8 @@ def take_round(
     require_enough(replies, [*lost, *faults])
     updates = [reply.update for reply in replies]
     norms = {reply.update.client: reply.norm for reply in replies}
-    after, notes, averaged = method.aggregate(state, updates), list[str](), updates
+    after = checked(method, "aggregate", method.aggregate(state, updates))
+    notes, averaged = list[str](), updates
     if rules.average == "product":
         after = exact(after, updates)
     if rules.robust != "mean":
@@ -187,12 +197,13 @@ def take_round(
     trained, extras = [job.turn for job in jobs], method.trained_extras
     after = server_step(run.optimizer, state, after, trained, updates, extras, averaged)
     _require_finite(after, state, where, norms)
-    if turns[0].last:
-        _require_finite(_ended(run, after, run.setting.stages[stage]), after, where, norms)
+    final = ended(run, after, run.setting.stages[stage]) if turns[0].last else after
+    _require_finite(final, after, where, norms)
     sent = [kinds(job.received) for job in packed if job.turn.client in norms]
     down = [sum(map(state_bytes, parts)) for parts in sent]
     up = [reply.size for reply in replies]
-    return after, Round(jobs, updates, identities, down, up, [*lost, *faults], notes)
+    merged = heirs(method, final)
+    return after, Round(jobs, updates, identities, down, up, [*lost, *faults], notes, merged)
 
 
 def _identify(
@@ -228,7 +239,8 @@ def hand_out(
 ) -> tuple[State, list[Job]]:
     """Organise and send: what a round's clients are given. A client that the method has a reason to
     skip gets no job."""
-    state = carry_memory(state, run.method.organise(state, identities))
+    organised = checked(run.method, "organise", run.method.organise(state, identities))
+    state = carry_memory(state, organised)
     jobs: list[Job] = []
     for turn in turns:
         if not run.method.reason_to_skip(state, turn):

@@ -1,9 +1,10 @@
 """What a run was made with: packages, commit, base model, device."""
 
 import hashlib
+import inspect
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -134,6 +135,28 @@ def computed(model: ModelSection) -> str:
     return f"{str(dtype).removeprefix('torch.')} on {device}"
 
 
+def method_file(experiment: Experiment) -> str:
+    """A digest of the method's file."""
+    return _digest([Path(inspect.getfile(type(experiment.method)))])
+
+
+def changes(then: Mapping[str, str], experiment: Experiment) -> Iterator[str]:
+    """What is another than when a run began, in one line each: it may go on, but its numbers may differ.
+
+    then: the run's `[versions]`. What it does not know is not compared.
+    """
+    now = computed(experiment.config.model)
+    if then.get("computed", now) != now:
+        told = "its numbers will not be those of one machine"
+        yield f"continuing in {now}, begun in {then['computed']}: {told}"
+    now = method_file(experiment)
+    if then.get("method_file", now) != now:
+        yield (
+            f"the file of the method {experiment.method.name} has changed since this run began; its "
+            "numbers may not be those of one method"
+        )
+
+
 def versions(experiment: Experiment) -> dict[str, str]:
     """The `[versions]` section of a run's config.toml."""
     packages = ("torch", "transformers", "numpy", "pillow")
@@ -143,6 +166,7 @@ def versions(experiment: Experiment) -> dict[str, str]:
         | {
             "python": platform.python_version(),
             "commit": _commit(),
+            "method_file": method_file(experiment),
             **models(experiment),
             "rules": scoring(experiment),
             "computed": computed(experiment.config.model),
@@ -152,13 +176,20 @@ def versions(experiment: Experiment) -> dict[str, str]:
 
 @cache
 def _commit() -> str:
-    """The commit of fcit's own checkout; "unknown" if it was installed without one."""
-    here = Path(__file__).parent
-    if not (here.parents[2] / ".git").exists():
+    """The commit of fcit's own checkout, with "-dirty" where a file differs from it or is not in it, such
+    as a method's; "unknown" if it was installed without one."""
+    source = Path(__file__).parents[2]
+    if not (source.parent / ".git").exists():
         return "unknown"
-    words = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"]
+    commit = _git(source, "describe", "--always", "--dirty", "--abbrev=12")
+    new = commit and _git(source, "ls-files", "--others", "--exclude-standard")
+    return commit + "-dirty" * bool(new and not commit.endswith("-dirty")) or "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    """What git prints; "" where it cannot."""
     try:
-        git = subprocess.run(words, capture_output=True, text=True, timeout=5)
+        git = ["git", "-C", str(folder), *words]
+        return subprocess.run(git, capture_output=True, text=True, timeout=5).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return git.stdout.strip() or "unknown"
+        return ""

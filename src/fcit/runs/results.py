@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fcit.aggregation.privacy import draws_are_secret, epsilon
 from fcit.benchmark import metrics
 from fcit.benchmark.rules import Accuracy
-from fcit.rounds.evaluate import Answer, adapters_by_dataset, chunks, routing
+from fcit.rounds.evaluate import Answer, adapters_by_dataset, chooses, chunks, routing
 from fcit.rounds.records import Prediction
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
 from fcit.rounds.server import Position
@@ -288,11 +288,10 @@ class Results:
 
     def _routing(self, rows: Sequence[Row]) -> dict[str, float]:
         """Percent of test prompts routed to a subspace that their dataset trained, at the last row."""
-        if not rows or not self.method.identity or self.folder.imported:
+        if not rows or not chooses(self.method) or self.folder.imported:
             return {}
         trained, stage = self._trained_adapters(), str(len(rows))
-        return {
-            name: round(routing(self.folder.answers(stage, name), trained.get(name, ())), 4)
-            for name, value in zip(self.setting.datasets, rows[-1], strict=True)
-            if value is not None and not self._by_clients(name)
-        }
+        cells = zip(self.setting.datasets, rows[-1], strict=True)
+        names = [n for n, value in cells if value is not None and not self._by_clients(n)]
+        shares = {n: routing(self.folder.answers(stage, n), trained.get(n, ())) for n in names}
+        return {name: round(share, 4) for name, share in shares.items() if share is not None}

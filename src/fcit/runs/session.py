@@ -24,7 +24,7 @@ from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
 from fcit.runs.engine import Build, build, check_memory, workers
-from fcit.runs.provenance import check_config, check_models, check_rules, computed, versions
+from fcit.runs.provenance import changes, check_config, check_models, check_rules, versions
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State, Weights
@@ -188,10 +188,8 @@ class Session:
                 self.watch.say(
                     f"continuing after stage {position.stage + 1}, round {position.rounds}"
                 )
-                then, now = folder.table().get("versions", {}), computed(config.model)
-                if then.get("computed", now) != now:
-                    told = "its numbers will not be those of one machine"
-                    self.watch.say(f"continuing in {now}, begun in {then['computed']}: {told}")
+                for told in changes(folder.table().get("versions", {}), self.experiment):
+                    self.watch.say(told)
             else:
                 state = engine.start()
             zero = results.zero_shot(engine)

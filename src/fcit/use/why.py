@@ -10,7 +10,8 @@ from fcit.files import write_text
 from fcit.methods import Method, TokenRouted
 from fcit.report import run_data
 from fcit.report.examples import RIGHT, embedded_image
-from fcit.rounds.evaluate import adapters_by_dataset, winner
+from fcit.rounds import records
+from fcit.rounds.evaluate import adapters_by_dataset, chooses, winner
 from fcit.runs.api import Run
 from fcit.types import FcitError
 
@@ -97,6 +98,9 @@ class Why:
     trainers_known: bool
     """Whether it is known who trained each subspace. Of an imported checkpoint it is not, and nothing
     counts as misrouted."""
+    chosen: bool
+    """Whether a question chooses among the subspaces. With the gate "concat" each gives 1 to every
+    question, and nothing counts as misrouted."""
     subspaces: tuple[Subspace, ...]
     questions: tuple[Explained, ...]
     """The question asked for, or all misrouted ones."""
@@ -108,6 +112,8 @@ class Why:
             return (
                 f"The imported checkpoint does not say who trained its subspaces on {self.dataset}."
             )
+        if not self.chosen:
+            return "Every subspace gives 1 to every question, so there is no choice to explain."
         if not any(subspace.own for subspace in self.subspaces):
             return f"No client had trained on {self.dataset} by the end of stage {self.stage}."
         return (
@@ -131,18 +137,23 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     if dataset not in data.datasets:
         raise FcitError(f"{dataset}: not in this run; choose from {', '.join(data.datasets)}")
     stage = stage or len(data.matrix)
-    rows = run_data.predictions(data, dataset, stage) if stage else []
-    if not rows:
+    asked = run_data.predictions(data, dataset, stage) if stage else []
+    if not asked:
         raise FcitError(_missing(data, dataset, stage))
+    rows = [row for row in asked if row.activation]
+    if not rows:
+        raise FcitError(
+            f"{run.folder}: no subspace had been trained by the end of stage {stage}, or {data.method} "
+            "leaves the choice to gates within the model"
+        )
     trained = trainers([entry for entry in data.rounds if entry.stage <= stage])
     tasks = [task for part in experiment.training_setting.stages for task in part.tasks]
     trained_on = {name: [entry.task for entry in entries] for name, entries in trained.items()}
     own = adapters_by_dataset(trained_on, tasks).get(dataset, set())
-    if not all(row.activation for row in rows):
-        raise FcitError(f"{run.folder}: no subspace had been trained by the end of stage {stage}")
-    wins = [winner(row.activation) for row in rows]
+    chosen_from = chooses(experiment.method)
+    wins = [winner(row.activation) if chosen_from else "" for row in rows]
     imported = run.files.imported
-    strayed = [not imported and win not in own for win in wins]
+    strayed = [chosen_from and not imported and win not in own for win in wins]
     chosen = [
         (row, away)
         for row, away in zip(rows, strayed, strict=True)
@@ -165,6 +176,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         _gate(experiment.method),
         bool(rows[0].similarity),
         not imported,
+        chosen_from,
         tuple(_subspace(name, trained, own, rows, wins) for name in names),
         tuple(_explained(row, away, str(locate(folders, row.image))) for row, away in chosen),
     )
@@ -172,27 +184,31 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
 
 def _gate(method: Method) -> str:
     features = "text and image" if method.identity == "both" else method.identity
-    gating = method.gating
-    if isinstance(method, TokenRouted) and method.discriminant:
-        compared = f"Cosine: here the score of the question's {features} feature."
-        shares = {"softmax": "the softmax of the scores.", "argmax": "1 for the largest score."}
-    else:
-        compared = (
-            f"Cosine: of the question's {features} feature and the subspace's identity token."
-        )
-        empty = f" (0 for each empty one of {gating.slots} slots)" if gating.slots else ""
-        over = f"the softmax of the cosines over the temperature {gating.temperature:g}{empty}."
-        shares = {"softmax": over, "argmax": "1 for the largest cosine.", "cosine": "the cosine."}
+    gating, kind, number = method.gating, type(method), "cosine"
+    compared = f"Cosine: of the question's {features} feature and the subspace's identity token."
+    base = TokenRouted if isinstance(method, TokenRouted) else Method
+    own = [name for name in ("similarities", "likeness") if hasattr(base, name)]
+    discriminant = isinstance(method, TokenRouted) and method.discriminant
+    if discriminant or any(getattr(kind, name) is not getattr(base, name) for name in own):
+        number, compared = "score", f"Cosine: here the score of the question's {features} feature."
+    if kind.route is not Method.route:
+        return f"{compared} Share: as the method's own route says."
+    empty = f" (0 for each empty one of {gating.slots} slots)" if gating.slots else ""
+    over = "" if discriminant else f" over the temperature {gating.temperature:g}{empty}"
+    shares = {
+        "softmax": f"the softmax of the {number}s{over}.",
+        "argmax": f"1 for the largest {number}.",
+        "cosine": f"the {number}.",
+    }
     return f"{compared} Share: {shares.get(gating.gate, '1 for every subspace.')}"
 
 
 def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, ...]]:
     """Who trained each subspace in some rounds of the log, by subspace, then by task."""
     turns: dict[str, dict[str, list[tuple[int, tuple[int, int]]]]] = {}
-    for entry in rounds:
-        for client, task, name in entry.trained:
-            turn = client, (entry.stage, entry.round)
-            turns.setdefault(name, {}).setdefault(task, []).append(turn)
+    for entry, client, task, name in records.trained(rounds):
+        turn = client, (entry.stage, entry.round)
+        turns.setdefault(name, {}).setdefault(task, []).append(turn)
     return {
         name: tuple(
             Trainers(task, *(tuple(sorted(set(column))) for column in zip(*rows, strict=True)))

@@ -57,14 +57,12 @@ def subspace(run: Run, name: str, out: Path) -> None:
     Raises FcitError when the run has no such adapter, or its adapters mean nothing alone.
     """
     run = _exportable(run)
-    adapters = _adapters(run)
-    if name not in adapters:
-        trained = {key: f" ({', '.join(run.trained_by[key])})" for key in adapters}
-        known = "; ".join(key + trained[key].replace(" ()", "") for key in adapters)
-        raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {known}")
+    if name not in run.state.adapters:
+        known = (f"{key} ({', '.join(tasks) or '-'})" for key, tasks in run.trained_by.items())
+        raise FcitError(f"--subspace: {run.folder} has no {name!r}; it has {'; '.join(known)}")
     from fcit.models.saving import save_peft, save_processor
 
-    adapter, model = adapters[name], run.worker.model
+    adapter, model = _adapters(run)[name], run.worker.model
     scale, base, paths = run.config.method.scale, cards.base(run).name, model.vision.projector_paths
     with folder_aside(out) as folder:
         save_peft(folder, adapter.block, scale, base, adapter.projector, paths)
@@ -80,10 +78,10 @@ def everything(run: Run, out: Path) -> None:
     Raises FcitError for a method whose routes router.py cannot compute.
     """
     run = _exportable(run)
-    method, adapters = run.worker.method, _adapters(run)
+    method = run.experiment.method
     tokens = method.tokens(run.state)
     if (hook := _overridden(method, ROUTES)) or (
-        tokens is not None and list(map(str, range(len(tokens)))) != list(adapters)
+        tokens is not None and sorted(map(str, range(len(tokens)))) != sorted(run.state.adapters)
     ):
         why = f"a `{hook}` of its own" if hook else "adapters without an identity token"
         raise FcitError(
@@ -93,6 +91,7 @@ def everything(run: Run, out: Path) -> None:
     from fcit.models import encoding, router
     from fcit.models.saving import save_peft, save_processor
 
+    adapters = _adapters(run)
     with folder_aside(out) as folder:
         for name, adapter in adapters.items():
             path = folder / "adapters" / name
@@ -146,11 +145,12 @@ def served(run: Run, out: Path, dtype: DType = "float32") -> str:
     run = _exportable(run)
     from fcit.models.saving import save_merged, save_peft
 
-    method, name, adapters = run.worker.method, run.config.method.name, _adapters(run)
+    method, name = run.experiment.method, run.config.method.name
     if hook := _overridden(method, ROUTES):
         raise FcitError(
             f"--vllm: {name} has a `{hook}` of its own, which LoRA cannot do; use fcit serve"
         )
+    adapters = _adapters(run)
     if len(adapters) > 1 and any(adapter.own for adapter in adapters.values()):
         raise FcitError(
             f"--vllm: {name} trained a projector for each adapter, and vLLM has one for all; export "
