@@ -84,7 +84,7 @@ def test_a_question_of_a_merged_subspace_is_at_home_in_its_heir(run: fcit.Run) -
     assert read_json(run.files.matrix)["routing"] == {"IconQA": 100.0, "FigureQA": 100.0}
     found = why(run, "FigureQA")
     assert found.verdict == (
-        "0 of 2 questions went to a subspace that no client trained on FigureQA."
+        "* trained on FigureQA. 0 of 2 questions went to a subspace that no client trained on FigureQA."
     )
     ((name, trained, own),) = ((one.name, one.trained, one.own) for one in found.subspaces)
     assert (name, [each.task for each in trained], own) == ("I", ["IconQA", "FigureQA"], True)

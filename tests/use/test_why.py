@@ -177,6 +177,19 @@ def test_the_table_is_a_summary_until_questions_are_asked_for(run: Path) -> None
     assert [question["id"] for question in found["questions"]] == ["b", "c"]
 
 
+def test_wrong_answers_are_named_and_a_star_is_explained_where_there_is_one(
+    run: Path, tmp_path: Path
+) -> None:
+    text = told(run, "IconQA")
+    assert "wrong answers: b. --wrong explains these questions, --id ID explains one." in text
+    assert "* trained on IconQA. 2 of 3 questions went" in text
+    early = told(run, "FigureQA", "--stage", "1", "--html", tmp_path / "page.html")
+    assert "No client had trained on FigureQA" in early and "* trained" not in early
+    assert "wrong answers: none. " in early
+    one = told(run, "IconQA", "--id", "a")
+    assert "question a, routed to one trained on its dataset" in one and "wrong answers" not in one
+
+
 def test_the_page_holds_the_images_and_escapes_what_others_wrote(run: Path, tmp_path: Path) -> None:
     page = tmp_path / "pages" / "why.html"
     told(run, "IconQA", "--html", page)

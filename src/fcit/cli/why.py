@@ -14,6 +14,9 @@ from fcit.types import FcitError
 if TYPE_CHECKING:
     from fcit.use.why import Explained, Why
 
+SHOWN_IDS = 10
+"""Ids of questions with wrong answers that are listed."""
+
 
 def why(
     folder: Folder,
@@ -58,7 +61,8 @@ def why(
         return
     _print(routing, limit if wrong or id is not None else 0)
     if html:
-        show(f"page: {html}")
+        empty = "" if routing.questions else " (no question is on it; --id ID adds one)"
+        show(f"page: {html}{empty}")
 
 
 def _print(routing: Why, limit: int) -> None:
@@ -79,7 +83,7 @@ def _print(routing: Why, limit: int) -> None:
         *("subspace", "trained on"),
         numbers=("questions", "score %"),
     )
-    show(f"* trained on {routing.dataset}. {routing.verdict}")
+    show(routing.verdict)
     if not routing.recorded:
         show("Cosines were not recorded by the version of fcit that made these predictions.")
     tasks = {
@@ -87,15 +91,18 @@ def _print(routing: Why, limit: int) -> None:
         for subspace in routing.subspaces
     }
     for question in routing.questions[:limit]:
-        own = "a subspace of another dataset" if question.misrouted else "a subspace of its own"
+        own = (
+            "a subspace of another dataset" if question.misrouted else "one trained on its dataset"
+        )
         first = f"subspace {question.factors[0].subspace}" if routing.chosen else "every subspace"
         to = own if routing.trainers_known and routing.chosen else first
         _print_question(question, to, names, tasks)
     if limit and routing.questions:
         show(f"\n{routing.gate}")
-    if not limit:
-        wrong = "--wrong explains these questions, " if routing.misrouted else ""
-        show(f"{wrong}--id ID explains one.")
+    if not (limit and routing.questions):
+        shown = ", ".join(routing.wrong[:SHOWN_IDS]) + ", ..." * (len(routing.wrong) > SHOWN_IDS)
+        strayed = "--wrong explains these questions, " if routing.misrouted else ""
+        show(f"wrong answers: {shown or 'none'}. {strayed}--id ID explains one.")
     elif (more := len(routing.questions) - limit) > 0:
         show(f"{more} more questions are not shown (--limit).")
 

@@ -104,10 +104,17 @@ class Why:
     subspaces: tuple[Subspace, ...]
     questions: tuple[Explained, ...]
     """The question asked for, or all misrouted ones."""
+    wrong: tuple[str, ...]
+    """The ids of all questions with a wrong answer."""
 
     @property
     def verdict(self) -> str:
-        """The outcome in one sentence."""
+        """The outcome, and what a star means if there is one."""
+        own = any(subspace.own for subspace in self.subspaces)
+        return f"* trained on {self.dataset}. {self._outcome}" if own else self._outcome
+
+    @property
+    def _outcome(self) -> str:
         if not self.trainers_known:
             return (
                 f"The imported checkpoint does not say who trained its subspaces on {self.dataset}."
@@ -179,6 +186,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
         chosen_from,
         tuple(_subspace(name, trained, own, rows, wins) for name in names),
         tuple(_explained(row, away, str(locate(folders, row.image))) for row, away in chosen),
+        tuple(row.question_id for row in rows if row.score < RIGHT),
     )
 
 
