@@ -664,7 +664,7 @@ def test_without_flower_one_line_says_what_to_install(
     monkeypatch.setitem(sys.modules, "flwr.app", None)
     for name in [one for one in sys.modules if one.startswith("fcit.flower")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(FcitError, match=r"pip install 'fcit\[flower\]'"):
+    with pytest.raises(FcitError, match=r"pip install 'fcit\[flower\] @ git"):
         build(flower, 1, tmp_path)
 
 
