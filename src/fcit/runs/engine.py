@@ -78,8 +78,9 @@ def check_here(folder: RunFolder, deployed: bool) -> None:
     shares_known = folder.partition.is_file() or not (folder.path / NAME_FILE).is_file()
     if not deployed and (marked or (folder.begun() and not shares_known)):
         raise FcitError(
-            f"{folder.path}: a SuperLink's clients train this run, on their own data; continue it on "
-            "the server with ./run, or without some of them with ./run federation.min_clients=N"
+            f"{folder.path}: a SuperLink's clients train this run, on their own data; continue it with the "
+            "command that began it (./run on the server, or flwr run), or without some clients with "
+            "./run federation.min_clients=N"
         )
 
 
