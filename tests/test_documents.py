@@ -35,10 +35,11 @@ NOT_RUN = {
     "fcit deploy init demo": "for containers; tests/test_examples.py writes its folders",
     "sbatch": "needs Slurm; tests/test_examples.py runs the script",
     "flwr build": "writes a bundle; tests/test_examples.py makes it",
-    "HF_HOME=$PWD/huggingface hf download": "needs the hub",
+    "HF_HOME=$PWD/huggingface /srv/fcit/venv/bin/hf download": "needs the hub",
     "HF_HUB_OFFLINE=1 ./start": "needs the hub",
     "./": "a federation of processes; tests/flower/test_deployment.py starts one",
     "FCIT_RUN=$PWD/second ./run": "a federation of processes",
+    "/srv/fcit/venv/bin/fcit": "a deployment's finished run",
     **dict.fromkeys(
         ("useradd", "python3 -m venv", "chown", "cp", "systemctl"), "root's work on a machine"
     ),
@@ -81,7 +82,7 @@ NOT_EXECUTED = {
 SLOW = ("docs/commands.md", "docs/mini.md", "examples/", "recipes/own.toml", "recipes/mini/")
 """Documents that only the slow test follows; of these the fast one looks up what they name."""
 
-FOREIGN = {"--node-config", "--name", "--trusted-entities"}
+FOREIGN = {"--node-config", "--name"}
 """Options of other programs, and of the scripts of a deployment."""
 
 HUB = ROOT / "docs" / "from-the-hub.md"

@@ -47,8 +47,9 @@ that teach it. The benchmark's datasets and groups are tasks too.
 """,
     "federation": """A *turn* is one client's training in one round.
 """,
-    "training": """The defaults are those of the paper, for a model of seven billion parameters. The mini
-model learns little with them: the recipes of `recipes/mini` have `lr = 5e-3`, `projector_lr = 1e-4`,
+    "training": """Learning rates and schedule are the paper's, for a model of seven
+billion parameters. Its batch is 128 for `task-*` and 64 for `cap-*`: use `recipes/paper`. The mini model
+learns little with the defaults: the recipes of `recipes/mini` have `lr = 5e-3`, `projector_lr = 1e-4`,
 `batch_size = 4` and `method.init_std = 0.05`.
 """,
     "federation.optimizer_options": """For example `--set federation.optimizer=fedprox --set
@@ -56,9 +57,9 @@ federation.optimizer_options.mu=0.1`. Clients always train with AdamW. Changes p
 LoRA's learning rates, hence the small `lr` of the adaptive optimizers.
 """,
     "method": """A method is a file of `src/fcit/methods/`. All methods have the keys of
-`finetune`. (hide, l2p, moelora and fedex_lora take only `shared` and `frozen` of `method.projector`; l2p
-has no LoRA, so `rank`, `scale` and `init_std` have no effect there.) With `--method`, keys that the other
-method does not have are left out.
+`finetune`. (Of `method.projector`, hide, l2p, moelora and fedex_lora take only `shared` and `frozen`,
+ffa_lora all but `lora`. l2p has no LoRA, so `rank`, `scale` and `init_std` have no effect there.) With
+`--method`, keys that the other method does not have are left out.
 """,
 }
 """What stands above a table."""

@@ -225,6 +225,35 @@ def test_a_client_looks_at_its_data_before_it_joins(
         supernode.main()
 
 
+@pytest.mark.parametrize(
+    ("own", "values"),
+    [
+        ("", "clip_norm = 0, noise_multiplier = 0, token_noise = 0"),
+        ("clip_norm=1.0", "clip_norm = 1, noise_multiplier = 0, token_noise = 0"),
+        (
+            "clip_norm=1.0 noise_multiplier=0.5",
+            "clip_norm = 1, noise_multiplier = 0.5, token_noise = 0",
+        ),
+    ],
+)
+def test_a_client_says_which_protection_is_in_force(
+    own: str,
+    values: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A unit's line Environment=FCIT_NODE_CONFIG=a b, without quotes, loses b without an error."""
+    monkeypatch.chdir(init(tmp_path, "--host", "localhost") / "client-1")
+    words = ["--superlink", "localhost:9", "--root-certificates", "server.crt", "--port", "0"]
+    words += ["--auth-supernode-private-key", "client.key"]
+    node = f'client=1 data="data" {own}'
+    monkeypatch.setattr(sys, "argv", ["start", *words, "--node-config", node])
+    with pytest.raises(FcitError, match="has no training samples of "):
+        supernode.main()
+    assert capsys.readouterr().out == f"client 1's own minimum of protection: {values}\n"
+
+
 # -- keys ------------------------------------------------------------------------------------------
 
 

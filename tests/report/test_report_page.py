@@ -11,7 +11,9 @@ from pathlib import Path
 from statistics import stdev
 
 import pytest
+from typer.testing import CliRunner
 
+from fcit.cli import app
 from fcit.files import read_json, write_json, write_lines, write_text
 from fcit.report.examples import embedded_image, examples
 from fcit.report.groups import group_runs
@@ -162,6 +164,20 @@ def test_examples_show_right_and_wrong_with_their_images(build: Build, tmp_path:
     assert text.count('<img src="data:image/png;base64,') == 9
     assert text.count("✓") >= 6 and text.count("✗") >= 3
     assert text.count("<code>fcit why ") == 9 and "/d IconQA --id=IconQA-" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_without_examples_shows_no_test_sample(build: Build, tmp_path: Path) -> None:
+    run, out = str(build("d", "disco")), tmp_path / "out"
+    done = CliRunner().invoke(app, ["report", run, "--out", str(out), "--no-examples"])
+    assert done.exit_code == 0, done.output
+    text = (out / "index.html").read_text("utf-8")
+    assert (
+        "data:image/png" not in text
+        and "What is drawn here" not in text
+        and ">Examples<" not in text
+    )
+    assert "data:image/png" in write([Path(run)], tmp_path / "with").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -11,9 +11,13 @@ import pytest
 import tomli_w
 
 import fcit
+from fcit.engines.local import LocalEngine
 from fcit.files import write_json
 from fcit.recipe.config import validate
+from fcit.rounds.runfolder import RunFolder
+from fcit.runs.session import Session
 from fcit.types import FcitError
+from fcit.watch import Silent
 
 pytest.importorskip("flwr")
 
@@ -78,3 +82,44 @@ def test_a_run_that_was_finished_before_is_finished_for_its_operator(
         assert not finished(tmp_path / "run", begun)
         flower_app.run(paths, never)
         assert finished(tmp_path / "run", begun)
+
+
+def test_a_run_of_a_superlink_is_not_continued_with_the_servers_data(
+    table: dict, tmp_path: Path
+) -> None:
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(table))
+    paths = {"recipe": str(tmp_path / "recipe.toml"), "out": str(tmp_path / "run")}
+    with pytest.raises(AssertionError, match="an engine was built"):
+        flower_app.run(paths, never)
+    for resume in (True, False):
+        with pytest.raises(FcitError, match=r"on their own data.*\./run federation\.min_clients=N"):
+            fcit.run(validate(table), tmp_path / "run", resume)
+    with pytest.raises(AssertionError, match="an engine was built"):
+        flower_app.run(paths | {"changes": "federation.min_clients=1"}, never)
+    assert not (tmp_path / "run" / "partition.json").exists()
+
+
+def test_neither_is_one_that_an_earlier_version_began(table: dict, tmp_path: Path) -> None:
+    config, run = validate(table), RunFolder(tmp_path / "run")
+    Session(config, run.path, Silent()).begin()
+    (run.path / "flower.txt").write_text("name\n")
+    (run.path / "predictions").mkdir()
+    with pytest.raises(FcitError, match="on their own data"):
+        fcit.run(config, run.path, resume=True)
+    run.write(run.partition, {})  # a simulation's
+    Session(config, run.path, Silent()).open(resume=True)
+
+
+def test_a_finished_run_of_a_superlink_is_evaluated_without_a_partition(
+    table: dict, tmp_path: Path
+) -> None:
+    changed = copy.deepcopy(table) | {"method": {"name": "zeroshot"}}
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(changed))
+    paths = {"recipe": str(tmp_path / "recipe.toml"), "out": str(tmp_path / "run")}
+    flower_app.run(paths, lambda config, workers, folder: LocalEngine(config, workers))
+    run = fcit.load(tmp_path / "run")
+    assert not run.files.partition.exists()
+    before = run.results
+    Session(run.config, run.folder, Silent()).evaluate()
+    assert fcit.load(run.folder).results == before
+    assert not run.files.partition.exists()

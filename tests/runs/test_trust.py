@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 import fcit
 from fcit.files import read_json, read_lines
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs.uncovered import uncovered
 from fcit.weights import nbytes
 
 
@@ -60,6 +62,26 @@ def test_privacy_leaves_an_epsilon_and_noise_in_the_state(table: dict, tmp_path:
     moved = [value - state.extras["blank"][key] for key, value in state.adapters["0"].items()]
     deviation = sum(float(one.square().sum()) for one in moved) / sum(one.numel() for one in moved)
     assert deviation**0.5 > 0.1  # honest training moves a weight by a hundredth or two
+
+
+def test_what_epsilon_does_not_cover_names_clients_memories_and_trackers(
+    table: dict, tmp_path: Path
+) -> None:
+    pytest.importorskip("dp_accounting")
+    private = {"clip_norm": 0.5, "noise_multiplier": 1.0}
+    folder = made(
+        table, tmp_path / "run", "fedsa_lora", privacy=private, federation={"outlier_factor": 0}
+    )
+    memories = "the clients' memories (state/clients-*.safetensors, clients)"
+    told = read_json(folder / "matrix.json")["privacy"]["uncovered"]
+    assert memories in told and list(folder.glob("state/clients-*.safetensors"))
+    config = fcit.load(folder).config
+    assert not any(part.startswith("tracking") for part in told)
+    followed = replace(config, tracking=replace(config.tracking, to=("wandb",)))
+    assert "tracking, and what trackers sent to other machines" in uncovered(
+        followed, RunFolder(folder)
+    )
+    assert memories not in uncovered(config, RunFolder(tmp_path / "none"))
 
 
 @pytest.mark.parametrize("rule", ["median", "krum"])

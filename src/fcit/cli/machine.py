@@ -109,9 +109,9 @@ def _disk(part: str, folder: Path) -> Finding:
 
 
 def cache(clear: Annotated[bool, Option("--clear", help="Delete all of it.")] = False) -> None:
-    """Show where fcit keeps what it can make again, and how large it is: mini suites, image features.
+    """Show the cache folder and its size (mini suites, image features). Deleting it is safe.
 
-    $FCIT_CACHE names another folder. Nothing in it is a result. Do not clear it while a run goes on.
+    $FCIT_CACHE names another folder. Do not clear it while a run goes on.
 
     Example:  fcit cache --clear
     """

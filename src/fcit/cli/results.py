@@ -62,19 +62,22 @@ def report(
         Argument(help="Run folders, or folders of them such as a sweep's.", metavar="RUN..."),
     ],
     out: Annotated[Path | None, Option(help="The report's folder [RUN/report].")] = None,
+    no_examples: Annotated[
+        bool, Option("--no-examples", help="Show no test sample: no image, prompt or answer.")
+    ] = False,
 ) -> None:
     """Compare runs in one self-contained HTML page, with every figure and table as files beside it.
 
     Writes index.html, figures (PNG, SVG) and tables (Markdown, CSV, LaTeX): per setting, over all
-    settings, and the significant differences between methods. Changes
-    nothing that a run wrote; without --out the report goes into the first run's folder. The last line
-    printed is the page's path.
+    settings, and the significant differences between methods. The page shows up to three test samples per
+    dataset, with their images; --no-examples leaves them out. Changes nothing that a run wrote; without
+    --out the report goes into the first run's folder. The last line printed is the page's path.
 
     Example:  fcit report runs/first runs/second --out runs/report
     """
     from fcit.report.page import write
 
-    page = write(folders, out or folders[0] / "report")
+    page = write(folders, out or folders[0] / "report", with_examples=not no_examples)
     show_results(folders)
     show(str(page.resolve()))
 

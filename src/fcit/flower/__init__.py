@@ -4,6 +4,9 @@ of a deployment.
 
 import os
 
+NAME_FILE = "flower.txt"
+"""In a run's folder: the name by which Flower's clients know the run."""
+
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
 """By default Flower reports every run to its makers and asks for newer versions."""
 

@@ -16,6 +16,7 @@ from flwr.serverapp import Grid
 from fcit.engines import wire
 from fcit.engines.local import LocalEngine
 from fcit.files import write_text
+from fcit.flower import NAME_FILE
 from fcit.flower.messages import is_lost, pack, read_reply
 from fcit.flower.nodes import Nodes
 from fcit.flower.status import Status
@@ -216,7 +217,7 @@ class FlowerEngine:
 
 def _run_name(folder: Path) -> str:
     """The name by which clients know a run, made once and kept in its folder."""
-    file = folder / "flower.txt"
+    file = folder / NAME_FILE
     if not file.is_file():
         write_text(file, uuid.uuid4().hex + "\n")
     return file.read_text(encoding="utf-8").strip()

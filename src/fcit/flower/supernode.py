@@ -7,7 +7,7 @@ from flwr.common.config import parse_config_args
 from flwr.supernode.cli.flower_supernode import flower_supernode
 
 from fcit.engines.node import LocalClient, check_data
-from fcit.flower.apps import own_client
+from fcit.flower.apps import FLOOR, own_client
 from fcit.flower.machine import (
     arguments,
     ask,
@@ -30,6 +30,8 @@ def main() -> None:
         "superlink", "root-certificates", "auth-supernode-private-key", "port", "node-config"
     )
     client = own_client(parse_config_args([given.node_config]))
+    values = ", ".join(f"{key} = {getattr(client.floor, key):g}" for key in FLOOR)
+    print(f"client {client.number}'s own minimum of protection: {values}", flush=True)
     require_owner(given.auth_supernode_private_key)
     check_data(Experiment(load(RECIPE), client.own), client.number)
     require_port("127.0.0.1", int(given.port))

@@ -22,7 +22,8 @@ class Adaptive(Optimizer):
     """Decay of the mean change."""
 
     tau: Above0 = 1e-3
-    """Adaptivity; the smaller it is, the more alike are the steps of all entries."""
+    """Added to the denominator. Small: every entry moves about `lr`. Large: steps follow the size of
+    the change."""
 
     def second(self, v: Tensor, square: Tensor) -> Tensor:
         """The next v, from Delta^2: the three optimizers differ in this."""

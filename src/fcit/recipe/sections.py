@@ -54,7 +54,7 @@ class DataSection:
         if self.size and self.root:
             raise FcitError(
                 f"data.size = {self.size!r} is a size of the mini suite, but data.root names a data "
-                "folder; leave one of them out, with --set data.size= for example (data.train and "
+                "folder; leave one of them out: delete data.size, or --set data.size= (data.train and "
                 "data.test limit what is read of a folder)"
             )
         rules = {normalize("NFC", name): file for name, file in self.rules.items()}
@@ -157,8 +157,8 @@ class EvaluationSection:
     forward_transfer: bool = True
     """After each stage, also evaluate the datasets that the next stage introduces."""
     general: str = ""
-    """Data folder with general questions, the test records of all its datasets. Empty: those of the mini
-    model, for the mini model only."""
+    """Data folder with general questions, the test records of all its datasets. Empty: the 300
+    built-in questions, asked only with the mini model."""
     general_questions: Annotated[int, Field(ge=0, le=MOST)] = COUNT
     """General questions (of each dataset of `general`) asked before and after training, to measure
     forgetting of the base model (0 = none)."""

@@ -39,13 +39,16 @@ class Section:
     examples: dict[str, list[Example]]
 
 
-def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
+def write(
+    paths: Sequence[Path], out: Path, root: Path | None = None, with_examples: bool = True
+) -> Path:
     """Write a report of run folders (or folders of such) into `out`; return the path of its index.html.
 
     The page is self-contained. Beside it are all figures as PNG and SVG (`figures/`) and the tables as
     Markdown, CSV and LaTeX (`table`: one per setting; `paper`: all settings in one; `significance`: which
     methods differ significantly). root: the data folder that has the images of runs whose configuration
-    names none. Raises FcitError naming the folder or file at fault.
+    names none. with_examples: whether the page shows test samples with their images, prompts and answers.
+    Raises FcitError naming the folder or file at fault.
     """
     groups = group_runs(read_runs(paths))
     out = Path(out)
@@ -53,7 +56,7 @@ def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
         raise FcitError(f"{out}: is a file; give a folder for the report")
     figures = out / "figures"
     sections = [
-        _section(group, figures, f"{group.slug}-" if len(groups) > 1 else "", root)
+        _section(group, figures, f"{group.slug}-" if len(groups) > 1 else "", root, with_examples)
         for group in groups
     ]
     papers = paper_tables(groups, {part.group.slug: part.tests for part in sections if part.tests})
@@ -71,7 +74,9 @@ def write(paths: Sequence[Path], out: Path, root: Path | None = None) -> Path:
     return page
 
 
-def _section(group: Group, folder: Path, prefix: str, root: Path | None) -> Section:
+def _section(
+    group: Group, folder: Path, prefix: str, root: Path | None, with_examples: bool
+) -> Section:
     """All about a group; the files of its figures are written on the way."""
     lines, shown, tests = method_lines(group), group.for_figures, significance(group)
     compared = significance_table(group, tests) if tests else None
@@ -102,7 +107,7 @@ def _section(group: Group, folder: Path, prefix: str, root: Path | None) -> Sect
         costs=cost_table(group),
         privacy=[_epsilon(run) for run in runs if run.privacy],
         faults=_faults(runs),
-        examples=examples(shown, root),
+        examples=examples(shown, root) if with_examples else {},
     )
 
 

@@ -26,8 +26,8 @@ class Federation:
     """Minimum training samples of each task that a client gets (of each dataset with
     `setting.split = "per-dataset"`)."""
     ranks: tuple[Annotated[int, Field(ge=1)], ...] = ()
-    """Rank that each client trains, by its number and then again from the first: with `[4, 8, 16]` client
-    0 has 4, client 1 has 8, client 3 has 4. A client trains and sends the first r rows of A and columns
+    """Client k trains with rank `ranks[k mod length]`: with `[4, 8, 16]` client 0 has 4, client 1 has 8,
+    client 3 has 4. A client trains and sends the first r rows of A and columns
     of B; the others stay as they are. The largest must be `method.rank` (`[]`: that rank for all)."""
     average: Average = "factors"
     """How LoRA adapters are averaged. `factors`: A and B separately. `product`: the product B·A,
@@ -42,7 +42,8 @@ class Federation:
     workers: Annotated[int, Field(ge=0)] = 0
     """Worker processes (0 = one per GPU, otherwise one per core). Changes the speed, not the numbers."""
     min_clients: Annotated[int, Field(ge=0)] = 0
-    """Minimum valid updates per round (0 = all). Where clients score, so large a share of them must."""
+    """Minimum valid updates per round (0 = all). With `evaluation.where = "clients"`, the same
+    share of all clients must return a score."""
     deadline: Annotated[float, Field(ge=0, le=31_536_000)] = 0.0
     """Seconds a client has for a turn, loading the model included (0 = no limit). Across machines:
     seconds that all clients of a round have together (0 = one hour)."""

@@ -15,6 +15,12 @@ from fcit.types import Fault, Identity, Job, Tensor, Turn, Update
 
 T = TypeVar("T")
 
+GO_ON_WITHOUT = (
+    "or go on without these clients: fcit run --resume with --set federation.min_clients=N, "
+    "in a deployment ./run federation.min_clients=N"
+)
+"""What to do where clients failed that need not be there."""
+
 SPREADS = ("samples", "change", "statistics", "optimizer")
 """The sizes of a reply that are compared with the other clients' (see `acceptance.Reply`)."""
 

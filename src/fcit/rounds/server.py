@@ -17,7 +17,7 @@ from fcit.optimizers.base import carry_memory, groups, server_step
 from fcit.rounds.federation import Federation
 from fcit.rounds.hooks import checked, heirs
 from fcit.rounds.journal import InMemory, Journal
-from fcit.rounds.replies import gather, named, tokens
+from fcit.rounds.replies import GO_ON_WITHOUT, gather, named, tokens
 from fcit.seeds import torch_stream
 from fcit.types import Fault, FcitError, Identity, Job, Setting, Stage, State, Turn, Update
 from fcit.weights import find_nonfinite, flatten, kinds, state_bytes
@@ -152,8 +152,8 @@ def take_round(
             journal.keep_identities(identities, [])  # a resumed round asks the others again
             raise FcitError(
                 f"{where}: {len(left)} of {len(turns)} clients gave a valid update, but {quorum} are "
-                f"needed: {'; '.join(map(named, faults))}. Fix the cause and go on with --resume, or go "
-                "on without these clients: --set federation.min_clients=N"
+                f"needed: {'; '.join(map(named, faults))}. Fix the cause and continue the run, "
+                f"{GO_ON_WITHOUT}"
             )
 
     silent = {turn.client for turn in asked} - {identity.client for identity in identities}
@@ -270,7 +270,7 @@ def _require_finite(
                 client = max(sizes, key=sizes.__getitem__)
                 fix = (
                     f"Client {client} sent the largest numbers: repair it, delete "
-                    f"journal/{file or client}.safetensors in the run's folder and go on with --resume. "
+                    f"journal/{file or client}.safetensors in the run's folder and continue the run. "
                     f"Or {fix[0].lower()}{fix[1:]}"
                 )
             raise FcitError(f"{where}: the aggregate is not finite ({tensor}). {fix}")

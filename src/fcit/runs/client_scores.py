@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fcit.rounds.acceptance import MOST_SAMPLES
-from fcit.rounds.replies import named
+from fcit.rounds.replies import GO_ON_WITHOUT, named
 from fcit.rounds.runfolder import RunFolder
 from fcit.types import Fault, FcitError, Score, Setting
 from fcit.watch import Watch
@@ -52,8 +52,7 @@ def ask(
         raise FcitError(
             f"scores of {dataset}: {len(scores)} of {len(clients)} clients gave a valid score, and "
             f"{needed} are needed: "
-            f"{'; '.join(map(named, faults))}. Fix the cause and try again, or go on without these "
-            "clients: fcit run --resume with --set federation.min_clients=N"
+            f"{'; '.join(map(named, faults))}. Fix the cause and continue the run, {GO_ON_WITHOUT}"
         )
     for fault in faults:
         watch.say(f"scores of {dataset}: {named(fault)}")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from fcit.aggregation.privacy import secret_noise
 from fcit.files import folder_aside, private
-from fcit.flower import hush
+from fcit.flower import NAME_FILE, hush
 from fcit.recipe.config import Config
+from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError, Weights, extra
 from fcit.watch import Watch
 
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 
 Build = Callable[[Config, int, Path], "AnyEngine"]
 """Makes a run's engine from its configuration, its number of workers and its folder."""
+
+
+SUPERLINK = "superlink"
+"""The `engine` in a run's `[versions]` if `flwr run` began it; other runs have none."""
 
 
 def workers(config: Config) -> int:
@@ -63,6 +68,20 @@ def build(config: Config, workers: int, folder: Path) -> AnyEngine:
     with _needs_flower("federation.engine: flower"):
         from fcit.flower.simulation import simulate
     return simulate(config, workers, folder)
+
+
+def check_here(folder: RunFolder, deployed: bool) -> None:
+    """Raise FcitError where a SuperLink began a run that is not `deployed` now: its clients have data of
+    their own, and here all of them would train on the server's."""
+    marked = folder.table().get("versions", {}).get("engine") == SUPERLINK
+    # Runs of earlier versions have no mark. A deployment's server does not know its clients' shares.
+    shares_known = folder.partition.is_file() or not (folder.path / NAME_FILE).is_file()
+    if not deployed and (marked or (folder.begun() and not shares_known)):
+        raise FcitError(
+            f"{folder.path}: a SuperLink's clients train this run, on their own data; continue it with "
+            "the command that began it (./run on the server, or flwr run), or without some clients with "
+            "./run federation.min_clients=N"
+        )
 
 
 def deployment(

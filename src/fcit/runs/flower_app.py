@@ -46,10 +46,9 @@ def run(given: Mapping[str, Any], build: Build) -> None:
         methods[-1] if methods else None,
     )
     secret_noise(config.privacy)
-    session = Session(config, out, Lines(), build)
+    session = Session(config, out, Lines(), build, deployed=True)
     session.open(resume=session.folder.begun())
-    # No partition.json: only the clients know what they hold. Where they score, the server has no data.
-    session.run(partition=False, data=config.evaluation.where == "server")
+    session.run()
     mark_finished(out)  # also where it was finished before, and no engine was built
     Lines().say(f"run folder: {out}")
 

@@ -16,6 +16,7 @@ from fcit.rounds.records import Prediction
 from fcit.rounds.runfolder import ZERO_SHOT, RunFolder
 from fcit.rounds.server import Position
 from fcit.runs import client_scores
+from fcit.runs.uncovered import uncovered
 from fcit.types import FcitError, State
 from fcit.watch import Watch
 from fcit.worker.experiment import Experiment
@@ -237,13 +238,8 @@ class Results:
         named = identified or bool(manifest and manifest.clients)
         derived = self.config.setting.sampling == "derived"
         secret = draws_are_secret(privacy, setting, derived, named)
-        uncovered = ["log.jsonl", "partition.json", "journal", "quarantine"]
-        if self.config.evaluation.where == "clients":
-            uncovered.append("every accuracy (clients score their own test samples)")
-        else:
-            uncovered.append("chance (from the training answers)")
         spent = epsilon(privacy, setting, turns, tokens if identified else 0, secret)
-        return spent | {"uncovered": uncovered}
+        return spent | {"uncovered": uncovered(self.config, self.folder)}
 
     @cached_property
     def _chance(self) -> dict[str, float]:

@@ -11,7 +11,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from fcit.aggregation import privacy
-from fcit.benchmark.layout import PARTITIONS
 from fcit.engines.local import LocalEngine
 from fcit.files import ASIDE, locked, private, sweep_aside
 from fcit.models import hub
@@ -23,7 +22,8 @@ from fcit.rounds.records import log_line
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
-from fcit.runs.engine import Build, build, check_memory, workers
+from fcit.runs.engine import SUPERLINK, Build, build, check_here, check_memory, workers
+from fcit.runs.partition import write_partition
 from fcit.runs.provenance import changes, check_config, check_models, check_rules, versions
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
@@ -36,12 +36,22 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A run's folder and everything that works on it."""
+    """A run's folder and everything that works on it.
 
-    def __init__(self, config: Config, folder: Path, watch: Watch, build: Build = build):
+    deployed: whether a SuperLink runs it, so that only the clients know what data they have.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        watch: Watch,
+        build: Build = build,
+        deployed: bool = False,
+    ):
         self.config, self.folder, self.watch = config, RunFolder(folder), watch
         require(config.tracking)
-        self.build = build
+        self.build, self.deployed = build, deployed
         self.experiment = Experiment(config)
         self.method, self.setting = self.experiment.method, self.experiment.setting
         self.stages = self.experiment.training_setting.stages
@@ -56,6 +66,7 @@ class Session:
         """
         self.check(resume)
         if not self.finished:
+            check_here(self.folder, self.deployed)
             workers(self.config)
             section = self.config.model
             choose(section.device, section.dtype)
@@ -70,6 +81,7 @@ class Session:
         with private(self.folder.path):
             self.folder.path.chmod(0o700)
             table = configs.to_table(self.config)
+            made |= {"engine": SUPERLINK} if self.deployed else {}
             table |= {"versions": versions(self.experiment) | made}
             self.folder.begin({key: part for key, part in table.items() if part is not None})
 
@@ -111,10 +123,10 @@ class Session:
     def prepare(self, partition: bool = True, data: bool = True) -> None:
         """Make or check the data, and write how many samples each client has.
 
-        data: whether this process has data; partition: whether it knows the clients' shares (a
-        deployment's server does not). Raises FcitError where clients have other samples than before.
+        data: whether this process has data; partition: whether it knows the clients' shares. Raises
+        FcitError where clients have other samples than before.
         """
-        experiment, setting = self.experiment, self.experiment.training_setting
+        experiment = self.experiment
         if self.config.privacy.on:
             privacy.require()
         if data:
@@ -122,30 +134,13 @@ class Session:
             experiment.check_ids()
             if told := experiment.left_out(partition):
                 self.watch.say(f"left out, as their images are missing or cannot be read: {told}")
-        if not partition:
-            return
-        counts, published = experiment.counts(setting), sorted(experiment.published)
-        if (experiment.root / PARTITIONS).is_dir():
-            tasks = {task.name for stage in setting.stages for task in stage.tasks}
-            drawn = sorted(tasks - experiment.published)
-            kinds = {"published for": published, "drawn from the seed for": drawn}
-            shares = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
-            self.watch.say(f"the clients' shares: {'; '.join(shares)}")
-        file = self.folder.partition
-        value = {"data": str(experiment.root), "published": published, "datasets": counts}
-        value |= {"samples": experiment.digests(setting)}
-        value |= {"dropped": experiment.folder.dropped} if experiment.folder.dropped else {}
-        if file.is_file() and self.folder.begun():
-            then = {"samples": value["samples"]} | self.folder.read(file)  # older runs have none
-            if any(then.get(key) != value.get(key) for key in ("datasets", "dropped", "samples")):
-                raise FcitError(f"{file}: made from other data than {experiment.root} now has")
-        with private(self.folder.path):
-            self.folder.write(self.folder.partition, value)
+        if partition:
+            write_partition(self.folder, experiment, self.watch)
 
     # -- the run ---------------------------------------------------------------------------------
 
-    def run(self, partition: bool = True, data: bool = True) -> None:
-        """Do what is left of the run, if anything; see `prepare`."""
+    def run(self) -> None:
+        """Do what is left of the run, if anything."""
         folder = self.folder
         if self.finished:
             self._state()
@@ -155,9 +150,11 @@ class Session:
             if not folder.begun():
                 self.begin()  # again: another process may have, since `open`
             state, memory = self._state()
-            self.prepare(partition, data)
+            shares = not self.deployed
+            data = shares or self.config.evaluation.where == "server"
+            self.prepare(shares, data)
             if data:
-                self.experiment.check_images(train=partition)
+                self.experiment.check_images(train=shares)
             self._run(state, memory)
 
     def _state(self) -> tuple[State, dict[int, Weights]]:
@@ -263,7 +260,7 @@ class Session:
                 f"{self.folder.path}: its clients scored their own test samples, which are not here"
             )
         self.check(resume=True)
-        self.prepare()
+        self.prepare(partition=self.folder.partition.is_file())
         stage = self.results.stage_name(last)
         with (
             private(self.folder.path),

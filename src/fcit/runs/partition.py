@@ -1,0 +1,33 @@
+"""A run's partition.json: which training samples each client has."""
+
+from fcit.benchmark.layout import PARTITIONS
+from fcit.files import private
+from fcit.rounds.runfolder import RunFolder
+from fcit.types import FcitError
+from fcit.watch import Watch
+from fcit.worker.experiment import Experiment
+
+
+def write_partition(folder: RunFolder, experiment: Experiment, watch: Watch) -> None:
+    """Write how many samples of each dataset every client has, with a digest of them.
+
+    Raises FcitError where clients have other samples than when the run began.
+    """
+    setting = experiment.training_setting
+    counts, published = experiment.counts(setting), sorted(experiment.published)
+    if (experiment.root / PARTITIONS).is_dir():
+        tasks = {task.name for stage in setting.stages for task in stage.tasks}
+        drawn = sorted(tasks - experiment.published)
+        kinds = {"published for": published, "drawn from the seed for": drawn}
+        shares = [f"{kind} {', '.join(names)}" for kind, names in kinds.items() if names]
+        watch.say(f"the clients' shares: {'; '.join(shares)}")
+    file = folder.partition
+    value = {"data": str(experiment.root), "published": published, "datasets": counts}
+    value |= {"samples": experiment.digests(setting)}
+    value |= {"dropped": experiment.folder.dropped} if experiment.folder.dropped else {}
+    if file.is_file() and folder.begun():
+        then = {"samples": value["samples"]} | folder.read(file)  # older runs have none
+        if any(then.get(key) != value.get(key) for key in ("datasets", "dropped", "samples")):
+            raise FcitError(f"{file}: made from other data than {experiment.root} now has")
+    with private(folder.path):
+        folder.write(file, value)
