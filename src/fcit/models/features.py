@@ -29,7 +29,7 @@ STALE = 7 * 24 * 3600.0
 """Seconds after which a file of features makes room where the disk cache is full: it may be of a model,
 or of versions, that nobody uses any more. What is removed is computed again where it is needed."""
 
-FORMAT = "seen-4"
+FORMAT = "seen-5"
 """The format of the cached tensors, how images are opened, and in which batches they are encoded; a cache
 of another format is not read."""
 
