@@ -246,7 +246,7 @@ class FeatureCache:
         if self._on_disk is None or self._uncounted > DISK_BYTES / 100:  # others write, too
             files = self.folder.parent.rglob("*.*")
             self._on_disk = sum(map(_size, files))
-            if self._on_disk > DISK_BYTES:
+            if self._on_disk + size > DISK_BYTES:
                 self._on_disk -= sum(map(_removed, self.folder.parent.rglob("*.features")))
             self._uncounted = size
         self._on_disk += size
