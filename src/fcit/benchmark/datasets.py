@@ -121,18 +121,15 @@ class Dataset:
         if mode not in ("strict", "reference"):
             raise FcitError(f"evaluation.scoring: {mode!r}; there are strict and reference")
         if len(answers) != len(samples):
-            raise FcitError(
-                f"{self.name}: {len(answers)} predictions for {len(samples)} samples; "
-                "every sample needs one"
-            )
+            counts = f"{len(answers)} predictions for {len(samples)} samples"
+            raise FcitError(f"{self.name}: {counts}; every sample needs one")
         if not samples:
             raise FcitError(f"{self.name}: no samples to score")
         if mode == "strict":
             self.check_ids(samples)
         composed = [normalize("NFC", answer) for answer in answers]  # as the samples' texts are
         last = {sample.id: sample.answers for sample in samples}
-        ordered = isinstance(self.rule, Caption)
-        truths = [sample.answers if ordered else last[sample.id] for sample in samples]
+        truths = [s.answers if isinstance(self.rule, Caption) else last[s.id] for s in samples]
         return self.rule.score(composed, truths, mode)
 
     def chance(self, train: Sequence[Sample], test: Sequence[Sample], mode: Mode) -> float:
