@@ -75,7 +75,7 @@ NOT_RUN = {
 """Commands that are not run here, by how they begin, and why. What they name has to exist."""
 
 NOT_EXECUTED = {
-    "docs/models.md": "converts a LLaVA checkpoint; tests/models/test_llava_original.py does so",
+    "docs/models.md": "converts models; tests/models/test_llava_original.py and test_folders.py do so",
 }
 """Pages whose Python code is not run here, and why."""
 

@@ -49,6 +49,22 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_the_longest_names_of_a_file_system_can_be_written(tmp_path: Path) -> None:
+    name = "a" * 250 + ".json"
+    write_json(tmp_path / name, {"a": 1})
+    with folder_aside(tmp_path / ("b" * 255)) as folder:
+        write_json(folder / name, {"b": 2})
+    assert read_json(tmp_path / name) == {"a": 1}
+    assert read_json(tmp_path / ("b" * 255) / name) == {"b": 2}
+
+
+def test_what_cannot_be_written_has_its_own_name_not_the_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError, match="Is a directory") as failed:
+        write_json(tmp_path / "a.json", {})
+    assert failed.value.filename == str(tmp_path / "a.json")
+
+
 def test_temporary_names_never_look_like_results(tmp_path) -> None:
     with written_aside(tmp_path / "a.safetensors") as aside:
         assert aside.suffix != ".safetensors"

@@ -29,7 +29,7 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes the place of `path` in one step, once the
     disk has it (durable; a cache can do without)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{ASIDE}{os.getpid()}-{path.name}.part")
+    aside = path.with_name(f"{ASIDE}{uuid4().hex[:12]}.part")
     try:
         yield aside
         if durable:
@@ -37,7 +37,7 @@ def written_aside(path: Path, durable: bool = True) -> Iterator[Path]:
                 os.fsync(file.fileno())
         aside.replace(path)
     except OSError as error:  # of a full disk it names no file
-        error.filename = error.filename or str(path)
+        error.filename = str(path) if error.filename in (None, str(aside)) else error.filename
         raise
     finally:
         aside.unlink(missing_ok=True)
@@ -103,7 +103,7 @@ def folder_aside(path: Path) -> Iterator[Path]:
     FcitError as `check_new_folder` does."""
     path = path.resolve()
     check_new_folder(path)
-    aside = path.with_name(f"{ASIDE}{uuid4().hex[:12]}-{path.name}.part")
+    aside = path.with_name(f"{ASIDE}{uuid4().hex[:12]}.part")
     aside.mkdir(parents=True)
     try:
         yield aside

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,31 @@ def test_a_clients_folder_needs_what_its_turns_ask_for(root: Path, tmp_path: Pat
 def test_folder_without_images_is_one_problem(root):
     shutil.rmtree(root / "datasets")
     assert [problem.file for problem in check(root).problems] == ["datasets"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "flat"),
+    [("instructions/DVQA", False), ("datasets/DVQA", False), ("datasets/DVQA", True)],
+)
+def test_a_folder_that_this_user_may_not_read_does_not_stop_the_check(
+    root, monkeypatch, folder: str, flat: bool
+):
+    if flat:
+        (root / "instructions" / "DVQA").rename(root / "DVQA")
+        shutil.rmtree(root / "instructions")
+    denied, look = str(root / folder) + os.sep, os.stat
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(denied):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    report = check(root)
+    assert flat or report.counts["Flickr30k"] == {"train": 4, "test": 3}
+    told = {(problem.file.split("/")[-2], problem.what) for problem in report.problems}
+    assert len(told) == len(report.problems) == (1 if folder.startswith("instr") else 7)
+    assert all(name == "DVQA" and "Permission denied" in what for name, what in told)
 
 
 def test_folder_without_datasets_is_a_problem(tmp_path):

@@ -403,6 +403,32 @@ def test_splits_are_told_by_how_names_begin(hub, tmp_path: Path) -> None:
         fetch("me/odd", tmp_path / "odd")
 
 
+@pytest.mark.parametrize(
+    ("rows", "taught", "asked"),
+    [
+        ({"train": 3, "trainval": 0, "val": 2}, 3, 2),  # trainval is train and val
+        ({"trainval": 3, "val": 0, "test": 2}, 3, 2),
+        ({"trainval": 10, "val": 0}, 8, 2),
+        ({"train": 3, "testA": 2, "testB": 1, "val": 0}, 3, 3),
+        ({"trainA": 3, "trainB": 1, "valUnseen": 2}, 4, 2),
+        ({"TRAIN": 3, "TestMini": 2}, 3, 2),
+        ({"trainVal": 3, "Testing": 2}, 3, 2),
+    ],
+)
+def test_no_row_counts_twice_and_names_in_camel_case_are_understood(
+    hub, tmp_path: Path, rows: dict[str, int], taught: int, asked: int
+) -> None:
+    """Tables with 0 rows are no tables: they must not be read."""
+    first, files = 0, {}
+    for name, count in rows.items():
+        files[f"data/{name}-00000-of-00001.parquet"] = table(count, first) if count else b"no table"
+        first += count
+    hub.files["me/Leaves"] = files
+    assert fetch("me/Leaves", tmp_path / "data").report.problems == []
+    parts = [datasets.read(tmp_path / "data", "Leaves", split) for split in ("train", "test")]
+    assert [*map(len, parts)] == [taught, asked]
+
+
 def test_tables_called_like_an_official_folder(hub, tmp_path: Path) -> None:
     hub.files["me/OCRVQA"] = {"train-0.parquet": table(2), "test-0.parquet": table(2, 2)}
     done = fetch("me/OCRVQA", tmp_path / "data")

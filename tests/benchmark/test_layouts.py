@@ -204,6 +204,41 @@ def test_a_truth_contained_in_the_answer_is_right(
     assert ContainsAnywhere().right(answer, truth, "reference") is anywhere
 
 
+@pytest.mark.parametrize(
+    ("truth", "right", "wrong"),
+    [
+        (
+            "3",
+            ["3", "is 3.", "(3)", "2-3", "B-3", "3-4", "well...3", "of--3", "3/a", "p.3", "5 - 3"],
+            [
+                "-3",
+                "\u22123",
+                "is -3",
+                "(-3)",
+                ".3",
+                "is .3",
+                "-.3",
+                "0.3",
+                "3.5",
+                "1/3",
+                "3/4",
+                "13",
+            ],
+        ),
+        ("3 cats", ["3 cats", "3 cats/4"], ["-3 cats", "1/3 cats"]),
+        ("1/3", ["1/3", "is 1/3."], ["-1/3", "1/3/5", "11/3", "1/30"]),
+        ("-3", ["-3", "is -3"], ["3", "-3/4", "-3.5"]),
+        (".5", [".5", "is .5"], ["0.5", ".55"]),
+        ("yes", ["-yes", ".yes", "yes/no", "no/yes"], ["yesterday"]),
+    ],
+)
+def test_a_number_is_right_as_a_whole_number_only(
+    truth: str, right: list[str], wrong: list[str]
+) -> None:
+    found = [text for text in (*right, *wrong) if Contains().right(text, truth, "strict")]
+    assert found == right
+
+
 def test_predictions_are_scored_by_the_rule_of_the_test_files_folder(
     dcl: Path, tmp_path: Path
 ) -> None:

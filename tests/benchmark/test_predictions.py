@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fcit.benchmark import datasets
 from fcit.benchmark.predictions import score
 from fcit.types import FcitError
 
@@ -128,6 +129,18 @@ def test_repeated_questions_of_the_test_file(tmp_path):
 def test_order_and_type_of_question_ids_do_not_matter(tmp_path):
     truth = truth_file(tmp_path, {1: "a", 2: "b"})
     assert score("IconQA", truth, said_file(tmp_path, ("2", "b"), (1, "a")), "strict").score == 100
+
+
+def test_a_run_counts_repeated_questions_as_the_published_scripts_do(tmp_path):
+    """Both questions are asked, and the truth of the last is that of both."""
+    dataset, texts = datasets.find("IconQA", tmp_path), ["cat", "dog", "dog"]
+    truth = dataset.file(tmp_path, "test")
+    truth.parent.mkdir(parents=True)
+    asked = {"question_id": 1, "image": "IconQA/a.png", "text": "?"}
+    truth.write_text(json.dumps([asked | {"answer": text} for text in texts]))
+    ran = dataset.score(texts, dataset.read(tmp_path, "test"), "reference").percent
+    said = said_file(tmp_path, *((1, text) for text in texts))
+    assert ran == score("IconQA", truth, said, "reference").score == pytest.approx(200 / 3)
 
 
 @pytest.mark.parametrize("mode", ["strict", "reference"])

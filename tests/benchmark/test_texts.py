@@ -220,13 +220,14 @@ def test_a_folder_in_an_images_place_is_named(tmp_path: Path) -> None:
 
 
 def test_an_image_path_that_a_file_system_refuses_is_named_with_the_others(tmp_path: Path) -> None:
-    place = folder(tmp_path, ["a", "b"])
+    place = folder(tmp_path, ["a", "b", "c"])
     rows = json.loads((place / "train.json").read_text())
     rows[0]["image"] = "植" * 100 + ".png"  # 304 bytes; a name has at most 255
+    rows[2]["image"] = "/".join(["植" * 80] * 20)  # 4819 bytes in 1619 characters
     (place / "train.json").write_text(json.dumps(rows))
     (tmp_path / "datasets" / "1.png").unlink()
     found = [problem.what for problem in check(tmp_path).problems]
-    assert any("cannot be a path" in what for what in found), found
+    assert sum("cannot be a path" in what for what in found) == 2, found
     assert any(what.startswith("image '1.png': is missing") for what in found), found
     assert content(tmp_path / ("a" * 300)) == "cannot be read: File name too long"
 

@@ -132,6 +132,25 @@ def test_a_template_that_writes_no_text_of_parts_is_refused() -> None:
             Chat(chat.processor, 2048, config)
 
 
+@pytest.mark.parametrize("end", ["", " ", "<\\s>", "[END]</s>", "<image>"])
+def test_a_template_that_teaches_no_end_of_an_answer_is_refused(end) -> None:
+    chat = vicuna(False)
+    chat.processor.chat_template = VICUNA.replace("</s>", end)
+    config = SimpleNamespace(image_token_id=chat.image_id, model_type="llava")
+    with pytest.raises(FcitError, match="no control token ends the assistant's message"):
+        Chat(chat.processor, 2048, config)
+
+
+@pytest.mark.parametrize("end", ["</s>\n", "\n</s>", "{{ eos_token }}"])
+def test_white_space_may_stand_around_the_token_that_ends_an_answer(end) -> None:
+    chat = vicuna(False)
+    chat.processor.chat_template = VICUNA.replace("</s>", end)
+    config = SimpleNamespace(image_token_id=chat.image_id, model_type="llava")
+    ids, labels = Chat(chat.processor, 2048, config).conversation(SAMPLE, "<image>")
+    learnt = [at for at, label in enumerate(labels) if label != -100]
+    assert chat.tokenizer.convert_ids_to_tokens(ids[learnt[-1]]) == "</s>"
+
+
 LOOP = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"
 
 

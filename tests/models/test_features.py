@@ -85,6 +85,19 @@ def test_old_features_make_room_in_a_full_cache(tmp_path, monkeypatch) -> None:
     assert new.is_file() and not old.exists()
 
 
+def test_old_features_make_room_in_a_cache_that_was_filled_as_usual(tmp_path, monkeypatch) -> None:
+    """A cache stops growing below its limit."""
+    monkeypatch.setattr(features, "DISK_BYTES", 1_000_000)
+    for model in ("old", "mine"):
+        cache = FeatureCache(model, tmp_path)
+        for number in range(20):
+            cache.put(key(number), {"part.0": torch.zeros(25_000)})
+        assert 850_000 < sum(file.stat().st_size for file in files(tmp_path / model)) < 1_000_000
+        for file in files(tmp_path / model):
+            os.utime(file, (0, 0))
+    assert not list((tmp_path / "old").iterdir())
+
+
 def test_a_full_disk_leaves_features_in_memory(tmp_path, monkeypatch) -> None:
     cache = FeatureCache("m", tmp_path)
     cache.put(key(0), value(0))

@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPVisionModel
 
 from fcit.models import CHECKPOINTS, folders
-from fcit.models.folders import DEEPEST
+from fcit.models.folders import DEEPEST, load_weights
 from fcit.models.identity import Encoder
+from fcit.models.llava_original import CLIP_TEXT
 from fcit.models.lmm import LMM
 from fcit.models.loading import load
 from fcit.models.size import TokenCounter, encoder_size, model_size
@@ -101,6 +104,39 @@ def test_weights_that_are_not_the_models_are_refused(change: Change, said: str, 
     with pytest.raises(FcitError, match=said) as refused:
         load(folder, "cpu", torch.float32)
     assert "\n" not in str(refused.value) and str(folder) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["mini-clip", "mini-lmm"])
+def test_the_command_that_the_refusal_of_a_pickle_names_makes_a_folder_that_loads(
+    name: str, tmp_path
+) -> None:
+    def pickled(folder: Path) -> None:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+
+    folder = copied(name, pickled, tmp_path)
+
+    def read(source: Path) -> torch.Tensor:
+        if name == "mini-lmm":
+            return load(source, "cpu", torch.float32)[0].get_input_embeddings().weight
+        load_weights(CLIPVisionModel, source, "identity", CLIP_TEXT)  # as LLaVA's vision tower
+        return Encoder(source).text(["What is it?"])
+
+    with pytest.raises(
+        FcitError, match=r"pytorch_model\.bin, which is no safe.*models\.md"
+    ) as told:
+        read(folder)
+    exec(str(told.value).partition("(docs/models.md): ")[2], vars(transformers))
+    assert torch.equal(read(folder), read(CHECKPOINTS / name))
+
+
+def test_of_a_hub_id_without_safetensors_the_way_out_is_named(monkeypatch) -> None:
+    def read(*given: Any, **options: Any) -> None:
+        raise OSError("me/clip does not ... Please do not set `use_safetensors=True`.")
+
+    monkeypatch.setattr(CLIPVisionModel, "from_pretrained", read)
+    with pytest.raises(FcitError, match="no safetensors files; download its folder and convert it"):
+        load_weights(CLIPVisionModel, "me/clip", "identity")
 
 
 TABLES = [

@@ -7,7 +7,8 @@ import json
 import os
 import shutil
 import time
-from math import ceil
+from dataclasses import replace
+from math import ceil, prod
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,13 @@ from encoders import sentences
 from fcit.cli import app
 from fcit.files import read_lines
 from fcit.models import CHECKPOINTS
-from fcit.models.size import encoder_size, model_size
+from fcit.models.size import TokenCounter, encoder_size, model_size
 from fcit.planning import estimates, plan
 from fcit.planning.counts import SampleCounts
 from fcit.planning.memory import training_memory
 from fcit.planning.rehearsal import rehearse
 from fcit.recipe.config import Config, load, validate
-from fcit.types import FcitError, Job, State, Task, Turn
+from fcit.types import FcitError, Job, Sample, State, Task, Turn
 from fcit.watch import Silent
 from fcit.worker.experiment import Experiment
 
@@ -294,10 +295,41 @@ def test_memory_is_that_of_the_longest_text_and_the_largest_image(
     rows[-3]["conversations"][0]["value"] += "\nstar" * 200
     path.write_text(json.dumps(rows), "utf-8")
     assert sum(plan(validate(changed)).memory.values()) > 1.2 * sum(few.values())
-    heaviest = SampleCounts(Experiment(validate(changed)), []).heaviest()
+    heaviest, _ = SampleCounts(Experiment(validate(changed)), []).heaviest()
     assert "star\nstar" in heaviest.samples[0].prompt
     monkeypatch.setattr("fcit.planning.counts.IMAGES_READ", 7)
-    assert len(SampleCounts(Experiment(validate(changed)), []).heaviest().images) <= 14
+    assert len(SampleCounts(Experiment(validate(changed)), []).heaviest()[1]) <= 14
+
+
+def test_long_texts_with_small_images_are_not_refused_for_other_samples_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As with a model whose images have as many tokens as their size asks for."""
+
+    def image(self: TokenCounter, size: tuple[int, int]) -> tuple[str, int, int]:
+        tokens = prod(size) // 256
+        return self.processor.image_token * tokens, tokens, tokens
+
+    monkeypatch.setattr(TokenCounter, "image", image)
+    folder, small, large = CHECKPOINTS / "mini-lmm", (16, 16), (64, 64)
+    short = [Sample(str(n), "A", "a.png", "What?", ("yes",)) for n in range(5)]
+    long = Sample("9", "B", "b.png", "word " * 40, ("yes it is",))
+    counter, size = TokenCounter(folder), replace(model_size(folder), image_tokens=16)
+    text, tokens, _ = counter.image(small)
+    [(length, answer)] = counter.lengths([long], [text], 4096)
+
+    def experiment(limit: int) -> Experiment:
+        return Experiment(validate({"training": {"max_length": limit}}))
+
+    asked = [*((sample, large) for sample in short), (long, small)]
+    for heaviest in ([], [(long, small)]):
+        found = estimates.sample_lengths(experiment(length), size, asked, heaviest, [])
+        assert (found.longest, found.longest_answer) == (length, answer)
+    found = estimates.sample_lengths(experiment(4096), size, asked, asked[-1:], [])
+    assert found.longest == length - tokens + size.image_tokens
+    for samples, heaviest in (([*asked, (long, large)], []), (asked, [(long, large)])):
+        with pytest.raises(FcitError, match="cut off the image or the whole answer of B sample 9"):
+            estimates.sample_lengths(experiment(length), size, samples, heaviest, [])
 
 
 def test_a_quantised_weight_takes_fewer_bytes_and_the_rest_stays(table: dict) -> None:

@@ -12,6 +12,7 @@ import handmade
 from fcit.models.device import TooLittleMemoryError
 from fcit.models.folders import faults
 from fcit.models.identity import Encoder
+from fcit.models.llava_original import read_tensors
 from fcit.models.lmm import LMM
 from fcit.types import FcitError, State, Turn
 from fcit.worker import model as worker_model
@@ -70,6 +71,21 @@ def test_their_weights(
     with pytest.raises(FcitError, match=said) as error:
         worker.encoder if "identity" in place else worker.model  # noqa: B018
     assert "(torch:" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_a_checkpoint_that_memory_does_not_hold_is_not_called_broken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for error in ("[enforce fail] DefaultCPUAllocator: can't allocate memory", "broken"):
+
+        def fail(*_: object, error: str = error, **__: object) -> None:
+            raise RuntimeError(error)
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(FcitError, match=r"pytorch_model\.bin: ") as told, faults("llava"):
+            read_tensors(Path("pytorch_model.bin"))
+        assert isinstance(told.value, TooLittleMemoryError) == (error != "broken")
+        assert ("not a checkpoint" in str(told.value)) == (error == "broken")
 
 
 @pytest.mark.parametrize("place", [(LMM, "complete"), (LMM, "features"), (Encoder, "embed")])

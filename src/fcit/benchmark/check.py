@@ -256,11 +256,14 @@ class _Check:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """Reports an FcitError, which begins with the path of the file at fault, and goes on."""
+        """Reports an FcitError, which begins with the path of the file at fault, or an OSError, and goes
+        on."""
         try:
             yield
-        except FcitError as error:
-            parts = re.split(": |, ", str(error).removeprefix(f"{self.root}/"), maxsplit=1)
+        except (FcitError, OSError) as error:
+            denied = isinstance(error, OSError)
+            said = f"{error.filename}: cannot be read: {error.strerror}" if denied else str(error)
+            parts = re.split(": |, ", said.removeprefix(f"{self.root}/"), maxsplit=1)
             file, what = [*parts, ""][:2]
             if (problem := Problem(file, "", what)) not in self.report.problems:
                 self.report.problems.append(problem)

@@ -12,6 +12,7 @@ from fcit.benchmark import dataset_file, layout, records
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules import load
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
+from fcit.benchmark.rules.caption import Caption
 from fcit.benchmark.rules.exact import Exact
 from fcit.files import below, is_plain_name, read_toml, write_json
 from fcit.types import FcitError, Sample, naming
@@ -111,7 +112,8 @@ class Dataset:
         self.rule.write(path, samples)
 
     def score(self, answers: Sequence[str], samples: Sequence[Sample], mode: Mode) -> Accuracy:
-        """Score one answer for each sample, in their order.
+        """Score one answer for each sample, in their order. Of samples with one id (reference) the last
+        one's truth counts, as in the published scripts, but for captions.
 
         Raises FcitError when their numbers differ or there are none, on a duplicate sample id (strict),
         and for captions in reference mode without Java.
@@ -119,16 +121,16 @@ class Dataset:
         if mode not in ("strict", "reference"):
             raise FcitError(f"evaluation.scoring: {mode!r}; there are strict and reference")
         if len(answers) != len(samples):
-            raise FcitError(
-                f"{self.name}: {len(answers)} predictions for {len(samples)} samples; "
-                "every sample needs one"
-            )
+            counts = f"{len(answers)} predictions for {len(samples)} samples"
+            raise FcitError(f"{self.name}: {counts}; every sample needs one")
         if not samples:
             raise FcitError(f"{self.name}: no samples to score")
         if mode == "strict":
             self.check_ids(samples)
         composed = [normalize("NFC", answer) for answer in answers]  # as the samples' texts are
-        return self.rule.score(composed, [sample.answers for sample in samples], mode)
+        last = {sample.id: sample.answers for sample in samples}
+        truths = [s.answers if isinstance(self.rule, Caption) else last[s.id] for s in samples]
+        return self.rule.score(composed, truths, mode)
 
     def chance(self, train: Sequence[Sample], test: Sequence[Sample], mode: Mode) -> float:
         """Percent of the best constant answer: the training answer that scores most on the test samples.

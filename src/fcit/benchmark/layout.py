@@ -92,4 +92,12 @@ def locate(where: Sequence[Path], image: str) -> Path:
     paths = [below(folder, image) for folder in where]
     if len(paths) == 1:
         return paths[0]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next(filter(_is_file, paths), paths[0])
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there, as far as this user may know."""
+    try:
+        return path.is_file()
+    except OSError:  # it is in a folder that this user may not read
+        return False

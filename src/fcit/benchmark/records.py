@@ -112,7 +112,7 @@ def image(value: Any, folder: str = "datasets/") -> str:
     """
     if not isinstance(value, str) or not value.strip():
         raise RecordError(f"image: must be a path relative to {folder}")
-    if _CONTROL.search(value) or len(value) > 2000 or max(map(_bytes, value.split("/"))) > 255:
+    if _CONTROL.search(value) or _bytes(value) > 2000 or max(map(_bytes, value.split("/"))) > 255:
         raise RecordError(f"image: {one_line(value)!r} cannot be a path")
     windows = PureWindowsPath(value)
     if windows.anchor or ".." in windows.parts:
@@ -121,7 +121,7 @@ def image(value: Any, folder: str = "datasets/") -> str:
 
 
 def _bytes(text: str) -> int:
-    """How long a name is in a file system, which takes 255."""
+    """How long a name or path is in a file system, which takes 255 of a name and some 4000 of a path."""
     return len(text.encode("utf-8", "surrogatepass"))
 
 

@@ -112,6 +112,13 @@ class Chat:
                 f"[model] template: it does not write the text of the {role}'s message; each message's "
                 f"content is a list of parts, {{'type': 'text', 'text': {word!r}}} one of them"
             )
+        ends = tuple({*self.control} - {*self.placeholders})
+        if not said.partition(SAID)[2].lstrip().startswith(ends):
+            raise FcitError(
+                "[model] template: no control token ends the assistant's message, so no training teaches "
+                "where an answer ends; write {{ eos_token }} after it in chat_template.jinja, or name "
+                "vicuna-v1 where the model was trained in that conversation"
+            )
         twice = self._tokenize(self.question("", 2 * self.placeholders[-1]))[0]
         if twice.count(image_id) != 2:
             raise FcitError(

@@ -29,7 +29,7 @@ STALE = 7 * 24 * 3600.0
 """Seconds after which a file of features makes room where the disk cache is full: it may be of a model,
 or of versions, that nobody uses any more. What is removed is computed again where it is needed."""
 
-FORMAT = "seen-4"
+FORMAT = "seen-5"
 """The format of the cached tensors, how images are opened, and in which batches they are encoded; a cache
 of another format is not read."""
 
@@ -246,7 +246,7 @@ class FeatureCache:
         if self._on_disk is None or self._uncounted > DISK_BYTES / 100:  # others write, too
             files = self.folder.parent.rglob("*.*")
             self._on_disk = sum(map(_size, files))
-            if self._on_disk > DISK_BYTES:
+            if self._on_disk + size > DISK_BYTES:
                 self._on_disk -= sum(map(_removed, self.folder.parent.rglob("*.features")))
             self._uncounted = size
         self._on_disk += size

@@ -61,6 +61,10 @@ def faults(
             line = "it is not on this disk, and the hub cannot be reached"
         if "backend tokenizer" in line and Path(folder).is_dir():
             line = "there is no tokenizer.json (or tokenizer.model) in it"
+        if "`use_safetensors=True`" in line:  # a hub id
+            line = (
+                "it has no safetensors files; download its folder and convert it (docs/models.md)"
+            )
         if "llava_llama" in line:  # a hub id: only a folder's files can be looked at
             line = "a LLaVA checkpoint in the original format; download it and name its folder"
         raise FcitError(f"{start} does not load: {one_line(line)}") from None
@@ -137,9 +141,11 @@ def load_weights(
     path = Path(folder)
     unread = sorted(file.name for file in path.glob("*") if file.suffix in UNREAD)
     if unread and not any(path.glob("*.safetensors")):
+        reader = "AutoModel" if key == "identity" else "AutoModelForImageTextToText"
         raise FcitError(
             f"[model] {key}: {folder} has its weights in {unread[0]}, which is no safetensors file; "
-            "convert them (docs/models.md)"
+            "convert them with transformers (docs/models.md): "
+            f"{reader}.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
         )
     for name in ("use_safetensors", "output_loading_info", "ignore_mismatched_sizes"):
         options[name] = True

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from fcit.types import FcitError, first_line
 
@@ -41,12 +41,12 @@ def open_image(
     white, and 16-bit levels are scaled to 8 bits. name: what errors call it (default: the path). formats:
     Pillow's names of the formats allowed. max_pixels: the limit after padding to a square, checked before
     decoding. Raises ImageTooLargeError above it, and FcitError when the file cannot be read or decoded,
-    or holds numbers without a known range (32 bits, floats).
+    or holds numbers without a known range (32 bits, signed, floats).
     """
     with _opened(source, name, formats, max_pixels) as image:
         image.load()
-        upright = image if _orientation(image) == 1 else ImageOps.exif_transpose(image)
-        return _eight_bits(upright)
+        seen, turn = _eight_bits(image), _TURNS.get(_orientation(image))
+        return seen if turn is None else seen.transpose(turn)
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -109,6 +109,19 @@ def read_ahead(function: Callable[[Path], T], paths: Sequence[Path]) -> Iterator
         yield current.result()
 
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What turns an image upright, by its EXIF orientation. (Pillow's own `exif_transpose` also writes the
+EXIF data anew, which fails where one of its fields is odd.)"""
+
+
 def _orientation(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where there is none or the EXIF data are damaged."""
     try:
@@ -122,10 +135,20 @@ def _orientation(image: Image.Image) -> int:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A decoded image as RGB: levels scaled to 8 bits, transparent parts white."""
     clear: Any = image.info.get("transparency")
+    tags: Any = getattr(image, "tag_v2", {})  # of a TIFF
+    bits = tags.get(ExifTags.Base.BitsPerSample, (16,))[0]
+    if bits < 32 and 2 in tags.get(ExifTags.Base.SampleFormat, ()):
+        raise ValueError(
+            "signed pixels have no known range; window them to 8 bits, or save them unsigned"
+        )
+    planes = tags.get(ExifTags.Base.PlanarConfiguration) == 2 and len(image.getbands()) > 1
+    if planes and bits == 16 and image.info.get("compression") == "raw":
+        raise ValueError("16-bit channels in separate planes are not read; save them interleaved")
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
-        tags: Any = getattr(image, "tag_v2", {})
-        most = 2 ** tags.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
+        most = 2**bits - 1
         levels = np.asarray(image).astype(np.int64)
+        if tags.get(ExifTags.Base.PhotometricInterpretation) == 0:  # the lowest level is white
+            levels = most - levels
         seen = np.where(levels == clear, most, levels) if isinstance(clear, int) else levels
         seen = (seen * 255 + most // 2) // most
         return Image.fromarray(seen.clip(0, 255).astype(np.uint8)).convert("RGB")

@@ -25,6 +25,7 @@ from transformers.utils.import_utils import is_protobuf_available, is_sentencepi
 
 from fcit.files import kind, read_json
 from fcit.models.chat import VICUNA
+from fcit.models.device import TooLittleMemoryError, lacks_memory
 from fcit.models.folders import check_folder, check_tensors, load_weights, pretrained
 from fcit.types import FcitError, extra, first_line, one_line
 
@@ -257,6 +258,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         held: Any = torch.load(path, map_location="cpu", weights_only=True)
         return {str(key): value.detach() for key, value in held.items()}
     except Exception as error:  # torch raises nearly anything on a broken file
+        if lacks_memory(error):
+            raise TooLittleMemoryError(f"{path}: {first_line(error)}") from None
         raise FcitError(f"{path}: not a checkpoint file of tensors: {first_line(error)}") from None
 
 

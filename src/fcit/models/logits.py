@@ -20,8 +20,9 @@ TOLERANCE = 1e-2
 def logit_cap(model: Any) -> float:
     """The cap c of a family that replaces its logits x by c tanh(x / c), such as PaliGemma 2; 0: none.
 
-    Where the configuration names a change of logits, they are computed once and compared. Raises
-    FcitError for a family that changes them in another way: its loss would be that of another model.
+    Where the configuration names a change of logits, they are computed once and compared: a family may
+    ignore what its language model's configuration says. Raises FcitError for one that changes them in
+    another way: its loss would be that of another model.
     """
     text = model.config.get_text_config().to_dict()
     changes = {key: value for key, value in text.items() if AFTER_HEAD.fullmatch(key)}
@@ -30,17 +31,18 @@ def logit_cap(model: Any) -> float:
         return 0.0
     cap = float(text.get("final_logit_softcapping") or 0.0)
     ids = torch.tensor([[1, 2]], device=model.get_input_embeddings().weight.device)
-    theirs = model(input_ids=ids).logits.float()
     hidden = model.base_model(input_ids=ids).last_hidden_state
-    ours = model.get_output_embeddings()(hidden).float()
-    if cap:
-        ours = cap * torch.tanh(ours / cap)
-    if (theirs - ours).abs().max() > TOLERANCE * theirs.abs().max():
+    plain = model.get_output_embeddings()(hidden).float()
+    theirs = model(input_ids=ids).logits.float().to(plain.device)
+    ours = {0.0: plain} | ({cap: cap * torch.tanh(plain / cap)} if cap else {})
+    gaps = {known: float((theirs - logits).abs().max()) for known, logits in ours.items()}
+    nearest = min(gaps, key=lambda known: gaps[known])
+    if gaps[nearest] > TOLERANCE * theirs.abs().max():
         raise FcitError(
             f"[model] path: {model.config.model_type} changes its logits by {', '.join(changes)} in a "
             "way that fcit does not know, so it cannot be trained"
         )
-    return cap
+    return nearest
 
 
 def greedy(

@@ -170,11 +170,11 @@ class TokenCounter:
         return prod(shape[:-3]) * (shape[-2] // height) * (shape[-1] // width)
 
     def lengths(
-        self, samples: Sequence[Sample], image: str, max_length: int
+        self, samples: Sequence[Sample], images: Sequence[str], max_length: int
     ) -> list[tuple[int, int]]:
-        """Each training sample's tokens, and those of its answers; `image` stands for its image."""
+        """Each training sample's tokens, and those of its answers. images: what stands for each one's."""
         chat = Chat(self.processor, max_length, self.config, self.template)
-        rows = [chat.conversation(sample, image) for sample in samples]
+        rows = [chat.conversation(*pair) for pair in zip(samples, images, strict=True)]
         return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
 
 

@@ -125,8 +125,7 @@ def plan(config: Config, measure: bool = False, watch: Watch | None = None) -> P
         general=counts.general,
     )
     with counts.some_data() as data:
-        heaviest = counts.heaviest()
-        made = _with_costs(made, experiment, data, heaviest, dtype, present, measure, notes)
+        made = _with_costs(made, experiment, data, counts, dtype, present, measure, notes)
     return replace(made, notes=tuple(notes))
 
 
@@ -134,7 +133,7 @@ def _with_costs(
     made: Plan,
     experiment: Experiment,
     data: Data,
-    heaviest: Data,
+    counts: SampleCounts,
     dtype: torch.dtype,
     present: bool,
     measure: bool,
@@ -146,8 +145,9 @@ def _with_costs(
 
     config = experiment.config
     try:
-        images = list(map(image_size, data.images))
-        largest = max([*images, *map(image_size, heaviest.images)], key=prod, default=PHOTO)
+        heaviest, seen = counts.heaviest()
+        images, theirs = (list(map(image_size, rows.images)) for rows in (data, heaviest))
+        largest = max([*images, *theirs, *map(image_size, seen)], key=prod, default=PHOTO)
         size = model_size(experiment.model_path(), config.model.identity, largest)
     except FcitError as error:
         if Path(experiment.model_path()).is_dir():
@@ -167,9 +167,11 @@ def _with_costs(
             "left out"
         )
         return made
-    lengths = estimates.sample_lengths(
-        experiment, size, data.samples, heaviest.samples, images, notes
+    usual, longest = (
+        list(zip(rows.samples, sizes, strict=True))
+        for rows, sizes in ((data, images), (heaviest, theirs))
     )
+    lengths = estimates.sample_lengths(experiment, size, usual, longest, notes)
     trained, jobs = sum(stage.samples or 0 for stage in stages), traffic[-1]
     memory = training_memory(
         experiment, size, lengths, jobs.last, trained, dtype.itemsize, made.device

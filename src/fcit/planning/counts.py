@@ -61,17 +61,16 @@ class SampleCounts:
         more = self.general if general else 0
         return more + sum(len(self.experiment.samples(name, "test")) for name in names)
 
-    def heaviest(self) -> Data:
-        """Of every dataset that is here the training sample with the longest text, and many images; empty
-        where the mini suite is not made: its images have one size."""
+    def heaviest(self) -> tuple[Data, list[Path]]:
+        """Of every dataset that is here the training sample with the longest text; and many images. Both
+        empty where the mini suite is not made: its images have one size."""
         if not self.made:
-            return Data([], [])
+            return Data([], []), []
         names = [name for name in self.experiment.setting.datasets if name not in self.missing]
         taught = [rows for name in names if (rows := self.experiment.samples(name, "train"))]
         seen = self.experiment.data_of([s for rows in taught for s in _spread(rows, IMAGES_READ)])
-        return Data(
-            [max(rows, key=_characters) for rows in taught], list(dict.fromkeys(seen.images))
-        )
+        longest = self.experiment.data_of([max(rows, key=_characters) for rows in taught])
+        return longest, list(dict.fromkeys(seen.images))
 
     @contextmanager
     def some_data(self) -> Iterator[Data]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from fcit.worker.model import ModelWorker
 if TYPE_CHECKING:
     import torch
 
-    from fcit.models.size import ModelSize
+    from fcit.models.size import ModelSize, TokenCounter
 
 CHARACTERS = 3.5
 """Of a token, where there is no tokenizer to ask."""
@@ -45,19 +46,22 @@ class SampleLengths:
     longest_answer: int
 
 
+Pictured = tuple[Sample, tuple[int, int]]
+"""A sample, and the width and height of its image in pixels."""
+
+
 def sample_lengths(
     experiment: Experiment,
     size: ModelSize,
-    samples: Sequence[Sample],
-    heaviest: Sequence[Sample],
-    images: Sequence[tuple[int, int]],
+    samples: Sequence[Pictured],
+    heaviest: Sequence[Pictured],
     notes: list[str],
 ) -> SampleLengths:
-    """Lengths of some samples with images of these sizes (in pixels); `size` knows the largest image, and
-    `heaviest` are the samples with the longest texts.
+    """Lengths of some samples; `size` knows the largest image, and `heaviest` have the longest texts.
 
-    All samples count with the image of median size. Lengths are guessed from characters where the
-    model's tokenizer is not on this disk. Raises FcitError for samples that training would refuse.
+    Samples count with the image of median size, but those too long with it, and the heaviest, with their
+    own. Lengths are guessed from characters where the model's tokenizer is not on this disk. Raises
+    FcitError for samples that training would refuse.
     """
     from fcit.models.size import TokenCounter
 
@@ -67,24 +71,40 @@ def sample_lengths(
         notes.append("lengths: no data here; each sample is taken to have 100 tokens and its image")
         length = min(limit, largest + 100)
         return SampleLengths(length, 10, length, 10)
-    median = sorted(images, key=prod)[len(images) // 2]
     model = config.model
     try:
         counter = TokenCounter(experiment.model_path(), model.identity, model.template)
     except FcitError as error:
         notes.append(f"{error}; a token is taken to be {CHARACTERS} characters")
-        tokens = largest
         lengths, long = (
-            [_guess(sample, tokens, limit) for sample in rows] for rows in (samples, heaviest)
+            [(*_guess(sample, largest, limit), largest) for sample, _ in rows]
+            for rows in (samples, heaviest)
         )
     else:
-        placeholder, tokens, _ = counter.image(median)
-        lengths, long = (counter.lengths(rows, placeholder, limit) for rows in (samples, heaviest))
-    whole, answers = zip(*lengths, strict=True)
-    longest, answer = (max(column) for column in zip(*lengths, *long, strict=True))
+        median = sorted((image for _, image in samples), key=prod)[len(samples) // 2]
+        whole = _counted(counter, [(sample, median) for sample, _ in samples], sys.maxsize)
+        rows = [
+            (sample, median if length <= limit else image)
+            for (sample, image), (length, *_) in zip(samples, whole, strict=True)
+        ]
+        lengths, long = _counted(counter, rows, limit), _counted(counter, heaviest, limit)
+    texts = [length - tokens for length, _, tokens in (*lengths, *long)]
     return SampleLengths(
-        fmean(whole), fmean(answers), min(limit, longest + largest - tokens), answer
+        fmean(length for length, *_ in lengths),
+        fmean(answer for _, answer, _ in lengths),
+        min(limit, max(texts) + largest),
+        max(answer for _, answer, _ in (*lengths, *long)),
     )
+
+
+def _counted(
+    counter: TokenCounter, rows: Sequence[Pictured], limit: int
+) -> list[tuple[int, int, int]]:
+    """Each sample's tokens, those of its answers, and those of its image."""
+    images = {image: counter.image(image)[:2] for image in {image for _, image in rows}}
+    placeholders = [images[image][0] for _, image in rows]
+    lengths = counter.lengths([sample for sample, _ in rows], placeholders, limit)
+    return [(*length, images[image][1]) for length, (_, image) in zip(lengths, rows, strict=True)]
 
 
 def _guess(sample: Sample, image_tokens: int, limit: int) -> tuple[int, int]:

@@ -40,8 +40,9 @@ class DataSection:
     rules: dict[str, str] = field(default_factory=dict[str, str])
     """Python files with scoring rules of your own, by dataset ([add-a-dataset.md](add-a-dataset.md))."""
     missing: Literal["error", "drop"] = "error"
-    """Records whose image is missing or cannot be read: an `error` before the run starts, or `drop` them
-    before anything is split, and count them in `partition.json`, the table and the report."""
+    """Records without their image. `error`: a missing file ends the run before it trains; one that cannot
+    be read, only when its turn comes (`fcit data check` finds it before). `drop`: both are left out
+    before anything is split, and counted in `partition.json`, the table and the report."""
     train: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     """Training samples per dataset (0 = all, or as `size` says). From a data folder they are drawn by
     the seed, with each answer's share as in the whole. A published split is used whole."""

@@ -17,8 +17,9 @@ from fcit.benchmark.tabular import COLUMNS, TableRow
 from fcit.types import FcitError, Sample, extra
 from fcit.watch import Watch
 
+VALIDATION = ("validation", "valid", "val", "dev")
 SPLITS = {"train": "train", "training": "train", "trainval": "train"} | dict.fromkeys(
-    ("test", "testing", "testmini", "testdev", "validation", "valid", "val", "dev"), "test"
+    ("test", "testing", "testmini", "testdev", *VALIDATION), "test"
 )
 """The word that the name of a file or folder begins with, and which split that is (`test` goes first)"""
 
@@ -39,10 +40,23 @@ def of(files: Mapping[str, int], only: Sequence[str]) -> list[str]:
 
 
 def _split(file: str) -> str:
+    """The word of `SPLITS` that a file's name or its folder's begins with, or "". (`testA` is `test`.)"""
     for part in reversed(Path(file).parts[-2:]):
-        if (match := re.match(r"[a-z]+", part.lower())) and match[0] in SPLITS:
-            return match[0]
+        for pattern in (r"[A-Za-z]+", r"[A-Z]?[a-z]+"):
+            if (match := re.match(pattern, part)) and match[0].lower() in SPLITS:
+                return match[0].lower()
     return ""
+
+
+def _without_repeats(said: Mapping[str, str], watch: Watch) -> dict[str, str]:
+    """The files without those whose rows are in others: `trainval` is `train` and `val` together."""
+    words = set(said.values())
+    twice = {"trainval"} if words & {"train", "training"} else {*VALIDATION}
+    if "trainval" not in words or not words & twice:
+        return {**said}
+    out = ", ".join(file for file, word in said.items() if word in twice)
+    watch.say(f"left out, as their rows are in other tables: {out}")
+    return {file: word for file, word in said.items() if word not in twice}
 
 
 def write(
@@ -55,8 +69,8 @@ def write(
     """Make one dataset, named like the repository, of tables; return its name.
 
     Training rows are those of files called `train...`, test rows those of `test...` or `validation...`.
-    Without either, a fifth of the rows is drawn to test with. Raises FcitError naming file, row and
-    column.
+    Where there is no `train`, training rows are those of `trainval`, and `val` is left out. Without
+    either split, a fifth of the rows is drawn to test with. Raises FcitError naming file, row and column.
     """
     if find_spec("pyarrow") is None:
         raise FcitError(f"{repository.name}: parquet tables need pyarrow: {extra('parquet')}")
@@ -67,7 +81,8 @@ def write(
     name = repository.name.rsplit("/", 1)[-1]
     if name in datasets.reserved():  # which are read as the benchmark publishes them
         name += "-table"
-    said = {file: _split(file) for file in files}
+    said = _without_repeats({file: _split(file) for file in files}, watch)
+    files = [*said]
     train = [file for file, split in said.items() if SPLITS.get(split) == "train"]
     test = [file for file, split in said.items() if split == "test"]
     test = test or [file for file, split in said.items() if SPLITS.get(split) == "test"]

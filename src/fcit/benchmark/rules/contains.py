@@ -9,7 +9,8 @@ from fcit.benchmark.rules.base import Mode, Rule
 
 @dataclass(frozen=True)
 class Contains(Rule):
-    """Strict: as whole words and numbers, ignoring case. Reference: as MLLM-CL's script for RS and AD."""
+    """Strict: as whole words and numbers, ignoring case: 3 is in none of -3, .3, 0.3, 1/3 and 3/4, but in
+    "2-3" (a range) and "B-3" (a name). Reference: as MLLM-CL's script for RS and AD."""
 
     def right(self, answer: str, truth: str, mode: Mode) -> bool:
         if mode == "strict":
@@ -26,4 +27,10 @@ class Contains(Rule):
 def _words(truth: str) -> re.Pattern[str]:
     plain = truth.strip().removesuffix(".").strip() or truth.strip()
     words = re.escape(plain.casefold())
-    return re.compile(rf"(?<!\w)(?<!\d[.,]){words}(?!\w)(?![.,]\d)")
+    before = _NO_PART if plain[:1].isdigit() else ""
+    after = r"(?!/\d)" if plain[-1:].isdigit() else ""
+    return re.compile(rf"(?<!\w)(?<!\d[.,]){before}{words}(?!\w)(?![.,]\d){after}")
+
+
+_NO_PART = r"(?<!\d/)(?<![^\w.]\.)(?<!^\.)(?<![^\w.\-\u2212][-\u2212])(?<!^[-\u2212])"
+"""Before a number stands no fraction bar, no bare decimal point, and no minus where a word begins."""
