@@ -187,6 +187,7 @@ def parse(step: Step) -> None:
         words = words[1:]
     called = program(words[0])
     assert called, f"{step}: no program that documents call"
+    parse_extras(step.text)
     if called == "fcit":
         parse_fcit(words[1:])
     elif called == "python":
@@ -194,8 +195,6 @@ def parse(step: Step) -> None:
     elif called == "make":
         targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M)
         assert set(words[1:]) <= set(targets), step
-    elif called == "pip":
-        parse_extras(step.text)
     elif called == "sh":
         assert (ROOT / words[1]).is_file(), step
     elif called in SCRIPT_NAMES:
@@ -283,7 +282,7 @@ def parse_extras(text: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for named in re.findall(r"fcit\[([\w,]+)\]", text):
         assert set(named.split(",")) <= set(project["optional-dependencies"]), text
-    assert not re.search(r"install +(--?[\w-]+ +)*'?fcit\b(?! @|\[[\w,]+\] @)", text), text
+    assert not re.search(r"install +(--?[\w-]+ +)*['\"]?fcit\b(?! @|\[[\w,]+\] @)", text), text
 
 
 # -- a reader --------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Broken and hostile model folders: each ends in one line that names it, and none of its code runs."""
 
+import inspect
 import json
 import shutil
 import struct
@@ -131,8 +132,11 @@ def test_the_command_that_the_refusal_of_a_pickle_names_makes_a_folder_that_load
 
 
 def test_of_a_hub_id_without_safetensors_the_way_out_is_named(monkeypatch) -> None:
+    said = "Please do not set `use_safetensors=True`."
+    assert said in inspect.getsource(transformers.modeling_utils)
+
     def read(*given: Any, **options: Any) -> None:
-        raise OSError("me/clip does not ... Please do not set `use_safetensors=True`.")
+        raise OSError(f"me/clip does not ... {said}")
 
     monkeypatch.setattr(CLIPVisionModel, "from_pretrained", read)
     with pytest.raises(FcitError, match="no safetensors files; download its folder and convert it"):

@@ -110,7 +110,9 @@ def test_runs_on_other_data_are_not_compared(build: Build) -> None:
     groups = group_runs(read_runs(runs))  # their training samples differ in number, too
     assert [[entry.seeds for entry in group.entries] for group in groups] == [["0"], ["1"]]
     assert groups[1].title.endswith(f"(data.root = {runs[1]})")
-    assert groups[0].slug != groups[1].slug
+    assert groups[0].slug != groups[1].slug and groups[0].heading != groups[1].heading
+    (paper,) = paper_tables(groups, {})
+    assert len({title for title, _ in paper.spans}) == 2
 
 
 def test_reference_points_stand_below_a_rule(runs: list[Path]) -> None:

@@ -252,7 +252,8 @@ def test_the_ablations_run(change: dict, table: dict, tmp_path: Path) -> None:
     elif change.get("gate") == "concat":
         assert all(set(row) == {1.0} for row in shares)
         assert run.results["routing"] == {}
-        assert why(run, "IconQA").misrouted == 0
+        found = why(run, "FigureQA")
+        assert found.misrouted == 0 and not found.chosen
     else:
         assert all(sum(row) == pytest.approx(1, abs=1e-4) for row in shares)
 

@@ -102,11 +102,14 @@ class Group:
     entries: tuple[Entry, ...]
     differences: tuple[str, ...]
     """Keys outside the method in which the runs differ, each with its values."""
+    data: str = ""
+    """Their data folder, where other groups have others."""
 
     @property
     def heading(self) -> str:
         """What the runs have in common, in a few words."""
-        return f"{self.setting} · β = {beta_text(self.beta)} · {self.scoring} scoring"
+        common = f"{self.setting} · β = {beta_text(self.beta)} · {self.scoring} scoring"
+        return f"{common} · {self.data}" if self.data else common
 
     @property
     def learners(self) -> tuple[Entry, ...]:
@@ -154,14 +157,14 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
             title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
             slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
             taken[slug] += 1
-            if len(parts) > 1:
-                title += f" (data.root = {members[0].setting_of('data', 'root')})"
-            elif taken[slug] > 1:
-                title += f" ({', '.join(datasets)})"
+            root = members[0].setting_of("data", "root")
+            data = f"data.root = {root}" if len(parts) > 1 else ""
+            if data or taken[slug] > 1:
+                title += f" ({data or ', '.join(datasets)})"
             slug += f"-{taken[slug]}" if taken[slug] > 1 else ""
             entries, differences = _entries(members), _differences(members)
             groups.append(
-                Group(title, slug, setting, beta, scoring, datasets, entries, differences)
+                Group(title, slug, setting, beta, scoring, datasets, entries, differences, data)
             )
     return groups
 

@@ -119,6 +119,11 @@ def paper_tables(groups: Sequence[Group], tests: Mapping[str, Tests]) -> list[Ta
     return [_paper_table(members, tests) for members in alike.values()]
 
 
+def _span(group: Group) -> str:
+    span = f"{group.setting}, β {beta_text(group.beta)}"
+    return f"{span}, {group.data}" if group.data else span
+
+
 def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
     parts = [_paper_cells(group, tests.get(group.slug)) for group in groups]
     absent = tuple(Cell("–") for _ in _PAPER)
@@ -155,7 +160,7 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
         tuple(column.title for _ in groups for column in _PAPER),
         tuple(lines),
         tuple(notes),
-        tuple((f"{group.setting}, β {beta_text(group.beta)}", len(_PAPER)) for group in groups),
+        tuple((_span(group), len(_PAPER)) for group in groups),
     )
 
 
