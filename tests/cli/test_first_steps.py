@@ -61,6 +61,12 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
     assert config.load(Path("demo")).setting.order == ("ImageNet-R", "CLEVR-Math", "Flickr30k")
     again = call("run", "demo", *small, "--set=federation.workers=1", "--resume")
     assert again.returncode == 0 and again.stdout == done.stdout, again.stderr
+    (tmp_path / "demo").rmdir()
+    Path("runs/task-hom-disco-seed0").rename(tmp_path / "demo")
+    there = call(
+        "run", "demo", *small, "--set=federation.workers=1", "--resume", "--out", "runs/new"
+    )
+    refused(there, "runs/new: no such run folder to resume")  # `demo` is the recipe's name, too
     (tmp_path / "mine").mkdir()
     refused(call("run", "mine"), "mine: is a folder, not a recipe")
     refused(call("plan", "mine"), "mine: is a folder, not a recipe")
@@ -81,7 +87,7 @@ def test_a_sweep_that_comes_with_fcit_runs_by_its_name(
     mine = tmp_path / "mine.toml"
     mine.write_text('[[runs]]\nrecipe = "demo"\nmethods = ["disco"]\nseeds = [0]\n')
     assert [run.recipe for run in sweep.read(mine)] == [Path("demo")]
-    refused(call("sweep", "compar"), "compar: no such recipe; did you mean 'compare'?")
+    refused(call("sweep", "compar"), "compar: no such sweep; did you mean 'compare'?")
 
 
 def test_the_demo_compares_two_methods_and_keeps_what_is_finished(

@@ -10,8 +10,9 @@ from typing import ClassVar
 import pytest
 
 from fcit import methods
-from fcit.methods import Method
-from fcit.types import FcitError
+from fcit.methods import Method, TokenRouted
+from fcit.methods.disco import Disco
+from fcit.types import FcitError, State
 
 
 def test_a_hyper_parameter_without_a_type_is_refused() -> None:
@@ -23,15 +24,37 @@ def test_a_hyper_parameter_without_a_type_is_refused() -> None:
     class Default(Method):
         rank = 4
 
+    @dataclass(frozen=True)
+    class Layers(Method):
+        layers = (1, 2)
+
+    @dataclass(frozen=True)
+    class Skips(Method):
+        @property
+        def may_skip(self) -> bool:
+            return True
+
     for kind, said in (
         (
             Untyped,
             "add a type to temperature = 0.1, or it is no hyper-parameter: temperature: float",
         ),
         (Default, "add a type to rank = 4, or it is no hyper-parameter: rank: int"),
+        (Layers, r"add a type to layers = \(1, 2\), or it is no hyper-parameter: layers: tuple"),
+        (Skips, "may_skip is now asked_per"),
     ):
         with pytest.raises(FcitError, match=said):
             kind()
+
+
+def test_tokens_of_members_of_ones_own_are_not_counted_too_low() -> None:
+    @dataclass(frozen=True)
+    class PerStage(Disco):
+        def member(self, state: State, client: int, task: str) -> str:
+            return f"{client}/{task}/{len(state.adapters)}"
+
+    assert TokenRouted.asked_per.fget(PerStage()) == "round"  # type: ignore[attr-defined]
+    assert TokenRouted.asked_per.fget(Disco()) == "task"  # type: ignore[attr-defined]
 
 
 def test_what_is_no_hyper_parameter_needs_no_type() -> None:

@@ -137,8 +137,12 @@ def test_a_template_that_teaches_no_end_of_an_answer_is_refused(end) -> None:
     chat = vicuna(False)
     chat.processor.chat_template = VICUNA.replace("</s>", end)
     config = SimpleNamespace(image_token_id=chat.image_id, model_type="llava")
+    unending = Chat(chat.processor, 2048, config)
+    assert SAMPLE.prompt in unending.question(
+        SAMPLE.prompt, "<image>"
+    )  # it can answer all the same
     with pytest.raises(FcitError, match="no control token ends the assistant's message"):
-        Chat(chat.processor, 2048, config)
+        unending.conversation(SAMPLE, "<image>")
 
 
 @pytest.mark.parametrize("end", ["</s>\n", "\n</s>", "{{ eos_token }}"])

@@ -6,6 +6,7 @@ import csv
 import io
 import tomllib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from fcit.report.groups import group_runs
 from fcit.report.page import write
 from fcit.report.result_tables import paper_tables
 from fcit.report.results import run_results
-from fcit.report.run_data import read_run, read_runs
+from fcit.report.run_data import RunData, by_data, read_run, read_runs
 from fcit.report.significance import significance
 from fcit.report.tables import Table, to_csv, to_latex, to_markdown
 from fcit.types import FcitError
@@ -113,6 +114,21 @@ def test_runs_on_other_data_are_not_compared(build: Build) -> None:
     assert groups[0].slug != groups[1].slug and groups[0].heading != groups[1].heading
     (paper,) = paper_tables(groups, {})
     assert len({title for title, _ in paper.spans}) == 2
+
+
+def test_runs_without_a_partition_stand_with_those_of_their_folder(build: Build) -> None:
+    def at(root: str, method: str, **partition: list[int]) -> RunData:
+        run = read_run(build(f"{root}-{method}-{len(partition)}", method))
+        config = {**run.config, "data": {**run.config["data"], "root": root}}
+        return replace(run, config=config, partition=partition)
+
+    a, b = at("a", "finetune", x=[4]), at("b", "finetune", x=[5])
+    zero_a, zero_b, away = at("a", "zeroshot"), at("b", "zeroshot"), at("d", "disco")
+    for runs in ([a, zero_a, b, zero_b], [zero_a, a, b, zero_b], [zero_b, zero_a, b, a]):
+        parts = {frozenset(map(id, part)) for part in by_data(runs)}
+        assert parts == {frozenset({id(a), id(zero_a)}), frozenset({id(b), id(zero_b)})}
+    assert by_data([away, a, b]) == [[a], [b], [away]]
+    assert by_data([away, a]) == [[a, away]]  # nothing says that its data are others
 
 
 def test_reference_points_stand_below_a_rule(runs: list[Path]) -> None:

@@ -162,6 +162,8 @@ NAN = float("nan")
         ({"0": 1.0}, {}, "route names the adapters 0, and the state has 0, 1; give every adapter"),
         ({"0": 1, "1": 0, "2": 0}, {}, "route names the adapters 0, 1, 2, and the state has 0, 1"),
         ({"0": 1.0, "1": 0.0}, {"0": NAN}, "similarities gives adapter '0' nan"),
+        ({0: 0.0, 1: 1.0}, {}, "route names 0; names of adapters are text"),
+        ([1.0, 0.0], {}, "route returned a list; it must return a dict"),
     ],
 )
 def test_a_route_that_is_none_is_refused(given: dict, near: dict, said: str) -> None:

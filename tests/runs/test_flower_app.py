@@ -99,6 +99,15 @@ def test_a_run_of_a_superlink_is_not_continued_with_the_servers_data(
     assert not (tmp_path / "run" / "partition.json").exists()
 
 
+def test_a_simulation_is_continued_here(table: dict, tmp_path: Path) -> None:
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(table))
+    paths = {"recipe": str(tmp_path / "recipe.toml"), "out": str(tmp_path / "run")}
+    with pytest.raises(AssertionError, match="an engine was built"):
+        flower_app.run(paths, never, deployed=False)
+    assert (tmp_path / "run" / "partition.json").is_file()
+    Session(validate(table), tmp_path / "run", Silent()).open(resume=True)
+
+
 def test_neither_is_one_that_an_earlier_version_began(table: dict, tmp_path: Path) -> None:
     config, run = validate(table), RunFolder(tmp_path / "run")
     Session(config, run.path, Silent()).begin()

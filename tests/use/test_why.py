@@ -181,7 +181,7 @@ def test_wrong_answers_are_named_and_a_star_is_explained_where_there_is_one(
     run: Path, tmp_path: Path
 ) -> None:
     text = told(run, "IconQA")
-    assert "wrong answers: b. --wrong explains these questions, --id ID explains one." in text
+    assert "wrong answers: b. --id ID explains a question.\n--wrong explains those that" in text
     assert "* trained on IconQA. 2 of 3 questions went" in text
     early = told(run, "FigureQA", "--stage", "1", "--html", tmp_path / "page.html")
     assert "No client had trained on FigureQA" in early and "* trained" not in early

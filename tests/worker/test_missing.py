@@ -124,6 +124,12 @@ def test_other_training_samples_are_refused_in_a_run_that_goes_on(
     session.prepare()
     (session.folder.path / "predictions").mkdir()  # it has begun
     Session(validate(changed), tmp_path / "run", Silent()).prepare()
+    kept = read_json(session.folder.partition)
+    older = {key: value for key, value in kept.items() if key not in ("digests", "digest")}
+    session.folder.write(
+        session.folder.partition, older | {"samples": {"IconQA": "of another form"}}
+    )
+    Session(validate(changed), tmp_path / "run", Silent()).prepare()
     (file,) = (data / "instructions" / "IconQA").glob("train*.json")
     rows = read_json(file)
     for row in rows:  # as many as before

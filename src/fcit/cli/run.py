@@ -105,7 +105,8 @@ def run(
     from fcit.recipe import config
     from fcit.rounds.runfolder import RunFolder
 
-    begun = resume and RunFolder(recipe).config.is_file()
+    elsewhere = out is not None and out.resolve() != recipe.resolve()
+    begun = resume and not elsewhere and RunFolder(recipe).config.is_file()
     if recipe.is_dir() and (begun or recipe.as_posix() not in recipes()):
         if not resume or (out and out.resolve() != recipe.resolve()):
             raise FcitError(

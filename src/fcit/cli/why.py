@@ -101,8 +101,9 @@ def _print(routing: Why, limit: int) -> None:
         show(f"\n{routing.gate}")
     if not (limit and routing.questions):
         shown = ", ".join(routing.wrong[:SHOWN_IDS]) + ", ..." * (len(routing.wrong) > SHOWN_IDS)
-        strayed = "--wrong explains these questions, " if routing.misrouted else ""
-        show(f"wrong answers: {shown or 'none'}. {strayed}--id ID explains one.")
+        show(f"wrong answers: {shown or 'none'}. --id ID explains a question.")
+        if routing.misrouted:
+            show("--wrong explains those that went to a subspace of another dataset.")
     elif (more := len(routing.questions) - limit) > 0:
         show(f"{more} more questions are not shown (--limit).")
 

@@ -40,15 +40,21 @@ PATIENCE = 10.0
 """Seconds that a simulation has to register its nodes, which it begins after the ServerApp."""
 
 
-def server_app(main: Callable[[Mapping[str, Any], Callable[..., FlowerEngine]], None]) -> ServerApp:
-    """The app that a SuperLink runs: `main` gets Flower's run config, and a function that builds an
-    engine whose clients are the SuperLink's nodes (see `runs.engine.Build`)."""
+Main = Callable[[Mapping[str, Any], Callable[..., FlowerEngine], bool], None]
+
+
+def server_app(main: Main) -> ServerApp:
+    """The app that a SuperLink runs: `main` gets Flower's run config, a function that builds an engine
+    whose clients are the SuperLink's nodes (see `runs.engine.Build`), and whether these have data of
+    their own, as in a deployment."""
     app = ServerApp()
 
     def serve(grid: Grid, context: Context) -> None:
+        simulated = isinstance(grid, InMemoryGrid)
+
         def build(config: Config, workers: int, folder: Path) -> FlowerEngine:
             status = None
-            if isinstance(grid, InMemoryGrid):  # of a simulation
+            if simulated:
                 wait_for_nodes(grid, config)
             else:
                 status = Status(folder, Experiment(config).plan, partial(print, flush=True))
@@ -56,7 +62,7 @@ def server_app(main: Callable[[Mapping[str, Any], Callable[..., FlowerEngine]], 
             return FlowerEngine(config, grid, own, folder, status=status)
 
         logging.getLogger("flwr").addFilter(shorten_user_errors)
-        main(context.run_config, build)
+        main(context.run_config, build, not simulated)
 
     app.main()(serve)
     return app

@@ -11,6 +11,9 @@ from fcit.types import FcitError, check_fields
 if TYPE_CHECKING:
     from fcit.methods.base import Method
 
+Plain = bool | int | float | str | tuple | list | None
+"""What is a hyper-parameter's value, not a hook."""
+
 
 def check(method: Method, base: type[Method], identities: object) -> None:
     """Raise FcitError on a class without its decorators or types, on a field that is not of its type and
@@ -21,9 +24,11 @@ def check(method: Method, base: type[Method], identities: object) -> None:
     for hook, value in vars(base).items():
         if isinstance(value, property) and callable(getattr(kind, hook)):
             raise FcitError(f"{method.name}: put @property above {hook}")
+    if hasattr(kind, "may_skip"):
+        raise FcitError(f"{method.name}: may_skip is now asked_per (docs/add-a-method.md)")
     options = {field.name for field in fields(method)}
     for name in own.keys() - get_annotations(kind).keys():
-        plain = isinstance(own[name], bool | int | float | str) and not name.startswith("_")
+        plain = isinstance(own[name], Plain) and not name.startswith("_")
         known = (
             hasattr(super(kind, method), name) and name not in options
         )  # a class variable's value

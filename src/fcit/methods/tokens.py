@@ -55,8 +55,12 @@ class TokenRouted(Method):
 
     @property
     def asked_per(self) -> Literal["task", "stage", "round"]:
-        """`round` if `assign` may leave clients out, who are then asked for a token again."""
-        return "task"
+        """`round` if `assign` may leave clients out, who are then asked for a token again, or if a method
+        of your own says otherwise who is a member or asked."""
+        kind = type(self)
+        names = ("member", "to_identify")
+        usual = all(getattr(kind, name) is getattr(TokenRouted, name) for name in names)
+        return "task" if usual else "round"
 
     def assign(self, state: State, identities: Sequence[Identity]) -> list[tuple[Identity, int]]:
         """Pairs of a new token and the number of its subspace, in the order in which tokens enter the

@@ -113,12 +113,7 @@ class Chat:
                 f"content is a list of parts, {{'type': 'text', 'text': {word!r}}} one of them"
             )
         ends = tuple({*self.control} - {*self.placeholders})
-        if not said.partition(SAID)[2].lstrip().startswith(ends):
-            raise FcitError(
-                "[model] template: no control token ends the assistant's message, so no training teaches "
-                "where an answer ends; write {{ eos_token }} after it in chat_template.jinja, or name "
-                "vicuna-v1 where the model was trained in that conversation"
-            )
+        self._ends = said.partition(SAID)[2].lstrip().startswith(ends)
         twice = self._tokenize(self.question("", 2 * self.placeholders[-1]))[0]
         if twice.count(image_id) != 2:
             raise FcitError(
@@ -171,8 +166,15 @@ class Chat:
     def conversation(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
         """A sample's conversation as ids, and as labels: -100 outside the assistant's answers.
 
-        The token that ends an answer carries loss, white space after it does not.
+        The token that ends an answer carries loss, white space after it does not. Raises FcitError where
+        the template has none, which no training could teach.
         """
+        if not self._ends:
+            raise FcitError(
+                "[model] template: no control token ends the assistant's message, so no training teaches "
+                "where an answer ends; write {{ eos_token }} after it in chat_template.jinja, or name "
+                "vicuna-v1 where the model was trained in that conversation"
+            )
         messages: list[dict[str, Any]] = []
         spans: list[tuple[int, int]] = []
         text = ""

@@ -13,7 +13,7 @@ def recipes() -> dict[str, Path]:
     return {file.relative_to(folder).with_suffix("").as_posix(): file for file in files}
 
 
-def find(path: Path) -> tuple[Path, Path]:
+def find(path: Path, what: str = "recipe") -> tuple[Path, Path]:
     """The file of a recipe, and the folder at which its relative paths start.
 
     A name that is no file is that of a recipe of ours, whose paths start in the working folder. Raises
@@ -24,9 +24,9 @@ def find(path: Path) -> tuple[Path, Path]:
         return path, path.parent
     if name not in files:
         if path.exists():
-            raise FcitError(f"{path}: is a folder, not a recipe")
+            raise FcitError(f"{path}: is a folder, not a {what}")
         close = did_you_mean(name, files)
         raise FcitError(
-            f"{path}: no such recipe{close or '; fcit recipe lists those that come with fcit'}"
+            f"{path}: no such {what}{close or '; fcit recipe lists those that come with fcit'}"
         )
     return files[name], Path.cwd()

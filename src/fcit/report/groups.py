@@ -14,7 +14,7 @@ from typing import Any
 
 from fcit.benchmark.settings import SETTINGS
 from fcit.recipe.keys import FREE_TO_CHANGE, flat
-from fcit.report.run_data import RunData, other_data
+from fcit.report.run_data import RunData, by_data
 from fcit.report.style import LOOKS, SPARE_COLOURS, SPARE_MARKERS
 
 MOST_IN_FIGURES = 12
@@ -152,13 +152,14 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
     groups: list[Group] = []
     taken = Counter[str]()
     for (setting, beta, scoring, datasets), everywhere in comparable.items():
-        parts = _by_data(everywhere)
+        parts = by_data(everywhere)
         for members in parts:
             title = f"{setting}, beta {beta_text(beta)}, {scoring} scoring"
             slug = _slug(f"{setting}-{beta_text(beta)}-{scoring}")
             taken[slug] += 1
             root = members[0].setting_of("data", "root")
-            data = f"data.root = {root}" if len(parts) > 1 else ""
+            place = f"data.root = {root}" if root else "the mini suite"
+            data = place if len(parts) > 1 else ""
             if data or taken[slug] > 1:
                 title += f" ({data or ', '.join(datasets)})"
             slug += f"-{taken[slug]}" if taken[slug] > 1 else ""
@@ -167,18 +168,6 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
                 Group(title, slug, setting, beta, scoring, datasets, entries, differences, data)
             )
     return groups
-
-
-def _by_data(runs: Sequence[RunData]) -> list[list[RunData]]:
-    """Runs on different data folders apart."""
-    parts: list[list[RunData]] = []
-    for run in runs:
-        alike = next((part for part in parts if not other_data(run, part[0])), None)
-        if alike is None:
-            parts.append([run])
-        else:
-            alike.append(run)
-    return parts
 
 
 def _order(run: RunData) -> tuple[int, float]:

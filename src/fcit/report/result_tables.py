@@ -132,7 +132,8 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
     open_in: dict[str, list[str]] = {}
     for group in groups:
         for entry in (entry for entry in group.entries if entry.unfinished):
-            open_in.setdefault(entry.label, []).append(f"{group.setting} {entry.status}")
+            where = f"{group.setting}, {group.data}," if group.data else group.setting
+            open_in.setdefault(entry.label, []).append(f"{where} {entry.status}")
     unfinished = {label: f"{label} ({'; '.join(places)})" for label, places in open_in.items()}
     lines = [
         Line(

@@ -160,12 +160,28 @@ def questions_digest(rows: Sequence[Prediction]) -> str:
     return digest.hexdigest()
 
 
-def other_data(run: RunData, other: RunData) -> bool:
-    """Whether two runs are known to have learnt from different data folders: their training samples
-    differ in number. The same data may be in another place."""
-    places = [one.setting_of("data", "root", "") for one in (run, other)]
+def by_data(runs: Sequence[RunData]) -> list[list[RunData]]:
+    """Runs on different data folders apart: their training samples differ in number. (The same data may
+    be in another place.) Of runs without a partition, such as deployments, only the place is known."""
+    parts: list[list[RunData]] = []
+    for run in sorted(runs, key=lambda run: not run.partition):
+        here = [part for part in parts if _place(run) in map(_place, part)]
+        alike = [part for part in parts if not any(_other_data(run, each) for each in part)]
+        fits = here or (alike if run.partition or len(parts) == 1 else [])
+        if fits:
+            fits[0].append(run)
+        else:
+            parts.append([run])
+    return parts
+
+
+def _place(run: RunData) -> str:
+    return run.setting_of("data", "root", "")
+
+
+def _other_data(run: RunData, other: RunData) -> bool:
     totals = [{name: sum(part) for name, part in one.partition.items()} for one in (run, other)]
-    return places[0] != places[1] and all(totals) and totals[0] != totals[1]
+    return _place(run) != _place(other) and all(totals) and totals[0] != totals[1]
 
 
 def _tokens(folder: RunFolder, method: TokenRouted | None) -> list[list[float]]:

@@ -50,7 +50,7 @@ def heirs(method: Method, state: State) -> dict[str, str]:
     """For every adapter that has merged into another, by name: the one that it is in now.
 
     Raises FcitError where it is still there itself, or is in none that is."""
-    into, found = method.heirs(state), dict[str, str]()
+    into, found = _mapping(method, "heirs", method.heirs(state)), dict[str, str]()
     for gone in into:
         heir, steps = into[gone], len(into)
         while heir in into and steps:
@@ -83,7 +83,7 @@ def routed(method: Method, state: State, query: Query) -> tuple[dict[str, float]
 
 def _numbers(method: Method, hook: str, given: Mapping[str, Any]) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for name, value in given.items():
+    for name, value in _mapping(method, hook, given).items():
         try:
             numbers[name] = float(value)
         except (TypeError, ValueError, RuntimeError):  # the last: a tensor of several numbers
@@ -93,6 +93,14 @@ def _numbers(method: Method, hook: str, given: Mapping[str, Any]) -> dict[str, f
                 f"{method.name}: {hook} gives adapter {name!r} {value!r}, which is no finite number"
             )
     return numbers
+
+
+def _mapping(method: Method, hook: str, given: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise FcitError(f"{method.name}: {hook} returned {_kind(given)}; it must return a dict")
+    if others := [name for name in given if not isinstance(name, str)]:
+        raise FcitError(f"{method.name}: {hook} names {others[0]!r}; names of adapters are text")
+    return given
 
 
 def _names(state: State) -> str:

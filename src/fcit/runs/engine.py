@@ -79,8 +79,7 @@ def check_here(folder: RunFolder, deployed: bool) -> None:
     if not deployed and (marked or (folder.begun() and not shares_known)):
         raise FcitError(
             f"{folder.path}: a SuperLink's clients train this run, on their own data; continue it with "
-            "the command that began it (./run on the server, or flwr run), or without some clients with "
-            "./run federation.min_clients=N"
+            "./run on the server, or without some clients with ./run federation.min_clients=N"
         )
 
 

@@ -27,8 +27,8 @@ class Lines:
         return Silent().bar(label, total)
 
 
-def run(given: Mapping[str, Any], build: Build) -> None:
-    """Run a recipe, or continue its run.
+def run(given: Mapping[str, Any], build: Build, deployed: bool = True) -> None:
+    """Run a recipe, or continue its run. deployed: whether clients have data of their own.
 
     given: Flower's run config, with the paths `recipe` and `out`, and `changes`: key=value pairs
     separated by spaces (method=NAME works like --method).
@@ -46,7 +46,7 @@ def run(given: Mapping[str, Any], build: Build) -> None:
         methods[-1] if methods else None,
     )
     secret_noise(config.privacy)
-    session = Session(config, out, Lines(), build, deployed=True)
+    session = Session(config, out, Lines(), build, deployed)
     session.open(resume=session.folder.begun())
     session.run()
     mark_finished(out)  # also where it was finished before, and no engine was built

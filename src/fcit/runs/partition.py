@@ -23,11 +23,11 @@ def write_partition(folder: RunFolder, experiment: Experiment, watch: Watch) -> 
         watch.say(f"the clients' shares: {'; '.join(shares)}")
     file = folder.partition
     value = {"data": str(experiment.root), "published": published, "datasets": counts}
-    value |= {"samples": experiment.digests(setting)}
+    value |= {"digests": experiment.digests(setting)}
     value |= {"dropped": experiment.folder.dropped} if experiment.folder.dropped else {}
     if file.is_file() and folder.begun():
-        then = {"samples": value["samples"]} | folder.read(file)  # older runs have none
-        if any(then.get(key) != value.get(key) for key in ("datasets", "dropped", "samples")):
+        then = {"digests": value["digests"]} | folder.read(file)  # older runs have none
+        if any(then.get(key) != value.get(key) for key in ("datasets", "dropped", "digests")):
             raise FcitError(f"{file}: made from other data than {experiment.root} now has")
     with private(folder.path):
         folder.write(file, value)

@@ -260,7 +260,7 @@ class Session:
                 f"{self.folder.path}: its clients scored their own test samples, which are not here"
             )
         self.check(resume=True)
-        self.prepare(partition=self.folder.partition.is_file())
+        self.prepare(partition=self.folder.partition.is_file() or self.folder.imported)
         stage = self.results.stage_name(last)
         with (
             private(self.folder.path),

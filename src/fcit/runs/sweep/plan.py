@@ -98,7 +98,7 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     As with recipes, a name that is no file is that of a sweep that comes with fcit; its relative paths
     and its `runs` are in the working folder. Raises FcitError naming the file and the key at fault.
     """
-    path, start = shipped.find(path)
+    path, start = shipped.find(path, "sweep")
     ours = start != path.parent
     table = configs.checked(File, read_toml(path, "sweep"), str(path))
     out = out or (start / table.out if table.out and not ours else Path("runs") / path.stem)
