@@ -13,6 +13,7 @@ import warm
 import zygote
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost,::1"  # tests' own servers
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second thread waits for work by computing nothing
 if threading.current_thread() is threading.main_thread():
     # A shell without job control starts background commands with Ctrl-C ignored, and so are their

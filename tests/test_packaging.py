@@ -35,6 +35,16 @@ def data_files() -> set[str]:
     }
 
 
+def tracked() -> list[str]:
+    """The files that git knows here."""
+    if not shutil.which("git"):
+        pytest.skip("no git")
+    ours = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if ours.returncode or not ours.stdout:
+        pytest.skip("no clone")
+    return ours.stdout.splitlines()
+
+
 def test_the_wheel_is_told_of_every_data_file() -> None:
     patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["fcit"]
     told = {
@@ -63,10 +73,8 @@ def test_the_sdist_is_told_of_every_folder_and_file() -> None:
         name for line in re.findall(r"^include (.+)$", manifest, re.M) for name in line.split()
     }
     told |= {PROJECT["readme"], *PROJECT["license-files"], "pyproject.toml", "MANIFEST.in"}
-    ours = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if ours.returncode:
-        pytest.skip("no clone")
-    assert {line.split("/")[0] for line in ours.stdout.splitlines()} - LEFT_OUT == told
+    ours = tracked()
+    assert {line.split("/")[0] for line in ours} - LEFT_OUT == told
 
 
 def test_the_metadata_say_what_fcit_is() -> None:
@@ -82,10 +90,8 @@ def test_the_metadata_say_what_fcit_is() -> None:
 @pytest.mark.slow
 def test_sdist_and_wheel_hold_what_they_should_and_the_wheel_runs_anywhere(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", minversion="77")
-    ours = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
-    if ours.returncode:
-        pytest.skip("no clone")
-    for line in ours.stdout.splitlines():
+    ours = tracked()
+    for line in ours:
         (tmp_path / "clone" / line).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / line, tmp_path / "clone" / line, follow_symlinks=False)
     run = Path("benchmarks/results/comparison/task-hom/disco/seed0")
@@ -111,7 +117,7 @@ def test_sdist_and_wheel_hold_what_they_should_and_the_wheel_runs_anywhere(tmp_p
             with tarfile.open(packed) as archive:
                 archive.extractall(tmp_path, filter="data")
             packed.with_name(packed.name.removesuffix(".tar.gz")).rename(tmp_path / "fcit")
-    wanted = {line for line in ours.stdout.splitlines() if line.split("/")[0] not in LEFT_OUT}
+    wanted = {line for line in ours if line.split("/")[0] not in LEFT_OUT}
     assert not [line for line in wanted if not (tmp_path / "fcit" / line).exists()]
     assert not [file for file in ignored if (tmp_path / "fcit" / file).exists()]
     floors = [sys.executable, "-m", "pytest", "-n0", "tests/test_floors.py"]

@@ -160,7 +160,10 @@ def start() -> str:
     """Start the zygote unless there is one; where it listens."""
     with _START:
         if ADDRESS not in os.environ:
-            folder = tempfile.mkdtemp(prefix="fcit-zygote-")
+            place = tempfile.gettempdir()  # of a Unix socket the path has at most 107 bytes
+            folder = tempfile.mkdtemp(
+                prefix="fcit-zygote-", dir=place if len(place) < 75 else "/tmp"
+            )
             os.environ[ADDRESS] = str(Path(folder) / "socket")
             with socket.socket(socket.AF_UNIX) as listener:
                 listener.bind(os.environ[ADDRESS])

@@ -241,7 +241,7 @@ def test_a_restarted_node_gets_its_job_again(engine) -> None:
             return None
         return update(client)
 
-    one = engine(behave)
+    one = engine(behave, deadline=60.0)
     found = list(one.run(jobs()))
     assert [type(got) for got in found] == [Update] * 3
     assert sorted(one.grid.asked("train")) == [0, 1, 1, 2]

@@ -15,12 +15,13 @@ from fcit.models.device import choose
 from fcit.types import FcitError
 
 LEAVE = """
+import os
 import torch
 from pathlib import Path
 from fcit.models.device import LARGE, release_memory
 
 def resident():
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 def leave():  # the last one lies above the others, so that glibc cannot shrink its heap
     tensors = [torch.ones(1 << 17) for _ in range(400)]

@@ -131,9 +131,10 @@ def test_whoever_answered_before_a_kill_in_mid_round_does_not_train_again(
     assert not (folder / "journal").exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_no_worker_outlives_a_killed_server(cut: tuple[Path, list[int]]) -> None:
     assert len(cut[1]) == 2
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while (left := [worker for worker in cut[1] if lives(worker)]) and time.monotonic() < end:
         time.sleep(0.1)
     assert not left
@@ -157,11 +158,12 @@ def workers_of(pid: int) -> list[int]:
 
 
 def lives(pid: int) -> bool:
+    """Whether a process works on; one that has ended and that nobody has waited for does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
         return False
-    return True
+    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 def test_resuming_a_finished_run_changes_nothing(recipe: Path, undisturbed: Path) -> None:
@@ -211,10 +213,13 @@ def test_ctrl_c_ends_in_one_line_and_can_be_resumed(
         stderr=subprocess.PIPE,
         text=True,
     )
-    while lines(folder) < 1 and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
+    try:
+        while lines(folder) < 1 and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "Traceback" not in errors
     assert "--resume" in errors

@@ -296,7 +296,10 @@ def test_a_stopped_sweep_leaves_no_process_and_goes_on(short: dict, tmp_path: Pa
         while RunFolder(run.folder).position() is None and time.monotonic() < until:
             time.sleep(0.05)
         os.kill(process.pid, signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        try:
+            _, said = process.communicate(timeout=120)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "the same command continues" in said
     stopped = sweep.survey([run])[0].position

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,7 +209,13 @@ class Fake:
 def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Fake, Fake]]:
     good, bad = Fake(), Fake(breaks=2)
     monkeypatch.setattr(tracking, "_tensorboard", lambda *_: (good, ""))
-    monkeypatch.setattr(tracking, "_mlflow", lambda *_: (bad, "id"))
+    monkeypatch.delenv(tracking.MLFLOW, raising=False)
+
+    def mlflow(*_: object) -> tuple[Fake, str]:
+        os.environ[tracking.MLFLOW] = "sqlite:///first.db"
+        return bad, "id"
+
+    monkeypatch.setattr(tracking, "_mlflow", mlflow)
     yield good, bad
 
 
@@ -220,6 +227,7 @@ def test_a_tracker_that_fails_is_let_go_and_the_others_go_on(fakes, tmp_path: Pa
     with tracking.tracking(section, tmp_path, TABLE, said.append) as log:
         for step in (1, 2, 3):
             log({"round/loss": 1.0}, step)
+    assert tracking.MLFLOW not in os.environ  # mlflow leaves its database's address there
     assert [one[0] for one in good.seen[1:]] == [1, 2, 3]
     assert [one[0] for one in bad.seen[1:]] == [1]
     assert good.finished and not bad.finished

@@ -18,10 +18,12 @@ from commandline import call, refused
 from fcit.methods import Gating
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
+from fcit.models.chat import Chat
 from fcit.rounds.client import Data
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
 from fcit.use import export
+from fcit.use.export import cards
 
 PROMPT = handmade.PROMPTS[0]
 
@@ -117,6 +119,8 @@ def _square(path: Path):
         ("disco", {"gate": "argmax"}),
         ("disco", {"gate": "cosine"}),
         ("disco", {"router": "discriminant"}),
+        ("disco", {"token": "both"}),
+        ("disco", {"token": "image"}),
         ("disco_lda", {}),
         ("finetune", {}),
         ("olora", {}),
@@ -135,7 +139,28 @@ def test_all_adapters_and_their_router_answer_as_the_run_does(
     export.everything(run, tmp_path / "all")
     assert handmade.by_the_card(tmp_path / "all", image, PROMPT, monkeypatch) == want
     router = sys.modules["router"].Router(tmp_path / "all", CHECKPOINTS / "mini-clip")
-    assert router.weights(PROMPT) == pytest.approx(shares, abs=1e-5)
+    seen = [_square(image)] if "token" in options else []
+    assert router.weights(PROMPT, *seen) == pytest.approx(shares, abs=1e-5)
+
+
+def test_weights_of_a_base_in_a_folder_have_its_own_licence(made) -> None:
+    for path, licence in (("", "apache-2.0"), (str(CHECKPOINTS / "mini-lmm"), "other")):
+        run = Run(made().folder)
+        run.worker = made().worker
+        run.config = replace(run.config, model=replace(run.config.model, path=path))
+        card = cards.card(run, "merged", target="IconQA", shares={}, dtype="float32")
+        assert card.startswith(f"---\nlicense: {licence}\n")
+
+
+@pytest.mark.parametrize("written", [True, False])
+def test_a_client_of_vllm_asks_for_the_first_token_where_no_template_writes_it(
+    written: bool, made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's endpoint adds no control token by itself."""
+    monkeypatch.setattr(Chat, "writes_bos", property(lambda chat: written))
+    more = {"names": ["0"], "modules": "", "limit": 8, "note": "", "dtype": "float32"}
+    card = cards.card(made(), "vllm", **more)
+    assert ('extra_body={"add_special_tokens": True}' in card) == (not written)
 
 
 @pytest.mark.parametrize("router", ["cosine", "discriminant"])

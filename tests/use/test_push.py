@@ -40,6 +40,15 @@ def test_an_adapter_is_pushed_with_its_card(hub: hubs.Hub, tmp_path: Path, table
     assert "`hf download me/leaves --local-dir my-copy`" in card.split("```")[0]
     assert "| IconQA | 10.00 | 40.00 |\n| FigureQA | – | 62.50 |\n" in card
     assert "| data | the folder mini |" in card
+    again = call(
+        "export", run.folder, "--subspace", "1", "--push", "me/leaves", "--out", tmp_path / "b"
+    )
+    assert again.returncode == 0, again.stderr  # the same files with other contents
+    words = ("--merged", handmade.PROMPTS[0], "--push", "me/leaves", "--out", tmp_path / "c")
+    refused(
+        call("export", run.folder, *words),
+        "me/leaves: has other files (adapter_config.json), which",
+    )
     done = call("export", run.folder, "--subspace", "1", "--push", "me/alone")
     assert done.returncode == 0 and "adapter_config.json" in hub.files["me/alone"], done.stderr
 

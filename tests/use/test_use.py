@@ -121,6 +121,8 @@ def test_serve_says_where_it_is_and_stops_at_ctrl_c(served: subprocess.Popen[str
             break
         except OSError:
             time.sleep(0.2)
+    else:
+        pytest.fail("the endpoint does not answer")
     served.send_signal(signal.SIGINT)
     assert served.wait(60) == 0
     assert served.stderr.read() == "stopped\n"

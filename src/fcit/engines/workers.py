@@ -126,6 +126,10 @@ def gpus() -> list[str]:
     if not torch.cuda.is_available():
         return []
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+    if any(named) and len(named) < torch.cuda.device_count():
+        raise FcitError(
+            "CUDA_VISIBLE_DEVICES was changed after torch began to use the GPUs; start Python anew"
+        )
     return [named[at] if any(named) else str(at) for at in range(torch.cuda.device_count())]
 
 

@@ -169,7 +169,9 @@ _adapter = cache(TypeAdapter)
 
 def _checked(kind: type[T], table: Mapping[str, Any]) -> T:
     try:
-        return _adapter(kind).validate_json(json.dumps(table, default=str))
+        # NumPy's and torch's numbers and arrays as Python's
+        text = json.dumps(table, default=lambda v: v.tolist() if hasattr(v, "tolist") else str(v))
+        return _adapter(kind).validate_json(text)
     except ValidationError as error:
         fault = error.errors()[0]
         unknown = fault["type"] == "unexpected_keyword_argument"

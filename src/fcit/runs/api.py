@@ -11,7 +11,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from fcit.files import clean
+from fcit.files import clean, home
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
 from fcit.rounds.client import Data
@@ -40,9 +40,9 @@ def run(
     """
     if not isinstance(config, Config):
         table = isinstance(config, Mapping)
-        config = configs.validate(config) if table else configs.load(Path(config))
+        config = configs.validate(config) if table else configs.load(home(config))
     name = f"{config.setting.name}-{config.method.name}-seed{config.seed}"
-    folder = Path(out) if out else Path("runs") / name
+    folder = home(out) if out else Path("runs") / name
     session = Session(config, folder, watch or (Terminal() if _in_notebook() else Silent()))
     session.open(resume)
     session.run()
@@ -51,7 +51,7 @@ def run(
 
 def load(folder: str | Path) -> Run:
     """An existing run. Raises FcitError if the folder holds none."""
-    run = Run(Path(folder))
+    run = Run(folder)
     run.files.require()
     run.files.check(run.experiment.plan, run.experiment.method.single_row)
     return run
@@ -65,8 +65,9 @@ def _in_notebook() -> bool:
 class Run:
     """A run on disk: its results and its trained model."""
 
-    def __init__(self, folder: Path):
-        self.folder, self.files = folder, RunFolder(folder)
+    def __init__(self, folder: str | Path):
+        self.folder = home(folder)
+        self.files = RunFolder(self.folder)
 
     def _cells(self) -> list[list[str]]:
         """The accuracies (percent) of every stage, with Last and Avg."""
@@ -122,11 +123,12 @@ class Run:
         for a prompt that is no text (see `files.clean`)."""
         with naming("the prompt"):
             sample = Sample("", "", str(image), clean(prompt), ("",))
-        return self.worker.answer(Data([sample], [Path(image)]))[0]
+        return self.worker.answer(Data([sample], [home(image)]))[0]
 
     @cached_property
     def state(self) -> State:
-        """The run's last committed state (empty for a reference point that trains nothing)."""
+        """The run's last committed state as of the first use; `load` again for a later one. Empty for a
+        reference point that trains nothing."""
         if self.experiment.plan and self.files.position() is None:
             raise FcitError(f"{self.folder}: this run has no state yet; finish it with --resume")
         return self.files.state()[0]

@@ -35,6 +35,10 @@ QUIET = {
 """Read by the packages as they are imported: no telemetry to their makers, no talk."""
 
 
+MLFLOW = "MLFLOW_TRACKING_URI"
+"""Names MLflow's server or database."""
+
+
 def require(section: TrackingSection) -> None:
     """Raise FcitError where a package that the section needs is not installed."""
     needed = ("accelerate", *section.to) if section.to else ()
@@ -57,6 +61,7 @@ def tracking(
     Raises FcitError when one does not start.
     """
     running: dict[str, GeneralTracker] = {}
+    server = os.environ.get(MLFLOW)
 
     def attempt(name: str, act: Callable[[], None]) -> None:
         try:
@@ -80,6 +85,8 @@ def tracking(
     finally:
         for name, one in list(running.items()):
             attempt(name, one.finish)
+        if server is None:
+            os.environ.pop(MLFLOW, None)  # mlflow sets it to this run's own database
 
 
 def of_round(row: Mapping[str, Any], subspaces: int) -> dict[str, float]:
@@ -170,7 +177,7 @@ def _mlflow(project: str, folder: Path, known: str | None) -> tuple[GeneralTrack
     import mlflow  # type: ignore
     from accelerate.tracking import MLflowTracker
 
-    own = not os.environ.get("MLFLOW_TRACKING_URI")
+    own = not os.environ.get(MLFLOW)
     if own:
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'tracking' / 'mlflow.db'}")
     artifacts = (folder / "tracking" / "mlflow").as_uri() if own else None

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -209,18 +210,24 @@ def test_a_body_without_a_length_is_cut_off_while_it_is_read(parrot) -> None:
     still_well(parrot)
 
 
+def until(ready: Callable[[], bool]) -> None:
+    """Wait for something that must come within a minute."""
+    end = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_a_place_is_taken_before_a_body_is_read(stand_in) -> None:
-    with stand_in(waiting=1, patience=6.0) as server:
+    with stand_in(waiting=1, patience=60.0) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
             line.sendall(
                 f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
                 'Content-Length: 1000\r\n\r\n{"model'.encode()
             )
-            while call(server, b"", "/health", "GET")[1]["inside"] == 0:
-                time.sleep(0.05)
+            until(lambda: call(server, b"", "/health", "GET")[1]["inside"] > 0)
             assert call(server, ask({"url": url(drawn())}))[0] == 429
-        while call(server, b"", "/health", "GET")[1]["inside"]:
-            time.sleep(0.05)
+        until(lambda: call(server, b"", "/health", "GET")[1]["inside"] == 0)
         still_well(server)
 
 
@@ -233,10 +240,8 @@ def test_an_answer_ends_when_its_client_is_gone(stand_in) -> None:
     with stand_in(delay=60.0) as server:
         with socket.create_connection(("127.0.0.1", server.port), timeout=30) as line:
             line.sendall(head.encode() + body)
-            while not server.batches:
-                time.sleep(0.05)
-        while call(server, b"", "/health", "GET")[1]["inside"]:
-            time.sleep(0.05)
+            until(lambda: bool(server.batches))
+        until(lambda: call(server, b"", "/health", "GET")[1]["inside"] == 0)
         start = time.monotonic()
     assert time.monotonic() - start < 30
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from jinja2 import Environment, Undefined
 
+from fcit.models.llava_original import recognize
 from fcit.models.loading import TOKENS
 from fcit.runs.api import Run
 from fcit.types import PROJECTOR
@@ -30,7 +31,10 @@ def source(path: str, mini: str) -> Source:
         return Source(mini, json.dumps(mini), False)
     if Path(path).is_absolute() or Path(path).exists():
         name = Path(path).name
-        return Source(name, f"{json.dumps(name)}  # the path of your copy of this model", False)
+        kind = "a copy of this model"
+        if Path(path).is_dir() and recognize(path):
+            kind += " in transformers' format (fcit's docs/models.md: convert it once)"
+        return Source(name, f"{json.dumps(name)}  # the path of {kind}", False)
     return Source(path, json.dumps(path), True)
 
 
@@ -84,6 +88,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         routed=method.tokens(run.state) is not None,
         chooses=method.gating.gate == "choose",
         square=model.images.square,
+        looks=kind == "all" and method.identity in ("image", "both"),
         family=model.model.config.model_type,
         writes_bos=model.chat.writes_bos,
         tokens={key: each for key in TOKENS if (each := getattr(settings, key)) is not None},

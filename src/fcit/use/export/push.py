@@ -4,6 +4,7 @@ from pathlib import Path
 
 from fcit.benchmark.fetch.hub import asking
 from fcit.files import write_text
+from fcit.types import FcitError
 
 
 def check(name: str) -> None:
@@ -20,7 +21,7 @@ def push(folder: Path, name: str) -> str:
     """Upload an exported folder, and return the address of its page.
 
     A new repository is private; its page makes it public. The card gets the line that downloads it.
-    Raises FcitError where the hub refuses.
+    Raises FcitError where the hub refuses, and for a repository with files that this export has not.
     """
     from huggingface_hub import HfApi, constants
 
@@ -33,5 +34,12 @@ def push(folder: Path, name: str) -> str:
     with asking(name):
         api = HfApi()
         api.create_repo(name, private=True, exist_ok=True)
+        ours = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+        others = sorted({*api.list_repo_files(name)} - ours - {".gitattributes"})
+        if others:
+            raise FcitError(
+                f"{name}: has other files ({others[0]}), which would be loaded with this export; choose "
+                "another name, or delete them there"
+            )
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by fcit")
     return f"{constants.ENDPOINT}/{name}"
