@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from transformers import LlamaTokenizer
+from transformers import AutoTokenizer, LlamaTokenizer
 
 from fcit.models.chat import VICUNA, Chat
+from fcit.models.saving import save_processor
 from fcit.types import FcitError, Sample
 
 SYSTEM = (
@@ -153,6 +155,16 @@ def test_white_space_may_stand_around_the_token_that_ends_an_answer(end) -> None
     ids, labels = Chat(chat.processor, 2048, config).conversation(SAMPLE, "<image>")
     learnt = [at for at, label in enumerate(labels) if label != -100]
     assert chat.tokenizer.convert_ids_to_tokens(ids[learnt[-1]]) == "</s>"
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_a_saved_tokenizer_reads_a_question_as_the_run_does(legacy: bool, tmp_path: Path) -> None:
+    chat = vicuna(legacy)
+    text = chat.question("What is\nit?", "<image>")
+    (want,) = chat.encode(["What is\nit?"], ["<image>"])["input_ids"].tolist()
+    save_processor(SimpleNamespace(chat=chat, processor=chat.tokenizer), tmp_path)  # type: ignore[arg-type]
+    assert AutoTokenizer.from_pretrained(tmp_path)(text).input_ids == want
+    assert chat._tokenize(text)[0] == want  # the run's own is as it was
 
 
 LOOP = "{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}"

@@ -11,6 +11,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import PrefixChange
 
 from fcit.files import write_json
+from fcit.models.chat import VICUNA
 from fcit.models.lmm import LMM
 from fcit.models.subspace import SubspaceLinear
 from fcit.types import FcitError, Weights
@@ -115,6 +116,8 @@ def _restore_clip_names(model: Any) -> None:
 def save_processor(model: LMM, folder: Path) -> None:
     """Write a model's processor, with the chat template that the run used."""
     model.processor.chat_template = model.chat.template
+    if model.chat.template == VICUNA:  # what follows the image is tokenized as a text of its own
+        model.chat.tokenizer.init_kwargs["legacy"] = True
     model.processor.save_pretrained(folder)
 
 
