@@ -117,7 +117,7 @@ def save_processor(model: LMM, folder: Path) -> None:
     """Write a model's processor, with the chat template that the run used."""
     model.processor.chat_template = model.chat.template
     if model.chat.template == VICUNA:  # what follows the image is tokenized as a text of its own
-        model.chat.tokenizer.init_kwargs["legacy"] = True
+        model.chat.tokenizer.legacy = model.chat.tokenizer.init_kwargs["legacy"] = True
     model.processor.save_pretrained(folder)
 
 
