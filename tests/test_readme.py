@@ -134,7 +134,7 @@ def test_the_members_of_a_token_routed_method_are_named() -> None:
     own = members(methods.TokenRouted)
     own = {key: value for key, value in own.items() if key not in vars(methods.Method)}
     told = first_cells(METHODS, "| member of `TokenRouted` | default |")
-    inherited = {"gating", "tokens(state)"}
+    inherited = {"asked_per", "gating", "tokens(state)"}
     assert set(told) == {*own.values(), "tokens_name"} | inherited
 
 

@@ -30,7 +30,7 @@ from fcit.optimizers.fedyogi import Fedyogi
 from fcit.optimizers.scaffold import SAMPLES, VARIATE, Scaffold
 from fcit.rounds.federation import Federation
 from fcit.rounds.runfolder import RunFolder
-from fcit.rounds.server import FederatedRun, Position, _ended, federate
+from fcit.rounds.server import FederatedRun, Position, ended, federate
 from fcit.types import FcitError, Identity, Job, Setting, Stage, State, Task, Turn, Update, Weights
 from rounds.test_server import BLANK, PLAN, SETTING, Ledger, Scripted, Stepping, same
 
@@ -267,7 +267,7 @@ def test_what_the_end_of_a_stage_replaces_begins_anew() -> None:
     v = {"v/a": torch.ones(2)}
     state = State({"0": {"a": torch.ones(2)}}, {}, {"adapters.0": v, "variate.x": v})
     run = SimpleNamespace(method=Back())
-    assert set(_ended(run, state, SETTING.stages[0]).optimizer) == {"variate.x"}
+    assert set(ended(run, state, SETTING.stages[0]).optimizer) == {"variate.x"}
 
 
 # -- FedProx -----------------------------------------------------------------------------------------

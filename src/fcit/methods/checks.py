@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields
 from inspect import get_annotations
+from types import NoneType
 from typing import TYPE_CHECKING, get_args
 
 from fcit.types import FcitError, check_fields
@@ -11,7 +12,7 @@ from fcit.types import FcitError, check_fields
 if TYPE_CHECKING:
     from fcit.methods.base import Method
 
-Plain = bool | int | float | str | tuple | list | None
+PLAIN = (bool, int, float, str, tuple, list, NoneType)
 """What is a hyper-parameter's value, not a hook."""
 
 
@@ -28,7 +29,7 @@ def check(method: Method, base: type[Method], identities: object) -> None:
         raise FcitError(f"{method.name}: may_skip is now asked_per (docs/add-a-method.md)")
     options = {field.name for field in fields(method)}
     for name in own.keys() - get_annotations(kind).keys():
-        plain = isinstance(own[name], Plain) and not name.startswith("_")
+        plain = isinstance(own[name], PLAIN) and not name.startswith("_")
         known = (
             hasattr(super(kind, method), name) and name not in options
         )  # a class variable's value
