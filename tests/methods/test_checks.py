@@ -10,8 +10,9 @@ from typing import ClassVar
 import pytest
 
 from fcit import methods
-from fcit.methods import Method, TokenRouted
+from fcit.methods import Method
 from fcit.methods.disco import Disco
+from fcit.methods.hide import Hide
 from fcit.types import FcitError, State
 
 
@@ -53,8 +54,13 @@ def test_tokens_of_members_of_ones_own_are_not_counted_too_low() -> None:
         def member(self, state: State, client: int, task: str) -> str:
             return f"{client}/{task}/{len(state.adapters)}"
 
-    assert TokenRouted.asked_per.fget(PerStage()) == "round"  # type: ignore[attr-defined]
-    assert TokenRouted.asked_per.fget(Disco()) == "task"  # type: ignore[attr-defined]
+    @dataclass(frozen=True)
+    class PerName(Hide):
+        def member(self, state: State, client: int, task: str) -> str:
+            return f"{client}/{task}"
+
+    assert (PerStage().asked_per, Disco().asked_per) == ("round", "task")
+    assert (PerName().asked_per, Hide().asked_per) == ("round", "stage")
 
 
 def test_what_is_no_hyper_parameter_needs_no_type() -> None:

@@ -127,7 +127,8 @@ def test_runs_without_a_partition_stand_with_those_of_their_folder(build: Build)
     for runs in ([a, zero_a, b, zero_b], [zero_a, a, b, zero_b], [zero_b, zero_a, b, a]):
         parts = {frozenset(map(id, part)) for part in by_data(runs)}
         assert parts == {frozenset({id(a), id(zero_a)}), frozenset({id(b), id(zero_b)})}
-    assert by_data([away, a, b]) == [[a], [b], [away]]
+    far = at("e", "disco")
+    assert by_data([away, a, b, far]) == [[a], [b], [away, far]]
     assert by_data([away, a]) == [[a, away]]  # nothing says that its data are others
 
 

@@ -106,6 +106,11 @@ def test_a_simulation_is_continued_here(table: dict, tmp_path: Path) -> None:
         flower_app.run(paths, never, deployed=False)
     assert (tmp_path / "run" / "partition.json").is_file()
     Session(validate(table), tmp_path / "run", Silent()).open(resume=True)
+    (tmp_path / "run" / "partition.json").unlink()  # an earlier version wrote none
+    (tmp_path / "run" / "flower.txt").write_text("name\n")
+    (tmp_path / "run" / "predictions").mkdir(exist_ok=True)
+    with pytest.raises(AssertionError, match="an engine was built"):
+        flower_app.run(paths, never, deployed=False)
 
 
 def test_neither_is_one_that_an_earlier_version_began(table: dict, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ def test_an_adapter_is_pushed_with_its_card(hub: hubs.Hub, tmp_path: Path, table
         call("export", run.folder, *words),
         "me/leaves: has other files (adapter_config.json), which",
     )
+    assert "hf download" not in (tmp_path / "c" / "README.md").read_text("utf-8")
     done = call("export", run.folder, "--subspace", "1", "--push", "me/alone")
     assert done.returncode == 0 and "adapter_config.json" in hub.files["me/alone"], done.stderr
 

@@ -97,7 +97,8 @@ class Disco(TokenRouted):
 
     @property
     def asked_per(self) -> Literal["task", "stage", "round"]:
-        return "round" if self.max_subspaces > 0 and self.at_limit == "skip" else "task"
+        skips = self.max_subspaces > 0 and self.at_limit == "skip"
+        return "round" if skips else super().asked_per
 
     def begin(self, state: State, stage: Stage) -> State:
         from torch import ones

@@ -47,7 +47,7 @@ class Hide(TokenRouted):
 
     @property
     def asked_per(self) -> Literal["task", "stage", "round"]:
-        return "stage"
+        return "stage" if self._asks_as(Hide) else "round"
 
     def member(self, state: State, client: int, task: str) -> str:
         """Clients are asked once per stage and task what their samples are like."""

@@ -57,10 +57,12 @@ class TokenRouted(Method):
     def asked_per(self) -> Literal["task", "stage", "round"]:
         """`round` if `assign` may leave clients out, who are then asked for a token again, or if a method
         of your own says otherwise who is a member or asked."""
-        kind = type(self)
+        return "task" if self._asks_as(TokenRouted) else "round"
+
+    def _asks_as(self, base: "type[TokenRouted]") -> bool:
+        """Whether it remembers members and asks for tokens as a class above it does."""
         names = ("member", "to_identify")
-        usual = all(getattr(kind, name) is getattr(TokenRouted, name) for name in names)
-        return "task" if usual else "round"
+        return all(getattr(type(self), name) is getattr(base, name) for name in names)
 
     def assign(self, state: State, identities: Sequence[Identity]) -> list[tuple[Identity, int]]:
         """Pairs of a new token and the number of its subspace, in the order in which tokens enter the

@@ -162,16 +162,23 @@ def questions_digest(rows: Sequence[Prediction]) -> str:
 
 def by_data(runs: Sequence[RunData]) -> list[list[RunData]]:
     """Runs on different data folders apart: their training samples differ in number. (The same data may
-    be in another place.) Of runs without a partition, such as deployments, only the place is known."""
+    be in another place.) Of runs without a partition, such as deployments, only the place is known:
+    where there are several parts, those in none of their places are one more."""
     parts: list[list[RunData]] = []
+    unknown: list[RunData] = []
     for run in sorted(runs, key=lambda run: not run.partition):
         here = [part for part in parts if _place(run) in map(_place, part)]
         alike = [part for part in parts if not any(_other_data(run, each) for each in part)]
-        fits = here or (alike if run.partition or len(parts) == 1 else [])
-        if fits:
+        if fits := here or (alike if run.partition else []):
             fits[0].append(run)
-        else:
+        elif run.partition:
             parts.append([run])
+        else:
+            unknown.append(run)
+    if unknown and len(parts) == 1:
+        parts[0] += unknown  # nothing says that their data are others
+    elif unknown:
+        parts.append(unknown)
     return parts
 
 

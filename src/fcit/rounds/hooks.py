@@ -53,9 +53,9 @@ def heirs(method: Method, state: State) -> dict[str, str]:
     into, found = _mapping(method, "heirs", method.heirs(state)), dict[str, str]()
     for gone in into:
         heir, steps = into[gone], len(into)
-        while heir in into and steps:
+        while isinstance(heir, str) and heir in into and steps:
             heir, steps = into[heir], steps - 1
-        if gone in state.adapters or heir not in state.adapters:
+        if not isinstance(heir, str) or gone in state.adapters or heir not in state.adapters:
             raise FcitError(
                 f"{method.name}: heirs says that adapter {gone!r} is now in {heir!r}; it must name one "
                 f"that is gone, and one of {_names(state)}"

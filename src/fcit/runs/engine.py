@@ -70,13 +70,13 @@ def build(config: Config, workers: int, folder: Path) -> AnyEngine:
     return simulate(config, workers, folder)
 
 
-def check_here(folder: RunFolder, deployed: bool) -> None:
-    """Raise FcitError where a SuperLink began a run that is not `deployed` now: its clients have data of
-    their own, and here all of them would train on the server's."""
+def check_here(folder: RunFolder) -> None:
+    """Raise FcitError where a SuperLink began a run: its clients have data of their own, and here all of
+    them would train on the server's."""
     marked = folder.table().get("versions", {}).get("engine") == SUPERLINK
     # Runs of earlier versions have no mark. A deployment's server does not know its clients' shares.
     shares_known = folder.partition.is_file() or not (folder.path / NAME_FILE).is_file()
-    if not deployed and (marked or (folder.begun() and not shares_known)):
+    if marked or (folder.begun() and not shares_known):
         raise FcitError(
             f"{folder.path}: a SuperLink's clients train this run, on their own data; continue it with "
             "./run on the server, or without some clients with ./run federation.min_clients=N"

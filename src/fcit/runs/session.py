@@ -66,7 +66,8 @@ class Session:
         """
         self.check(resume)
         if not self.finished:
-            check_here(self.folder, self.deployed)
+            if self.build is build:  # not Flower's apps, which began such runs
+                check_here(self.folder)
             workers(self.config)
             section = self.config.model
             choose(section.device, section.dtype)

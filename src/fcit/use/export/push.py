@@ -30,7 +30,6 @@ def push(folder: Path, name: str) -> str:
     load = (
         f"`hf download {name} --local-dir my-copy` makes a copy, in which the following works.\n\n"
     )
-    write_text(card, text.replace("```", f"{load}```", 1))
     with asking(name):
         api = HfApi()
         api.create_repo(name, private=True, exist_ok=True)
@@ -41,5 +40,6 @@ def push(folder: Path, name: str) -> str:
                 f"{name}: has other files ({others[0]}), which would be loaded with this export; choose "
                 "another name, or delete them there"
             )
+        write_text(card, text.replace("```", f"{load}```", 1))
         api.upload_folder(repo_id=name, folder_path=folder, commit_message="Exported by fcit")
     return f"{constants.ENDPOINT}/{name}"
