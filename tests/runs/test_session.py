@@ -476,3 +476,20 @@ def test_a_run_shows_its_table(capable: Path) -> None:
     assert len(rows) == 4 + 1, "stages, and zero-shot"
     assert last.split()[-2:] == [f"{run.results[key]:.2f}" for key in ("last", "avg")]
     assert run._repr_html_().count("<tr>") == 7
+
+
+def test_a_template_without_an_end_is_told_before_anything_is_answered(
+    table: dict, tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(CHECKPOINTS / "mini-lmm", base)
+    template = base / "chat_template.jinja"
+    template.write_text(template.read_text().replace("</s>", "").replace("{{ eos_token }}", ""))
+    model = {"path": str(base), "identity": str(CHECKPOINTS / "mini-clip")}
+    with pytest.raises(FcitError, match="no control token ends the assistant's message"):
+        fcit.run(validate(table | {"model": model}), tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions").exists()
+    alone = fcit.run(
+        validate(table | {"model": model, "method": {"name": "zeroshot"}}), tmp_path / "zero"
+    )
+    assert alone.results["last"] is not None

@@ -163,18 +163,22 @@ class Chat:
         text = self.tokenizer.decode(answer, skip_special_tokens=True).strip()
         return Completion(text, question, len(answer), stop < min(limit, len(row)))
 
-    def conversation(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
-        """A sample's conversation as ids, and as labels: -100 outside the assistant's answers.
-
-        The token that ends an answer carries loss, white space after it does not. Raises FcitError where
-        the template has none, which no training could teach.
-        """
+    def require_end(self) -> None:
+        """Raise FcitError where no control token ends an answer, which no training could teach."""
         if not self._ends:
             raise FcitError(
                 "[model] template: no control token ends the assistant's message, so no training teaches "
                 "where an answer ends; write {{ eos_token }} after it in chat_template.jinja, or name "
                 "vicuna-v1 where the model was trained in that conversation"
             )
+
+    def conversation(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
+        """A sample's conversation as ids, and as labels: -100 outside the assistant's answers.
+
+        The token that ends an answer carries loss, white space after it does not. Raises FcitError as
+        `require_end` does.
+        """
+        self.require_end()
         messages: list[dict[str, Any]] = []
         spans: list[tuple[int, int]] = []
         text = ""

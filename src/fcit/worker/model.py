@@ -72,7 +72,10 @@ class ModelWorker:
             return Encoder(self.experiment.identity_path(), device, self.method.identity or "text")
 
     def start(self) -> State:
-        """The method's state before the first round."""
+        """The method's state before the first round. Raises FcitError where the base model's template
+        cannot be trained with."""
+        if self.experiment.plan:
+            self.model.chat.require_end()
         noise = torch_stream(self.config.seed, "init")
         blank = self.model.blank(self.method.rank, self.method.init_std, noise)
         return self.method.start(blank, self.model.base_projector, self.config.seed)
