@@ -29,17 +29,16 @@ def __getattr__(name: str) -> object:
 
 
 def _version() -> str:
-    """The installed version; that of pyproject.toml where only the source tree is on the path."""
+    """That of pyproject.toml in a source tree, else that of the installed package. (A package of this
+    name that is installed beside a source tree may be another project's.)"""
     import tomllib
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 
+    project = Path(__file__).parents[2] / "pyproject.toml"
+    if project.is_file():
+        return tomllib.loads(project.read_text("utf-8"))["project"]["version"]
     try:
         return version("fcit")
     except PackageNotFoundError:
-        project = Path(__file__).parents[2] / "pyproject.toml"
-        return (
-            tomllib.loads(project.read_text())["project"]["version"]
-            if project.is_file()
-            else "unknown"
-        )
+        return "unknown"

@@ -135,6 +135,9 @@ def test_a_source_tree_that_is_not_installed_knows_its_version(
     installed = version("fcit")
     monkeypatch.setattr(importlib.metadata, "distribution", Mock(side_effect=PackageNotFoundError))
     assert fcit.__version__ == installed
+    other = Mock(return_value=Mock(version="1.2.0"))  # the project that has this name on PyPI
+    monkeypatch.setattr(importlib.metadata, "distribution", other)
+    assert fcit.__version__ == installed
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from fcit.benchmark import dataset_file, layout, records
 from fcit.benchmark.records import BadRecord
 from fcit.benchmark.rules import load
 from fcit.benchmark.rules.base import Accuracy, Mode, Rule
-from fcit.benchmark.rules.caption import Caption
 from fcit.benchmark.rules.exact import Exact
 from fcit.files import below, is_plain_name, read_toml, write_json
 from fcit.types import FcitError, Sample, naming
@@ -129,7 +128,7 @@ class Dataset:
             self.check_ids(samples)
         composed = [normalize("NFC", answer) for answer in answers]  # as the samples' texts are
         last = {sample.id: sample.answers for sample in samples}
-        truths = [s.answers if isinstance(self.rule, Caption) else last[s.id] for s in samples]
+        truths = [last[s.id] if self.rule.by_id else s.answers for s in samples]
         return self.rule.score(composed, truths, mode)
 
     def chance(self, train: Sequence[Sample], test: Sequence[Sample], mode: Mode) -> float:

@@ -29,11 +29,9 @@ def check(method: Method, base: type[Method], identities: object) -> None:
         raise FcitError(f"{method.name}: may_skip is now asked_per (docs/add-a-method.md)")
     options = {field.name for field in fields(method)}
     for name in own.keys() - get_annotations(kind).keys():
-        plain = isinstance(own[name], PLAIN) and not name.startswith("_")
-        known = (
-            hasattr(super(kind, method), name) and name not in options
-        )  # a class variable's value
-        if plain and not known and not name.isupper():
+        plain = isinstance(own[name], PLAIN) and not (name.startswith("_") or name.isupper())
+        class_variable = hasattr(super(kind, method), name) and name not in options
+        if plain and not class_variable:
             raise FcitError(
                 f"{method.name}: add a type to {name} = {own[name]!r}, or it is no hyper-parameter: "
                 f"{name}: {type(own[name]).__name__} (ClassVar[...] for a constant)"

@@ -34,6 +34,9 @@ class Rule:
     """The field of a test record that holds the truth."""
     tries: ClassVar[int] = 1000
     """So many of the most frequent training answers are tried as the best constant answer."""
+    by_id: ClassVar[bool] = True
+    """Whether reference scoring finds a truth by the question's id, of repeated ones the last; else by
+    the record's place."""
     mark: ClassVar[re.Pattern[str] | None] = None
     """What a training record of this rule contains, for datasets that share a folder of images."""
     files: tuple[str, ...] = ()

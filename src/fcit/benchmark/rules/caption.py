@@ -17,6 +17,7 @@ class Caption(Rule):
     """The metrics are those of `captions.evaluate`; reference mode needs Java."""
 
     tries: ClassVar[int] = 20
+    by_id: ClassVar[bool] = False
     file: str
     """The COCO file of references, beside the test file; its image n is that of the n-th test record."""
 

@@ -1,7 +1,7 @@
 """A sweep's file, and the runs that it asks for."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -103,12 +103,13 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     table = configs.checked(File, read_toml(path, "sweep"), str(path))
     out = out or (start / table.out if table.out and not ours else Path("runs") / path.stem)
     runs: dict[Path, Run] = {}
+    names = shipped.recipes()
     for number, part in enumerate(table.runs, 1):
         where = f"{path}: runs, no. {number}"
         for file, (point, tried), method, seed in product(
             part.recipe, part.points(), part.methods, part.seeds
         ):
-            recipe = _recipe(path.parent, file, ours)
+            recipe = _recipe(path.parent / file, file, ours, names)
             name = (part.name or recipe.stem) + point
             if not re.fullmatch(r"\w[\w.+-]*", name):
                 raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
@@ -122,15 +123,12 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     return list(runs.values())
 
 
-def _recipe(folder: Path, file: str, ours: bool) -> Path:
-    """A recipe beside the sweep's file, or the name of one that comes with fcit. ours: the sweep comes
-    with fcit, so its recipes do, too."""
-    beside, names = (folder / file).resolve(), shipped.recipes()
+def _recipe(beside: Path, file: str, ours: bool, names: Mapping[str, Path]) -> Path:
+    """A recipe beside the sweep's file, or the name of one of those that come with fcit. ours: the sweep
+    comes with fcit, so its recipes do, too."""
     if ours:
-        return Path(
-            next((name for name, path in names.items() if path.resolve() == beside), beside)
-        )
-    return Path(file) if file in names and not beside.is_file() else beside
+        return Path(next((name for name, path in names.items() if path.samefile(beside)), file))
+    return Path(file) if file in names and not beside.is_file() else beside.resolve()
 
 
 def choose(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
