@@ -21,8 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,flower]'
 	@touch $@
 
+# A finished demo begins anew, an interrupted one continues.
 demo: $(STAMP)
-	@rm -rf runs/demo
+	@test ! -e runs/demo/report/index.html || rm -rf runs/demo
 	@$(BIN)/fcit demo
 
 test: $(STAMP)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+import official
 from commandline import call, refused
 from fcit import suite as mini
 from fcit.benchmark.check import Problem, check
@@ -146,6 +147,16 @@ def test_a_clients_folder_needs_what_its_turns_ask_for(root: Path, tmp_path: Pat
 def test_folder_without_images_is_one_problem(root):
     shutil.rmtree(root / "datasets")
     assert [problem.file for problem in check(root).problems] == ["datasets"]
+
+
+def test_images_are_checked_where_another_folder_of_images_is_missing(tmp_path: Path) -> None:
+    root = official.write(tmp_path / "data")
+    (root / "datasets/OCR-VQA/images/0140620001.jpg").unlink()
+    problems = check(root, [root / "datasets", root / "more"]).problems
+    found = {problem.file: problem.what for problem in problems}
+    assert found["more"].startswith("no such folder")
+    assert found["instructions/OCRVQA/train_10w.json"].endswith("is missing")
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(

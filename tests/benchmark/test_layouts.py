@@ -39,6 +39,7 @@ def test_the_folders_of_the_official_layout_may_be_singular(tmp_path: Path) -> N
     (root / "instructions").rename(root / "instruction")
     (root / "datasets").rename(root / "dataset")
     assert {name: datasets.read(root, name, "test") for name in datasets.present(root)} == before
+    (root / "instruction/__MACOSX/DVQA").mkdir(parents=True)  # of an archive made on a Mac
     assert check(root).problems == []
     assert published(root, Task("General", GROUPS["General"]), 0.5, 2) is not None
     (root / "dataset" / "DVQA").rename(root / "dataset" / "gone")

@@ -139,6 +139,22 @@ def test_chance_is_the_rules_own(root, tmp_path):
     assert exact.chance == pytest.approx(100 * 2 / 7)
 
 
+def test_a_rule_may_score_all_answers_together(root, tmp_path):
+    (tmp_path / "set.py").write_text("""
+from fcit.benchmark.rules import Accuracy, Rule
+
+
+class Matched(Rule):
+    def score(self, answers, truths, mode):
+        each = [100.0 * (a == truth) for a, (truth, *_) in zip(answers, truths)]
+        return Accuracy(sum(each) / len(each), each)
+""")
+    own = rules.load({"My-Meters": str(tmp_path / "set.py")})
+    assert check(root, rules=own).problems == []
+    (mine,) = collect(root, "strict", rules=own)
+    assert mine.chance == pytest.approx(100 * 2 / 7)
+
+
 def test_a_check_demands_what_the_rule_does(root, tmp_path):
     near = rules.load({"My-Meters": str(tmp_path / "near.py")})
     assert check(root, rules=near).problems == []
@@ -289,7 +305,9 @@ def test_whatever_a_rule_raises_or_returns_is_one_line(root, monkeypatch, body, 
     monkeypatch.chdir(root.parent)
     problem = check(root, rules={"My-Meters": ruled(Path(), body)}).problems[0]
     assert problem.file == "instructions/My-Meters/test.json"
-    assert problem.record.startswith("record 1") and problem.what == message
+    of_record = "truth" in message
+    assert problem.record.startswith("record 1" if of_record else "") and problem.what == message
+    assert bool(problem.record) == of_record  # what the rule does wrong, no clean copy mends
 
 
 def test_what_a_rule_raises_over_training_answers_is_one_line_too(root, tmp_path):

@@ -51,6 +51,7 @@ def test_a_recipe_of_the_package_runs_by_its_name_anywhere(
     monkeypatch.chdir(tmp_path)
     assert config.load(Path("demo")).setting.order == ("ImageNet-R", "CLEVR-Math", "Flickr30k")
     assert config.load(Path("ucit/task-hom")).data.root == str(tmp_path / "UCIT")
+    assert config.load(Path("real/llava-1.5-7b")).model.path == "llava-hf/llava-1.5-7b-hf"
     small = [f"--set=federation.{key}" for key in ("rounds=1", "per_round=1", "clients=1")]
     small += ["--set=data.train=20", "--set=data.test=4", '--set=setting.order=["CLEVR-Math"]']
     small += ["--set=evaluation.max_new_tokens=1", "--set=evaluation.general_questions=0"]

@@ -262,3 +262,12 @@ def test_workers_and_those_in_their_places_take_gpus_in_turn(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     assert given("auto") == ["4"] * 4  # as this process has it
+
+
+def test_a_worker_imports_the_source_tree_that_started_it(monkeypatch):
+    """Also where only `sys.path` names it, as in a notebook, and another fcit is in PYTHONPATH."""
+    monkeypatch.setenv("PYTHONPATH", "/another/src")
+    source = Path(workers.__file__).parents[2]
+    assert workers.search_path() == {"PYTHONPATH": f"{source}{os.pathsep}/another/src"}
+    monkeypatch.delenv("PYTHONPATH")
+    assert workers.search_path() == {"PYTHONPATH": str(source)}

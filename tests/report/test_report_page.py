@@ -213,6 +213,15 @@ def test_images_outside_the_data_folder_are_refused(tmp_path: Path) -> None:
     assert embedded_image([tmp_path / "datasets"], "broken.png")[1] == "image cannot be decoded"
 
 
+def test_a_link_to_an_image_is_followed(tmp_path: Path) -> None:
+    from PIL import Image
+
+    (tmp_path / "datasets").mkdir()
+    Image.new("L", (4, 4)).save(tmp_path / "elsewhere.png")
+    (tmp_path / "datasets/a.png").symlink_to(tmp_path / "elsewhere.png")
+    assert embedded_image([tmp_path / "datasets"], "a.png")[0].startswith("data:image/png")
+
+
 def test_a_large_image_is_made_small(tmp_path: Path) -> None:
     from PIL import Image
 

@@ -129,12 +129,29 @@ def test_settings_that_differ_are_said(build: Build) -> None:
     runs = [build("d", "disco"), build("f", "finetune", federation={"rounds": 9})]
     (group,) = group_runs(read_runs(runs))
     assert group.differences == ("federation.rounds: disco 2, finetune 9",)
+    said = "the runs also differ in federation.rounds: disco 2, finetune 9."
+    assert f"task-hom, β 1.0: {said}" in markdown(runs)
+    less = build("m", "multitask", evaluation={"scoring": "strict", "limit": 9})
+    (group,) = group_runs(read_runs([runs[0], less]))
+    assert group.differences == ("evaluation.limit: disco 0, multitask 9",)
+
+
+def test_orders_of_the_same_datasets_are_told_apart(build: Build) -> None:
+    runs = [build("a"), build("b", datasets=["IconQA", "ImageNet-R", "ArxivQA"])]
+    orders = ["ImageNet-R, ArxivQA, IconQA", "IconQA, ImageNet-R, ArxivQA"]
+    groups = group_runs(read_runs(runs))
+    assert [group.data for group in groups] == [f"order {order}" for order in orders]
+    assert all(order in group.heading for group, order in zip(groups, orders, strict=True))
+    assert [row["data"] for row in rows_of(runs)] == [f"order {order}" for order in orders]
 
 
 def test_an_unfinished_seed_is_not_averaged_with_finished_ones(build: Build) -> None:
     runs = [build("a", "disco", 0, done=2), build("b", "disco", 1), build("c", "disco", 2)]
     (group,) = group_runs(read_runs(runs))
-    assert sorted(len(entry.runs) for entry in group.entries) == [1, 2]
+    assert [(entry.label, len(entry.runs)) for entry in group.entries] == [
+        ("disco", 2),
+        ("disco (seed 0)", 1),
+    ]
 
 
 def test_a_runs_results_are_those_of_its_matrix(build: Build) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -158,6 +159,10 @@ def test_names_and_methods_choose_runs(short: dict, tmp_path: Path) -> None:
     assert [str(run) for run in sweep.choose(runs, ["b", "disco"])] == ["b disco seed 0"]
     with pytest.raises(FcitError, match="--only ewc: .*short, b, zeroshot, disco"):
         sweep.choose(runs, ["ewc"])
+    part = {"name": "c", "methods": ["ewc"]}
+    runs = sweep.read(write(tmp_path, short, {}, part))
+    with pytest.raises(FcitError, match="--only: no run is of c and finetune together"):
+        sweep.choose(runs, ["c", "finetune"])
 
 
 @pytest.mark.parametrize(
@@ -221,6 +226,10 @@ def test_what_is_finished_is_not_repeated(swept: Path, monkeypatch: pytest.Monke
     run.clock.unlink()  # as a run made by hand has none
     assert sweep.run([run]) == []
     assert (sweep.clock(run).starts, sweep.clock(run).whole) == (1, False)
+    finished = sweep.survey([run])
+    before = [replace(status, finished=False) for status in finished]
+    monkeypatch.setattr("fcit.runs.sweep.processes.survey", lambda _: before)
+    assert sweep.run([run]) == []  # another sweep finished it after this one had looked
 
 
 def test_a_folder_of_another_recipe_is_refused(swept: Path, short: dict, tmp_path: Path) -> None:

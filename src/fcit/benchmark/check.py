@@ -227,8 +227,9 @@ class _Check:
             name = str(folder).removeprefix(f"{self.root}/")
             what = "no such folder; the images belong there"
             self.report.problems.append(Problem(name, "", what))
-        if lacking:
-            return
+        entries = [
+            entry for entry in entries if not any(map(Path(entry.path).is_relative_to, lacking))
+        ]
         first = {entry.path: entry for entry in reversed(entries)}
         shown = contents({entry.path: Path(entry.path) for entry in entries}, watch)
         faults = {path: what for path, what in shown.items() if isinstance(what, str)}
@@ -279,7 +280,7 @@ def _misjudged(
         if answers:
             dataset.best_constant(answers, [sample], "strict")
     except FcitError as error:
-        yield entry.problem(str(error))
+        yield Problem(entry.file, "", str(error))
 
 
 def _digest(sample: Sample) -> bytes:

@@ -42,7 +42,8 @@ def folders(root: Path) -> list[str]:
     """The names of the datasets' folders, in order."""
     parent = instructions(root)
     paths = _record_folders(root) if parent == root else parent.glob("[!.]*")
-    return sorted(normalize("NFC", path.name) for path in paths if path.is_dir())
+    names = (normalize("NFC", path.name) for path in paths if path.is_dir())
+    return sorted(name for name in names if name not in ("__MACOSX", PARTITIONS))
 
 
 def _record_folders(root: Path) -> Iterator[Path]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 from fcit.engines import wire
 from fcit.recipe.config import Config, to_table
@@ -38,7 +39,7 @@ class WorkerProcess:
             [sys.executable, "-P", "-m", "fcit.engines.process"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=os.environ | variables,
+            env=os.environ | variables | search_path(),
             process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
         self.ask({"do": "config", "config": to_table(config)})
@@ -131,6 +132,16 @@ def gpus() -> list[str]:
             "CUDA_VISIBLE_DEVICES was changed after torch began to use the GPUs; start Python anew"
         )
     return [named[at] if any(named) else str(at) for at in range(torch.cuda.device_count())]
+
+
+def search_path() -> dict[str, str]:
+    """The variable with which a new process imports this fcit where it is a source tree, which a notebook
+    may have put on `sys.path` itself."""
+    source = Path(__file__).parents[2]
+    if not (source.parent / "pyproject.toml").is_file():
+        return {}
+    others = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": os.pathsep.join([str(source), *([others] if others else [])])}
 
 
 def gpus_to_share(config: Config) -> list[str]:

@@ -6,6 +6,7 @@ from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import date, time
 from functools import cache
+from os.path import lexists
 from pathlib import Path, PurePath
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
@@ -250,7 +251,7 @@ def _anchor(table: dict[str, Any], folder: Path) -> None:
         if isinstance(value, Mapping):
             return {key: start(entry, always) for key, entry in value.items()}
         path = (folder / home(value)).resolve() if isinstance(value, str) and value else None
-        return str(path) if path and (always or path.exists()) else value
+        return str(path) if path and (always or lexists(path)) else value
 
     for path in PATHS:
         section, key = path.split(".")

@@ -20,7 +20,7 @@ def find(path: Path, what: str = "recipe") -> tuple[Path, Path]:
     FcitError for a name that is neither.
     """
     files, name = recipes(), path.as_posix()
-    if path.is_file() or path.suffix or path.is_absolute():
+    if path.is_file() or path.is_absolute() or (path.suffix and name not in files):
         return path, path.parent
     if name not in files:
         if path.exists():

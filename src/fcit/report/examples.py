@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fcit.benchmark import records
 from fcit.benchmark.datasets import find
 from fcit.benchmark.layout import locate
 from fcit.report.groups import Entry, Group, mean
@@ -146,13 +147,17 @@ def embedded_image(folders: Sequence[Path], name: str) -> tuple[str, str]:
     """An image as a data URI and "", or "" and why there is none."""
     if not folders:
         return "", "image not shown: the run names no data folder"
-    path = locate(folders, name)
-    if not name or not any(path.resolve().is_relative_to(each.resolve()) for each in folders):
+    try:
+        path = locate(folders, records.image(name))
+    except records.RecordError:
         return "", "image not shown: its path leaves the data folder"
     from fcit.models.images import open_image
 
-    if not path.is_file():
-        return "", "image not found"
+    try:
+        if not path.is_file():
+            return "", "image not found"
+    except OSError:  # it is in a folder that this user may not read
+        return "", "image cannot be read"
     out = io.BytesIO()
     try:
         image = open_image(path)
@@ -168,7 +173,10 @@ def _images(run: RunData, root: Path | None, dataset: str) -> Sequence[Path]:
     named = str(run.setting_of("data", "root", "") or run.data)
     folder = Path(named) if named else root
     images = [Path(path) for path in run.setting_of("data", "images", ())]
-    return find(dataset, folder).image_folders(folder, images) if folder else ()
+    try:
+        return find(dataset, folder).image_folders(folder, images) if folder else ()
+    except OSError:  # this user may not read it
+        return ()
 
 
 def _box(text: str, colour: str) -> OverlayBox | None:

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
-from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from fcit.benchmark.settings import SETTINGS
-from fcit.recipe.keys import FREE_TO_CHANGE, flat
 from fcit.report.run_data import RunData, by_data
 from fcit.report.style import LOOKS, SPARE_COLOURS, SPARE_MARKERS
+from fcit.report.variants import differences, labels, repeats, usual_first
 
 MOST_IN_FIGURES = 12
 """Groups with more entries leave variants of a method out of their figures."""
-
-_SAME_NUMBERS = {
-    "seed",
-    "data.root",
-    "data.images",
-    *FREE_TO_CHANGE,
-    "model.cache_features",
-    "evaluation.batch_size",
-}
-"""Keys in which repetitions of one experiment may differ: the seed, and what changes no number."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +90,7 @@ class Group:
     differences: tuple[str, ...]
     """Keys outside the method in which the runs differ, each with its values."""
     data: str = ""
-    """Their data folder, where other groups have others."""
+    """Their data folder and the order of their stages, where other groups have others."""
 
     @property
     def heading(self) -> str:
@@ -149,6 +136,7 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
     comparable: dict[tuple[str, float | None, str, tuple[str, ...]], list[RunData]] = {}
     for run in sorted(runs, key=_order):
         comparable.setdefault((run.setting, run.beta, run.scoring, run.datasets), []).append(run)
+    orders = Counter((*about, frozenset(datasets)) for *about, datasets in comparable)
     groups: list[Group] = []
     taken = Counter[str]()
     for (setting, beta, scoring, datasets), everywhere in comparable.items():
@@ -160,12 +148,15 @@ def group_runs(runs: Sequence[RunData]) -> list[Group]:
             root = members[0].setting_of("data", "root")
             place = f"data.root = {root}" if root else "the mini suite"
             data = place if len(parts) > 1 else ""
+            if orders[setting, beta, scoring, frozenset(datasets)] > 1:
+                order = next((run.stages for run in members if not run.reference), datasets)
+                data += f"{', ' if data else ''}order {', '.join(order)}"
             if data or taken[slug] > 1:
                 title += f" ({data or ', '.join(datasets)})"
             slug += f"-{taken[slug]}" if taken[slug] > 1 else ""
-            entries, differences = _entries(members), _differences(members)
+            entries, differing = _entries(members), differences(members)
             groups.append(
-                Group(title, slug, setting, beta, scoring, datasets, entries, differences, data)
+                Group(title, slug, setting, beta, scoring, datasets, entries, differing, data)
             )
     return groups
 
@@ -204,84 +195,19 @@ def _entries(runs: Sequence[RunData]) -> tuple[Entry, ...]:
         variants: list[list[RunData]] = []
         own = (run for run in runs if run.method == method)
         for run in sorted(own, key=lambda run: run.seed):
-            repeated = next((variant for variant in variants if _repeats(run, variant)), None)
+            repeated = next((variant for variant in variants if repeats(run, variant)), None)
             if repeated is None:
                 variants.append([run])
             else:
                 repeated.append(run)
-        variants = _usual_first(variants)
-        labels = _labels(method, variants)
-        for number, (variant, label) in enumerate(zip(variants, labels, strict=True)):
+        variants = usual_first(variants)
+        names = labels(method, variants)
+        for number, (variant, label) in enumerate(zip(variants, names, strict=True)):
             known = LOOKS.get(method) if number == 0 else None
             colour, marker = known or (next(colours), next(markers))
             slug = _slug(method) + (f"-{number + 1}" if len(variants) > 1 else "")
             entries.append(Entry(label, slug, colour, marker, tuple(variant), number > 0))
     return tuple(entries)
-
-
-def _repeats(run: RunData, variant: Sequence[RunData]) -> bool:
-    """Whether a run repeats a variant's runs with another seed."""
-    if run.unfinished or any(run.seed == other.seed or other.unfinished for other in variant):
-        return False
-    return _experiment(run) == _experiment(variant[0])
-
-
-def _experiment(run: RunData) -> dict[str, Any]:
-    """The keys of a run's configuration that may change its numbers, but the seed."""
-    keys = flat({key: value for key, value in run.config.items() if key != "versions"})
-    return {key: value for key, value in keys.items() if key not in _SAME_NUMBERS}
-
-
-def _usual_first(variants: list[list[RunData]]) -> list[list[RunData]]:
-    """The variants, the one most like all others (of equals, with the most runs) at the beginning."""
-    tables = [_experiment(variant[0]) for variant in variants]
-
-    def distance(at: int) -> tuple[int, int]:
-        return sum(len(_changed(tables[at], table)) for table in tables), -len(variants[at])
-
-    usual = min(range(len(variants)), key=distance)
-    return [variants[usual], *variants[:usual], *variants[usual + 1 :]]
-
-
-def _labels(method: str, variants: Sequence[Sequence[RunData]]) -> list[str]:
-    """The method's name, and for each variant what sets it apart from the first."""
-    usual, *_ = tables = [_experiment(variant[0]) for variant in variants]
-    labels = [
-        ", ".join(f"{key.removeprefix('method.')}={table[key]}" for key in _changed(table, usual))
-        for table in tables
-    ]
-    if len(set(labels)) < len(labels):
-        folders = [variant[0].path.resolve() for variant in variants]
-        shared = Path(os.path.commonpath(folders))
-        names = [folder.relative_to(shared).as_posix() for folder in folders]
-        labels = [f"{a}; {b}" if a else b for a, b in zip(labels, names, strict=True)]
-    return [f"{method} ({label})" if label else method for label in labels]
-
-
-def _changed(table: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    """The keys of a table that have another value, or none, in the usual one."""
-    return [key for key in _varying((table, usual)) if key in table]
-
-
-def _differences(runs: Sequence[RunData]) -> tuple[str, ...]:
-    """Settings outside the method in which the learning runs differ, each as one sentence."""
-    learners = [run for run in runs if not run.reference] or list(runs)
-    tables = [_experiment(run) for run in learners]
-    lines: list[str] = []
-    for key in _varying(tables):
-        if not key.startswith("method."):
-            values = dict.fromkeys(
-                f"{run.method} {table.get(key, 'absent')}"
-                for run, table in zip(learners, tables, strict=True)
-            )
-            lines.append(f"{key}: {', '.join(values)}")
-    return tuple(lines)
-
-
-def _varying(tables: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values are not the same in all tables."""
-    keys = dict.fromkeys(key for table in tables for key in table)
-    return [key for key in keys if len({repr(table.get(key)) for table in tables}) > 1]
 
 
 def _slug(text: str) -> str:

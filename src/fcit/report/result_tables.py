@@ -42,8 +42,17 @@ def _table(group: Group, shown: Sequence[Column], seeds: bool) -> Table:
     ]
     titles = (*(column.title for column in shown), *(["Seeds"] if seeds else ()))
     notes = [f"{column.title}: {column.meaning}." for column in shown] if seeds else []
-    notes += [*_rule_broken([group]), *_left_out([group])]
+    notes += [*_differing([group]), *_rule_broken([group]), *_left_out([group])]
     return Table(group.title, titles, tuple(rows), tuple(notes))
+
+
+def _differing(groups: Sequence[Group]) -> list[str]:
+    """Notes on what runs of a group differ in besides their methods."""
+    return [
+        f"{_span(group)}: the runs also differ in {'; '.join(group.differences)}."
+        for group in groups
+        if group.differences
+    ]
 
 
 def _rule_broken(groups: Sequence[Group]) -> list[str]:
@@ -69,11 +78,11 @@ def _cell(line: MethodLine, column: Column, **marks: bool) -> Cell:
 def settings_csv(groups: Sequence[Group]) -> str:
     """Every group's table in one CSV for programs: a line per method and group, always all columns."""
     fields = [name for column in COLUMNS for name in (column.field, f"{column.field}_sd")]
-    head = ["setting", "beta", "scoring", "datasets", "method", "seeds", "unfinished"]
+    head = ["setting", "beta", "scoring", "datasets", "data", "method", "seeds", "unfinished"]
     rows = [[*head, *fields]]
     for group in groups:
         beta = "" if group.beta is None else str(group.beta)
-        about = [group.setting, beta, group.scoring, str(len(group.datasets))]
+        about = [group.setting, beta, group.scoring, str(len(group.datasets)), group.data]
         for line in method_lines(group):
             entry = line.entry
             seeds = " ".join(str(run.seed) for run in entry.runs)
@@ -155,7 +164,7 @@ def _paper_table(groups: Sequence[Group], tests: Mapping[str, Tests]) -> Table:
             f"{MARK}: Last is not significantly below the best (paired bootstrap over test samples, "
             f"p ≥ {LEVEL:g}, or Student's t interval over seeds with 0 in it)."
         )
-    notes += [*_rule_broken(groups), *_left_out(groups)]
+    notes += [*_differing(groups), *_rule_broken(groups), *_left_out(groups)]
     return Table(
         f"{settings}: {len(groups[0].datasets)} datasets, {groups[0].scoring} scoring",
         tuple(column.title for _ in groups for column in _PAPER),

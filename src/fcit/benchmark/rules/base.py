@@ -73,6 +73,8 @@ class Rule:
         counts = Counter(truth[0] for truth in truths)
 
         def total(answer: str) -> float:
+            if type(self).right is Rule.right:  # the rule scores all answers together
+                return self.score([answer] * len(truths), truths, mode).percent
             return sum(n * self.right(answer, truth, mode) for truth, n in counts.items())
 
         return max((answer for answer, _ in answers.most_common(self.tries)), key=total)

@@ -143,8 +143,11 @@ def choose(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
         raise FcitError(
             f"--only {unknown[0]}: neither name nor method; there are {', '.join(known)}"
         )
-    return [
+    chosen = [
         run
         for run in runs
         if (not names or run.name in names) and (not methods or run.method in methods)
     ]
+    if not chosen:
+        raise FcitError(f"--only: no run is of {' and '.join(words)} together")
+    return chosen

@@ -46,6 +46,8 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
                 for slot, gpu in enumerate(slots):
                     if todo and slot not in running:
                         work = todo.pop()
+                        if Session(work.status.config, work.status.run.folder, Silent()).finished:
+                            continue  # another sweep did it meanwhile
                         if _is_locked(work.status.run.folder):
                             failed.append(work.status.run)
                             watch.say(f"{failed[-1]}: another fcit is working on it; left alone")
