@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer, LlamaTokenizer
 
-from fcit.models.chat import VICUNA, Chat
+from fcit.models.chat import Chat
 from fcit.models.saving import save_processor
+from fcit.models.templates import VICUNA
 from fcit.types import FcitError, Sample
 
 SYSTEM = (
@@ -94,8 +95,30 @@ def test_a_cut_answer_names_the_sample_and_the_key() -> None:
 def test_a_template_that_changes_what_came_before_is_refused() -> None:
     chat = vicuna(False)
     chat.template = VICUNA.replace("USER: ", "USER {{ messages | length }}: ")
+    twice = Sample("1", "x", "a.png", "What is it?", ("two",), (("What?", "cats"),))
     with pytest.raises(FcitError, match="does not begin with its own earlier part"):
-        chat.conversation(SAMPLE, "<image>")
+        chat.conversation(twice, "<image>")
+
+
+def test_an_answer_follows_what_a_prompt_ends_with() -> None:
+    """Templates, such as LLaVA-OneVision's, may begin a given answer otherwise (here: a space more)."""
+    chat = vicuna(False)
+    chat.processor.chat_template = VICUNA.replace("ASSISTANT: {{", "ASSISTANT : {{")
+    config = SimpleNamespace(image_token_id=chat.image_id, model_type="llava")
+    other = Chat(chat.processor, 2048, config)
+    ids, labels = other.conversation(SAMPLE, "<image>")
+    (prompt,) = other.encode([SAMPLE.prompt], ["<image>"])["input_ids"].tolist()
+    assert ids[: len(prompt)] == prompt and labels[: len(prompt)] == [-100] * len(prompt)
+    learnt = chat.tokenizer.decode([label for label in labels if label != -100])
+    assert learnt.replace(" ", "") == f"{SAMPLE.answers[0]}</s>".replace(" ", "")
+
+
+def test_a_template_with_todays_date_is_refused() -> None:
+    chat = vicuna(False)
+    chat.processor.chat_template = "{{ strftime_now('%Y') if false }}" + VICUNA
+    config = SimpleNamespace(image_token_id=chat.image_id, model_type="llava")
+    with pytest.raises(FcitError, match="it writes today's date"):
+        Chat(chat.processor, 2048, config).require_end()
 
 
 def test_a_processor_without_a_template_and_an_unknown_name_are_refused() -> None:

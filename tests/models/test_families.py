@@ -137,6 +137,13 @@ def test_logits_as_large_as_a_real_models_are_the_familys(model: LMM, images) ->
     torch.testing.assert_close(ours, logits[:, :-1][learnt], rtol=1e-3, atol=1e-3)
 
 
+def test_what_training_teaches_as_the_end_of_an_answer_ends_it(model: LMM) -> None:
+    ends = model.model.generation_config.eos_token_id
+    assert model.tokenizer.convert_tokens_to_ids(model.chat.end) in (
+        [ends] if isinstance(ends, int) else ends
+    )
+
+
 def test_greedy_answers_are_those_of_transformers_own_generate(model: LMM, images) -> None:
     model.receive(State({"0": block(model, 3)}), 2.0)
     for prompt, path in zip(ANSWERS, images, strict=True):

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 import fcit
 import handmade
+from fcit.files import read_json, write_json
 from fcit.use import export
 
 PROMPT = "How many icons are there?"
@@ -26,7 +28,11 @@ def test_a_run_of_disco_answers_and_its_card_says_the_same(
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
-    folder = family(name)
+    folder = tmp_path / "model"
+    shutil.copytree(family(name), folder)
+    if name == "Qwen3-VL":  # as its published folders have
+        videos = {"video_processor_type": "Qwen3VLVideoProcessor"}
+        write_json(folder / "video_preprocessor_config.json", videos)
     recipe = copy.deepcopy(table) | {"model": {"path": str(folder), "dtype": "float32"}}
     recipe["federation"] |= {"rounds": 1}
     recipe["training"] |= {"lr": 3e-2}
@@ -44,18 +50,17 @@ def test_a_run_of_disco_answers_and_its_card_says_the_same(
     model = run.worker.model
     model.gate = torch.tensor([[float(name == "0") for name in model.subspaces.names]])
     want = model.generate([PROMPT], [image], 4)[0]
-    if name == "Gemma 3":  # transformers' Qwen processors need torchvision for their videos
-        (code,) = re.findall(
-            r"```python\n(.*?)```", (tmp_path / "one" / "README.md").read_text(), re.S
-        )
-        assert "square" not in code
-        code = code.replace('"model"', repr(str(folder))).replace('"photo.png"', repr(str(image)))
-        monkeypatch.chdir(tmp_path / "one")
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            exec(compile(code, "card", "exec"), {})
-        assert said.getvalue().strip() == want
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "one" / "README.md").read_text(), re.S)
+    assert "square" not in code
+    code = code.replace('"model"', repr(str(folder))).replace('"photo.png"', repr(str(image)))
+    said = io.StringIO()
+    with contextlib.chdir(tmp_path / "one"), contextlib.redirect_stdout(said):
+        exec(compile(code, "card", "exec"), {})
+    assert said.getvalue().strip() == want
+    if name == "Gemma 3":
         return
+    settings = tmp_path / "one/video_preprocessor_config.json"
+    assert read_json(settings)["video_processor_type"] == "Qwen3VLVideoProcessor"
     base = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
     before = {name: value.clone() for name, value in base.named_parameters()}
     peft = PeftModel.from_pretrained(base, tmp_path / "one").merge_and_unload()

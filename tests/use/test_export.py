@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image, ImageOps
 
 import handmade
 import zygote
@@ -19,6 +21,7 @@ from fcit.methods import Gating
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
 from fcit.models.chat import Chat
+from fcit.models.images import open_image
 from fcit.rounds.client import Data
 from fcit.runs.api import Run
 from fcit.types import FcitError, Sample
@@ -80,6 +83,34 @@ def test_plain_peft_answers_as_one_subspace_does(
     config = json.loads((tmp_path / "one" / "adapter_config.json").read_text())
     assert ("modules_to_save" in config) == (options.get("projector") != "frozen")
     assert "FigureQA" in (tmp_path / "one" / "README.md").read_text()
+
+
+def test_a_card_shows_transparent_parts_as_the_run_does(
+    made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = Image.open(handmade.picture(tmp_path / "whole.png")).convert("RGBA")
+    drawn.putalpha(Image.linear_gradient("L").resize(drawn.size))
+    drawn.save(tmp_path / "clear.png")
+    run = made()
+    export.subspace(run, "1", tmp_path / "one")
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "one/README.md").read_text(), re.S)
+    start = code.index("image = ImageOps")
+    lines = code[start : code.index("\n", code.index('convert("RGB")'))]
+    names = {"Image": Image, "ImageOps": ImageOps}
+    monkeypatch.chdir(tmp_path)
+    exec(lines.replace("photo.png", "clear.png"), names)
+    assert names["image"].tobytes() == open_image(tmp_path / "clear.png").tobytes()
+
+
+def test_an_adapters_name_may_have_a_dot(made, image: Path, tmp_path: Path, monkeypatch) -> None:
+    """A dataset's name may, and individual's adapters are named by datasets."""
+    run = made(projector="isolated")
+    want, _ = answered(run, image)
+    export.everything(run, tmp_path / "all")
+    text = (tmp_path / "all/router.json").read_text()
+    (tmp_path / "all/router.json").write_text(text.replace('"1"', '"WIT-2.0"'))
+    (tmp_path / "all/adapters/1").rename(tmp_path / "all/adapters/WIT-2.0")
+    assert handmade.by_the_card(tmp_path / "all", image, PROMPT, monkeypatch) == want
 
 
 def test_peft_gives_the_logits_of_the_subspace(made, image: Path, tmp_path: Path) -> None:

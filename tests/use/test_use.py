@@ -18,7 +18,7 @@ import pytest
 import handmade
 import zygote
 from commandline import COMMAND, call, refused
-from fcit.runs.api import Run
+from fcit.runs.api import Run, load
 
 PROMPT = handmade.PROMPTS[0].replace("\n", " ")
 
@@ -49,6 +49,12 @@ def test_export_writes_what_it_is_asked_for(made: Run, tmp_path: Path) -> None:
     refused(again, "not empty")
     wrong = call("export", made.folder, "--subspace", "IconQA", "--out", tmp_path / "two")
     refused(wrong, "'IconQA'", "0 (IconQA); 1 (FigureQA)")
+
+
+def test_a_run_of_another_device_is_used_on_this_one(made: Run, image: Path) -> None:
+    assert load(made.folder, device="mps").config.model.device == "mps"
+    done = call("chat", made.folder, "--image", image, "--device", "cuda:99", typed=PROMPT)
+    refused(done, "model.device: 'cuda:99' cannot be used here")
 
 
 def test_chat_answers_what_comes_through_a_pipe(made: Run, image: Path) -> None:

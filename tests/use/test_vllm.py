@@ -113,7 +113,10 @@ def test_every_subspace_is_a_plain_lora_over_the_runs_projector(
     for name in ("0", "1"):
         check(tmp_path / "out" / "adapters" / name, limit)
     card = (tmp_path / "out" / "README.md").read_text()
-    assert "vLLM opens one adapter per request, and this run mixes several" in card
+    assert (
+        "vLLM opens one adapter per request, with weight 1, and this run weighs and mixes them"
+        in card
+    )
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)
     compile(code, "card", "exec")
     assert 'model="0"' in code

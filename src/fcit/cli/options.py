@@ -53,6 +53,10 @@ Changes = Annotated[
         autocompletion=_keys,
     ),
 ]
+Device = Annotated[
+    str,
+    Option(help="Where the model answers (cpu, cuda, mps), instead of on the run's model.device."),
+]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 Scoring = Literal["strict", "reference"]
 Images = Annotated[

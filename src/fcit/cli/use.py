@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from fcit.cli.options import Folder
+from fcit.cli.options import Device, Folder
 from fcit.cli.screen import show
 from fcit.files import check_new_folder
 from fcit.types import FcitError
@@ -50,6 +50,7 @@ def export(
         str | None,
         Option(metavar="OWNER/NAME", help="Upload it to this model repository of the hub."),
     ] = None,
+    device: Device = "",
 ) -> None:
     """Export a run's model for use without fcit, with PEFT or with transformers alone.
 
@@ -86,7 +87,7 @@ def export(
     from fcit.use.export import push as pushing
     from fcit.use.export.answers import answers
 
-    run = api.load(folder)
+    run = api.load(folder, device)
     if push:
         pushing.check(push)
     with TemporaryDirectory() as own:
@@ -113,6 +114,7 @@ def chat(
     image: Annotated[
         Path | None, Option(help="The image to ask about; /image PATH changes it.")
     ] = None,
+    device: Device = "",
 ) -> None:
     """Ask a run's model about an image in the terminal, and see which subspaces answered.
 
@@ -124,7 +126,7 @@ def chat(
     from fcit.cli.talk import talk
     from fcit.runs import api
 
-    talk(api.load(folder), image)
+    talk(api.load(folder, device), image)
 
 
 def serve(
@@ -149,6 +151,7 @@ def serve(
     prompt: Annotated[int, Option(help="Maximum characters of a prompt.")] = 4000,
     tokens: Annotated[int, Option(help="Maximum tokens of an answer.")] = 512,
     timeout: Annotated[float, Option(help="Maximum seconds per answer.")] = 120.0,
+    device: Device = "",
 ) -> None:
     """Serve a run's model: an OpenAI-compatible endpoint, and a page that shows which subspaces answered.
 
@@ -161,7 +164,7 @@ def serve(
     from fcit.use import serve as server
 
     limits = server.Limits(batch, window, waiting, body, pixels, prompt, tokens, timeout)
-    run, key = api.load(folder), server.read_key(key_file)
+    run, key = api.load(folder, device), server.read_key(key_file)
     try:
         server.serve(run, host, port, key, limits, lambda text: show(text, err=True), name or ())
     except KeyboardInterrupt:

@@ -12,29 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fcit.models.templates import PALIGEMMA, TEMPLATES, VICUNA
 from fcit.types import FcitError, Sample, one_line
-
-VICUNA = (
-    "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
-    "helpful, detailed, and polite answers to the user's questions. "
-    "{% for message in messages %}{% if message['role'] == 'user' %}USER: "
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>\n{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %} "
-    "{% else %}ASSISTANT: {{ message['content'][0]['text'] }}</s>{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-)
-"""Vicuna v1, the conversation that LLaVA-1.5 was trained in (Liu et al. 2023, arXiv 2310.03744)."""
-
-PALIGEMMA = (
-    "{% for message in messages %}{% if message['role'] == 'user' %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>{{ bos_token }}{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
-    "{{ '\\n' }}{% else %}{{ message['content'][0]['text'] }}{{ eos_token }}{% endif %}{% endfor %}"
-)
-"""What PaliGemma's processor writes (it has no template): image, prefix, line break, answer."""
-
-TEMPLATES = {"vicuna-v1": VICUNA, "paligemma": PALIGEMMA}
-"""Templates by their name in `[model] template`."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +84,7 @@ class Chat:
             talk = [self._message("user", ASKED, True), self._message("assistant", SAID)]
             opened = self._render(talk[:1], True, "")
             said = self._render(talk, False, "").removeprefix(opened)
+            self._after = said.partition(SAID)[2]
         # such as a template for content that is one text prints the list of parts instead
         if ASKED not in opened or SAID not in said or "'text'" in opened + said:
             role, word = ("user", ASKED) if ASKED not in opened else ("assistant", SAID)
@@ -112,8 +92,9 @@ class Chat:
                 f"[model] template: it does not write the text of the {role}'s message; each message's "
                 f"content is a list of parts, {{'type': 'text', 'text': {word!r}}} one of them"
             )
-        ends = tuple({*self.control} - {*self.placeholders})
-        self._ends = said.partition(SAID)[2].lstrip().startswith(ends)
+        ends = [token for token in longest_first if token not in self.placeholders]
+        self.end = next(filter(self._after.lstrip().startswith, ends), "")
+        """The control token that the template ends an answer with, or ""."""
         twice = self._tokenize(self.question("", 2 * self.placeholders[-1]))[0]
         if twice.count(image_id) != 2:
             raise FcitError(
@@ -164,8 +145,14 @@ class Chat:
         return Completion(text, question, len(answer), stop < min(limit, len(row)))
 
     def require_end(self) -> None:
-        """Raise FcitError where no control token ends an answer, which no training could teach."""
-        if not self._ends:
+        """Raise FcitError where no control token ends an answer, which no training could teach, and where
+        prompts change from day to day."""
+        if "strftime_now" in self.template:
+            raise FcitError(
+                "[model] template: it writes today's date (strftime_now), so every prompt would change "
+                "with it; write a date in its place in chat_template.jinja"
+            )
+        if not self.end:
             raise FcitError(
                 "[model] template: no control token ends the assistant's message, so no training teaches "
                 "where an answer ends; write {{ eos_token }} after it in chat_template.jinja, or name "
@@ -181,18 +168,22 @@ class Chat:
         self.require_end()
         messages: list[dict[str, Any]] = []
         spans: list[tuple[int, int]] = []
-        text = ""
+        text = before = ""
         for question, answer in [(sample.prompt, sample.answers[0]), *sample.more]:
             messages.append(self._message("user", question, not messages))
             opened = self._render(messages, True, image)
-            messages.append(self._message("assistant", answer))
-            earlier, text = text, self._render(messages, False, image)
-            if not (text.startswith(opened) and text.startswith(earlier)):
+            if not opened.startswith(before):
                 raise FcitError(
                     "[model] template: a conversation in the model's chat template does not begin "
                     "with its own earlier part, so the answers in it cannot be found"
                 )
-            spans.append((len(opened), len(text.rstrip())))
+            text += opened[len(before) :]
+            messages.append(self._message("assistant", answer))
+            start, before = len(text), self._render(messages, False, image)
+            # what follows a prompt is the answer, also where the template writes more before it
+            said = messages[-1]["content"][-1]["text"] + self._after
+            text += before[len(opened) :] if before.startswith(opened) else said
+            spans.append((start, len(text.rstrip())))
         ids, offsets = self._tokenize(text)
         ids, offsets = ids[: self.max_length], offsets[: self.max_length]
         labels = [
@@ -202,8 +193,9 @@ class Chat:
         image_tokens = max(1, image.count(self.placeholders[-1]))
         if ids.count(self.image_id) < image_tokens or all(label == -100 for label in labels):
             raise FcitError(
-                f"training.max_length: {self.max_length} tokens cut off the image or the whole answer "
-                f"of {sample.dataset} sample {sample.id}, whose image takes {image_tokens}; raise it"
+                f"training.max_length: {self.max_length} tokens cut off the image or the whole answer of "
+                f"{sample.dataset} sample {sample.id}, whose image takes {image_tokens}; raise it in "
+                "a new run, or make the image smaller"
             )
         return ids, labels
 

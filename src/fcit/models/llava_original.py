@@ -24,9 +24,9 @@ from transformers import (
 from transformers.utils.import_utils import is_protobuf_available, is_sentencepiece_available
 
 from fcit.files import kind, read_json
-from fcit.models.chat import VICUNA
 from fcit.models.device import TooLittleMemoryError, lacks_memory
 from fcit.models.folders import check_folder, check_tensors, load_weights, pretrained
+from fcit.models.templates import VICUNA
 from fcit.types import FcitError, extra, first_line, one_line
 
 RENAMED = (

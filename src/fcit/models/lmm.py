@@ -15,7 +15,7 @@ from fcit.models.checkpointing import checkpointed
 from fcit.models.device import keep_memory, release_memory
 from fcit.models.features import FeatureCache, ImageFeatures, fingerprint
 from fcit.models.loading import load
-from fcit.models.logits import greedy, logit_cap
+from fcit.models.logits import add_end, greedy, logit_cap
 from fcit.models.processors import ImageReader, takes_squares
 from fcit.models.subspace import Subspaces, adapted_layers
 from fcit.models.vision import Embeds, Vision, mix
@@ -54,6 +54,7 @@ class LMM:
         self.tokenizer = self.processor.tokenizer
         config = self.model.config
         self.chat = Chat(self.processor, max_length, config, template)
+        add_end(self.model.generation_config, self.tokenizer, self.chat.end)
         self.image_id = self.chat.image_id
         self.images = ImageReader(self.processor, takes_squares(config))
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
@@ -177,6 +178,7 @@ class LMM:
         """Forget the images and texts of earlier calls."""
         self.cache.forget()
         self.chat.forget()
+        self.images.forget()
 
     def batch(self, samples: Sequence[Sample], images: Sequence[Path]) -> Batch:
         """Training samples as one right-padded batch; only the assistant's words carry loss."""

@@ -56,7 +56,7 @@ def greedy(
 
     `wanted` is called after every token; decoding stops once it returns False.
     """
-    ends = model.generation_config.eos_token_id or tokenizer.eos_token_id
+    ends = model.generation_config.eos_token_id
     config = GenerationConfig(
         do_sample=False,
         max_new_tokens=max_new_tokens,
@@ -70,4 +70,15 @@ def greedy(
         )
     out = model.generate(**inputs, generation_config=config, stopping_criteria=stopping)
     rows = out[:, inputs["input_ids"].shape[1] :].tolist()
-    return rows, {ends} if isinstance(ends, int) else set(ends)
+    return rows, {ends} if isinstance(ends, int) else set(ends or ())
+
+
+def add_end(settings: Any, tokenizer: Any, token: str) -> None:
+    """Let a model's generation settings end answers with the token that its chat template ends them with
+    (""  for none), beside those that they name or, if they name none, the tokenizer's."""
+    named = tokenizer.eos_token_id if settings.eos_token_id is None else settings.eos_token_id
+    ends = [named] if isinstance(named, int) else list(named or ())
+    own = tokenizer.convert_tokens_to_ids(token) if token else None
+    if own is not None and own not in ends:
+        ends.append(own)
+    settings.eos_token_id = ends[0] if len(ends) == 1 else ends or None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from PIL import Image
 from transformers import AutoConfig, AutoProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
-from transformers.utils.import_utils import is_torchvision_available
 
+from fcit.files import write_json
 from fcit.models.features import FeatureCache
 from fcit.models.folders import pretrained
 from fcit.models.images import image_size, open_image, pad_to_square, read_ahead, read_image
@@ -24,14 +25,13 @@ if TYPE_CHECKING:
 def load_processor(folder: str | Path, local: bool = False) -> Any:
     """The processor of a folder or hub id, which prepares images with Pillow.
 
-    local: use only files on this disk. Without torchvision the part for videos is left out.
+    local: use only files on this disk. A part for videos, which needs torchvision, is left out.
     """
     loader: Any = AutoProcessor
-    if not is_torchvision_available():
-        config = pretrained(AutoConfig, folder, local_files_only=local)
-        known: Any = PROCESSOR_MAPPING.get(type(config), None)
-        if known is not None and "video_processor" in known.get_attributes():
-            loader = images_only(known)
+    config = pretrained(AutoConfig, folder, local_files_only=local)
+    known: Any = PROCESSOR_MAPPING.get(type(config), None)
+    if known is not None and "video_processor" in known.get_attributes():
+        loader = images_only(known)
     processor = pretrained(loader, folder, backend="pil", local_files_only=local)
     if not hasattr(processor, "tokenizer"):
         raise FcitError(f"[model] path: {folder}: its processor is not that of an LMM")
@@ -41,6 +41,18 @@ def load_processor(folder: str | Path, local: bool = False) -> Any:
             "tokenizer_config.json, for example to the value of eos_token"
         )
     return processor
+
+
+def save_video_settings(processor: Any, folder: Path) -> None:
+    """Beside a saved processor whose part for videos was left out, write that part's settings as the
+    model has them: where torchvision is, transformers then loads the whole processor from `folder`."""
+    if not getattr(type(processor), "images_only", False):
+        return
+    from transformers.video_processing_utils import BaseVideoProcessor
+
+    with suppress(OSError):  # the model has none, either
+        table, _ = BaseVideoProcessor.get_video_processor_dict(processor.tokenizer.name_or_path)
+        write_json(folder / "video_preprocessor_config.json", table)
 
 
 class PreparedImage(NamedTuple):
@@ -99,6 +111,10 @@ class ImageReader:
         self._keys: dict[tuple[Path, int, int], str] = {}
         """By path, size and time of change: a file is read once."""
         self._tokens: dict[tuple[int, int], int] = {}
+
+    def forget(self) -> None:
+        """Forget which files were read."""
+        self._keys.clear()
 
     def prepare(self, path: Path, data: bytes) -> PreparedImage:
         """Prepare an image file with this content. Raises FcitError naming the file where it cannot be
@@ -181,6 +197,8 @@ def images_only(kind: Any) -> Any:
     """A processor class that neither loads nor saves a part for videos."""
 
     class ImagesOnly(kind):
+        images_only = True
+
         @classmethod
         def get_attributes(cls) -> list[str]:
             return [name for name in super().get_attributes() if name != "video_processor"]

@@ -80,16 +80,16 @@ class Projectors(nn.Module):
 
     def __init__(self, base: nn.Module, parts: Mapping[str, Mapping[str, Tensor]]):
         super().__init__()
-        self.parts = nn.ModuleDict({name: copy.deepcopy(base) for name in parts})
+        self.parts = nn.ModuleDict({_module(name): copy.deepcopy(base) for name in parts})
         for name, tensors in parts.items():
-            self.parts[name].load_state_dict(tensors)
+            self.parts[_module(name)].load_state_dict(tensors)
         self.weights: dict[str, float] = dict.fromkeys(parts, 1.0)
 
     def forward(self, features: Tensor) -> Tensor:
         """Image embeddings of vision features."""
         total = sum(self.weights.values())
         opened = {name: weight / total for name, weight in self.weights.items() if weight}
-        return sum(weight * self.parts[name](features) for name, weight in opened.items())  # type: ignore
+        return sum(weight * self.parts[_module(name)](features) for name, weight in opened.items())  # type: ignore
 
 
 def load(folder: str | Path, base: nn.Module) -> Any:
@@ -107,13 +107,17 @@ def load(folder: str | Path, base: nn.Module) -> Any:
             parent, _, leaf = path.rpartition(".")
             parts = {name: _under(prefix, file) for name, file in own.items()}
             setattr(base.get_submodule(parent), leaf, Projectors(base.get_submodule(path), parts))
-    model: Any = PeftModel.from_pretrained(
-        base, folder / "adapters" / names[0], adapter_name=names[0]
-    )
+    first, *_ = inner = list(map(_module, names))
+    model: Any = PeftModel.from_pretrained(base, folder / "adapters" / names[0], adapter_name=first)
     for name in names[1:]:
-        model.load_adapter(folder / "adapters" / name, adapter_name=name)
-    model.base_model.set_adapter(names)
+        model.load_adapter(folder / "adapters" / name, adapter_name=_module(name))
+    model.base_model.set_adapter(inner)
     return model.eval()
+
+
+def _module(name: str) -> str:
+    """An adapter's name as a torch module may have it: without a dot."""
+    return name.replace(".", "%2E")
 
 
 def _under(prefix: str, path: Path) -> dict[str, Tensor]:
@@ -129,4 +133,4 @@ def open_adapters(model: Any, weights: Mapping[str, float]) -> None:
             module.weights = dict(weights)
         elif hasattr(module, "set_scale"):
             for name, weight in weights.items():
-                module.set_scale(name, weight)
+                module.set_scale(_module(name), weight)

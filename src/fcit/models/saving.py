@@ -11,9 +11,10 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import PrefixChange
 
 from fcit.files import write_json
-from fcit.models.chat import VICUNA
 from fcit.models.lmm import LMM
+from fcit.models.processors import save_video_settings
 from fcit.models.subspace import SubspaceLinear
+from fcit.models.templates import VICUNA
 from fcit.types import FcitError, Weights
 from fcit.weights import PEFT_PREFIX, factors, save
 
@@ -119,6 +120,7 @@ def save_processor(model: LMM, folder: Path) -> None:
     if model.chat.template == VICUNA:  # what follows the image is tokenized as a text of its own
         model.chat.tokenizer.legacy = model.chat.tokenizer.init_kwargs["legacy"] = True
     model.processor.save_pretrained(folder)
+    save_video_settings(model.processor, folder)
 
 
 def _delta(layer: SubspaceLinear, shares: Tensor | None) -> Tensor:
@@ -127,7 +129,7 @@ def _delta(layer: SubspaceLinear, shares: Tensor | None) -> Tensor:
         return torch.zeros_like(layer.base.weight, dtype=torch.float32)
     a, b = layer.frozen
     if shares is not None:
-        a = a * shares[0].float().repeat_interleave(layer.rank)[:, None]
+        a = a * shares[0].to(a).repeat_interleave(layer.rank)[:, None]
     return layer.scale * (b @ a)
 
 

@@ -110,8 +110,14 @@ def model_size(
             stored=(config.dtype or torch.float32).itemsize,
             image_tokens=tokens,
             patches=patches,
-            features=patches * config.vision_config.hidden_size * levels * len(parts),
+            features=patches * _width(config.vision_config) * levels * len(parts),
         )
+
+
+def _width(vision: Any) -> int:
+    """The width of a tower's features: Qwen2-VL's `hidden_size` is that of what its merger makes of
+    them."""
+    return vision.embed_dim if vision.model_type == "qwen2_vl_vision" else vision.hidden_size
 
 
 def _config(folder: str | Path, clip: str | Path) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from html import escape
 from itertools import zip_longest
@@ -49,9 +50,13 @@ def run(
     return Run(folder)
 
 
-def load(folder: str | Path) -> Run:
-    """An existing run. Raises FcitError if the folder holds none."""
+def load(folder: str | Path, device: str = "") -> Run:
+    """An existing run. device: where its model answers ("cpu", "cuda:1"), instead of on the recipe's
+    `model.device`. Raises FcitError if the folder holds none."""
     run = Run(folder)
+    if device:
+        moved = replace(run.config.model, device=device, device_map="")
+        run.config = replace(run.config, model=moved)
     run.files.require()
     run.files.check(run.experiment.plan, run.experiment.method.single_row)
     return run

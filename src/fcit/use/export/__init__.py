@@ -32,8 +32,8 @@ VLLM_NOTES = {
     "concat": "",
     "argmax": "vLLM does not route: name the adapter that the run's router chooses (fcit export --all)",
     "choose": "vLLM does not route: name the adapter of the question's dataset",
-    "softmax": "vLLM opens one adapter per request, and this run mixes several, so its answers are not "
-    "the run's (fcit serve mixes; fcit export --merged holds one mixture)",
+    "softmax": "vLLM opens one adapter per request with weight 1, and this run weighs and mixes them, so "
+    "its answers are not the run's (fcit serve mixes; fcit export --merged holds one mixture)",
 }
 """What vLLM does not do, by a run's gating function."""
 VLLM_NOTES["cosine"] = VLLM_NOTES["softmax"]
@@ -157,7 +157,8 @@ def served(run: Run, out: Path, dtype: DType = "float32") -> str:
             "--merged for each dataset, and serve these models side by side"
         )
     blocks = {key: adapter.block for key, adapter in adapters.items()}
-    note = VLLM_NOTES[method.gating.gate] if len(blocks) > 1 else ""
+    weighs = len(blocks) > 1 or method.gating.gate == "cosine" or method.gating.slots > 1
+    note = VLLM_NOTES[method.gating.gate] if weighs else ""
     if len(blocks) > 1 and not note:
         blocks = {"all": joined(list(blocks.values()))}
     rank = max(a.shape[0] for block in blocks.values() for a, _ in factors(block).values())

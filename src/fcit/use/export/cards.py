@@ -88,6 +88,9 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         routed=method.tokens(run.state) is not None,
         chooses=method.gating.gate == "choose",
         square=model.images.square,
+        videos=type(model.processor).__name__
+        if hasattr(type(model.processor), "images_only")
+        else "",
         looks=kind == "all" and method.identity in ("image", "both"),
         family=model.model.config.model_type,
         writes_bos=model.chat.writes_bos,
