@@ -209,7 +209,7 @@ class Session:
     ) -> None:
         """Train; after each round commit and log it, after each stage add a row to the matrix."""
         folder, experiment = self.folder, self.experiment
-        run = experiment.federated_run(engine.token_width())
+        run = experiment.federated_run(engine.token_width(), dealt=not self.deployed)
         journal = RunJournal(folder.path, partial(check_memory, self.config))
         since = time.monotonic()
 

@@ -63,8 +63,8 @@ class Experiment:
         """The data folder."""
         return self.folder.root
 
-    def federated_run(self, token_width: int) -> FederatedRun:
-        """What the federated loop works with."""
+    def federated_run(self, token_width: int, dealt: bool = False) -> FederatedRun:
+        """What the federated loop works with (`dealt`: see there)."""
         config = self.config
         return FederatedRun(
             self.training_setting,
@@ -75,6 +75,7 @@ class Experiment:
             config.privacy,
             config.seed,
             token_width=token_width,
+            dealt=dealt,
         )
 
     def prepare(self, watch: Watch) -> None:
