@@ -28,7 +28,7 @@ from fcit.types import (
     Update,
     Weights,
 )
-from fcit.weights import low_rank, mean
+from fcit.weights import low_rank, mean, summed
 
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeast1 = Annotated[int, Field(ge=1, le=4096)]
@@ -238,7 +238,7 @@ class Method:
 
     def objective(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor:
         """The local loss of a batch; most methods need only add a `penalty` to the cross-entropy."""
-        return model.loss(batch) + self.penalty(model, received, memory, batch)
+        return summed([model.loss(batch), self.penalty(model, received, memory, batch)])
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """What is added to the local loss of a batch."""
