@@ -51,7 +51,7 @@ class Method:
     projector: Literal["shared", "isolated", "lora", "frozen"] = "shared"
     """`shared`: trained, and averaged over all clients. `isolated`: one per adapter. `lora`: LoRA of the
     projector's matrices in every adapter, with the adapter's rank and learning rate (far fewer bytes).
-    `frozen`: not trained."""
+    `frozen`: not trained. fedex_lora, fedprotip, hide, l2p, moelora, olora: `shared` or `frozen` only."""
 
     def __post_init__(self) -> None:
         """Raise FcitError as `check` does. A `__post_init__` of a method's own calls this one first."""
