@@ -79,8 +79,9 @@ class Training:
     max_length: Annotated[int, Field(ge=1, le=MOST)] = 2048
     """Maximum tokens per sample."""
     micro_batch: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """Samples per forward pass within a step, to save memory (0 = the whole batch). With l2p this
-    changes results slightly: the key loss then weights samples by answer length."""
+    """Samples per forward pass within a step, to save memory (0 = the whole batch). Without dropout the
+    gradient is the same up to rounding; with it, other masks are drawn. With l2p this changes results
+    slightly: the key loss then weights samples by answer length."""
     checkpointing: bool = False
     """Gradient checkpointing: recompute activations in the backward pass. Less memory, more time."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
