@@ -44,6 +44,9 @@ LETTERS = 4
 AHEAD = 32
 """At least so many images are encoded together."""
 
+LOWER_RATE = "begin again with a lower training.lr and another --out"
+"""What to do about numbers that are not finite: a resumed run has its own rate."""
+
 OPTIMIZER = "optimizer/"
 """Prefix of the federated optimizer's part of a client's memory; the rest is the method's."""
 
@@ -156,13 +159,13 @@ def take_turn(
             if not math.isfinite(value):
                 raise FcitError(
                     f"{where}: the loss is {value} at step {step + 1} of {len(plan)}; "
-                    f"lower training.lr (now {training.lr}) or check the client's data"
+                    f"{LOWER_RATE} (now {training.lr}), or repair the client's images and resume the run"
                 )
             loss.backward()
         local.correct()
         norm = torch.nn.utils.clip_grad_norm_([*lora, *projector], training.max_grad_norm)
         if not norm.isfinite():
-            raise FcitError(f"{where}: the gradient's norm is {float(norm)}; lower training.lr")
+            raise FcitError(f"{where}: the gradient's norm is {float(norm)}; {LOWER_RATE}")
         adamw.step()
         release_memory(model.device.type, model.parameters)
         losses.append(value)
