@@ -26,6 +26,7 @@ from fcit.files import ASIDE, locked, read_lines
 from fcit.models import CHECKPOINTS
 from fcit.recipe import config as configs
 from fcit.recipe.config import validate
+from fcit.rounds.journal import RunJournal
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.runs import engine, provenance
@@ -139,6 +140,26 @@ def test_what_was_cut_off_goes_on_with_resume_alone(
     other = copy.deepcopy(short)
     other["federation"] |= {"workers": 2, "outlier_factor": 10.0}
     Session(validate(other), folder, Silent()).open(resume=True)  # speed, and who is rejected
+
+
+def test_a_kill_after_the_last_commit_leaves_no_clients_updates_behind(
+    unfinished: Path, short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(unfinished, folder)
+
+    def cut(journal: RunJournal) -> None:
+        if journal.round == (1, 0):
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunJournal, "clear", cut)
+        with pytest.raises(Cut):
+            fcit.run(validate(short), folder, resume=True)
+    assert RunFolder(folder).position() == Position(1, 1, False)
+    assert list(folder.glob("journal/*.safetensors"))
+    fcit.run(validate(short), folder, resume=True)
+    assert not (folder / "journal").exists()
 
 
 @pytest.mark.parametrize("deployed", [False, True])

@@ -234,6 +234,7 @@ class Session:
                     track(of_round(row, len(after.adapters)), self._rounds(now))
                     continue
                 folder.commit(after, now, engine.memory)
+                journal.clear()  # of a last round whose commit was not followed by this
                 if self.method.single_row and now.stage < len(self.stages) - 1:
                     continue
                 row = self.results.row(engine, after, now.stage)
