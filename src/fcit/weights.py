@@ -81,6 +81,16 @@ def mean(parts: Iterable[Mapping[str, Tensor]], counts: Sequence[int]) -> Weight
     return result
 
 
+def summed(terms: Iterable[Tensor | float]) -> Tensor:
+    """The sum of a scalar tensor and more scalars, on the first one's device: a model's layers may be on
+    several."""
+    first, *rest = terms
+    total: Any = first
+    for term in rest:
+        total = total + (term if isinstance(term, int | float) else term.to(total.device))
+    return total
+
+
 def cosine(a: Tensor, b: Tensor) -> Tensor:
     """Cosine similarities of the rows of `a` [n, d] and `b` [m, d]: [n, m]."""
     from torch.nn.functional import normalize

@@ -120,7 +120,8 @@ def test_a_loss_that_is_not_finite_names_client_stage_and_round(lmm, table: dict
     state = method.begin(method.start(blank, lmm.base_projector), experiment.setting.stages[0])
     job = Job(turn, method.send(state, turn))
     with pytest.raises(
-        FcitError, match=rf"client {turn.client}, stage 1, round 2: the loss is nan"
+        FcitError,
+        match=rf"client {turn.client}, stage 1, round 2: the loss is nan .*training.lr and another --out",
     ):
         take_turn(job, method, lmm, experiment.data(turn), Training(batch_size=8), 0, {})
     with pytest.raises(FcitError, match="has no samples"):

@@ -19,7 +19,13 @@ WRONG = {
         {"at_limit": "skip", "as_reference": True},
     ],
     "ewc": [{"ewc_lambda": -1.0}, {"fisher_samples": 0}],
-    "fedprotip": [{"threshold": 1.0}, {"threshold": 0.0}, {"directions": 0}],
+    "fedprotip": [
+        {"threshold": 1.0},
+        {"threshold": 0.0},
+        {"directions": 0},
+        {"projector": "isolated"},
+        {"projector": "lora"},
+    ],
     "hide": [{"temperature": 0.0}, {"projector": "isolated"}, {"merge": "none"}],
     "l2p": [
         {"pool": 0},
@@ -32,7 +38,11 @@ WRONG = {
     ],
     "lwf": [{"distillation_weight": -1.0}, {"distillation_temperature": 0.0}],
     "moelora": [{"experts": 0}, {"projector": "isolated"}],
-    "olora": [{"orthogonality": float("nan")}],
+    "olora": [
+        {"orthogonality": float("nan")},
+        {"projector": "isolated"},
+        {"projector": "lora"},
+    ],
     "replay": [{"buffer": 0}],
 }
 

@@ -588,6 +588,34 @@ def test_tokens_that_count_one_sample_do_not_reject_those_that_count_all(
     assert [identity.samples for identity in report.identities] == counted
 
 
+@pytest.mark.parametrize("others", [1, 3])
+@pytest.mark.parametrize("name", ["finetune", "disco", "hide"])
+def test_sample_counts_are_compared_only_where_they_are_the_clients_word(
+    name: str, others: int
+) -> None:
+    """Shares that the server dealt may be very unequal (a small beta), and it knows their sizes."""
+
+    class Unequal(Crowd):
+        def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
+            for one in super().identify(turns):
+                assert isinstance(one, Identity)
+                yield replace(one, samples=5000 if one.client == BAD else others)
+
+        def run(self, jobs: Sequence[Job]) -> Iterator[Update | Fault]:
+            for one in super().run(jobs):
+                assert isinstance(one, Update)
+                yield replace(one, samples=5000 if one.client == BAD else others)
+
+    method = find(name)(rank=2)
+    run = one_round(method, RULES)
+    _, report = take_round(replace(run, dealt=True), begun(method), TURNS, Unequal(method))
+    assert not report.faults
+    sent = [*report.updates, *report.identities]
+    assert {one.samples for one in sent if one.client == BAD} == {5000}
+    _, report = take_round(run, begun(method), TURNS, Unequal(method))
+    assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "samples")]
+
+
 def test_a_methods_own_check_that_fails_ends_no_round() -> None:
     """It is that client's fault, as with every other check of a reply."""
 
@@ -861,7 +889,8 @@ def test_a_token_past_the_cap_leaves_its_client_out_of_the_round(tmp_path: Path)
     _, report = take_round(run, begun(method), TURNS, crowd, journal)
     assert [(fault.client, fault.kind) for fault in report.faults] == [(BAD, "unmatched")]
     assert crowd.trained == [1, 6, 7]
-    with pytest.raises(FcitError, match=r"client 4 \(unmatched: .*method.max_subspaces"):
+    said = r"client 4 \(unmatched: .*method.max_subspaces.*federation.min_clients=N"
+    with pytest.raises(FcitError, match=said):
         take_round(one_round(method), begun(method), TURNS, crowd, journal)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from fcit.files import ASIDE, locked, read_json, sweep_aside, write_json
+from fcit.files import ASIDE, locked, read_json, sweep_aside, write_json, write_text
+from fcit.rounds import records
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
@@ -241,6 +243,35 @@ def test_a_folder_is_begun_once_there_is_something_to_lose(folder: RunFolder) ->
     shutil.rmtree(folder.path / "predictions")
     folder.commit(OLD, FIRST)
     assert folder.begun()
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_answers_that_are_replaced_have_their_digest_whenever_the_process_is_killed(
+    writes: int, folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fcit evaluate` replaces a finished run's answers."""
+    folder.begin({"seed": 0})
+    folder.keep_answers("1", "IconQA", [{"prediction": "old"}])
+    left = [writes]
+
+    def write(path: Path, text: str) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        write_text(path, text)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(records, "write_text", write)
+        folder.keep_answers("1", "IconQA", [{"prediction": "new"}])
+    folder.check_answers()
+    folder.keep_answers("1", "IconQA", [{"prediction": "new"}])
+    folder.check_answers()
+    answers = folder.predictions("1", "IconQA")
+    digest = hashlib.sha256(b'{"prediction": "new"}\n').hexdigest()
+    assert records.digest_file(answers).read_text() == f"{digest}  IconQA.jsonl\n"
+    answers.write_text('{"prediction": "old"}\n')
+    with pytest.raises(FcitError, match=r"IconQA\.jsonl or IconQA\.jsonl\.sha256: was changed"):
+        folder.check_answers()
 
 
 def test_two_processes_do_not_work_on_one_run(folder: RunFolder) -> None:

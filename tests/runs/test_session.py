@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -25,12 +26,13 @@ from fcit.files import ASIDE, locked, read_lines
 from fcit.models import CHECKPOINTS
 from fcit.recipe import config as configs
 from fcit.recipe.config import validate
+from fcit.rounds.journal import RunJournal
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.runs import engine, provenance
 from fcit.runs.api import Run
 from fcit.runs.session import Session
-from fcit.types import FcitError
+from fcit.types import FcitError, State
 from fcit.watch import Silent, Step
 from fcit.worker.experiment import Experiment
 
@@ -136,8 +138,42 @@ def test_what_was_cut_off_goes_on_with_resume_alone(
         Session(validate(other), folder, Silent()).open(resume=True)
     assert content(folder) == before
     other = copy.deepcopy(short)
-    other["federation"]["workers"] = 2
-    Session(validate(other), folder, Silent()).open(resume=True)  # changes the speed alone
+    other["federation"] |= {"workers": 2, "outlier_factor": 10.0}
+    Session(validate(other), folder, Silent()).open(resume=True)  # speed, and who is rejected
+
+
+def test_a_kill_after_the_last_commit_leaves_no_clients_updates_behind(
+    unfinished: Path, short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(unfinished, folder)
+
+    def cut(journal: RunJournal) -> None:
+        if journal.round == (1, 0):
+            raise Cut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunJournal, "clear", cut)
+        with pytest.raises(Cut):
+            fcit.run(validate(short), folder, resume=True)
+    assert RunFolder(folder).position() == Position(1, 1, False)
+    assert list(folder.glob("journal/*.safetensors"))
+    fcit.run(validate(short), folder, resume=True)
+    assert not (folder / "journal").exists()
+
+
+@pytest.mark.parametrize("deployed", [False, True])
+def test_only_the_clients_of_a_deployment_alone_know_their_sample_counts(
+    deployed: bool, short: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dealt: list[bool] = []
+    monkeypatch.setattr(
+        "fcit.runs.session.federate", lambda run, *_: iter(dealt.append(run.dealt) or ())
+    )
+    session = Session(validate(short), tmp_path / "run", Silent(), deployed=deployed)
+    engine = SimpleNamespace(token_width=lambda: 4)
+    session._federate(engine, State(), None, {}, [], lambda *_: None)  # type: ignore[arg-type]
+    assert dealt == [not deployed]
 
 
 def test_a_folder_with_nothing_but_an_aside_file_can_be_resumed(

@@ -340,6 +340,37 @@ def test_each_gpu_gets_runs_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes._slots([on_cpu], 3) == ["", "", ""]
 
 
+def test_runs_that_name_gpus_or_need_several_come_one_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch
+
+    from fcit.recipe import config
+    from fcit.runs.sweep import processes
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(processes, "cores", lambda: 8)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+    def made(**model: str) -> config.Config:
+        return config.validate({"model": model})
+
+    spread, named, free, cpu = (
+        made(device_map="auto"),
+        made(device="cuda:1"),
+        made(),
+        made(device="cpu"),
+    )
+    for recipes in ([spread], [spread, free], [named], [named, free], [cpu, free], [cpu, spread]):
+        assert processes._slots(recipes, 0) == [""]
+    assert processes._slots([spread], 2) == ["", ""]
+    assert processes._slots([cpu], 0) == [""] * 8
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert processes._slots([free], 0) == [""] * 8
+
+
 def test_the_longest_run_comes_first_and_its_progress_is_known(short: dict, tmp_path: Path) -> None:
     from fcit.runs.sweep import processes
     from fcit.watch import Silent

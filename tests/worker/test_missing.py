@@ -88,6 +88,24 @@ def test_a_published_split_loses_them_too(tmp_path: Path) -> None:
         experiment.samples("CLEVR-Math", "train")
 
 
+def test_a_client_that_is_left_without_samples_is_named_before_anything_is_trained(
+    tmp_path: Path,
+) -> None:
+    official.write(tmp_path / "data")
+    changes = "federation.clients=2", "federation.per_round=2", "setting.beta=0.5"
+    recipe = tmp_path / "a.toml"
+    recipe.write_text('[data]\nroot = "data"\nmissing = "drop"\n[setting]\nname = "cap-hom"\n')
+    experiment = Experiment(load(recipe, changes))
+    task = Task("General", GROUPS["General"])
+    for path in experiment.data_of(experiment.shares(task)[1]).images:
+        path.unlink(missing_ok=True)
+    session = Session(load(recipe, changes), tmp_path / "run", Silent())
+    with pytest.raises(
+        FcitError, match=r'"drop" leaves client 1 without samples of General, .*seed$'
+    ):
+        session.prepare()
+
+
 def test_a_run_counts_them_and_goes_on_with_the_same_samples_alone(
     table: dict, data: Path, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fcit.benchmark import datasets
 from fcit.benchmark.datasets import Dataset
+from fcit.benchmark.layout import PARTITIONS
 from fcit.types import FcitError, Sample, did_you_mean
 
 
@@ -55,6 +56,16 @@ def require_images(samples: Sequence[Sample], paths: Sequence[Path]) -> None:
                 f"{where}: {path}: no such image{other_case(path)}; fcit data check lists all that are "
                 'missing, data.missing = "drop" leaves their samples out'
             )
+
+
+def require_samples(task: str, shares: Sequence[Sequence[Sample]]) -> None:
+    """Raise FcitError naming the first client of a published split whose samples were all left out."""
+    if empty := [client for client, share in enumerate(shares) if not share]:
+        raise FcitError(
+            f'data.missing: "drop" leaves client {empty[0]} without samples of {task}, as all their '
+            "images are missing or cannot be read; restore some (fcit data check lists them), or move "
+            f"{PARTITIONS} away, so that what is left is split by the seed"
+        )
 
 
 def other_case(path: Path) -> str:

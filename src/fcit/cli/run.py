@@ -196,7 +196,12 @@ def sweep(
         Path | None, Option(help="The sweep's folder, instead of the file's `out`.")
     ] = None,
     jobs: Annotated[
-        int, Option(min=0, help="Runs at a time; 0: one per GPU, otherwise one per core.")
+        int,
+        Option(
+            min=0,
+            help="Runs at a time; 0: one per GPU, without GPUs one per core, and one where a recipe "
+            "names a GPU or a device map.",
+        ),
     ] = 0,
     only: Annotated[
         list[str] | None,

@@ -28,7 +28,7 @@ from fcit.types import (
     Update,
     Weights,
 )
-from fcit.weights import low_rank, mean
+from fcit.weights import low_rank, mean, summed
 
 AtLeast0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeast1 = Annotated[int, Field(ge=1, le=4096)]
@@ -51,7 +51,7 @@ class Method:
     projector: Literal["shared", "isolated", "lora", "frozen"] = "shared"
     """`shared`: trained, and averaged over all clients. `isolated`: one per adapter. `lora`: LoRA of the
     projector's matrices in every adapter, with the adapter's rank and learning rate (far fewer bytes).
-    `frozen`: not trained."""
+    `frozen`: not trained. fedex_lora, fedprotip, hide, l2p, moelora, olora: `shared` or `frozen` only."""
 
     def __post_init__(self) -> None:
         """Raise FcitError as `check` does. A `__post_init__` of a method's own calls this one first."""
@@ -238,7 +238,7 @@ class Method:
 
     def objective(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor:
         """The local loss of a batch; most methods need only add a `penalty` to the cross-entropy."""
-        return model.loss(batch) + self.penalty(model, received, memory, batch)
+        return summed([model.loss(batch), self.penalty(model, received, memory, batch)])
 
     def penalty(self, model: Model, received: State, memory: Weights, batch: Any) -> Tensor | float:
         """What is added to the local loss of a batch."""

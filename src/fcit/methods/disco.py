@@ -44,7 +44,8 @@ class Disco(TokenRouted):
 
     at_limit: Literal["join", "skip"] = "join"
     """What happens to clients whose tokens would open one more: they `join` the most similar subspace, as
-    in the reference code, or are left out of the round (`skip`)."""
+    in the reference code, or are left out of the round (`skip`). By default a round needs all its
+    clients: with `skip` set `federation.min_clients`, or the first one left out ends the run."""
 
     as_reference: bool = False
     """Follow the reference code: subspaces open in a stage's first round only, at most `max_subspaces`

@@ -15,6 +15,7 @@ from pydantic import Field
 from fcit.methods.base import AtLeast0, Method
 from fcit.methods.model import Model
 from fcit.types import MOST, Stage, State, Tensor, Turn, Weights
+from fcit.weights import summed
 
 FISHER, CENTRE = "fisher", "fisher-centre"
 MEASURE, MEASURED = "fisher-wanted", "fisher-measured"
@@ -108,9 +109,8 @@ class Ewc(Method):
 
 def pull(theta: Weights, fisher: Weights, centre: Weights) -> Tensor:
     """sum F (theta - theta*)^2 over all tensors of an adapter; a scalar with a gradient."""
-    first, *rest = (
+    return summed(
         (fisher[key].to(value.device) * (value - centre[key].to(value.device)) ** 2).sum()
         for key, value in sorted(theta.items())
         if key in fisher
     )
-    return sum(rest, start=first)

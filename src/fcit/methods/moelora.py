@@ -78,4 +78,4 @@ def shares(x: Tensor, router: Tensor) -> Tensor:
     router [K, in]."""
     from torch.nn.functional import linear
 
-    return linear(x.to(router.dtype), router).softmax(dim=-1)
+    return linear(x.to(router.dtype), router.to(x.device)).softmax(dim=-1)

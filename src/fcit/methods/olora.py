@@ -11,7 +11,7 @@ from fcit.methods.base import AtLeast0
 from fcit.methods.model import Model
 from fcit.methods.stages import LoraPerStage
 from fcit.types import State, Tensor, Weights
-from fcit.weights import factors
+from fcit.weights import factors, summed
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,8 @@ def overlap(new: Weights, old: list[Weights]) -> Tensor:
     """Sum over old LoRAs and layers of ||A_new A_old^T||_1 (all entries' absolute values, as in the
     authors' published code); 0 when every row of A_new is orthogonal to every row of every A_old."""
     factors_new = factors(new)
-    first, *rest = (
+    return summed(
         (factors_new[path][0] @ a.T).abs().sum()
         for block in old
         for path, (a, _) in factors(block).items()
     )
-    return sum(rest, start=first)

@@ -1,6 +1,7 @@
 """LoraPerStage: the base of methods that train a new LoRA in every stage (O-LoRA, FedProTIP)."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from fcit.methods.base import Method, newest
 from fcit.seeds import torch_stream
@@ -17,6 +18,10 @@ class LoraPerStage(Method):
     Every stage's A is drawn anew: with the one blank block that other methods open, two stages' subspaces
     would be the same at first.
     """
+
+    projector: Literal["shared", "frozen"] = "shared"
+    """Not "isolated" or "lora": LoRAs are summed, but projectors could only be averaged, so that a new
+    stage would change old answers before it trained anything."""
 
     def start(self, blank: Weights, projector: Weights, seed: int = 0) -> State:
         from torch import tensor

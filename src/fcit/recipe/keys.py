@@ -17,6 +17,7 @@ FREE_TO_CHANGE = (
     "federation.engine",
     "federation.min_clients",
     "federation.deadline",
+    "federation.outlier_factor",
     "tracking.to",
     "tracking.project",
 )

@@ -44,6 +44,9 @@ LETTERS = 4
 AHEAD = 32
 """At least so many images are encoded together."""
 
+LOWER_RATE = "begin again with a lower training.lr and another --out"
+"""What to do about numbers that are not finite: a resumed run has its own rate."""
+
 OPTIMIZER = "optimizer/"
 """Prefix of the federated optimizer's part of a client's memory; the rest is the method's."""
 
@@ -79,8 +82,9 @@ class Training:
     max_length: Annotated[int, Field(ge=1, le=MOST)] = 2048
     """Maximum tokens per sample."""
     micro_batch: Annotated[int, Field(ge=0, le=MOST)] = 0
-    """Samples per forward pass within a step, to save memory (0 = the whole batch). With l2p this
-    changes results slightly: the key loss then weights samples by answer length."""
+    """Samples per forward pass within a step, to save memory (0 = the whole batch). Without dropout the
+    gradient is the same up to rounding; with it, other masks are drawn. With l2p this changes results
+    slightly: the key loss then weights samples by answer length."""
     checkpointing: bool = False
     """Gradient checkpointing: recompute activations in the backward pass. Less memory, more time."""
     threads: Annotated[int, Field(ge=1, le=1024)] = 1
@@ -155,13 +159,13 @@ def take_turn(
             if not math.isfinite(value):
                 raise FcitError(
                     f"{where}: the loss is {value} at step {step + 1} of {len(plan)}; "
-                    f"lower training.lr (now {training.lr}) or check the client's data"
+                    f"{LOWER_RATE} (now {training.lr}), or repair the client's images and resume the run"
                 )
             loss.backward()
         local.correct()
         norm = torch.nn.utils.clip_grad_norm_([*lora, *projector], training.max_grad_norm)
         if not norm.isfinite():
-            raise FcitError(f"{where}: the gradient's norm is {float(norm)}; lower training.lr")
+            raise FcitError(f"{where}: the gradient's norm is {float(norm)}; {LOWER_RATE}")
         adamw.step()
         release_memory(model.device.type, model.parameters)
         losses.append(value)

@@ -49,8 +49,8 @@ class Federation:
     seconds that all clients of a round have together (0 = one hour)."""
     outlier_factor: Annotated[float, Field(ge=0)] = 1000.0
     """Reject updates and identity tokens larger than N times the round's median; 0 turns this off, which
-    privacy requires. Changes, optimizer tensors and sample counts are compared separately; statistics are
-    squares, so N² applies."""
+    privacy requires. Changes, optimizer tensors and, in a deployment, sample counts are compared
+    separately; statistics are squares, so N² applies."""
     robust: Rule = "mean"
     """Aggregation within a subspace: `mean`, `median`, `trimmed` (trimmed mean) or `krum`. The robust
     rules ignore sample counts."""

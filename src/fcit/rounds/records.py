@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
+from fcit.files import reading, write_text
 from fcit.rounds.server import Position, Round
 from fcit.types import Fault, FcitError
 from fcit.weights import nbytes
@@ -186,6 +187,40 @@ def compare(source: Path | str, value: object, written: object) -> None:
             f"{source}: was changed after fcit wrote it (its digest is another); restore it from a copy, "
             "or run again with another --out"
         )
+
+
+def write_digested(path: Path, text: str) -> None:
+    """Write a text file and, before it, its digest beside it as `sha256sum` writes it.
+
+    Until the new text is there, the digest of the old one stays in a second line: whenever the process is
+    killed, the file has its digest.
+    """
+    beside = digest_file(path)
+    replaces = path.is_file() and beside.is_file()
+    old = beside.read_text(encoding="utf-8", errors="replace") if replaces else ""
+    line = _digest_line(path, text.encode())
+    write_text(beside, line + old)
+    write_text(path, text)
+    if old:
+        write_text(beside, line)
+
+
+def compare_digest(path: Path) -> None:
+    """Raise FcitError where a file does not have the digest beside it."""
+    beside = digest_file(path)
+    with reading(beside, "digest of the answers"):
+        lines = beside.read_text(encoding="utf-8").splitlines(keepends=True)
+        known = _digest_line(path, path.read_bytes()) in lines
+    compare(f"{path} or {beside.name}", known, True)
+
+
+def digest_file(path: Path) -> Path:
+    """The file with the digest of another."""
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _digest_line(path: Path, data: bytes) -> str:
+    return f"{sha256(data)}  {path.name}\n"
 
 
 def sha256(data: bytes) -> str:

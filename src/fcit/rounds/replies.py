@@ -33,12 +33,14 @@ def tokens(
     outlier_factor: float,
     method: Method,
     width: int,
+    dealt: bool = False,
 ) -> tuple[list[Identity], list[Fault]]:
     """Identity tokens by client id, those that are known already included, and what was wrong with the
     others.
 
     stored: the subspaces' tokens [K, w], to compare norms with. outlier_factor: see `Federation`.
-    method: says what is wrong with its tokens. width: how many numbers a token has.
+    method: says what is wrong with its tokens. width: how many numbers a token has. dealt: the server
+    knows the sample counts, so they are not compared.
     """
     turns = {turn.client: turn for turn in asked}
     good = {identity.client: identity for identity in known}
@@ -65,15 +67,14 @@ def tokens(
         for client, times in _outliers(sizes, factor, [float(part(row).norm()) for row in rows]):
             faults.append(Fault(client, "norm", f"its {what}: {times}"))
             del good[client]
-    counts = {client: float(found.samples) for client, found in good.items()}
+    counts = {} if dealt else {client: float(found.samples) for client, found in good.items()}
     if outlier_factor and median_low(counts.values() or [0]) == 1:
         # most clients hide how many samples they have (`privacy.hide_token`): the others are honest,
         # but nothing says how large they may be, so they count for so much at most
         most = max(1, int(outlier_factor))
         counts = {client: min(count, most) for client, count in counts.items()}
-        good = {
-            client: replace(token, samples=int(counts[client])) for client, token in good.items()
-        }
+        for client, count in counts.items():
+            good[client] = replace(good[client], samples=int(count))
     for client, times in _outliers(counts, outlier_factor):
         faults.append(Fault(client, "samples", f"its samples: {times}"))
         del good[client]
@@ -89,12 +90,13 @@ def gather(
     journal: Journal,
     wire: Wire = "float32",
     outlier_factor: float = 0.0,
+    dealt: bool = False,
 ) -> tuple[list[Reply], list[Fault]]:
     """A round's accepted replies by client id, those `known` from the journal included, and what was
     wrong with the others.
 
     Updates are checked as they come; sizes and shapes that can only be compared with those of the other
-    clients (outlier_factor: see `Federation`) are checked at the end.
+    clients (outlier_factor: see `Federation`) are checked at the end. dealt: see `tokens`.
     """
     asked = {job.turn.client: job for job in jobs}
     replies = dict(known)
@@ -110,7 +112,9 @@ def gather(
             journal.quarantine(update, faults[-1])
         else:
             replies[update.client] = journal.keep(reply)
-    for reason in [*_odd_sizes(replies, outlier_factor), *_odd_shapes(replies, asked)]:
+    compared = [what for what in SPREADS if what != "samples" or not dealt]
+    odd = [*_odd_sizes(replies, compared, outlier_factor), *_odd_shapes(replies, asked)]
+    for reason in odd:
         if reply := replies.pop(reason.client, None):
             faults.append(reason)
             journal.quarantine(reply.update, reason)
@@ -140,10 +144,10 @@ def _outliers(
     ]
 
 
-def _odd_sizes(replies: Mapping[int, Reply], factor: float) -> list[Fault]:
+def _odd_sizes(replies: Mapping[int, Reply], compared: Sequence[str], factor: float) -> list[Fault]:
     """Replies too large beside the others. Statistics are squares: the factor's square applies."""
     faults: list[Fault] = []
-    for what in SPREADS:
+    for what in compared:
         sizes = {k: reply.spread[what] for k, reply in replies.items() if what in reply.spread}
         limit = factor**2 if what == "statistics" else factor
         kind = "samples" if what == "samples" else "norm"

@@ -34,11 +34,14 @@ from fcit.rounds.records import (
     RoundLog,
     Rows,
     compare,
+    compare_digest,
+    digest_file,
     parse,
     seal,
     sha256,
     trained,
     unseal,
+    write_digested,
 )
 from fcit.rounds.server import Position
 from fcit.types import FcitError, State, Weights
@@ -188,12 +191,10 @@ class RunFolder:
         return self.path / "predictions" / stage / f"{dataset}.jsonl"
 
     def keep_answers(self, stage: str, dataset: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write one dataset's answers and, before them, their digest as `sha256sum` writes it."""
-        path = self.predictions(stage, dataset)
+        """Write one dataset's answers, with their digest."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        if self.sealed:
-            write_text(_digest_file(path), f"{sha256(text.encode())}  {path.name}\n")
-        write_text(path, text)
+        write = write_digested if self.sealed else write_text
+        write(self.predictions(stage, dataset), text)
 
     def answers(self, stage: str, dataset: str) -> list[Prediction]:
         """One dataset's answers after a stage."""
@@ -203,11 +204,8 @@ class RunFolder:
         return [parse(Prediction, row, f"{path}, line {at}") for at, row in enumerate(rows, 1)]
 
     def _compare_answers(self, path: Path) -> None:
-        beside = _digest_file(path)
-        if self.sealed or beside.is_file():
-            with reading(beside, "digest of the answers"):
-                given, digest = beside.read_text(encoding="utf-8"), sha256(path.read_bytes())
-            compare(f"{path} or {beside.name}", given, f"{digest}  {path.name}\n")
+        if self.sealed or digest_file(path).is_file():
+            compare_digest(path)
 
     # -- the log ---------------------------------------------------------------------------------------
 
@@ -294,7 +292,3 @@ def _file_name(kind: str, name: str, data: bytes) -> str:
     """The name of a file of tensors: with a digest of its own name and content."""
     plain = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
     return f"{kind}-{plain}-{sha256(name.encode() + data)[:12]}.safetensors"
-
-
-def _digest_file(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")

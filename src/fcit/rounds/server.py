@@ -54,6 +54,8 @@ class FederatedRun:
     """Seed of int8's rounding and of the privacy noise."""
     token_width: int = field(kw_only=True)
     """How many numbers an identity token has; unused where the method has none."""
+    dealt: bool = False
+    """Whether the server dealt the clients' shares, so that no sample count is a client's word alone."""
 
 
 @dataclass(frozen=True)
@@ -177,8 +179,9 @@ def take_round(
     packed = _packed(run, jobs, key)
     left = [job for job in packed if job.turn.client not in known]
     incoming = engine.run(left) if left else ()
+    factor = rules.outlier_factor
     replies, faults = gather(
-        incoming, jobs, known, method, run.optimizer, journal, rules.wire, rules.outlier_factor
+        incoming, jobs, known, method, run.optimizer, journal, rules.wire, factor, run.dealt
     )
     require_enough(replies, [*lost, *faults])
     updates = [reply.update for reply in replies]
@@ -226,7 +229,9 @@ def _identify(
             f"{others[0]}; name the encoder that the run began with"
         )
     incoming = engine.identify(missing)
-    identities, faults = tokens(incoming, missing, known, stored, factor, run.method, width)
+    identities, faults = tokens(
+        incoming, missing, known, stored, factor, run.method, width, run.dealt
+    )
     if run.privacy.on:
         identities = [privacy.bound_token(identity, run.privacy) for identity in identities]
     faults = [*lost, *faults]

@@ -209,7 +209,7 @@ class Session:
     ) -> None:
         """Train; after each round commit and log it, after each stage add a row to the matrix."""
         folder, experiment = self.folder, self.experiment
-        run = experiment.federated_run(engine.token_width())
+        run = experiment.federated_run(engine.token_width(), dealt=not self.deployed)
         journal = RunJournal(folder.path, partial(check_memory, self.config))
         since = time.monotonic()
 
@@ -234,6 +234,7 @@ class Session:
                     track(of_round(row, len(after.adapters)), self._rounds(now))
                     continue
                 folder.commit(after, now, engine.memory)
+                journal.clear()  # of a last round whose commit was not followed by this
                 if self.method.single_row and now.stage < len(self.stages) - 1:
                     continue
                 row = self.results.row(engine, after, now.stage)

@@ -63,8 +63,8 @@ class Experiment:
         """The data folder."""
         return self.folder.root
 
-    def federated_run(self, token_width: int) -> FederatedRun:
-        """What the federated loop works with."""
+    def federated_run(self, token_width: int, dealt: bool = False) -> FederatedRun:
+        """What the federated loop works with (`dealt`: see there)."""
         config = self.config
         return FederatedRun(
             self.training_setting,
@@ -75,6 +75,7 @@ class Experiment:
             config.privacy,
             config.seed,
             token_width=token_width,
+            dealt=dealt,
         )
 
     def prepare(self, watch: Watch) -> None:
@@ -179,8 +180,8 @@ class Experiment:
         setting's tasks, unless one client holds all data. A part of a pool is split anew: a client may
         have nothing of it.
 
-        Raises FcitError if `data.train` would cut a published split, if the split is malformed or for
-        another number of clients, and if there are too few samples for the clients.
+        Raises FcitError if `data.train` would cut a published split, if the split is malformed, for
+        another number of clients, or leaves a client no sample, and if there are too few samples.
         """
         setting = setting or self.training_setting
         clients = setting.clients
@@ -196,6 +197,7 @@ class Experiment:
             shares = published(self.root, task, beta, clients) if federated else None
             if shares and self.config.data.missing == "drop":
                 shares = self._sound(shares)
+                missing.require_samples(task.name, shares)
             if shares and self.config.data.train:
                 raise FcitError(
                     f"data.train: {self.config.data.train}, but {self.root} has the published split of "

@@ -26,9 +26,9 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
     """Run what is not finished, the longest first, `jobs` at a time; return the runs that failed, and
     those that were left alone because another process works on them.
 
-    jobs = 0: one per GPU, otherwise one per core. If several run at a time, each has one worker. All
-    recipes are checked and all data is made before the first run starts (FcitError). KeyboardInterrupt
-    stops the runs; the next call continues them.
+    jobs = 0: one per GPU, without GPUs one per core, and one where a recipe names a GPU or a device map.
+    If several run at a time, each has one worker. All recipes are checked and all data is made before
+    the first run starts (FcitError). KeyboardInterrupt stops the runs; the next call continues them.
     """
     watch = watch or Silent()
     todo = _works([status for status in survey(runs) if not status.finished], watch)
@@ -133,9 +133,11 @@ def _slots(parts: Sequence[Config], jobs: int) -> list[str]:
     import torch
 
     devices = {config.model.device for config in parts}
-    if devices <= {"auto", "cuda"} and (here := gpus()):
+    spread = any(config.model.device_map for config in parts)
+    here = gpus() if devices != {"cpu"} else []
+    if here and not spread and devices <= {"auto", "cuda"}:
         return [here[at % len(here)] for at in range(jobs or len(here))]
-    if not jobs and (devices == {"cpu"} or not torch.backends.mps.is_available()):
+    if not jobs and not here and (devices == {"cpu"} or not torch.backends.mps.is_available()):
         jobs = cores() // max(config.training.threads for config in parts)
     return [""] * max(1, jobs)
 
