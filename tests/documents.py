@@ -419,6 +419,8 @@ class Reader:
         elif called == "export":
             for word in words[1:]:
                 self.patch.setenv(*word.split("=", 1))
+        elif called == "test":  # of the Makefile, with what follows ||
+            subprocess.run(["/bin/sh", "-c", step.text], check=True)
         elif called == "rm":
             for word in words[2:]:
                 shutil.rmtree(word, ignore_errors=True)

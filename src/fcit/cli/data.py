@@ -76,8 +76,8 @@ def check(
 
     Example:  fcit data check my-mini
 
-    With --fix the records at fault are left out of a copy, OUT, whose images are symbolic links to those
-    of the folder.
+    Example:  fcit data check my-mini --fix clean
+    (a copy without the records at fault; its images are symbolic links to the folder's)
 
     Example:  fcit data check my-mini --client 3 --recipe demo.toml
     """

@@ -71,11 +71,13 @@ def _print(planned: Plan, turns: bool) -> None:
         *("stage", "tasks"),
         numbers=("rounds", "clients", "samples", "steps", "questions", "down", "up", "down + up"),
     )
-    show("clients: per round, of the stage's; down, up: mean bytes per client and round")
+    show(
+        "clients: those of a round, of all in the stage; down, up: mean bytes per client and round"
+    )
     if planned.general:
         show(
-            f"questions: {planned.general} of the zero-shot ones, and of the last stage's if the method "
-            "can answer them, are general (evaluation.general_questions)"
+            f"questions: {planned.general} general ones are among those of the zero-shot answers, and of the "
+            "last stage if the method can answer them (evaluation.general_questions)"
         )
     if turns:
         show_table(

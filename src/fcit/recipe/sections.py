@@ -101,9 +101,9 @@ class SettingSection:
     """The `[setting]` section: the stages, and how unequal the clients' shares are."""
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")] = "task-hom"
-    """`task-hom` or `task-het` (one dataset per stage), `cap-hom` or `cap-het` (one group of datasets per
-    stage); in the `het` settings each slot of a round has its own task. Any other name with
-    `setting.stages`."""
+    """`task-hom`, `task-het`: a task is one dataset. `cap-hom`, `cap-het`: a task is a group of datasets.
+    `hom`: all clients of a stage learn one task. `het`: every slot of a round is given a task. Any other
+    name needs `setting.stages`."""
     beta: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     """Dirichlet concentration of the clients' sample counts; smaller is more unequal."""
     split: Literal["pooled", "per-dataset"] = "pooled"

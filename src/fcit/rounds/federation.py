@@ -33,8 +33,8 @@ class Federation:
     """How LoRA adapters are averaged. `factors`: A and B separately. `product`: the product B·A,
     truncated to rank r."""
     optimizer: str = "fedavg"
-    """Federated optimizer (fedsa_lora takes the first two): `fedavg`, `fedprox`, `scaffold`, `fedavgm`,
-    `fedadam`, `fedyogi` or `fedadagrad`."""
+    """Federated optimizer: `fedavg`, `fedprox`, `scaffold`, `fedavgm`, `fedadam`, `fedyogi` or
+    `fedadagrad`. fedsa_lora takes only `fedavg` and `fedprox`."""
     optimizer_options: dict[str, float] = field(default_factory=dict[str, float])
     """Hyper-parameters of the optimizer (see below)."""
     engine: Literal["local", "flower"] = "local"
