@@ -52,7 +52,7 @@ SCRIPTS = sorted(
 PROGRAMS = (
     "fcit", "python", "make", "pip", "flwr", "hf", "export", "rm", "start", "register", "run", "status",
     "python3", "useradd", "chown", "cp", "mv", "tar", "ssh-keygen", "systemctl", "sudo", "pkill", "curl",
-    "sh", "docker", "sbatch", "mkdir",
+    "sh", "docker", "sbatch", "mkdir", "test",
 )  # fmt: skip
 """What a shell line of a document begins with."""
 

@@ -76,8 +76,8 @@ def _print(planned: Plan, turns: bool) -> None:
     )
     if planned.general:
         show(
-            f"questions: {planned.general} general ones are among those of the zero-shot answers, and of the "
-            "last stage if the method can answer them (evaluation.general_questions)"
+            f"questions: {planned.general} general ones are among those of the zero-shot answers, and of "
+            "the last stage if the method can answer them (evaluation.general_questions)"
         )
     if turns:
         show_table(
