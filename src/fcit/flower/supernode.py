@@ -58,9 +58,8 @@ def main() -> None:
         if left.code:
             broken.set()
     finally:
-        trigger_exit_handlers(
-            run_before_force_exit=False
-        )  # or its HTTP server keeps this process alive
+        # Else the thread of its HTTP server would keep this process alive.
+        trigger_exit_handlers(run_before_force_exit=False)
     if broken.is_set():
         raise FcitError(told(client, given.superlink, certificate))
 
