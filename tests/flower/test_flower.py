@@ -24,6 +24,7 @@ from fcit.recipe.config import Config, to_table, validate
 from fcit.recipe.sections import DataSection
 from fcit.runs.engine import build, check_memory
 from fcit.types import Fault, FcitError, Identity, Job, Score, State, Task, Turn, Update
+from fcit.worker.cache import code
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import ModelWorker, stronger
 
@@ -72,7 +73,7 @@ class FakeGrid:
             header, _ = unpack(message.content)
             self.sent.append((client, header))
             if header["do"] == "hello":
-                honest = pack({"client": client, "fcit": version()}, {})
+                honest = pack(hello(client), {})
                 found = self.hello.get(message.metadata.dst_node_id, honest)
             else:
                 found = self.behave(client, header)
@@ -92,6 +93,11 @@ def version() -> str:
     import importlib.metadata
 
     return importlib.metadata.version("fcit")
+
+
+def hello(client: int, **more: Any) -> dict[str, Any]:
+    """What a client answers to the question who it is."""
+    return {"client": client, "fcit": version(), "code": code()} | more
 
 
 def update(client: int, kept: bool = False) -> RecordDict:
@@ -260,7 +266,7 @@ def test_a_node_cannot_be_another_client_than_the_one_its_key_is_registered_as(e
     one = engine(lambda client, header: update(client), clients=4)
     one.grid.names = {100 + client: f"client-{client}" for client in range(4)}
     del one.grid.up[101]  # client 1 is away, and client 3 says it is that
-    one.grid.hello[103] = pack({"client": 1, "fcit": version()}, {})
+    one.grid.hello[103] = pack(hello(1), {})
     said = "a node says it is client 1, and its key is registered as client-3"
     with pytest.raises(FcitError, match=said):
         list(one.run(jobs()))
@@ -280,7 +286,7 @@ def test_a_known_node_that_comes_back_with_another_fcit_gets_no_more_jobs(engine
     one.nodes.needs_all = False
     assert [type(got) for got in one.run(jobs())] == [Update] * 3
     one.grid.up[101] = "since 2"
-    one.grid.hello[101] = pack({"client": 1, "fcit": "another"}, {})
+    one.grid.hello[101] = pack(hello(1, fcit="another"), {})
     found = {got.client: got for got in one.run(jobs())}
     assert one.grid.asked("train").count(1) == 1
     assert 1 not in one.nodes.clients
@@ -365,20 +371,25 @@ def test_scores_come_back_and_what_is_none_is_garbled(header: dict, kind: str, e
 
 
 @pytest.mark.parametrize(
-    "hello",
+    ("said", "what"),
     [
-        Error(2, "no module named fcit"),
-        RecordDict(),
-        pack({"client": "two", "fcit": "0"}, {}),
-        pack({"client": 1, "fcit": "another"}, {}),
+        (Error(2, "no module named fcit"), "a node did not say which client it is: no module"),
+        (RecordDict(), "a node did not say which client it is"),
+        (pack(hello("two"), {}), "a node says it is client 'two'"),  # type: ignore
+        (
+            pack(hello(1, fcit="another"), {}),
+            "client 1 has fcit another, this server has .*same commit",
+        ),
+        (pack(hello(1, code="01234567"), {}), "client 1 has other code of fcit .*same commit"),
+        (pack({"client": 1, "fcit": version()}, {}), "client 1 has other code of fcit"),
     ],
 )
 def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other(
-    hello, engine
+    said: Any, what: str, engine
 ) -> None:
     one = engine(lambda client, header: update(client))
-    one.grid.hello[101] = hello
-    with pytest.raises(FcitError, match="node|fcit another"):
+    one.grid.hello[101] = said
+    with pytest.raises(FcitError, match=what):
         list(one.run(jobs()))
     one.nodes.needs_all = False
     one.nodes.active_since, one.nodes.clients = {}, {}
@@ -498,14 +509,14 @@ def test_a_client_says_at_once_whether_it_has_what_all_stages_ask_it_for(
     """FigureQA is the second stage's."""
     every = copy.deepcopy(table)
     every["federation"]["per_round"] = 4
-    hello = {"do": "hello", "run": "a", "config": every}
+    asked = {"do": "hello", "run": "a", "config": every}
     ready = LocalClient(1, tmp_path, DataSection(root=str(suite)))
-    assert respond(hello, {}, ready)[0] == {"client": 1, "fcit": version()}
+    assert respond(asked, {}, ready)[0] == hello(1)
     (tmp_path / "instructions").mkdir()
     (tmp_path / "instructions" / "IconQA").symlink_to(suite / "instructions" / "IconQA")
     (tmp_path / "datasets").symlink_to(suite / "datasets")
     lacking = LocalClient(1, tmp_path, DataSection(root=str(tmp_path)))
-    assert respond(hello, {}, lacking)[0]["unready"] == "FcitError; see the client's own log"
+    assert respond(asked, {}, lacking)[0]["unready"] == "FcitError; see the client's own log"
     assert "has no training samples of FigureQA" in capsys.readouterr().err
 
 
@@ -513,7 +524,7 @@ def test_a_node_that_is_not_ready_is_named_and_asked_again_once_it_may_be_mended
     engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = engine(lambda client, header: update(client))
-    one.grid.hello[101] = pack({"client": 1, "fcit": version(), "unready": "no FigureQA"}, {})
+    one.grid.hello[101] = pack(hello(1, unready="no FigureQA"), {})
     with pytest.raises(FcitError, match="client 1 is not ready for all stages .*no FigureQA"):
         list(one.run(jobs()))
     one.nodes.needs_all = False

@@ -29,6 +29,7 @@ from fcit.types import FcitError
 pytest.importorskip("flwr")
 
 from cryptography import x509
+from flwr.supercore.exit import add_exit_handler
 
 from fcit.flower import machine, operate, superlink, supernode
 from fcit.flower.deploy import write_client_key
@@ -215,6 +216,7 @@ def test_a_client_looks_at_its_data_before_it_joins(
     with pytest.raises(FcitError, match="client 2: the recipe has clients 0 to 1"):
         supernode.main()
     monkeypatch.setattr(supernode, "check_data", lambda *_: None)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back afterwards
     monkeypatch.setattr(supernode, "flower_supernode", lambda: sys.exit(1))
     with pytest.raises(FcitError, match="localhost:9 does not answer"):
         supernode.main()
@@ -223,6 +225,82 @@ def test_a_client_looks_at_its_data_before_it_joins(
         FcitError, match=r"register its key on the server: \./register clients/client-2"
     ):
         supernode.main()
+
+
+def joins(folder: Path, monkeypatch: pytest.MonkeyPatch, own: str = "") -> None:
+    """A client whose data is complete starts, with its own entries of the node's configuration."""
+    monkeypatch.chdir(init(folder, "--host", "localhost") / "client-1")
+    words = ["--superlink", "localhost:9", "--root-certificates", "server.crt", "--port", "0"]
+    words += ["--auth-supernode-private-key", "client.key"]
+    node = f'client=1 data="{folder}/with spaces" {own}'
+    monkeypatch.setattr(sys, "argv", ["start", *words, "--node-config", node])
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back afterwards
+    monkeypatch.setattr(supernode, "check_data", lambda *_: None)
+    monkeypatch.setattr(supernode, "ask", lambda *_: 0.0)
+    supernode.main()
+
+
+@pytest.mark.parametrize("breaks", ["connection", "thread", "nothing"])
+def test_a_client_that_is_no_longer_connected_ends_with_an_error_and_a_stopped_one_without(
+    breaks: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Flower's main loop returns where it fails; its heartbeats end with their thread."""
+    sent: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "kill", lambda *given: sent.append(given))
+
+    def beat() -> None:
+        raise RuntimeError("Server error '500 Internal Server Error'\nfor url 'https://localhost'")
+
+    def flower() -> None:
+        if breaks == "connection":
+            return
+        if breaks == "thread":
+            monkeypatch.setattr(signal, "getsignal", lambda _: flower)
+            thread = threading.Thread(target=beat)
+            thread.start()
+            thread.join()
+        sys.exit(0)  # as Flower does for every signal
+
+    monkeypatch.setattr(supernode, "flower_supernode", flower)
+    stopped: list[str] = []
+    add_exit_handler(lambda: stopped.append("its HTTP server"))
+    if breaks == "nothing":
+        joins(tmp_path, monkeypatch)
+    else:
+        with pytest.raises(FcitError, match="client 1 is no longer connected"):
+            joins(tmp_path, monkeypatch)
+    assert stopped == ["its HTTP server"]
+    assert sent == [(os.getpid(), signal.SIGTERM)] * (breaks == "thread")
+    line = (
+        "error: a thread of Flower's ended: RuntimeError: Server error '500 Internal Server Error'"
+    )
+    assert (line in capsys.readouterr().err) == (breaks == "thread")
+
+
+@pytest.mark.parametrize(
+    ("own", "odd"),
+    [
+        ("clip_norm = 1.0 noise_multiplier = 0.5", "clip_norm = 1.0 noise_multiplier = 0.5"),
+        ("clip_norm=1.0 noise_multiplier= 0.5", "noise_multiplier= 0.5"),
+        ("clip_norm=1.0 noise_multiplier", "noise_multiplier"),
+        ("floor.toml", "floor.toml"),
+        ("clip_norm=1.0 images='/a b'", ""),
+    ],
+)
+def test_what_flower_would_ignore_in_a_nodes_configuration_is_refused(
+    own: str, odd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supernode, "flower_supernode", lambda: sys.exit(0))
+    if not odd:
+        joins(tmp_path, monkeypatch, own)
+        return
+    with pytest.raises(
+        FcitError, match=f"--node-config: '{odd}' is not key=value; write no spaces"
+    ):
+        joins(tmp_path, monkeypatch, own)
 
 
 @pytest.mark.parametrize(

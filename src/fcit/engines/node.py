@@ -21,6 +21,7 @@ from fcit.recipe.sections import DataSection
 from fcit.rounds.records import compare, sha256
 from fcit.types import FcitError, Turn, Weights
 from fcit.weights import from_bytes, to_bytes, unflatten
+from fcit.worker.cache import code
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import NO_FLOOR, ModelWorker
 
@@ -86,7 +87,7 @@ def _noted(error: Exception, client: LocalClient) -> str:
 
 def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
     """Which client this is, and whether it has what the run's stages will ask it for."""
-    answer = {"client": client.number, "fcit": fcit.__version__}
+    answer = {"client": client.number, "fcit": fcit.__version__, "code": code()}
     if not client.own:
         return answer
     try:

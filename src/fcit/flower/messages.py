@@ -8,6 +8,7 @@ import fcit
 from fcit.engines import wire
 from fcit.types import Fault, FcitError, Weights, one_line
 from fcit.weights import from_bytes, to_bytes
+from fcit.worker.cache import code
 
 LOST = (3, 4, 5)
 """Flower's error codes for a message, a reply or a node that is gone; fcit sends the message again."""
@@ -60,10 +61,18 @@ def read_hello(message: Message, name: str = "") -> int:
         raise FcitError(f"{who} did not say which client it is: {reply.detail}")
     client, version, unready = (reply[0].get(key) for key in ("client", "fcit", "unready"))
     own = fcit.__version__
+    same = "install the same commit everywhere (docs/deploy.md)"
     if type(client) is not int:
         raise FcitError(one_line(f"a node says it is client {client!r}"))
     if version != own:
-        raise FcitError(one_line(f"client {client} has fcit {version}, this server has {own}"))
+        raise FcitError(
+            one_line(f"client {client} has fcit {version}, this server has {own}; {same}")
+        )
+    if reply[0].get("code") != code():  # an earlier fcit sends none
+        raise FcitError(
+            f"client {client} has other code of fcit {own} than this server (another commit, or a changed "
+            f"file); {same}"
+        )
     if unready:
         raise FcitError(
             one_line(f"client {client} is not ready for all stages of the run: {unready}")
