@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import errno
+import logging
 import os
 import struct
 import time
@@ -19,6 +21,7 @@ import torch
 from fcit.aggregation.privacy import Privacy
 from fcit.engines import node
 from fcit.engines.node import LocalClient, load_memory, respond, save_memory
+from fcit.files import locked
 from fcit.flower import hush
 from fcit.recipe.config import Config, to_table, validate
 from fcit.recipe.sections import DataSection
@@ -35,7 +38,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fcit.engines import wire
 from fcit.flower import nodes
-from fcit.flower.apps import local_client, own_client, wait_for_nodes
+from fcit.flower.apps import local_client, own_client, shorten_user_errors, wait_for_nodes
 from fcit.flower.engine import DEFAULT_DEADLINE, LIFETIME, FlowerEngine
 from fcit.flower.messages import pack, unpack
 from fcit.flower.status import Status, finished, lines
@@ -560,7 +563,22 @@ def test_an_operator_is_told_of_every_round_and_who_is_awaited(
     assert "finished" in lines(tmp_path)[0]
     with pytest.raises(FcitError), engine(never, status=status):
         raise FcitError("the disk is full; make room")
-    assert "ended: the disk is full; make room" in lines(tmp_path)[0]
+    first, second = lines(tmp_path)
+    assert "ended: the disk is full; make room" in first
+    assert second == "no process works on it now; ./run continues it"
+    with locked(tmp_path, "run"):
+        assert len(lines(tmp_path)) == 1
+    with pytest.raises(SystemExit), engine(never, status=status):
+        raise SystemExit(0)  # as Flower ends a run that is stopped
+    assert "stopped; ./run continues it" in lines(tmp_path)[0]
+
+
+def test_a_full_disk_is_one_line_in_the_log_without_a_traceback() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "run-folder/log.jsonl")
+    record = logging.LogRecord("flwr", 40, "", 0, "failed: %s", (1,), (OSError, error, None))
+    assert shorten_user_errors(record)
+    assert record.getMessage() == "error: run-folder/log.jsonl: No space left on device"
+    assert record.exc_info is None
 
 
 # -- a client's floor --------------------------------------------------------------------------------

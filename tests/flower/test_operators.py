@@ -75,6 +75,17 @@ def test_one_host_gives_a_certificate_for_it_and_for_the_machine_itself(
         superlink.require_name("192.0.2.9", out / "server" / "server.crt")
 
 
+def test_a_server_that_only_its_own_machine_can_reach_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Debian's /etc/hosts gives the machine's own name this address."""
+    found = [(2, 1, 6, "", ("127.0.1.1", 0))]
+    monkeypatch.setattr(superlink.socket, "getaddrinfo", lambda *_, **__: found)
+    with pytest.raises(FcitError, match=r"fcit\.example\.org is 127\.0\.1\.1 .*FCIT_HOST"):
+        superlink.require_reachable("fcit.example.org")
+    superlink.require_reachable("localhost")
+
+
 def test_everything_is_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
     out = init(tmp_path, "--host", "localhost")
     for path in (out, *out.rglob("*")):

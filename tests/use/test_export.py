@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 import handmade
 import zygote
 from commandline import call, refused
+from fcit.aggregation.privacy import Privacy
 from fcit.methods import Gating
 from fcit.methods.disco import Disco
 from fcit.models import CHECKPOINTS
@@ -181,6 +182,16 @@ def test_weights_of_a_base_in_a_folder_have_its_own_licence(made) -> None:
         run.config = replace(run.config, model=replace(run.config.model, path=path))
         card = cards.card(run, "merged", target="IconQA", shares={}, dtype="float32")
         assert card.startswith(f"---\nlicense: {licence}\n")
+
+
+def test_a_card_keeps_the_seed_of_the_noise_to_itself(made) -> None:
+    run = Run(made().folder)
+    run.worker = made().worker
+    for privacy, named in (({}, True), ({"clip_norm": 1.0}, False)):
+        rules = replace(run.config.federation, outlier_factor=0.0)
+        run.config = replace(run.config, privacy=Privacy(**privacy), federation=rules, seed=8231)
+        card = cards.card(run, "subspace", name="0")
+        assert ("seed 8231" in card) == named and ("8231" in card) == named
 
 
 @pytest.mark.parametrize("written", [True, False])

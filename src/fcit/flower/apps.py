@@ -69,9 +69,13 @@ def server_app(main: Main) -> ServerApp:
 
 
 def shorten_user_errors(record: logging.LogRecord) -> bool:
-    """Log an error that the operator can mend in one line, without a traceback."""
-    if record.exc_info and isinstance(record.exc_info[1], FcitError):
-        record.msg, record.args, record.exc_info = f"error: {record.exc_info[1]}", (), None
+    """Log an error that the operator can mend, such as a full disk, in one line, without a traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, FcitError | OSError):
+        what = str(error)
+        if isinstance(error, OSError) and error.strerror:
+            what = f"{error.filename or 'cannot go on'}: {error.strerror}"
+        record.msg, record.args, record.exc_info = f"error: {what}", (), None
     return True
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fcit.files import read_json, write_json
+from fcit.files import locked, read_json, write_json
 from fcit.types import FcitError, Turn, first_line
 
 FILE, FINISHED = "status.json", "finished"
+
+CONTINUE = "./run continues it"
 
 GRACE = 60.0
 """Seconds after which the log names clients that are not ready: not connected, or still looking at their
@@ -80,7 +82,9 @@ class Status:
 
     def end(self, error: BaseException | None) -> None:
         """The run is finished, or has ended with an error."""
-        what = FINISHED if error is None else f"ended: {first_line(error)}"
+        stopped = isinstance(error, SystemExit | KeyboardInterrupt)
+        why = f"stopped; {CONTINUE}" if stopped else f"ended: {first_line(error)}" if error else ""
+        what = why or FINISHED
         self.now = {"now": what, "since": _clock(datetime.now(UTC))}
         write_json(self.file, self.now)
 
@@ -127,4 +131,15 @@ def lines(folder: Path) -> list[str]:
         told += [f"refused: {reason}" for reason in now.get("refused", ())]
     if now.get("next"):
         told.append(f"next: {now['next']}")
+    if now["now"] != FINISHED and not _at_work(folder):
+        told.append(f"no process works on it now; {CONTINUE}")
     return told
+
+
+def _at_work(folder: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    try:
+        with locked(folder, "run"):
+            return False
+    except FcitError:
+        return True

@@ -8,6 +8,7 @@ open to this machine alone. The script `start` that `fcit deploy init` writes ru
 import ipaddress
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -29,6 +30,9 @@ from fcit.flower.operate import ENDED
 from fcit.types import FcitError, one_line
 
 NODE_PATHS = ("/v1/fleet/", "/health")
+
+OWN_NAMES = ("localhost", "127.0.0.1", "::1")
+"""Names by which a SuperLink serves this machine alone, on purpose."""
 
 
 class NodesOnly:
@@ -100,12 +104,24 @@ def require_name(host: str, certificate: Path) -> None:
         )
 
 
+def require_reachable(host: str) -> None:
+    """Raise FcitError where the machine's own name is an address that other machines cannot reach, as in
+    the /etc/hosts of Debian and Ubuntu."""
+    address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
+    if host not in OWN_NAMES and ipaddress.ip_address(address).is_loopback:
+        raise FcitError(
+            f"{host} is {address} on this machine (/etc/hosts), where no other machine can connect; set "
+            "FCIT_HOST to the machine's address, or to 0.0.0.0"
+        )
+
+
 def main() -> None:
     """Run the SuperLink; arguments are those of `flower-superlink`."""
     given = arguments("host", "port", "ssl-certfile", "ssl-keyfile")
     require_owner(given.ssl_keyfile)
     require_name(given.host, Path(given.ssl_certfile))
     require_port(given.host, int(given.port))
+    require_reachable(given.host)
     ENDED.unlink(missing_ok=True)
     flower = sys.modules[SuperLinkLifespan.__module__]
     middleware, kwargs = extensions.get_middleware, flower.get_popen_detach_kwargs
