@@ -147,7 +147,7 @@ class Chat:
     def require_end(self) -> None:
         """Raise FcitError where no control token ends an answer, which no training could teach, and where
         prompts change from day to day."""
-        if "strftime_now" in self.template:
+        if "strftime_now" in (self.template or ""):
             raise FcitError(
                 "[model] template: it writes today's date (strftime_now), so every prompt would change "
                 "with it; write a date in its place in chat_template.jinja"
