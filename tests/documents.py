@@ -282,7 +282,7 @@ def parse_extras(text: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     for named in re.findall(r"fcit\[([\w,]+)\]", text):
         assert set(named.split(",")) <= set(project["optional-dependencies"]), text
-    assert not re.search(r"install +(--?[\w-]+ +)*['\"]?fcit\b(?! @|\[[\w,]+\] @)", text), text
+    assert not re.search(r"\binstall +(--?[\w-]+ +)*['\"]?fcit\b(?! @|\[[\w,]+\] @)", text), text
 
 
 # -- a reader --------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def test_the_image_is_made_of_files_and_extras_that_exist() -> None:
     told = [line.split(" ", 1) for line in text.splitlines()]
     assert {word for word, _ in told} <= {"FROM", "COPY", "RUN", "ENV", "WORKDIR", "CMD"}
     assert told[0] == ["FROM", "python:3.12-slim"]
+    assert "FCIT_CACHE" not in text, "the scripts keep features in the client's folder"
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert "Programming Language :: Python :: 3.12" in project["classifiers"]
     copied = {one for word, rest in told if word == "COPY" for one in rest.split()[:-1]}

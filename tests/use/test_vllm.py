@@ -114,7 +114,7 @@ def test_every_subspace_is_a_plain_lora_over_the_runs_projector(
         check(tmp_path / "out" / "adapters" / name, limit)
     card = (tmp_path / "out" / "README.md").read_text()
     assert (
-        "vLLM opens one adapter per request, with weight 1, and this run weighs and mixes them"
+        "vLLM opens one adapter per request with weight 1, and this run weighs and mixes them"
         in card
     )
     (code,) = re.findall(r"```python\n(.*?)```", card, re.S)

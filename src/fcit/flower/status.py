@@ -83,7 +83,7 @@ class Status:
     def end(self, error: BaseException | None) -> None:
         """The run is finished, or has ended with an error."""
         stopped = isinstance(error, SystemExit | KeyboardInterrupt)
-        why = f"stopped; {CONTINUE}" if stopped else f"ended: {first_line(error)}" if error else ""
+        why = "stopped" if stopped else f"ended: {first_line(error)}" if error else ""
         what = why or FINISHED
         self.now = {"now": what, "since": _clock(datetime.now(UTC))}
         write_json(self.file, self.now)
