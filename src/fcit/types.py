@@ -57,7 +57,9 @@ def extra(name: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type where it has none."""
+    """The first line of an error's message, or its type; of the system's errors, file and reason."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
@@ -212,8 +214,7 @@ class State:
     extras: dict[str, Weights] = field(default_factory=dict[str, Weights])
     """Everything else by name: the projector, identity tokens, a method's own tensors."""
     optimizer: dict[str, Weights] = field(default_factory=dict[str, Weights])
-    """Only for the federated optimizer: momenta, control variates. Clients get their part of it in the
-    same field."""
+    """Only for the federated optimizer: momenta, control variates; a client gets its part."""
 
     @property
     def projector(self) -> Weights | None:
@@ -281,8 +282,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Score:
-    """A client's result on its own test samples of a dataset: the sum of their scores (each 0 to 100),
-    and their number."""
+    """A client's scores (each 0 to 100) on its own test samples of a dataset: their sum and number."""
 
     client: int
     dataset: str

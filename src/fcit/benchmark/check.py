@@ -227,9 +227,8 @@ class _Check:
             name = str(folder).removeprefix(f"{self.root}/")
             what = "no such folder; the images belong there"
             self.report.problems.append(Problem(name, "", what))
-        entries = [
-            entry for entry in entries if not any(map(Path(entry.path).is_relative_to, lacking))
-        ]
+        if lacking:
+            entries = [e for e in entries if not any(map(Path(e.path).is_relative_to, lacking))]
         first = {entry.path: entry for entry in reversed(entries)}
         shown = contents({entry.path: Path(entry.path) for entry in entries}, watch)
         faults = {path: what for path, what in shown.items() if isinstance(what, str)}

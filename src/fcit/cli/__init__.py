@@ -20,7 +20,7 @@ from fcit.cli.fetch import fetch
 from fcit.cli.plan import plan
 from fcit.cli.screen import show
 from fcit.cli.why import why
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 from fcit_bench.command import bench
 
 app = typer.Typer(
@@ -104,7 +104,7 @@ def main() -> None:
     except FcitError as mistake:
         status, error = 2, str(mistake)
     except OSError as mistake:  # for example a folder that cannot be written, or a full disk
-        status, error = 2, f"{mistake.filename or 'cannot go on'}: {mistake.strerror or mistake}"
+        status, error = 2, first_line(mistake)
     if error:
         show("fcit: " + " ".join(error.splitlines()), err=True)
     sys.exit(status)

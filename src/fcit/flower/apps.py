@@ -21,7 +21,7 @@ from fcit.flower.messages import pack, unpack
 from fcit.flower.status import Status
 from fcit.recipe.config import Config, checked
 from fcit.recipe.sections import DataSection
-from fcit.types import FcitError
+from fcit.types import FcitError, first_line
 from fcit.worker.experiment import Experiment
 
 REQUIRED = {"client": "3", "data": '"/srv/fcit/client-3/data"'}
@@ -72,9 +72,7 @@ def shorten_user_errors(record: logging.LogRecord) -> bool:
     """Log an error that the operator can mend, such as a full disk, in one line, without a traceback."""
     error = record.exc_info[1] if record.exc_info else None
     if isinstance(error, FcitError | OSError):
-        what = str(error)
-        if isinstance(error, OSError) and error.strerror:
-            what = f"{error.filename or 'cannot go on'}: {error.strerror}"
+        what = str(error) if isinstance(error, FcitError) else first_line(error)
         record.msg, record.args, record.exc_info = f"error: {what}", (), None
     return True
 

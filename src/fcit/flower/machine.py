@@ -31,7 +31,7 @@ def in_one_line(command: Callable[[], None]) -> None:
     except FcitError as error:
         message = str(error)
     except OSError as error:
-        message = f"{error.filename or 'cannot go on'}: {error.strerror or error}"
+        message = first_line(error)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)

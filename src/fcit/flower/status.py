@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from fcit.files import locked, read_json, write_json
+from fcit.files import read_json, write_json
+from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError, Turn, first_line
 
 FILE, FINISHED = "status.json", "finished"
@@ -82,9 +83,9 @@ class Status:
 
     def end(self, error: BaseException | None) -> None:
         """The run is finished, or has ended with an error."""
-        stopped = isinstance(error, SystemExit | KeyboardInterrupt)
-        why = "stopped" if stopped else f"ended: {first_line(error)}" if error else ""
-        what = why or FINISHED
+        what = FINISHED if error is None else f"ended: {first_line(error)}"
+        if isinstance(error, SystemExit | KeyboardInterrupt):
+            what = "stopped"
         self.now = {"now": what, "since": _clock(datetime.now(UTC))}
         write_json(self.file, self.now)
 
@@ -131,15 +132,6 @@ def lines(folder: Path) -> list[str]:
         told += [f"refused: {reason}" for reason in now.get("refused", ())]
     if now.get("next"):
         told.append(f"next: {now['next']}")
-    if now["now"] != FINISHED and not _at_work(folder):
+    if now["now"] != FINISHED and not RunFolder(folder).in_use:
         told.append(f"no process works on it now; {CONTINUE}")
     return told
-
-
-def _at_work(folder: Path) -> bool:
-    """Whether a process holds the run's lock."""
-    try:
-        with locked(folder, "run"):
-            return False
-    except FcitError:
-        return True

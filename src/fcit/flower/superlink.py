@@ -25,14 +25,12 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fcit.files import write_text
+from fcit.flower.deploy import OWN_NAMES
 from fcit.flower.machine import arguments, in_one_line, require_owner, require_port
 from fcit.flower.operate import ENDED
 from fcit.types import FcitError, one_line
 
 NODE_PATHS = ("/v1/fleet/", "/health")
-
-OWN_NAMES = ("localhost", "127.0.0.1", "::1")
-"""Names by which a SuperLink serves this machine alone, on purpose."""
 
 
 class NodesOnly:
@@ -107,11 +105,12 @@ def require_name(host: str, certificate: Path) -> None:
 def require_reachable(host: str) -> None:
     """Raise FcitError where the machine's own name is an address that other machines cannot reach, as in
     the /etc/hosts of Debian and Ubuntu."""
-    address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-    if host not in OWN_NAMES and ipaddress.ip_address(address).is_loopback:
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    addresses = [str(address[0]) for *_, address in found]
+    if host not in OWN_NAMES and all(ipaddress.ip_address(each).is_loopback for each in addresses):
         raise FcitError(
-            f"{host} is {address} on this machine (/etc/hosts), where no other machine can connect; set "
-            "FCIT_HOST to the machine's address, or to 0.0.0.0"
+            f"{host} is {addresses[0]} on this machine (/etc/hosts), where no other machine can connect; "
+            "set FCIT_HOST to the machine's address, or to 0.0.0.0"
         )
 
 

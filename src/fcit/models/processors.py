@@ -43,10 +43,15 @@ def load_processor(folder: str | Path, local: bool = False) -> Any:
     return processor
 
 
+def leaves_out_videos(processor: Any) -> bool:
+    """Whether a processor was loaded without its part for videos."""
+    return getattr(type(processor), "images_only", False)
+
+
 def save_video_settings(processor: Any, folder: Path) -> None:
     """Beside a saved processor whose part for videos was left out, write that part's settings as the
     model has them: where torchvision is, transformers then loads the whole processor from `folder`."""
-    if not getattr(type(processor), "images_only", False):
+    if not leaves_out_videos(processor):
         return
     from transformers.video_processing_utils import BaseVideoProcessor
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -221,6 +222,12 @@ def digest_file(path: Path) -> Path:
 
 def _digest_line(path: Path, data: bytes) -> str:
     return f"{sha256(data)}  {path.name}\n"
+
+
+def tensor_file(kind: str, name: str, data: bytes) -> str:
+    """The name of a file of tensors: with a digest of its own name and content."""
+    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
+    return f"{kind}-{plain}-{sha256(name.encode() + data)[:12]}.safetensors"
 
 
 def sha256(data: bytes) -> str:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fcit.files import (
+    locked,
     read_json,
     read_lines,
     read_toml,
@@ -38,7 +39,7 @@ from fcit.rounds.records import (
     digest_file,
     parse,
     seal,
-    sha256,
+    tensor_file,
     trained,
     unseal,
     write_digested,
@@ -76,6 +77,15 @@ class RunFolder:
             raise FcitError(f"{self.path}: no such run folder")
         if not self.config.is_file():
             raise FcitError(f"{self.path}: not a run folder (it has no config.toml)")
+
+    @property
+    def in_use(self) -> bool:
+        """Whether a process works on the run (or its lock is another user's)."""
+        if not (self.path / ".lock").is_file():
+            return False
+        with suppress(FcitError, OSError), locked(self.path, "run"):
+            return False
+        return True
 
     # -- the configuration, and JSON objects -----------------------------------------------------------
 
@@ -132,7 +142,7 @@ class RunFolder:
         if not weights:
             return ""
         data = to_bytes(weights)
-        file = _file_name(kind, name, data)
+        file = tensor_file(kind, name, data)
         if not (self.states / file).is_file():
             with written_aside(self.states / file) as aside:
                 aside.write_bytes(data)
@@ -172,7 +182,7 @@ class RunFolder:
             path = self.states / Path(file).name
             with reading(path):
                 data = path.read_bytes()
-            compare(path, file, _file_name(kind, name, data))
+            compare(path, file, tensor_file(kind, name, data))
             yield name, data
 
     def require_resumable(self) -> None:
@@ -286,9 +296,3 @@ class RunFolder:
         """Raise FcitError where matrix.json has an accuracy whose answers are gone."""
         if self.matrix.is_file() and key in self.read(self.matrix).get(kind, {}):
             raise FcitError(f"{answers}: is missing; restore it, or choose another --out")
-
-
-def _file_name(kind: str, name: str, data: bytes) -> str:
-    """The name of a file of tensors: with a digest of its own name and content."""
-    plain = re.sub(r"[^A-Za-z0-9.-]+", "_", name)
-    return f"{kind}-{plain}-{sha256(name.encode() + data)[:12]}.safetensors"

@@ -71,9 +71,10 @@ class Rule:
         """The one of the training answers (with their counts) that scores most as the answer to
         everything. A rule that can do it faster than trying them does."""
         counts = Counter(truth[0] for truth in truths)
+        together = type(self).right is Rule.right  # the rule defines `score` alone
 
         def total(answer: str) -> float:
-            if type(self).right is Rule.right:  # the rule scores all answers together
+            if together:
                 return self.score([answer] * len(truths), truths, mode).percent
             return sum(n * self.right(answer, truth, mode) for truth, n in counts.items())
 

@@ -6,16 +6,15 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 from fcit.engines.workers import cores, gpus
-from fcit.files import locked, private, write_json
+from fcit.files import private, write_json
 from fcit.recipe.config import Config
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.session import Session
 from fcit.runs.sweep.plan import Run
 from fcit.runs.sweep.status import Clock, Status, clock, same_data, survey
-from fcit.types import FcitError, Turn
+from fcit.types import Turn
 from fcit.watch import Silent, Watch
 
 GRACE = 10.0
@@ -48,7 +47,7 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
                         work = todo.pop()
                         if Session(work.status.config, work.status.run.folder, Silent()).finished:
                             continue  # another sweep did it meanwhile
-                        if _is_locked(work.status.run.folder):
+                        if RunFolder(work.status.run.folder).in_use:
                             failed.append(work.status.run)
                             watch.say(f"{failed[-1]}: another fcit is working on it; left alone")
                         else:
@@ -140,17 +139,6 @@ def _slots(parts: Sequence[Config], jobs: int) -> list[str]:
     if not jobs and not here and (devices == {"cpu"} or not torch.backends.mps.is_available()):
         jobs = cores() // max(config.training.threads for config in parts)
     return [""] * max(1, jobs)
-
-
-def _is_locked(folder: Path) -> bool:
-    """Whether another process works on a run, such as one that outlived its sweep."""
-    if not (folder / ".lock").is_file():
-        return False
-    try:
-        with locked(folder, "run"):
-            return False
-    except (FcitError, OSError):  # or the lock is another user's
-        return True
 
 
 def _start(work: _Work, jobs: int, gpu: str) -> _Child:

@@ -9,6 +9,7 @@ from jinja2 import Environment, Undefined
 
 from fcit.models.llava_original import recognize
 from fcit.models.loading import TOKENS
+from fcit.models.processors import leaves_out_videos
 from fcit.runs.api import Run
 from fcit.types import PROJECTOR
 from fcit.weights import split_prefix
@@ -88,9 +89,7 @@ def card(run: Run, kind: Literal["subspace", "all", "merged", "vllm"], **more: A
         routed=method.tokens(run.state) is not None,
         chooses=method.gating.gate == "choose",
         square=model.images.square,
-        videos=type(model.processor).__name__
-        if hasattr(type(model.processor), "images_only")
-        else "",
+        videos=leaves_out_videos(model.processor) and type(model.processor).__name__,
         looks=kind == "all" and method.identity in ("image", "both"),
         family=model.model.config.model_type,
         writes_bos=model.chat.writes_bos,
