@@ -383,8 +383,8 @@ def test_scores_come_back_and_what_is_none_is_garbled(header: dict, kind: str, e
             pack(hello(1, fcit="another"), {}),
             "client 1 has fcit another, this server has .*same commit",
         ),
-        (pack(hello(1, code="01234567"), {}), "client 1 has other code of fcit .*same commit"),
-        (pack({"client": 1, "fcit": version()}, {}), "client 1 has other code of fcit"),
+        (pack(hello(1, code="01234567"), {}), "client 1 runs other code of fcit .*same commit"),
+        (pack({"client": 1, "fcit": version()}, {}), "client 1 runs other code of fcit"),
     ],
 )
 def test_a_node_that_talks_nonsense_stops_a_run_that_needs_everyone_and_no_other(

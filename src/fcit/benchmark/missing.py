@@ -62,7 +62,7 @@ def require_samples(task: str, shares: Sequence[Sequence[Sample]]) -> None:
     """Raise FcitError naming the first client of a published split whose samples were all left out."""
     if empty := [client for client, share in enumerate(shares) if not share]:
         raise FcitError(
-            f'data.missing: "drop" leaves client {empty[0]} without samples of {task}, as all their '
+            f'data.missing: "drop" leaves client {empty[0]} without samples of {task}, as all its '
             "images are missing or cannot be read; restore some (fcit data check lists them), or move "
             f"{PARTITIONS} away, so that what is left is split by the seed"
         )

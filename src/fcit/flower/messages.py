@@ -70,7 +70,7 @@ def read_hello(message: Message, name: str = "") -> int:
         )
     if reply[0].get("code") != code():  # an earlier fcit sends none
         raise FcitError(
-            f"client {client} has other code of fcit {own} than this server (another commit, or a "
+            f"client {client} runs other code of fcit {own} than this server (another commit, or a "
             f"changed file); {same}"
         )
     if unready:
