@@ -83,6 +83,12 @@ def measured(
     with mock.patch("fcit.engines.local.LocalEngine", engine):
         done: Run = run(made, out, resume=begun, watch=Terminal())
     malicious = round(share * made.federation.clients)
+    if share and not malicious:
+        raise FcitError(f"--byzantine {share:g}: is none of {made.federation.clients} clients")
+    if malicious and made.federation.wire != "float32":
+        raise FcitError(
+            "--set federation.wire: an attack flips weights, and only float32 sends weights"
+        )
     assert begun or bool(engine.flips) == bool(malicious)
     return done.results
 

@@ -7,7 +7,7 @@ the cost of a process per message.
 
 `wire`: the mini suite's task-hom at size tiny with disco. One row per format, with the bytes of all K
 subspaces for comparison. Finished runs are read, not repeated.
-`clients`: one round in which every client takes part, with one or two samples of IconQA each, with the
+`clients`: one round in which every client takes part, with about two samples of IconQA each, with the
 local engine and in Flower's simulation. Each row is a separate process with its workers and their
 model.
 `message`: a node of a deployment starts a process for every message. Median of the time that this adds
@@ -86,7 +86,8 @@ def clients(asked: argparse.Namespace) -> None:
             [*command, "--inside", str(count)], capture_output=True, text=True, check=False
         )
         if done.returncode:
-            raise FcitError(done.stderr.strip().splitlines()[-1])
+            said = done.stderr.strip() or f"{count} clients: ended with status {done.returncode}"
+            raise FcitError(said.splitlines()[-1])
         row = json.loads(done.stdout.splitlines()[-1])
         print(
             f"| {engine} | {count} | {row['seconds']:.1f} | {row['mb']:.0f} | {row['worker']:.0f} |",
@@ -106,7 +107,8 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
             f"federation.per_round={count}",
             "federation.rounds=1",
             "federation.min_samples=1",
-            f"data.train={max(count, 1000)}",
+            f"data.train={2 * count}",
+            "setting.beta=1000.0",  # nearly equal shares
             "data.test=20",
             *changes,
         ],
@@ -170,9 +172,9 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
     asked = parser.parse_args()
-    if asked.inside and asked.what == "message":
+    if asked.inside is not None and asked.what == "message":
         print(json.dumps(one_message()))
-    elif asked.inside:
+    elif asked.inside is not None:
         print(json.dumps(one_round(asked.out, asked.inside, asked.set)))
     elif asked.what == "wire":
         wire(asked)

@@ -37,7 +37,8 @@ from fcit.seeds import numpy_stream
 from fcit.types import FcitError
 
 OTHER, TRACEBACK, NOT_RESUMED = "OTHER RESULT", "TRACEBACK", "NOT RESUMED"
-BAD = {OTHER, TRACEBACK, NOT_RESUMED, "STATE NOT FINITE", "STATE MOVED FAR"}
+REFUSED_LATER = "REFUSED THOUGH THE CHECK PASSED"
+BAD = {OTHER, TRACEBACK, NOT_RESUMED, REFUSED_LATER, "STATE NOT FINITE", "STATE MOVED FAR"}
 SAME, REFUSED, UNNAMED = "same result", "refused by name", "refused, file not named"
 
 
@@ -262,7 +263,7 @@ def data_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         elif status:
             yield Case(str(path), how, "named by the check alone")
         else:
-            outcome = "other data, well formed" if read else "REFUSED THOUGH THE CHECK PASSED"
+            outcome = "other data, well formed" if read else REFUSED_LATER
             yield Case(str(path), how, outcome, told)
 
 

@@ -40,8 +40,14 @@ def lasts(group: Group, method: str, without: Sequence[str]) -> dict[int, float]
 
 
 def table(folder: Path, method: str, without: Sequence[str] = ()) -> list[str]:
-    """The lines of the table. Raises FcitError where the folder holds no runs."""
-    groups = group_runs(read_runs([folder]))
+    """The lines of the table. Raises FcitError where the folder has no runs of the method, or none on
+    a dataset that is to be left out."""
+    runs = read_runs([folder])
+    if unknown := sorted(set(without) - {name for run in runs for name in run.datasets}):
+        raise FcitError(f"--without: {folder} has no run on {unknown[0]}")
+    if not any(run.method == method for run in runs):
+        raise FcitError(f"{folder}: has no run of {method}")
+    groups = group_runs(runs)
     lines = [
         f"| from | to | {' | '.join(group.setting for group in groups)} |",
         f"|---|---|{'---:|' * len(groups)}",

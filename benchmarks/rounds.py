@@ -48,6 +48,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("SHAPE", "FOLDER"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.against and not (given.against / "src" / "fcit").is_dir():
+        parser.error(f"--against: {given.against} is no checkout of fcit")
     if given.one:
         print(json.dumps(one(given.one[0], Path(given.one[1]))))
         return
@@ -153,6 +155,7 @@ def one(shape: str, room: Path) -> dict:
     questions = [experiment.samples(name, "test")[:each] for name in DATASETS]
     warm_up(worker, experiment, turns[0])
     clear(room)
+    emptied()
     organised, jobs = clock("round, cold", trained)
     emptied()
     clock("round, warm", trained)

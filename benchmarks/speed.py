@@ -41,7 +41,9 @@ PARTS = ("round", "batches", "start")
 OPERATORS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm", "linear", "mkldnn"),
     "dropout": ("bernoulli_", "random_"),
-    "AdamW and clipping": ("_foreach", "lerp", "addcdiv", "addcmul", "linalg_vector_norm"),
+    "AdamW and clipping": (
+        "_fused_adamw", "_foreach", "lerp", "addcdiv", "addcmul", "linalg_vector_norm",
+    ),
     "softmax and losses": ("softmax", "nll_loss", "cross_entropy"),
     "copies and casts": ("copy_", "_to_copy", "cat", "index", "clone", "masked_scatter", "embedding"),
     "element by element": (
@@ -120,10 +122,15 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
         if number == 0:
             found["seconds of pass 1, images encoded"] = seconds[0]
             found["share of decoding and preparing in pass 1"] = sum(decoding) / seconds[0]
+            found["share of tokenizing, preparing and encoding in pass 1"] = (
+                sum(preparing) / seconds[0]
+            )
             preparing.clear()
     steps = sum(update.metrics["steps"] for update in updates)
     found |= {"seconds": seconds[1], "steps": steps, "seconds a step": seconds[1] / steps}
-    found["share of reading and tokenizing"] = sum(preparing) / seconds[1]
+    found["share of collating batches in pass 2, texts and images known"] = (
+        sum(preparing) / seconds[1]
+    )
 
     shape = model_size(experiment.model_path())
     samples = [sample for turn in turns for sample in experiment.data(turn).samples]

@@ -36,12 +36,20 @@ class Tried:
     avg: float | None
 
 
-def read(folder: Path) -> dict[str, list[Tried]]:
-    """The runs of every method, with the keys in which they differ."""
+def read(folder: Path, plan: Path = PLAN) -> dict[str, list[Tried]]:
+    """The planned runs of every method that a folder has, with the keys in which they differ.
+
+    Raises FcitError where it has none of them.
+    """
+    planned = {run.folder.resolve() for run in sweep.read(plan, folder)}
     tables: dict[str, list[tuple[dict[str, object], Path]]] = defaultdict(list)
     for file in sorted(folder.glob("*/*/seed*/config.toml")):
+        if file.parent.resolve() not in planned:
+            continue
         config = configs.load(file)
         tables[config.method.name].append((flat(configs.to_table(config)), file.parent))
+    if not tables:
+        raise FcitError(f"{folder}: holds no run of {plan}; make them with fcit sweep")
     found: dict[str, list[Tried]] = {}
     for method, runs in tables.items():
         keys = sorted({key for table, _ in runs for key in table})
@@ -82,8 +90,7 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, default=PLAN, help="the sweep's file")
     given = parser.parse_args()
     folder: Path = given.sweep
-    if not (tried := read(folder)):
-        sys.exit(f"{folder}: holds no run; make them with fcit sweep recipes/mini/tuning.toml")
+    tried = read(folder, given.plan)
     planned = Counter(run.method for run in sweep.read(given.plan, folder))
     print("\n".join(summary(tried, planned)))
     unfinished = 0

@@ -158,7 +158,7 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
     rows = [[50.0, 50.0], [50.0, 50.0]]
     for rate, last in ((1e-3, 40.0), (5e-3, 60.0)):
         changed = table | {"training": table["training"] | {"lr": rate}}
-        run = RunFolder(tmp_path / f"lr{rate}" / "disco" / "seed3")
+        run = RunFolder(tmp_path / f"recipe-lr{rate}" / "disco" / "seed3")
         handmade.run(run.path, changed)
         full = {"datasets": handmade.TASKS, "last": last, "avg": last / 2}
         run.write(run.matrix, full | {"matrix": rows})
@@ -177,6 +177,7 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
         "| 0.001 | 40.00 | 20.00 |",
         "| 0.005 | **60.00** | 30.00 |",
     ]
+    handmade.run(tmp_path / "recipe-lr0.5" / "disco" / "seed3", table)  # of another plan
     grid["training.lr"].append(1e-2)  # planned, and not begun
     plan.write_text(tomli_w.dumps({"runs": [part]}))
     with pytest.raises(SystemExit) as ended:

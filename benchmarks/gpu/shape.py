@@ -101,9 +101,7 @@ def bench(given: argparse.Namespace) -> dict[str, Any]:
         (place / "model").symlink_to(given.folder.resolve())
         pair = Pair(place, options, given.device, kind)
         seconds = interleaved(pair.trains(), rounds)
-        answers = {name: call for name, call in pair.answers().items() if name != "alone"}
-        seconds |= interleaved(answers, rounds)
-        seconds |= interleaved({"alone": pair.answers()["alone"]}, rounds)
+        seconds |= interleaved(pair.answers(), rounds)
         memory = pair.memory()
         asked = pair.ours.batch(pair.asked.samples, pair.asked.images).mask.sum().item()
     speed = products_per_second(given.device, kind, torch.get_num_threads())

@@ -131,10 +131,8 @@ def measure(options: Options, watch: Watch | None = None) -> Result:
         parameters = write(Path(folder) / "model", shape, dtype, device)
         pair = Pair(Path(folder), options, device, dtype)
         seconds: dict[str, list[float]] = {}
-        for label, contenders in (
-            ("turns of a client", pair.trains()),
-            ("answers", pair.answers()),
-        ):
+        for label, prepare in (("turns of a client", pair.trains), ("answers", pair.answers)):
+            contenders = prepare()  # after the turns, which leave one subspace in the model
             with watch.bar(label, options.rounds) as progress:
                 seconds |= interleaved(contenders, options.rounds, progress, clock)
         memory = pair.memory()

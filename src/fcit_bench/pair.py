@@ -62,7 +62,10 @@ class Pair:
 
     def answers(self) -> dict[str, Callable[[], object]]:
         """A batch of questions: ours, routed over all subspaces; PEFT's with one adapter, with one of K
-        per sample, and with none; and some of our questions one by one."""
+        per sample, and with none; and some of our questions one by one.
+
+        Loads all subspaces first: call it after the turns, which leave one subspace in the model.
+        """
         method, options = self.method, self.options
         self.ours.receive(self.state, method.scale)
         self.theirs.receive(self.state, method.scale)
@@ -72,6 +75,8 @@ class Pair:
         names = [str(row % options.subspaces) for row in range(options.batch)]
 
         def routed(data: Data):
+            assert len(self.ours.subspaces.names) == options.subspaces, "a turn came between"
+            self.encoder.cache.clear()  # a question is routed once in an evaluation
             return answer(self.ours, self.encoder, method, self.state, data, options.tokens)
 
         def peft(dtype: torch.dtype):

@@ -79,6 +79,15 @@ def test_answers_without_adapters_are_the_base_models(pair: Pair) -> None:
     assert answers != adapted
 
 
+def test_answers_are_asked_of_all_subspaces(pair: Pair) -> None:
+    early = pair.answers()["answer"]
+    pair.trains()["train"]()
+    with pytest.raises(AssertionError, match="a turn came between"):
+        early()
+    assert pair.answers()["answer"]()
+    assert len(pair.ours.subspaces.names) == pair.options.subspaces
+
+
 def test_both_sides_stand_on_one_set_of_weights(pair: Pair) -> None:
     mine = {one.data_ptr() for one in pair.ours.model.parameters()}
     other = [one for name, one in pair.theirs.model.named_parameters() if ".lora_" not in name]

@@ -123,10 +123,12 @@ def test_pretrain_writes_two_loadable_folders_and_clears_its_state(
     assert model.dtype == torch.float16
     assert AutoProcessor.from_pretrained(tmp_path / "mini-lmm").image_token == "<image>"
     assert CLIPModel.from_pretrained(tmp_path / "mini-clip").config.projection_dim == 128
+    with pytest.raises(FcitError, match="mini-lmm: exists already"):  # hours of work
+        pretrain.pretrain(tmp_path, 0, 1, 1, 1)
 
 
 def test_a_state_of_another_plan_is_refused_by_name(tmp_path):
-    pretrain._begin(tmp_path / ".pretrain", {"seed": 0}, True)
+    pretrain._begin(tmp_path / ".pretrain", {"seed": 0})
     with pytest.raises(FcitError, match=r"\.pretrain"):
         pretrain.pretrain(tmp_path, seed=1)
     with pytest.raises(FcitError, match="at least 1"):

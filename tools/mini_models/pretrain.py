@@ -41,7 +41,6 @@ def pretrain(
     sight_steps: int = SIGHT_STEPS,
     lmm_steps: int = LMM_STEPS,
     clip_steps: int = CLIP_STEPS,
-    resume: bool = True,
     progress: Progress | None = None,
     test: int = 1024,
 ) -> dict[str, dict[str, float]]:
@@ -59,7 +58,7 @@ def pretrain(
     if min(sight_steps, lmm_steps, clip_steps, test) < 1:
         raise FcitError("sight_steps, lmm_steps, clip_steps and test must be at least 1")
     state = out / ".pretrain"
-    _begin(state, plan, resume)
+    _begin(state, plan)
     keep_memory("cpu", 0)
     with nullcontext(progress) if progress else _bars() as tell:
         scores = {
@@ -187,16 +186,22 @@ def skills(model: Any, seed: int, scenes: int) -> dict[str, float]:
     return {"all": float(np.mean([one for values in right.values() for one in values])), **scores}
 
 
-def _begin(state: Path, plan: dict[str, int], resume: bool) -> None:
-    """Prepare the folder for the state of this plan; keep the state that the same plan left."""
+def _begin(state: Path, plan: dict[str, int]) -> None:
+    """Prepare the folder for the state of this plan; keep the state that the same plan left.
+
+    Raises FcitError for the state of another plan, and where finished models would be replaced.
+    """
     file = state / "plan.json"
-    if file.is_file() and resume:
+    if file.is_file():
         left = read_json(file)
         if left != plan:
             raise FcitError(f"{file}: a pretraining of {left} was left here; remove {state}")
-    else:
-        _end(state)
-        write_json(file, plan)
+        return
+    for name in ("mini-lmm", "mini-clip"):
+        if (state.parent / name).exists():
+            raise FcitError(f"{state.parent / name}: exists already; name another folder")
+    _end(state)
+    write_json(file, plan)
 
 
 def _end(state: Path) -> None:
