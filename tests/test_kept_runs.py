@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 
+from fcit.report import run_data
 from fcit.report.groups import group_runs
 from fcit.report.result_tables import paper_tables, setting_table
 from fcit.report.run_data import read_runs
@@ -17,6 +20,14 @@ from fcit.runs import sweep
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "comparison"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def read_once() -> Iterator[None]:
+    """Several tests compare the same runs, which do not change meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_data, "read_run", cache(run_data.read_run))
+        yield
 
 
 @pytest.mark.parametrize("name", ["comparison", "bytes", "tuning", "ablations"])

@@ -89,11 +89,13 @@ def test_the_exponent_of_growth_is_that_of_the_last_two_points() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_cuda_the_gpu_benchmark_is_one_line() -> None:
-    done = subprocess.run(
-        [SCRIPTS / "gpu" / "run.sh", "/dev/null/out"], capture_output=True, text=True
-    )
+def test_without_cuda_the_gpu_benchmark_is_one_line(tmp_path: Path) -> None:
+    python = os.environ | {"PYTHON": sys.executable}
+    command = [SCRIPTS / "gpu" / "run.sh", tmp_path / "out"]
+    done = subprocess.run(command, capture_output=True, text=True, env=python)
     assert done.returncode == 2
+    said = "run.sh: no CUDA device here (--cpu-dry-run rehearses on a CPU)"
+    assert done.stderr.splitlines()[-1] == said
     script = [sys.executable, SCRIPTS / "gpu" / "shape.py", "bench", "nowhere"]
     done = subprocess.run(script, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")

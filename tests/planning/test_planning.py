@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import shutil
 import time
 from dataclasses import replace
@@ -95,7 +94,10 @@ def test_who_trains_on_what_is_named(table: dict) -> None:
     assert rounds == [tuple((one.client, one.task.name) for one in turns) for turns in real]
 
 
-def test_the_mini_suite_is_planned_without_being_made() -> None:
+def test_the_mini_suite_is_planned_without_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FCIT_CACHE", str(tmp_path))
     found = plan(load(RECIPES / "own.toml", ["evaluation.general_questions=0"]))
     assert [stage.tasks for stage in found.stages] == [
         ("pictures",), ("plots", "plots", "sums"), ("pictures", "sums", "sums"),
@@ -103,7 +105,7 @@ def test_the_mini_suite_is_planned_without_being_made() -> None:
     assert [(stage.rounds, stage.clients) for stage in found.stages] == [(3, 6), (2, 7), (2, 10)]
     assert [stage.tests for stage in found.stages] == [400, 400, 400]
     assert all(stage.samples and stage.steps and stage.down for stage in found.stages)
-    assert not list(Path(os.environ["FCIT_CACHE"]).glob("*tiny*"))
+    assert not list(tmp_path.glob("mini-*"))
     assert found.notes == ()
 
 
@@ -176,18 +178,21 @@ def test_the_command_prints_tables_or_json(suite: Path) -> None:
     assert [stage["rounds"] for stage in found["stages"]] == [3, 2, 2]
 
 
-def test_a_million_rounds_are_planned_in_seconds(table: dict) -> None:
+def test_a_million_rounds_are_planned_in_seconds(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcit.planning.MOST_ROUNDS", 200)
     changed = copy.deepcopy(table)
     changed["federation"]["rounds"] = 1_000_000
     begun = time.process_time()
     planned = plan(validate(changed))
     assert time.process_time() - begun < 30
     assert [stage.rounds for stage in planned.stages] == [1_000_000] * 2
-    changed["federation"]["rounds"] = 2000  # all of these are looked at
+    changed["federation"]["rounds"] = 200  # all of these are looked at
     short = plan(validate(changed))
     for long, exact in zip(planned.stages, short.stages, strict=True):
-        assert long.samples == pytest.approx(500 * (exact.samples or 0), rel=0.01)
-        assert long.down_all == pytest.approx(500 * (exact.down_all or 0), rel=0.01)
+        assert long.samples == pytest.approx(5000 * (exact.samples or 0), rel=0.01)
+        assert long.down_all == pytest.approx(5000 * (exact.down_all or 0), rel=0.01)
     assert any("extrapolated" in note for note in planned.notes)
     assert not short.notes
 

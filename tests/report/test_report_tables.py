@@ -32,6 +32,7 @@ def markdown(runs: list[Path]) -> str:
     return to_markdown([setting_table(group) for group in group_runs(read_runs(runs))])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_tables_hold_the_runs_numbers(build: Build, tmp_path: Path) -> None:
     folder = build("d", "disco")
     other = build("f", "finetune")
