@@ -79,16 +79,17 @@ def measured(
 ) -> dict[str, Any]:
     """A run's matrix.json, from a finished run or from a new one."""
     made = config.load(RECIPE, [*FEDERATION, *changes], method)
-    engine, begun = attacked(share, times), RunFolder(out).begun()
-    with mock.patch("fcit.engines.local.LocalEngine", engine):
-        done: Run = run(made, out, resume=begun, watch=Terminal())
     malicious = round(share * made.federation.clients)
     if share and not malicious:
         raise FcitError(f"--byzantine {share:g}: is none of {made.federation.clients} clients")
     if malicious and made.federation.wire != "float32":
         raise FcitError(
-            "--set federation.wire: an attack flips weights, and only float32 sends weights"
+            f"federation.wire = {made.federation.wire}: attacks need float32; the other forms send "
+            "changes instead of weights"
         )
+    engine, begun = attacked(share, times), RunFolder(out).begun()
+    with mock.patch("fcit.engines.local.LocalEngine", engine):
+        done: Run = run(made, out, resume=begun, watch=Terminal())
     assert begun or bool(engine.flips) == bool(malicious)
     return done.results
 

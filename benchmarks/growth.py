@@ -113,7 +113,7 @@ def clients(count: int) -> Callable[[], object]:
 
     def work() -> object:
         shares = split(20 * count, count, 1.0, 0, "Flickr30k")
-        rounds = list(plan(setting, 0)[0])
+        rounds = list(plan(setting, 0)[0])  # drawn as they are read
         turns = rounds[0]
         updates = [
             Update(one.client, len(shares[one.client]), {"0": block}, {}, {}) for one in turns

@@ -9,7 +9,7 @@ round     every client's turn of the first round in this process, compared with 
           affects. In pass 1, in which images are encoded, also the share of the CPU seconds that go to
           reading, decoding and preparing images
 vision    distinct images of that round, and how many were encoded in the first and in the second pass
-batches   the share of a turn that reads images and tokenizes; the share of padding among the tokens of
+batches   the share of padding among the tokens of
           all turns of the plan, with batches grouped by length and with random batches
 start     medians of five processes, in wall-clock and CPU seconds: `fcit --help`; a second `fcit run`
           to its first answer, and to its first training step (one process, with few zero-shot answers,

@@ -11,7 +11,7 @@ import argparse
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,20 +36,13 @@ class Tried:
     avg: float | None
 
 
-def read(folder: Path, plan: Path = PLAN) -> dict[str, list[Tried]]:
-    """The planned runs of every method that a folder has, with the keys in which they differ.
-
-    Raises FcitError where it has none of them.
-    """
-    planned = {run.folder.resolve() for run in sweep.read(plan, folder)}
+def read(planned: Sequence[sweep.Run]) -> dict[str, list[Tried]]:
+    """Those of a sweep's runs that were begun, by method, with the keys in which they differ."""
     tables: dict[str, list[tuple[dict[str, object], Path]]] = defaultdict(list)
-    for file in sorted(folder.glob("*/*/seed*/config.toml")):
-        if file.parent.resolve() not in planned:
-            continue
-        config = configs.load(file)
-        tables[config.method.name].append((flat(configs.to_table(config)), file.parent))
-    if not tables:
-        raise FcitError(f"{folder}: holds no run of {plan}; make them with fcit sweep")
+    for run in sorted(planned, key=lambda run: run.folder):
+        if (file := RunFolder(run.folder).config).is_file():
+            config = configs.load(file)
+            tables[config.method.name].append((flat(configs.to_table(config)), run.folder))
     found: dict[str, list[Tried]] = {}
     for method, runs in tables.items():
         keys = sorted({key for table, _ in runs for key in table})
@@ -90,8 +83,10 @@ def main() -> None:
     parser.add_argument("--plan", type=Path, default=PLAN, help="the sweep's file")
     given = parser.parse_args()
     folder: Path = given.sweep
-    tried = read(folder, given.plan)
-    planned = Counter(run.method for run in sweep.read(given.plan, folder))
+    runs_planned = sweep.read(given.plan, folder)
+    if not (tried := read(runs_planned)):
+        raise FcitError(f"{folder}: holds no run of {given.plan}; make them with fcit sweep")
+    planned = Counter(run.method for run in runs_planned)
     print("\n".join(summary(tried, planned)))
     unfinished = 0
     for method, runs in sorted(tried.items()):

@@ -14,6 +14,7 @@ import handmade
 from fcit import suite as mini
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.sweep import Clock
+from fcit.types import FcitError
 
 SCRIPTS = Path(__file__).parents[1] / "benchmarks"
 
@@ -137,6 +138,35 @@ def test_wordings_kept_for_the_test_are_told_from_the_others(name: str) -> None:
     }
     assert set(told["train"]) == {False}
     assert set(told["test"]) == {False, True}
+
+
+def test_a_comparison_with_no_checkout_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import rounds
+
+    monkeypatch.setattr(sys, "argv", ["rounds.py", "--against", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        rounds.main()
+    assert ended.value.code == 2
+    assert f"--against: {tmp_path} is no checkout of fcit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "share", "told"),
+    [
+        ([], 0.001, "--byzantine 0.001: is none of"),
+        (["federation.wire=int8"], 0.5, "federation.wire = int8: attacks need float32"),
+    ],
+)
+def test_an_attack_that_is_none_is_refused_before_its_run(
+    changes: list[str], share: float, told: str, tmp_path: Path
+) -> None:
+    import attacks
+
+    with pytest.raises(FcitError, match=told):
+        attacks.measured(tmp_path / "run", changes, "finetune", share)
+    assert not (tmp_path / "run").exists()
 
 
 def test_norms_of_merged_adapters_are_shares_of_the_base_weights() -> None:

@@ -17,6 +17,7 @@ from fcit.report.run_data import read_runs
 from fcit.report.significance import significance
 from fcit.report.tables import to_markdown
 from fcit.runs import sweep
+from fcit.types import FcitError
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "comparison"
@@ -70,6 +71,10 @@ def test_results_has_where_the_gap_lies(monkeypatch: pytest.MonkeyPatch) -> None
 
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert "\n".join(gap.table(KEPT, "disco_lda")) in page
+    with pytest.raises(FcitError, match="no run on Flickr30K"):
+        gap.table(KEPT, "disco_lda", ["Flickr30K"])
+    with pytest.raises(FcitError, match="no run of discolda"):
+        gap.table(KEPT, "discolda")
 
 
 def test_results_has_what_is_forgotten_in_task_hom() -> None:
@@ -137,8 +142,8 @@ def test_the_table_of_tuning_has_what_the_kept_runs_chose(monkeypatch: pytest.Mo
     import tuned
 
     folder = KEPT.parent / "tuning"
-    planned = Counter(run.method for run in sweep.read(tuned.PLAN, folder))
-    rows = tuned.summary(tuned.read(folder), planned)[2:]
+    runs = sweep.read(tuned.PLAN, folder)
+    rows = tuned.summary(tuned.read(runs), Counter(run.method for run in runs))[2:]
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert rows
     assert not [row for row in rows if row not in page], "docs/results.md has other choices"

@@ -49,8 +49,8 @@ def pretrain(
     The LMM's vision tower first learns patch labels alone (`sight_steps`), which is cheap; without this
     it stays blind for long. Then the whole model learns to answer (`lmm_steps`). `out/mini-lmm` is
     written every minute, so that it can be tried early. `out/.pretrain` holds the state for resuming
-    until the end. `test` scenes are held out. Raises FcitError for step counts below one, and for a
-    state of another seed or length.
+    until the end. `test` scenes are held out. Raises FcitError for step counts below one, for a state
+    of another seed or length, and where finished models are in `out`.
     """
     plan = {
         "seed": seed, "sight_steps": sight_steps, "lmm_steps": lmm_steps, "clip_steps": clip_steps,
