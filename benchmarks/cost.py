@@ -87,7 +87,7 @@ def clients(asked: argparse.Namespace) -> None:
         )
         if done.returncode:
             said = done.stderr.strip() or f"{count} clients: ended with status {done.returncode}"
-            raise FcitError(said.splitlines()[-1])
+            raise FcitError(said.splitlines()[-1].removeprefix("cost.py: "))
         row = json.loads(done.stdout.splitlines()[-1])
         print(
             f"| {engine} | {count} | {row['seconds']:.1f} | {row['mb']:.0f} | {row['worker']:.0f} |",
