@@ -143,7 +143,7 @@ def test_wordings_kept_for_the_test_are_told_from_the_others(name: str) -> None:
 def test_a_comparison_with_no_checkout_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import rounds
+    from benchmarks import rounds  # tests/rounds has the bare name too
 
     monkeypatch.setattr(sys, "argv", ["rounds.py", "--against", str(tmp_path)])
     with pytest.raises(SystemExit) as ended:
