@@ -53,6 +53,27 @@ def test_the_token_is_the_mean_weighted_by_samples_over_all_rounds() -> None:
     assert state.extras["identity"]["samples"].dtype == torch.int64
 
 
+def test_groups_are_the_connected_components_also_of_many_clients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against a search through the graph of likeness, with blocks that do not divide the clients."""
+    monkeypatch.setattr("fcit.methods.disco.BLOCK", 16)
+    method, noise = Disco(tau=0.93), torch.Generator().manual_seed(0)
+    tokens = torch.randn(100, 4, generator=noise)
+    alike = torch.nn.functional.cosine_similarity(tokens[:, None], tokens[None], dim=-1) >= 0.93
+    left, want = set(range(100)), []
+    while left:
+        reached = {min(left)}
+        while grown := set(alike[list(reached)].any(dim=0).nonzero()[:, 0].tolist()) - reached:
+            reached |= grown
+        want.append(sorted(reached))
+        left -= reached
+    assert 10 < len(want) < 90 and max(map(len, want)) > 3
+    identities = [Identity(k, "t", token, 1) for k, token in enumerate(tokens)]
+    found = method._components(identities)
+    assert [sorted(each.client for each in group) for group in found] == want
+
+
 def test_a_chain_of_likeness_is_one_group() -> None:
     method = Disco(tau=math.cos(math.radians(20)))
     state = meet(method, fresh(method), (0, 0, 1), (1, 30, 1), (2, 15, 1))

@@ -7,7 +7,7 @@ whose identity tokens are like it.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ from fcit.types import MOST, FcitError, Identity, Stage, State, Tensor, Turn, Up
 
 OPENING = "opening"
 """In the state during a stage's first round, with `as_reference`."""
+
+BLOCK = 256
+"""Identity tokens that are compared with as many others in one matrix product."""
 
 
 @dataclass(frozen=True)
@@ -153,21 +156,26 @@ class Disco(TokenRouted):
 
     def _components(self, identities: Sequence[Identity]) -> list[list[Identity]]:
         """Groups joined by chains of cos >= tau; the input's order (client ids) orders them."""
-        groups: list[list[Identity]] = []
-        for identity in identities:
-            near = [group for group in groups if self._alike(identity, group)]
-            if not near:
-                groups.append([identity])
-                continue
-            first, *rest = near
-            first += [member for group in rest for member in group]
-            first.append(identity)
-            groups = [group for group in groups if not any(group is merged for merged in rest)]
-        return groups
+        from torch import cat, int64, stack, zeros
 
-    def _alike(self, identity: Identity, group: Sequence[Identity]) -> bool:
-        cosines = (self.likeness(identity.token[None], other.token[None]) for other in group)
-        return any(float(cosine[0, 0]) >= self.tau for cosine in cosines)
+        def block(start: int) -> Tensor:
+            return stack([identity.token for identity in identities[start : start + BLOCK]])
+
+        groups: dict[int, list[Identity]] = {}
+        group_of: Any = zeros(len(identities), dtype=int64)
+        for start in range(0, len(identities), BLOCK):
+            rows, earlier = block(start), range(0, start + 1, BLOCK)
+            cosines = cat([self.likeness(rows, block(other)) for other in earlier], dim=1)
+            for number, alike in enumerate(cosines >= self.tau, start):
+                near: list[int] = group_of[:number][alike[:number]].unique().tolist()
+                first, *rest = near or [number]
+                group = groups.setdefault(first, [])
+                for other in rest:
+                    group += groups.pop(other)
+                    group_of[group_of == other] = first
+                group.append(identities[number])
+                group_of[number] = first
+        return list(groups.values())
 
     # -- SSA: subspace selective activation (section 4.2) ---------------------------------------
 
