@@ -156,6 +156,19 @@ def test_every_client_gets_its_own_job_and_bf16_comes_back_as_it_was(engine) -> 
     assert one.grid.asked("hello") == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("at_once", "most"), [(0, 3), (1, 1), (2, 2)])
+def test_no_more_requests_are_on_their_way_than_allowed(at_once: int, most: int, engine) -> None:
+    on_way = list[int]()
+
+    def behave(client: int, header: dict) -> RecordDict:
+        on_way.append(1 + len(one.grid.answers))  # answers that nobody has read yet
+        return update(client)
+
+    one = engine(behave, at_once=at_once)
+    assert sorted(got.client for got in one.run(jobs())) == [0, 1, 2]
+    assert max(on_way) == most
+
+
 def test_tokens_come_back_by_client(engine) -> None:
     def behave(client: int, header: dict) -> RecordDict:
         return pack(*wire.pack_identity(Identity(client, "IconQA", torch.ones(3) * client, 7)))

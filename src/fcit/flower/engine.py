@@ -27,6 +27,10 @@ from fcit.weights import flatten
 DEFAULT_DEADLINE = 3600.0
 """Seconds that a round's clients have where the recipe sets no deadline."""
 
+REST = 10.0
+"""A look for connected nodes, which takes long with many, follows the last after this many times its
+duration."""
+
 LIFETIME = 2.0
 """How many deadlines a message lives: replies that come within this time are still seen, as late."""
 
@@ -57,7 +61,8 @@ class FlowerEngine:
 
     `home` starts the run and answers its test sets on the server. `check` raises what ended the clients'
     side, where that is on this machine. deadline: seconds that all clients of a round have together (0:
-    the recipe's, or an hour). `status` tells the operator who is awaited.
+    the recipe's, or an hour). `status` tells the operator who is awaited. at_once: requests that are on
+    their way at a time (0: all of a round), which bounds the memory that their messages take.
 
     Clients keep their memories themselves. `memory` holds the stage and round of the turn that left each
     client's memory, so that a commit fixes that too.
@@ -72,8 +77,9 @@ class FlowerEngine:
         check: Callable[[], None] = lambda: None,
         deadline: float = 0.0,
         status: Status | None = None,
+        at_once: int = 0,
     ):
-        self.grid, self.check, self.status = grid, check, status
+        self.grid, self.check, self.status, self.at_once = grid, check, status, at_once
         self.memory = dict[int, Weights]()
         self.tick: Callable[[], None] = lambda: None
         self.deadline = deadline or config.federation.deadline or DEFAULT_DEADLINE
@@ -161,10 +167,15 @@ class FlowerEngine:
         waiting = {request[0]: request for request in requests}
         sent = dict[str, Sent]()
         pause, longest = PAUSE
+        next_look = 0.0
         while waiting or sent:
             self.check()
-            self.nodes.update()
+            if (begun := time.monotonic()) >= next_look:
+                self.nodes.update()
+                next_look = begun + REST * (time.monotonic() - begun)
             for client in list(waiting):
+                if self.at_once and len(sent) >= self.at_once:
+                    break
                 if (node := self.nodes.of(client)) is not None:
                     key = self._push(waiting[client], node)
                     sent[key] = Sent(waiting.pop(client), node, self.nodes.active_since[node])

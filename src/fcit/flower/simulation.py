@@ -6,9 +6,9 @@ between versions of Flower, hence the narrow version range.
 """
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -21,7 +21,9 @@ from flwr.server.superlink.linkstate import InMemoryLinkState, LinkStateFactory
 from flwr.server.superlink.linkstate.in_memory_linkstate import RunRecord
 from flwr.server.superlink.linkstate.utils import generate_rand_int_from_bytes
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME, NOOP_FEDERATION_ID
+from flwr.supercore.date import now
 from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.object_store.object_store import ObjectStore
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.federation import NoOpFederationManager
@@ -37,6 +39,9 @@ from fcit.worker.experiment import Experiment
 
 YEAR = 365 * 86400.0
 """Seconds that a simulated round has; workers apply `federation.deadline` to each turn."""
+
+AT_ONCE = 32
+"""Messages on their way per worker: enough that none waits for the next, few enough for the memory."""
 
 
 def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
@@ -61,7 +66,7 @@ def simulate(config: Config, workers: int, folder: Path) -> FlowerEngine:
         home.close()  # its workers end, and with them the turns that the nodes wait for
         runtime.join()
 
-    engine = FlowerEngine(config, grid, home, folder, check, YEAR)
+    engine = FlowerEngine(config, grid, home, folder, check, YEAR, at_once=AT_ONCE * workers)
     engine.stack.callback(end)
     return engine
 
@@ -110,14 +115,46 @@ class WorkersBackend(Backend):
         """The workers end with the local engine."""
 
 
+class Messages(InMemoryLinkState):
+    """Flower's store of messages, with an index of those that wait for a node. Flower's own looks through
+    all messages for every node, several times a second."""
+
+    def __init__(self, federations: NoOpFederationManager, objects: ObjectStore):
+        super().__init__(federations, objects)
+        self.waiting = defaultdict[int, list[str]](list)
+        """The messages that each node has not got yet, in the order in which they came."""
+
+    def store_message_ins(self, message: Message) -> str | None:
+        """Store a message for a node."""
+        key = super().store_message_ins(message)
+        if key is not None:
+            with self.lock:
+                self.waiting[message.metadata.dst_node_id].append(key)
+        return key
+
+    def get_message_ins(
+        self, node_id: int, limit: int | None, *, run_id: int | None = None
+    ) -> list[Message]:
+        """The next messages for a node, at most `limit`. There is one run only."""
+        with self.lock:
+            if not (keys := self.waiting[node_id]):
+                return []
+            self.waiting[node_id] = keys[limit:] if limit else []
+            keys = keys[:limit]
+            self._check_stored_messages(set(keys))  # removes those whose time is over
+            found = [self.message_ins_store[key] for key in keys if key in self.message_ins_store]
+            for message in found:
+                message.metadata.delivered_at = now().isoformat()
+        return found
+
+
 def _start_nodes(
     clients: int, backend: WorkersBackend, stop: threading.Event
 ) -> tuple[InMemoryGrid, threading.Thread]:
     """A grid with a node for every client, and the thread that delivers their messages."""
-    factory = LinkStateFactory(
-        FLWR_IN_MEMORY_DB_NAME, NoOpFederationManager(), ObjectStoreFactory()
-    )
-    state = cast(InMemoryLinkState, factory.state())
+    federations, objects = NoOpFederationManager(), ObjectStoreFactory()
+    factory = LinkStateFactory(FLWR_IN_MEMORY_DB_NAME, federations, objects)
+    state = factory.state_instance = Messages(federations, objects.store())
     run = Run.create_empty(generate_rand_int_from_bytes(RUN_ID_NUM_BYTES))
     run.primary_task_id = generate_rand_int_from_bytes(TASK_ID_NUM_BYTES)
     run.federation_id = NOOP_FEDERATION_ID
