@@ -47,6 +47,8 @@ PRELOADED = (
     "transformers.models.llava.modeling_llava",
     "transformers.models.llama.modeling_llama",
 )
+SOURCE = str(Path(__file__).resolve().parents[1] / "src")
+"""The folder on PYTHONPATH that is no other one: children import fcit from there anyway."""
 _POPEN = subprocess.Popen
 _ASKED = inspect.signature(_POPEN._execute_child)  # type: ignore[attr-defined]
 
@@ -54,7 +56,9 @@ _ASKED = inspect.signature(_POPEN._execute_child)  # type: ignore[attr-defined]
 def _own(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that Python reads when it starts: with others a child is started, not forked."""
     prefixes = ("PYTHON", "LC_", "LANG", "HF_HUB_OFFLINE")
-    return {key: value for key, value in environment.items() if key.startswith(prefixes)}
+    own = {key: value for key, value in environment.items() if key.startswith(prefixes)}
+    folders = own.pop("PYTHONPATH", "").split(os.pathsep)
+    return own | {"PYTHONPATH": os.pathsep.join(x for x in folders if x not in ("", SOURCE))}
 
 
 OWN = _own(os.environ)

@@ -117,7 +117,10 @@ def test_one_worker_is_this_process_and_two_are_two_others(
     one: LocalEngine, two: LocalEngine
 ) -> None:
     assert not processes(one)
-    assert len({process.pid for process in processes(two)} - {os.getpid()}) == 2
+    others = {process.pid for process in processes(two)}
+    assert len(others - {os.getpid()}) == 2
+    if zygote.possible():  # a worker that starts cold costs five CPU seconds, and tests start many
+        assert others <= {pid for pid, _ in zygote.running()}
 
 
 def test_tokens_and_updates_have_the_same_bits(
