@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -120,12 +120,16 @@ def test_rank_correlation() -> None:
     assert rho == pytest.approx(0.866, abs=1e-3)
 
 
-def test_a_wrong_folder_ends_in_one_line_and_status_2(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "mini.py"), str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"mini.py: {tmp_path / 'none'}: is not a folder")
-    assert done.stderr.count("\n") == 1
+def test_a_wrong_folder_ends_in_one_line_and_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["mini.py", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / "mini.py"), run_name="__main__")
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert said.err.startswith(f"mini.py: {tmp_path / 'none'}: is not a folder")
+    assert said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", mini.GENERATORS)

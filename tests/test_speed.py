@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import runpy
 import subprocess
 import sys
 from importlib import metadata
@@ -89,17 +90,20 @@ def test_the_exponent_of_growth_is_that_of_the_last_two_points() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_cuda_the_gpu_benchmark_is_one_line(tmp_path: Path) -> None:
+def test_without_cuda_the_gpu_benchmark_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     python = os.environ | {"PYTHON": sys.executable}
     command = [SCRIPTS / "gpu" / "run.sh", tmp_path / "out"]
     done = subprocess.run(command, capture_output=True, text=True, env=python)
     assert done.returncode == 2
     said = "run.sh: no CUDA device here (--cpu-dry-run rehearses on a CPU)"
     assert done.stderr.splitlines()[-1] == said
-    script = [sys.executable, SCRIPTS / "gpu" / "shape.py", "bench", "nowhere"]
-    done = subprocess.run(script, capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "shape.py: no CUDA device here; --cpu-dry-run rehearses on a CPU\n"
+    monkeypatch.setattr(sys, "argv", ["shape.py", "bench", "nowhere"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / "gpu" / "shape.py"), run_name="__main__")
+    assert ended.value.code == "shape.py: no CUDA device here; --cpu-dry-run rehearses on a CPU"
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_missing_or_old_package_is_named_before_a_gpu_is_used(

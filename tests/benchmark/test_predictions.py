@@ -260,5 +260,5 @@ def test_captions_by_the_reference(tmp_path):
     assert found.score == pytest.approx(1600 / 7, rel=1e-4)
     assert (found.samples, found.missing) == (2, 0)
     more = said_file(tmp_path, (1, "a"), (2, "b"), (3, "c"))
-    with pytest.raises(FcitError, match=r"3 captions, but .* has 2 images"):
+    with pytest.raises(FcitError, match=r"3 texts, but .* has 2 images"):
         score("Flickr30k", truth, more, "reference")

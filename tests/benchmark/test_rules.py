@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -173,6 +174,24 @@ def test_reference_captions_need_java(monkeypatch):
     with pytest.raises(FcitError, match="need Java"):
         score("Flickr30k", ["a dog"], samples("Flickr30k", ("a dog",)), "reference")
     score("Flickr30k", ["a dog"], samples("Flickr30k", ("a dog",)), "strict")
+
+
+@pytest.mark.parametrize(
+    ("meteor", "reason"),
+    [
+        ("echo out of memory >&2; exit 1", "out of memory"),
+        ("while read line; do echo nonsense; done", "could not convert string to float"),
+    ],
+)
+def test_a_meteor_that_fails_is_one_line(
+    meteor: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    java = tmp_path / "java"
+    java.write_text(f'#!/bin/sh\ncase "$*" in *PTBTokenizer*) cat;; *) {meteor};; esac\n')
+    java.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: str(java))
+    with pytest.raises(FcitError, match=f"METEOR failed under {java}: {reason}"):
+        score("Flickr30k", ["a dog"] * 3, samples("Flickr30k", *[("a dog",)] * 3), "reference")
 
 
 @pytest.mark.filterwarnings("ignore")  # pycocoevalcap leaves its pipes open

@@ -1,7 +1,6 @@
 """What a newcomer types first, and every mistake in one line before anything is made or loaded."""
 
 import importlib.metadata
-import os
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ from typer.main import get_command
 
 import fcit
 import handmade
-from commandline import COMMAND, call, refused
+from commandline import call, refused
 from fcit.cli import app
 from fcit.cli import run as cli_run
 from fcit.recipe import config
@@ -220,11 +219,12 @@ def test_the_file_is_blamed_for_what_it_says_itself(recipe: Path, tmp_path: Path
     refused(call("run", path, "--set=federation.clients=2"), "--set federation.clients=2: ")
 
 
-def test_a_hub_name_without_a_network_is_one_line(recipe: Path, tmp_path: Path) -> None:
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"}
-    words = ["run", str(recipe), "--out", str(tmp_path / "run"), "--set=model.path=nobody/none"]
-    done = subprocess.run([*COMMAND, *words], env=environment, capture_output=True, text=True)
-    refused(done, "model.path: nobody/none: no such folder, and https://")  # type: ignore[arg-type]
+def test_a_hub_name_without_a_network_is_one_line(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    done = call("run", recipe, "--out", tmp_path / "run", "--set=model.path=nobody/none")
+    refused(done, "model.path: nobody/none: no such folder, and https://")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -4,9 +4,11 @@ import math
 import re
 import shutil
 import subprocess
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import IO, cast
 
 from fcit.types import FcitError
 
@@ -144,9 +146,13 @@ def java() -> str:
     return path
 
 
+def _java_command(arguments: Sequence[str]) -> list[str]:
+    return [java(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Xmx2G", *arguments]
+
+
 def _run_java(arguments: Sequence[str], lines: Iterable[str], what: str) -> list[str]:
     """The lines that a Java program answers to the lines it is given."""
-    command = [java(), "-Dfile.encoding=UTF-8", "-Dstdout.encoding=UTF-8", "-Xmx2G", *arguments]
+    command = _java_command(arguments)
     text = "".join(f"{line}\n" for line in lines)
     done = subprocess.run(command, input=text, capture_output=True, encoding="utf-8", check=False)
     if done.returncode:
@@ -170,19 +176,34 @@ def _ptb(texts: Sequence[str]) -> list[str]:
 
 
 def _meteor(captions: Sequence[str], truths: References) -> tuple[float, list[float]]:
-    """METEOR 1.5 (Denkowski and Lavie 2014): corpus score and every caption's."""
+    """METEOR 1.5 (Denkowski and Lavie 2014): corpus score and every caption's.
+
+    One process answers all lines, each before the next is sent: it takes ten seconds to start.
+    """
     from pycocoevalcap.meteor import meteor
 
     jar = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
-    arguments = ["-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"]
-    fields = (
-        ["SCORE", *(text.replace("|||", " ") for text in (*truth, caption))]
-        for caption, truth in zip(captions, truths, strict=True)
-    )
-    statistics = _run_java(arguments, map(" ||| ".join, fields), "METEOR")
-    asked = " ||| ".join(["EVAL", *(line.strip() for line in statistics)])
-    try:
-        *each, corpus = map(float, _run_java(arguments, [asked], "METEOR"))
-    except ValueError as error:
-        raise FcitError(f"captions: METEOR failed: {error}") from None
+    command = _java_command(["-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"])
+    pipe = subprocess.PIPE
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+        try:
+            with subprocess.Popen(
+                command, stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8"
+            ) as process:
+                asks, answers = cast(IO[str], process.stdin), cast(IO[str], process.stdout)
+
+                def tell(*fields: str) -> None:
+                    asks.write(" ||| ".join(fields) + "\n")
+                    asks.flush()
+
+                statistics = list[str]()
+                for caption, truth in zip(captions, truths, strict=True):
+                    tell("SCORE", *(text.replace("|||", " ") for text in (*truth, caption)))
+                    statistics.append(answers.readline().strip())
+                tell("EVAL", *statistics)
+                *each, corpus = [float(answers.readline()) for _ in range(len(statistics) + 1)]
+        except (OSError, ValueError) as error:
+            errors.seek(0)
+            reason = errors.read().strip().splitlines()[-1:] or [str(error)]
+            raise FcitError(f"captions: METEOR failed under {command[0]}: {reason[0]}") from None
     return corpus, each
