@@ -12,6 +12,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import importlib.util
 import inspect
 import json
 import os
@@ -46,6 +47,8 @@ PRELOADED = (
     "transformers.models.clip.modeling_clip",
     "transformers.models.llava.modeling_llava",
     "transformers.models.llama.modeling_llama",
+    "matplotlib.pyplot",
+    *(["fcit.flower.simulation"] if importlib.util.find_spec("flwr") else []),
 )
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
 """The folder on PYTHONPATH that is no other one: children import fcit from there anyway."""
@@ -296,8 +299,6 @@ def become(request: dict[str, Any], files: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    import importlib
-
     import zygote  # as children and their children know this module
 
     with warnings.catch_warnings():
