@@ -63,7 +63,7 @@ class Memory:
     peak: tuple[int, int]
     """The peak of a turn (on CUDA; elsewhere 0)."""
     stored: int
-    """The bytes of all K blocks; ours may exceed PEFT's by as much."""
+    """The bytes of all K blocks: the tolerance of the target. Only one of them is in the model."""
 
     @property
     def added(self) -> tuple[int, int]:
@@ -81,7 +81,7 @@ class Memory:
 
     @property
     def met(self) -> bool:
-        """Whether the stored blocks explain the difference."""
+        """Whether ours exceeds PEFT's by no more than the tolerance."""
         return self.over <= self.stored
 
 

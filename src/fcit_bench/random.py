@@ -41,10 +41,10 @@ class Shape:
             value = getattr(self, name)
             if value < HEAD or value % HEAD:
                 raise FcitError(f"{name}: {value} is not a multiple of {HEAD}, the width of a head")
-        if self.intermediate < 1 or self.intermediate == self.hidden:
+        if self.intermediate < 1 or self.hidden in (self.intermediate, 2 * self.intermediate):
             raise FcitError(
-                f"intermediate: {self.intermediate} must be at least 1 and not equal hidden "
-                f"({self.hidden}), because projections are found by their shapes"
+                f"intermediate: {self.intermediate} must be at least 1 and neither hidden "
+                f"({self.hidden}) nor half of it, because projections are found by their shapes"
             )
         if self.layers < 1:
             raise FcitError(f"layers: {self.layers} must be at least 1")

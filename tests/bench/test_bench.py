@@ -135,6 +135,7 @@ def test_the_command_writes_every_ratio_with_its_verdict(tmp_path: Path) -> None
         ({"batch": 0}, "--batch: 0 must be at least 1"),
         ({"hidden": 100}, "hidden: 100 is not a multiple of 64"),
         ({"intermediate": 128}, "intermediate: 128"),
+        ({"intermediate": 64}, "intermediate: 64"),
         ({"layers": 0}, "layers: 0"),
         ({"device": "nowhere"}, "nowhere"),
     ],

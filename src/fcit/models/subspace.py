@@ -118,7 +118,8 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
     """The layers that get adapters, by path: the language model's MLP projections.
 
     They are found by their shapes: an MLP projection joins the hidden and the intermediate size (gate,
-    up, down; fused forms too).
+    up, down; fused forms too). Raises FcitError where there are none, or where attention's projections
+    have the same shape.
     """
     decoder, sizes = model.get_decoder(), model.config.get_text_config()
     hidden, wide = getattr(sizes, "hidden_size", 0), widths(sizes)
@@ -134,7 +135,8 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
         and isinstance(module, nn.Linear)
         and {module.in_features, module.out_features} in shapes
     }
-    if not adapted or hidden in wide:
+    attention_alike = any(hidden in (width, 2 * width) for width in wide)
+    if not adapted or attention_alike:
         raise FcitError(
             f"no MLP projections ({hidden} x {max(wide)}) found in {type(decoder).__name__}"
         )
