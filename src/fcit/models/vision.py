@@ -48,6 +48,11 @@ class Vision:
         """Whether every image runs by itself."""
 
     @property
+    def device(self) -> torch.device:
+        """Where the tower is."""
+        return next(self.projector[0][1].parameters()).device
+
+    @property
     def projector_paths(self) -> dict[str, str]:
         """The path in the model of every part of the projector -> the prefix of its weights' names."""
         prefixes = {part: prefix for prefix, part in self.projector}
@@ -68,7 +73,7 @@ class Vision:
         pixels = image.inputs["pixel_values"]
         if self.alone or self._more(image) or len(pixels.shape) != 4 or len(pixels) != 1:
             return 1
-        most = PIXELS if self._place()[0].type == "cpu" else PIXELS_GPU
+        most = PIXELS if self.device.type == "cpu" else PIXELS_GPU
         return fixed_batch(pixels.shape[-1] * pixels.shape[-2], most)
 
     @torch.no_grad()
@@ -98,18 +103,15 @@ class Vision:
         ]
 
     def _encode_alone(self, image: PreparedImage) -> ImageFeatures:
-        device, _ = self._place()
-        more = {name: torch.as_tensor(x, device=device) for name, x in self._more(image).items()}
+        more = {
+            name: torch.as_tensor(x, device=self.device) for name, x in self._more(image).items()
+        }
         pixels = image.inputs["pixel_values"]
         parts, outputs, output = self._recorded([pixels], more)
         stacked, embeds = isinstance(output.pooler_output, Tensor), _flat(output.pooler_output)
         plain = _same(outputs, embeds)
         found = ImageFeatures(image.text, parts, more, tuple(pixels.shape), plain, stacked)
         return found if plain else self._checked(found, outputs, embeds)
-
-    def _place(self) -> tuple[torch.device, torch.dtype]:
-        """Where the tower is, and the numbers that it takes."""
-        return next(self.projector[0][1].parameters()).device, self.model.dtype
 
     def _more(self, image: PreparedImage) -> dict[str, Any]:
         """What the family's code takes of an image beside its pixels."""
@@ -120,7 +122,9 @@ class Vision:
         self, images: Sequence[Any], more: dict[str, Tensor]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], Any]:
         """The input and the output of each part of the projector, and what the whole returns."""
-        pixels = torch.cat([torch.as_tensor(pixels) for pixels in images]).to(*self._place())
+        pixels = torch.cat([torch.as_tensor(pixels) for pixels in images]).to(
+            self.device, self.model.dtype
+        )
         calls: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {
             part: [] for _, part in self.projector
         }
