@@ -52,3 +52,22 @@ def test_damage_changes_a_file_and_says_what_it_cannot_change(
     assert faults.judge(2, "fcit: /a/x.json: is odd", "x.json", bool)[0] == faults.REFUSED
     assert faults.judge(2, "fcit: it is odd", "x.json", bool)[0] == faults.UNNAMED
     assert faults.judge(0, "", "x.json", lambda: False)[0] == faults.OTHER
+
+
+def test_odd_replies_are_cases_where_they_can_be_made_and_disco_lda_gets_odd_tokens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import faults_wire
+
+    monkeypatch.setattr(faults_wire, "METHODS", ("disco_lda",))
+    wheres = [case.where for case in faults_wire.replies(folder, 12, 0)]
+    assert {where.split(": ")[1] for where in wheres} == {"token", "update"}
+
+    def impossible(one: object, generator: object) -> tuple[str, object]:
+        raise RuntimeError("no such tensor")
+
+    monkeypatch.setattr(faults_wire, "_odd_reply", impossible)
+    assert list(faults_wire.replies(folder, 3, 0)) == []
+    monkeypatch.setattr(faults_wire, "_odd_reply", lambda one, generator: ("", one))
+    assert list(faults_wire.replies(folder, 3, 0)) == []
