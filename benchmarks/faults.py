@@ -188,7 +188,9 @@ def run_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         if verb not in expected:
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(base, work)
-            expected[verb] = tried(verb, work)[2]()
+            status, said, result = tried(verb, work)
+            assert status == 0, said
+            expected[verb] = result()
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work)
         if not damage(work / path, how, draw(seed, "run-folders", int(number))):
@@ -332,12 +334,18 @@ def main() -> int:
     asked = words.parse_args()
     if unknown := set(asked.kinds) - kinds().keys():
         words.error(f"no such kind: {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ.setdefault("FCIT_CACHE", cache)
+        return _tried(asked)
+
+
+def _tried(asked: argparse.Namespace) -> int:
+    """Try the cases and print the counts; 1 if an outcome is bad."""
     bad = 0
     for name in asked.kinds or kinds():
         kind, count = kinds()[name]
         found: Counter[str] = Counter()
         with tempfile.TemporaryDirectory() as folder:
-            os.environ.setdefault("FCIT_CACHE", str(Path(folder) / "cache"))
             for case in kind(Path(folder), asked.count or count, asked.seed):
                 found[case.outcome] += 1
                 if asked.cases or case.outcome in BAD:
