@@ -28,6 +28,7 @@ from unittest import mock
 
 import numpy as np
 import tomli_w
+from command import ended, positive
 from garble import garbles
 
 from fcit import cli
@@ -182,7 +183,7 @@ def run_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         for how in (*garbles(path), "removed")
     ]
     order = draw(seed, "run-folders").permutation(len(todo))
-    for number in order[: count or None]:
+    for number in order[:count]:
         verb, base, path, how = todo[number]
         work = folder / "work"
         if verb not in expected:
@@ -236,7 +237,7 @@ def data_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         )
     ]
     todo = [(path, how) for path in files for how in (*garbles(whole / path), "removed")] * 3
-    for number in draw(seed, "data-folders").permutation(len(todo))[: count or None]:
+    for number in draw(seed, "data-folders").permutation(len(todo))[:count]:
         path, how = todo[number]
         work = folder / "data"
         shutil.rmtree(work, ignore_errors=True)
@@ -287,7 +288,7 @@ def model_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         for how in (*garbles(path), "removed")
     ] * 2
     limit = resource.getrlimit(resource.RLIMIT_AS)
-    for number in draw(seed, "model-folders").permutation(len(todo))[: count or None]:
+    for number in draw(seed, "model-folders").permutation(len(todo))[:count]:
         path, how = todo[number]
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work)
@@ -328,7 +329,7 @@ def kinds() -> dict[str, tuple[Callable[[Path, int, int], Iterator[Case]], int]]
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     words.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(kinds()))
-    words.add_argument("--count", type=int, default=0, help="cases of each kind")
+    words.add_argument("--count", type=positive, help="cases of each kind")
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--cases", action="store_true", help="print every case")
     asked = words.parse_args()
@@ -359,4 +360,4 @@ def _tried(asked: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended(main)

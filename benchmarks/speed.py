@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,9 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from command import ended
 from starting import start
-
-from fcit.types import FcitError
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +57,9 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
 
 def main() -> None:
     """Measure all parts and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--quick", action="store_true", help="two clients with few samples")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
@@ -276,8 +276,4 @@ def _padded(spans: Sequence[int], chosen: Iterator[list[int]]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"speed.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

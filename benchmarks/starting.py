@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from fcit.types import FcitError
+
 FIRST = """
 import os, sys, time
 import {module} as place
@@ -61,7 +63,8 @@ def seconds(command: Sequence[str], told: bool) -> tuple[float, float]:
     begun = time.time()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"speed.py: {command[:3]} failed: {done.stderr[-500:]}")
+        told = (done.stderr.strip() or f"ended with status {done.returncode}").splitlines()[-1]
+        raise FcitError(f"{' '.join(command[1:3])}: {told}")
     ended = time.time()
     if told:
         line = next(one for one in done.stdout.splitlines() if one.startswith("at "))

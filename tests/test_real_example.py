@@ -140,3 +140,19 @@ def test_the_aligned_file_is_small_and_says_how_it_was_made(real) -> None:
     tensors = load(file)
     assert all(value.isfinite().all() for value in tensors.values())
     assert len([name for name in tensors if name.endswith(".A")]) == 30 * 7
+
+
+def test_what_cannot_be_aligned_or_made_is_refused_in_one_line(
+    real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["align.py", "--views", "0"])
+    with pytest.raises(SystemExit) as ended:
+        real.align.parsed()
+    assert ended.value.code == 2
+    assert "argument --views: 0 must be at least 1" in capsys.readouterr().err
+    (tmp_path / "align.json").write_text('[{"image": "a.png", "caption": "a cat"}]')
+    with pytest.raises(FcitError, match="align.json: has too few captions"):
+        real.align.Captions(tmp_path / "align.json", fastvlm()[1], 1, 0)
+    (tmp_path / "tower.pth").write_text("no weights")
+    with pytest.raises(FcitError, match="tower.pth: is no file of torch weights"):
+        real.base.vision_tower(tmp_path / "tower.pth")

@@ -48,12 +48,7 @@ def main() -> None:
     elif not (given.folder / "config.json").is_file():
         sys.exit(f"shape.py: {given.folder} has no model; write it first")
     else:
-        from fcit.types import FcitError
-
-        try:
-            found = (bench if given.do == "bench" else one_round)(given)
-        except FcitError as error:
-            sys.exit(f"shape.py: {error}")
+        found = (bench if given.do == "bench" else one_round)(given)
     for name, value in found.items():
         print(f"{name:44}{value:>12.5g}" if isinstance(value, int | float) else f"{name:44}{value}")
     if given.json:
@@ -195,4 +190,9 @@ def device_name(device: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    from fcit.types import FcitError
+
+    try:
+        main()
+    except (FcitError, OSError) as error:
+        sys.exit(f"shape.py: {error}")

@@ -86,6 +86,10 @@ class Captions:
         held = {names[int(at)] for at in order[: max(1, round(HELD_OUT * len(names)))]}
         self.train = [i for i, text in enumerate(self.texts) if text.lower() not in held]
         self.held = [i for i, text in enumerate(self.texts) if text.lower() in held]
+        if not self.train:
+            raise FcitError(
+                f"{file}: has too few captions (with --limit) to train and to hold some out"
+            )
 
     def examples(
         self, pictures: list[int], choices: float, draw: np.random.Generator
@@ -373,6 +377,13 @@ def show(aligner: Aligner, captions: Captions, states: Tensor, count: int) -> No
         print(f"  {captions.texts[picture]}  ->  {text}")
 
 
+def positive(text: str) -> int:
+    """An option's whole number, at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
 def parsed() -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -382,12 +393,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--file", type=Path, help="small file to write (default: OUT.safetensors)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rank", type=int, default=8, help="of the LoRA factors")
+    parser.add_argument("--steps", type=positive, default=1500)
+    parser.add_argument("--batch", type=positive, default=32)
+    parser.add_argument("--rank", type=positive, default=8, help="of the LoRA factors")
     parser.add_argument("--lr", type=float, default=1e-3, help="of the LoRA factors")
     parser.add_argument("--projector-lr", type=float, default=1e-3)
-    parser.add_argument("--views", type=int, default=4, help="per picture; all but one are varied")
+    parser.add_argument(
+        "--views", type=positive, default=4, help="per picture; all but one are varied"
+    )
     parser.add_argument("--choices", type=float, default=0.4, help="share of choice questions")
     parser.add_argument("--limit", type=int, default=0, help="captions (0: all)")
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, at most (0: any)")
