@@ -156,3 +156,38 @@ def test_what_cannot_be_aligned_or_made_is_refused_in_one_line(
     (tmp_path / "tower.pth").write_text("no weights")
     with pytest.raises(FcitError, match="tower.pth: is no file of torch weights"):
         real.base.vision_tower(tmp_path / "tower.pth")
+
+
+def test_an_alignment_that_ends_by_time_keeps_its_last_steps(
+    real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat, seen = torch.zeros(1, requires_grad=True), []
+
+    def loss(examples: list, states: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(flat.item())
+        return (flat - 10).square().mean()
+
+    aligner = SimpleNamespace(
+        trained=lambda: {"factors": flat},
+        factors=SimpleNamespace(flat=flat, set=lambda dtype: None),
+        projector=torch.nn.Linear(1, 1),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        loss=loss,
+    )
+    one = real.align.Example(0, [1, 2], 1)
+    captions = SimpleNamespace(train=[0], held=[0], examples=lambda at, *more: [one] * len(at))
+    settings = real.align.Settings(40, 1, 1, 0.1, 0.1, 1, 0.0, 0)  # a look after every second step
+    seconds = iter(range(1000))
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(real.align, "time", clock)
+    states, file = torch.zeros(1, 1, 1, 1), tmp_path / "checkpoint.safetensors"
+    card = real.align.align(aligner, captions, states, settings, file, 5 / 60)
+    assert card["steps done"] == str(len(seen)) == "5"
+    assert flat.item() > seen[-1] > seen[-2]
+    _, best, lowest = real.align.resume(
+        file, real.adapter.note(file)["settings"], {"factors": flat}, torch.optim.AdamW([flat])
+    )
+    assert best["factors"].item() == flat.item()
+    assert f"{lowest:.3f}" == card["loss of held-out captions"]

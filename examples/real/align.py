@@ -94,7 +94,8 @@ class Captions:
     def examples(
         self, pictures: list[int], choices: float, draw: np.random.Generator
     ) -> list[Example]:
-        """A conversation about each picture: what it is, or which of four captions is its own."""
+        """A conversation about each picture: what it is, or which of four captions is its own. The other
+        three are drawn one by one, so a caption can stand there twice."""
         questions = []
         for picture in pictures:
             text = QUESTIONS[int(draw.integers(len(QUESTIONS)))]
@@ -257,13 +258,10 @@ def align(
     made_with = json.dumps(asdict(settings) | {"captions": len(captions.train)})
     step, best, lowest = resume(checkpoint, made_with, trained, optimizer)
     every = max(1, settings.steps // 20)
-    started, average = time.monotonic(), 0.0
+    started, spent, average = time.monotonic(), 0.0, 0.0
     watch = Terminal()
     with watch.bar("align", settings.steps) as bar:
-        while step < settings.steps:
-            spent = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
-            if spent >= 1:
-                break
+        while step < settings.steps and spent < 1:
             progress = max(step / settings.steps, spent)
             for group in optimizer.param_groups:
                 warm = min(1.0, (step + 1) / min(100, 1 + settings.steps // 10))
@@ -282,7 +280,8 @@ def align(
             optimizer.step()
             optimizer.zero_grad()
             step += 1
-            if step % every == 0 or step == settings.steps:
+            spent = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
+            if step % every == 0 or step == settings.steps or spent >= 1:
                 own, other = held_out(aligner, captions, states, settings)
                 average = loss.item()
                 watch.say(
