@@ -78,7 +78,6 @@ def recipe(place: Path, given: argparse.Namespace) -> dict:
 
 def write(folder: Path, hidden: int, depth: int) -> None:
     """Write a model with random weights and the mini model's tokenizer and image processor."""
-    import torch
     from transformers import (
         AutoProcessor,
         CLIPVisionConfig,
@@ -88,6 +87,7 @@ def write(folder: Path, hidden: int, depth: int) -> None:
     )
 
     from fcit.models import CHECKPOINTS
+    from fcit.seeds import lent
 
     processor = AutoProcessor.from_pretrained(CHECKPOINTS / "mini-lmm", backend="pil")
     config = LlavaConfig.from_pretrained(CHECKPOINTS / "mini-lmm")
@@ -100,8 +100,8 @@ def write(folder: Path, hidden: int, depth: int) -> None:
         num_hidden_layers=depth, num_attention_heads=hidden // 64, max_position_embeddings=512,
     )  # fmt: skip
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-    torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config)
+    with lent(0, "memory"):
+        model = LlavaForConditionalGeneration(config)
     print(f"{sum(value.numel() for value in model.parameters()):,} parameters")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

@@ -12,8 +12,8 @@ vision    distinct images of that round, and how many were encoded in the first 
 batches   the share of padding among the tokens of
           all turns of the plan, with batches grouped by length and with random batches
 start     medians of five processes, in wall-clock and CPU seconds: `fcit --help`; a second `fcit run`
-          to its first answer, and to its first training step (one process, with few zero-shot answers,
-          everything cached)
+          until its first answer begins, and until its first training step begins (one process, with
+          few zero-shot answers, everything cached)
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def main() -> None:
             found[title] = part(given.recipe, changes, 1 if given.quick else 5)
             print(f"{title}")
             for name, value in found[title].items():
-                print(f"  {name:44}{value:12.4g}", flush=True)
+                print(f"  {name:56}{value:12.4g}", flush=True)
     print(f"load average {os.getloadavg()[0]:.1f}")
     if given.json:
         from fcit.files import write_json
@@ -179,7 +179,10 @@ def rate(rows: int, wide: int, out: int, dtype: torch.dtype) -> float:
     import torch
     from torch.nn import functional as F
 
-    x, weight = torch.randn(rows, wide).to(dtype), torch.randn(out, wide).to(dtype)
+    from fcit.seeds import torch_stream
+
+    noise = torch_stream(0, "rate")
+    x, weight = (torch.randn(size, wide, generator=noise).to(dtype) for size in (rows, out))
     F.linear(x, weight)
     begun, times = time.process_time(), 0
     while time.process_time() - begun < 1:

@@ -1,4 +1,4 @@
-"""Start-up time: `fcit --help`, and a second run to its first answer and first training step.
+"""Start-up time: `fcit --help`, and a second run until its first answer, or training step, begins.
 
 benchmarks/speed.py runs it.
 """
@@ -53,7 +53,7 @@ def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
                     module=module, name=name, argv=[*argv, "--out", folder + "/run"]
                 )
                 rows.append(seconds([sys.executable, "-c", code], told=True))
-        note(f"second run to its first {label}", rows[1:])
+        note(f"second run until its first {label} begins", rows[1:])
     return found
 
 
