@@ -95,6 +95,26 @@ def test_reworded_questions_keep_their_answers_to_choose_from(real) -> None:
     assert asked.prompt == "What color?\nAnswer in a single word without capitals."
 
 
+def test_reworded_questions_are_asked_as_a_run_asks(
+    real, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Sample("2", "Easy-VQA", "b.png", "What color?\nOne lower-case word, please.", ("red",))
+
+    def answers(samples: list[Sample]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(text="red", activation={"0": 1.0}) for _ in samples]
+
+    experiment = SimpleNamespace(
+        setting=SimpleNamespace(datasets=["Easy-VQA"]),
+        samples=lambda name, part: [one, one],
+        score=lambda *given: SimpleNamespace(percent=100.0),
+    )
+    run = SimpleNamespace(experiment=experiment, worker=SimpleNamespace(answers=answers))
+    monkeypatch.setattr(real.reworded.fcit, "Run", lambda folder: run)
+    monkeypatch.setattr(sys, "argv", ["reworded.py", "run"])
+    real.reworded.main()
+    assert capsys.readouterr().out.splitlines()[-1] == "| Easy-VQA | 100.00 | 100.00 | 2 of 2 |"
+
+
 def test_pictures_stand_on_white(real, tmp_path: Path) -> None:
     Image.new("RGBA", (8, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     shown = real.pictures.Picture("a", tmp_path / "clear.png").image(8)
