@@ -80,7 +80,7 @@ def bench(given: argparse.Namespace) -> dict[str, Any]:
 
     from fcit.models.size import model_size
     from fcit.planning.estimates import products_per_second
-    from fcit_bench import Options, ratios
+    from fcit_bench import Options, device_name, ratios
     from fcit_bench.pair import Pair
     from fcit_bench.timing import interleaved
 
@@ -131,6 +131,7 @@ def one_round(given: argparse.Namespace) -> dict[str, Any]:
     from fcit.recipe.config import validate
     from fcit.rounds.server import take_round
     from fcit.worker.experiment import Experiment
+    from fcit_bench import device_name
 
     with tempfile.TemporaryDirectory(prefix="fcit-gpu-") as scratch:
         data = Path(scratch) / "data"
@@ -180,13 +181,6 @@ def one_round(given: argparse.Namespace) -> dict[str, Any]:
         "planned / measured": whole / peak if peak else "not on a CPU",
         **{f"planned: {name}, GB": value / 1e9 for name, value in planned.items()},
     }
-
-
-def device_name(device: str) -> str:
-    """The card's name."""
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu (dry run)"
 
 
 if __name__ == "__main__":
