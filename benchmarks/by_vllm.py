@@ -25,10 +25,12 @@ TOLERATED = 0.02
 
 def main() -> None:
     """Export, ask, compare."""
+    from command import positive
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--python", required=True, metavar="PYTHON")
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--count", type=positive, default=20)
     given = parser.parse_args()
     from fcit.runs.api import Run
     from fcit.types import FcitError
