@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from threading import Event, Thread
+
+from command import ended, positive, printed
 
 LAYERS, WIDTH, INNER, RANK = 32, 4096, 11008, 8
 
@@ -80,7 +81,7 @@ def one(path: Path, count: int) -> dict[str, float]:
 def main() -> int:
     """Print one row for each number of updates."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--updates", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--updates", type=positive, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--inside", nargs=2, help=argparse.SUPPRESS)
@@ -97,14 +98,10 @@ def main() -> int:
         print("| updates | memory grown by, MB | seconds |\n|---|---|---|")
         for count in asked.updates:
             command = [sys.executable, __file__, "--inside", str(path), str(count)]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                print(done.stderr, file=sys.stderr)
-                return 1
-            row = json.loads(done.stdout)
+            row = json.loads(printed(command))
             print(f"| {row['updates']} | {row['grown_mb']} | {row['seconds']} |", flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended(main)

@@ -12,7 +12,6 @@ read, interrupted ones continue. The tables go to standard output.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -20,6 +19,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, ClassVar
 from unittest import mock
+
+from command import ended
 
 from fcit.engines.local import LocalEngine
 from fcit.recipe import config
@@ -163,8 +164,4 @@ def main() -> int:
 KEYS = ("epsilon_updates", "epsilon_tokens")
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FcitError as error:
-        print(f"attacks.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

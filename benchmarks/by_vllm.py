@@ -13,6 +13,7 @@ import argparse
 import base64
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -24,23 +25,29 @@ TOLERATED = 0.02
 
 def main() -> None:
     """Export, ask, compare."""
+    from command import positive
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("--python", required=True, metavar="PYTHON")
-    parser.add_argument("--count", type=int, default=20)
+    parser.add_argument("--count", type=positive, default=20)
     given = parser.parse_args()
     from fcit.runs.api import Run
+    from fcit.types import FcitError
 
+    if not shutil.which(given.python):
+        raise FcitError(f"--python: {given.python} is no program that can be started")
     run = Run(given.run)
     tokens = run.config.evaluation.max_new_tokens
     with tempfile.TemporaryDirectory() as room:
         folder, asked = Path(room) / "served", Path(room) / "asked.json"
         words = ["export", str(given.run), "--vllm", "--out", str(folder)]
-        subprocess.run([sys.executable, "-m", "fcit", *words], check=True)
+        if status := subprocess.run([sys.executable, "-m", "fcit", *words]).returncode:
+            sys.exit(status)  # it has said why
         names = sorted(path.name for path in (folder / "adapters").iterdir())
         rows = [row for file in last(given.run) for row in alone(file, names, given.count)]
         if not rows:
-            sys.exit(f"{given.run}: no question was answered by one adapter alone")
+            raise FcitError(f"{given.run}: no question was answered by one adapter alone")
         for row in rows:
             samples = run.worker.experiment.samples(row["dataset"], "test")
             sample = next(each for each in samples if each.id == row["id"])
@@ -53,7 +60,8 @@ def main() -> None:
         own = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
         own |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
         command = [given.python, __file__, "--ask", str(asked)]
-        subprocess.run(command, env=environment | own, check=True)
+        if status := subprocess.run(command, env=environment | own).returncode:
+            raise FcitError(f"{given.python}: vLLM ended with status {status}")
         answers = json.loads(asked.with_suffix(".answers").read_text())
     others = [(row, new) for row, new in zip(rows, answers, strict=True) if row["answer"] != new]
     for row, new in others:
@@ -63,8 +71,13 @@ def main() -> None:
 
 
 def last(run: Path) -> list[Path]:
-    """The answers after the last stage, a file for each dataset."""
-    stages = [path for path in (run / "predictions").iterdir() if path.name.isdecimal()]
+    """The answers after the last stage, a file for each dataset. Raises FcitError where the run has
+    none."""
+    from fcit.types import FcitError
+
+    stages = [path for path in (run / "predictions").glob("*") if path.name.isdecimal()]
+    if not stages:
+        raise FcitError(f"{run}: has no predictions of a stage; finish the run first")
     return sorted(max(stages, key=lambda path: int(path.name)).glob("*.jsonl"))
 
 
@@ -146,4 +159,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--ask"]:
         ask(Path(sys.argv[2]))
     else:
-        main()
+        from command import ended  # needs fcit, which vLLM's environment may lack
+
+        ended(main)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,13 +26,14 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
+from command import ended, positive, printed
+
 from fcit.aggregation.packing import Wire, pack
 from fcit.files import read_lines
 from fcit.recipe import config
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.api import run
 from fcit.seeds import torch_stream
-from fcit.types import FcitError
 from fcit.watch import Silent, Terminal
 from fcit.weights import nbytes
 
@@ -82,13 +82,7 @@ def clients(asked: argparse.Namespace) -> None:
         command = [sys.executable, __file__, "clients", "--out", str(asked.out)]
         changes = [f"federation.engine={engine}", *asked.set]
         command += [word for one in changes for word in ("--set", one)]
-        done = subprocess.run(
-            [*command, "--inside", str(count)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            said = done.stderr.strip() or f"{count} clients: ended with status {done.returncode}"
-            raise FcitError(said.splitlines()[-1].removeprefix("cost.py: "))
-        row = json.loads(done.stdout.splitlines()[-1])
+        row = json.loads(printed([*command, "--inside", str(count)]).splitlines()[-1])
         print(
             f"| {engine} | {count} | {row['seconds']:.1f} | {row['mb']:.0f} | {row['worker']:.0f} |",
             flush=True,
@@ -126,11 +120,10 @@ def one_round(out: Path, count: int, changes: Sequence[str]) -> dict[str, float]
 def message(asked: argparse.Namespace) -> None:
     """Seconds from the start of a process to the end of a turn, in parts."""
     rows = []
-    for _ in range(max(1, asked.times) + 1):
+    for _ in range(asked.times + 1):
         begun = time.time()
         command = [sys.executable, __file__, "message", "--inside", "1"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        at = json.loads(done.stdout.splitlines()[-1])
+        at = json.loads(printed(command).splitlines()[-1])
         rows.append([late - soon for soon, late in zip([begun, *at], at, strict=False)])
     print("| process | imports, base model, data | first turn | the same turn again |")
     print("|---|---|---|---|")  # the first process is left out: it fills caches
@@ -167,7 +160,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--out", type=Path, default=Path("runs/cost"))
     parser.add_argument(
-        "--times", type=int, default=5, help="processes timed, after one for warming up"
+        "--times", type=positive, default=5, help="processes timed, after one for warming up"
     )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--inside", type=int, help=argparse.SUPPRESS)
@@ -186,8 +179,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except FcitError as error:
-        print(f"cost.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -28,6 +28,7 @@ from unittest import mock
 
 import numpy as np
 import tomli_w
+from command import ended, positive
 from garble import garbles
 
 from fcit import cli
@@ -182,13 +183,15 @@ def run_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         for how in (*garbles(path), "removed")
     ]
     order = draw(seed, "run-folders").permutation(len(todo))
-    for number in order[: count or None]:
+    for number in order[:count]:
         verb, base, path, how = todo[number]
         work = folder / "work"
         if verb not in expected:
             shutil.rmtree(work, ignore_errors=True)
             shutil.copytree(base, work)
-            expected[verb] = tried(verb, work)[2]()
+            status, said, result = tried(verb, work)
+            assert status == 0, said
+            expected[verb] = result()
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work)
         if not damage(work / path, how, draw(seed, "run-folders", int(number))):
@@ -234,7 +237,7 @@ def data_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         )
     ]
     todo = [(path, how) for path in files for how in (*garbles(whole / path), "removed")] * 3
-    for number in draw(seed, "data-folders").permutation(len(todo))[: count or None]:
+    for number in draw(seed, "data-folders").permutation(len(todo))[:count]:
         path, how = todo[number]
         work = folder / "data"
         shutil.rmtree(work, ignore_errors=True)
@@ -285,7 +288,7 @@ def model_folders(folder: Path, count: int, seed: int) -> Iterator[Case]:
         for how in (*garbles(path), "removed")
     ] * 2
     limit = resource.getrlimit(resource.RLIMIT_AS)
-    for number in draw(seed, "model-folders").permutation(len(todo))[: count or None]:
+    for number in draw(seed, "model-folders").permutation(len(todo))[:count]:
         path, how = todo[number]
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(base, work)
@@ -326,18 +329,24 @@ def kinds() -> dict[str, tuple[Callable[[Path, int, int], Iterator[Case]], int]]
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     words.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(kinds()))
-    words.add_argument("--count", type=int, default=0, help="cases of each kind")
+    words.add_argument("--count", type=positive, help="cases of each kind")
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--cases", action="store_true", help="print every case")
     asked = words.parse_args()
     if unknown := set(asked.kinds) - kinds().keys():
         words.error(f"no such kind: {', '.join(sorted(unknown))}")
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ.setdefault("FCIT_CACHE", cache)
+        return _tried(asked)
+
+
+def _tried(asked: argparse.Namespace) -> int:
+    """Try the cases and print the counts; 1 if an outcome is bad."""
     bad = 0
     for name in asked.kinds or kinds():
         kind, count = kinds()[name]
         found: Counter[str] = Counter()
         with tempfile.TemporaryDirectory() as folder:
-            os.environ.setdefault("FCIT_CACHE", str(Path(folder) / "cache"))
             for case in kind(Path(folder), asked.count or count, asked.seed):
                 found[case.outcome] += 1
                 if asked.cases or case.outcome in BAD:
@@ -351,4 +360,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    ended(main)

@@ -9,11 +9,12 @@ sample standard deviation; docs/metrics.md says what each step means. A dash: no
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
+
+from command import ended
 
 from fcit.report.groups import Group, group_runs, spread
 from fcit.report.run_data import read_runs
@@ -73,8 +74,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"gap.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -24,14 +24,13 @@ import gc
 import json
 import math
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fcit.types import FcitError
+from command import ended, printed
 
 SERIES = {
     "clients": (10, 30, 100, 300, 1000, 3000, 10000),
@@ -47,7 +46,9 @@ REPEATS = 3
 
 def main() -> None:
     """Measure every point, print the table, draw the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="two small points per series")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument(
@@ -69,8 +70,7 @@ def main() -> None:
         for count in counts:
             command = [sys.executable, __file__, "--inside", name, str(count)]
             command += ["--no-collector"] * given.no_collector
-            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            found[name].append(json.loads(done.stdout.splitlines()[-1]))
+            found[name].append(json.loads(printed(command).splitlines()[-1]))
             print(
                 f"{name} {count}: {found[name][-1]['seconds']:.4g} s", file=sys.stderr, flush=True
             )
@@ -244,8 +244,4 @@ def draw(found: dict[str, list[dict]], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"growth.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

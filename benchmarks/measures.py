@@ -12,12 +12,14 @@ from statistics import fmean
 from fcit import suite as mini
 from fcit.benchmark import metrics
 from fcit.recipe.config import load
+from fcit.recipe.sections import SIZES
 from fcit.report.groups import group_runs, spread
 from fcit.report.run_data import RunData, predictions, read_runs
 from fcit.report.tables import format_spread
 from fcit.rounds.evaluate import adapters_by_dataset, routing
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.sweep import Clock, Run, clock
+from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
 Percents = Mapping[str, float]
@@ -68,9 +70,12 @@ class Runs:
 def read(paths: Sequence[Path]) -> Runs:
     """The finished runs below some folders. Of a method with several configurations, the usual one.
 
-    Raises FcitError naming a file that is missing or broken.
+    Raises FcitError naming a file that is missing or broken, or a run of another suite.
     """
     runs = [run for run in read_runs(paths) if not run.unfinished]
+    for run in runs:
+        if run.setting_of("data", "size") not in SIZES:
+            raise FcitError(f"{run.path}: is no run of the mini suite, at one of its sizes")
     sizes = dict.fromkeys(run.setting_of("data", "size") for run in runs)
     found: list[Measured] = []
     for size in sizes:

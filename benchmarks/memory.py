@@ -12,12 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from fcit.types import FcitError
+from command import ended, positive, printed
 
 MEASURED = "memory "
 """What the measuring process's line begins with."""
@@ -25,12 +24,14 @@ MEASURED = "memory "
 
 def main() -> None:
     """Make the model, train, compare."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--hidden", type=int, default=1024)
-    parser.add_argument("--depth", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=8)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--hidden", type=positive, default=1024)
+    parser.add_argument("--depth", type=positive, default=20)
+    parser.add_argument("--batch", type=positive, default=8)
     parser.add_argument("--micro-batch", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=2)
+    parser.add_argument("--steps", type=positive, default=2)
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
@@ -38,18 +39,15 @@ def main() -> None:
     if given.inside:
         print(MEASURED + json.dumps(turn(json.loads(given.inside))))
         return
+    if given.hidden % 64:
+        parser.error("--hidden: must be a multiple of 64, the width of a head")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write(place / "model", given.hidden, given.depth)
         table = recipe(place, given)
         os.environ["FCIT_CACHE"] = str(place / "cache")
-        done = subprocess.run(
-            [sys.executable, __file__, "--inside", json.dumps(table)],
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        line = next(one for one in done.stdout.splitlines() if one.startswith(MEASURED))
+        said = printed([sys.executable, __file__, "--inside", json.dumps(table)])
+        line = next(one for one in said.splitlines() if one.startswith(MEASURED))
         compare(table, json.loads(line.removeprefix(MEASURED)))
 
 
@@ -80,7 +78,6 @@ def recipe(place: Path, given: argparse.Namespace) -> dict:
 
 def write(folder: Path, hidden: int, depth: int) -> None:
     """Write a model with random weights and the mini model's tokenizer and image processor."""
-    import torch
     from transformers import (
         AutoProcessor,
         CLIPVisionConfig,
@@ -90,6 +87,7 @@ def write(folder: Path, hidden: int, depth: int) -> None:
     )
 
     from fcit.models import CHECKPOINTS
+    from fcit.seeds import lent
 
     processor = AutoProcessor.from_pretrained(CHECKPOINTS / "mini-lmm", backend="pil")
     config = LlavaConfig.from_pretrained(CHECKPOINTS / "mini-lmm")
@@ -102,8 +100,8 @@ def write(folder: Path, hidden: int, depth: int) -> None:
         num_hidden_layers=depth, num_attention_heads=hidden // 64, max_position_embeddings=512,
     )  # fmt: skip
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
-    torch.manual_seed(0)
-    model = LlavaForConditionalGeneration(config)
+    with lent(0, "memory"):
+        model = LlavaForConditionalGeneration(config)
     print(f"{sum(value.numel() for value in model.parameters()):,} parameters")
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -150,8 +148,4 @@ def compare(table: dict, found: dict[str, int]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"memory.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -12,11 +12,11 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
+from command import ended
 from measures import datasets_table, read
 from targets import targets
 
 from fcit.files import write_json
-from fcit.types import FcitError
 
 
 def main() -> None:
@@ -29,18 +29,15 @@ def main() -> None:
         "--json", type=Path, metavar="FILE", help="also write figures and verdicts here"
     )
     given = parser.parse_args()
-    try:
-        runs = read(given.runs)
-        for setting, size in runs.groups():
-            print(f"### {setting}, {size}\n\n{datasets_table(runs, setting, size)}\n")
-        found = targets(runs)
-        print("\n".join(["### Targets", "", "```", *(target.line() for target in found), "```"]))
-        if given.json:
-            verdicts = [asdict(target) for target in found]
-            write_json(given.json, {"runs": [asdict(one) for one in runs.all], "targets": verdicts})
-    except FcitError as error:
-        parser.exit(2, f"mini.py: {error}\n")
+    runs = read(given.runs)
+    for setting, size in runs.groups():
+        print(f"### {setting}, {size}\n\n{datasets_table(runs, setting, size)}\n")
+    found = targets(runs)
+    print("\n".join(["### Targets", "", "```", *(target.line() for target in found), "```"]))
+    if given.json:
+        verdicts = [asdict(target) for target in found]
+        write_json(given.json, {"runs": [asdict(one) for one in runs.all], "targets": verdicts})
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
+from command import ended
 from torch import Tensor
 
 from fcit import Run
@@ -33,12 +34,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("runs", nargs="+", type=Path)
+    folders = parser.parse_args().runs
     print(f"| run | adapters | {' | '.join(MERGES)} |\n|---|---:|{'---:|' * len(MERGES)}")
-    try:
-        for folder in parser.parse_args().runs:
-            print(row(folder), flush=True)
-    except FcitError as error:
-        parser.exit(2, f"{error}\n")
+    for folder in folders:
+        print(row(folder), flush=True)
 
 
 def row(folder: Path) -> str:
@@ -76,4 +75,4 @@ def sizes(pairs: Sequence[tuple[Tensor, Tensor]], weight: Tensor, scale: float) 
 
 
 if __name__ == "__main__":
-    main()
+    ended(main)

@@ -12,11 +12,12 @@ to the best of some reference points the first one closes.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
+
+from command import ended
 
 from fcit.files import read_json, read_lines
 from fcit.report.significance import t_interval
@@ -130,8 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"paired.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -20,7 +20,6 @@ import argparse
 import hashlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,9 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from fcit.types import FcitError
+from command import ended, positive, printed
+
+from fcit.files import write_json
 
 SHAPES = ("mini", "60M")
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +44,7 @@ def main() -> None:
     """Measure, print, and write JSON if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
-    parser.add_argument("--times", type=int, default=5)
+    parser.add_argument("--times", type=positive, default=5)
     parser.add_argument("--against", type=Path)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("SHAPE", "FOLDER"), help=argparse.SUPPRESS)
@@ -76,7 +77,7 @@ def main() -> None:
             if len(sides) > 1:
                 print(f"  answers are {'equal' if len(set(said.values())) == 1 else 'different'}")
     if given.json:
-        given.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(given.json, found)
 
 
 def spread(ratios: list[float]) -> tuple[float, float, float]:
@@ -92,10 +93,7 @@ def measured(root: Path, shape: str, room: Path) -> dict:
         "PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1", "FCIT_CACHE": str(room)
     }  # fmt: skip
     command = [sys.executable, __file__, "--one", shape, str(room)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
-        raise SystemExit(f"rounds.py: {root}: {done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(printed(command, environment).splitlines()[-1])
 
 
 def one(shape: str, room: Path) -> dict:
@@ -246,8 +244,4 @@ def forward_and_backward(worker, jobs):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"rounds.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -11,16 +11,16 @@ In a run the server refuses tokens with a negative variance, which noise makes; 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
+from command import ended
 
 from fcit.methods.gating import Query
 from fcit.recipe import config
 from fcit.rounds.client import identify
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Identity, State, Task, Turn
+from fcit.types import Identity, State, Task, Turn
 from fcit.watch import Terminal
 from fcit.worker.model import ModelWorker
 
@@ -88,8 +88,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"router_noise.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -12,15 +12,14 @@ vision    distinct images of that round, and how many were encoded in the first 
 batches   the share of padding among the tokens of
           all turns of the plan, with batches grouped by length and with random batches
 start     medians of five processes, in wall-clock and CPU seconds: `fcit --help`; a second `fcit run`
-          to its first answer, and to its first training step (one process, with few zero-shot answers,
-          everything cached)
+          until its first answer begins, and until its first training step begins (one process, with
+          few zero-shot answers, everything cached)
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -30,9 +29,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
+from command import ended
 from starting import start
-
-from fcit.types import FcitError
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +57,9 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
 
 def main() -> None:
     """Measure all parts and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--quick", action="store_true", help="two clients with few samples")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
@@ -78,7 +78,7 @@ def main() -> None:
             found[title] = part(given.recipe, changes, 1 if given.quick else 5)
             print(f"{title}")
             for name, value in found[title].items():
-                print(f"  {name:44}{value:12.4g}", flush=True)
+                print(f"  {name:56}{value:12.4g}", flush=True)
     print(f"load average {os.getloadavg()[0]:.1f}")
     if given.json:
         from fcit.files import write_json
@@ -179,7 +179,10 @@ def rate(rows: int, wide: int, out: int, dtype: torch.dtype) -> float:
     import torch
     from torch.nn import functional as F
 
-    x, weight = torch.randn(rows, wide).to(dtype), torch.randn(out, wide).to(dtype)
+    from fcit.seeds import torch_stream
+
+    noise = torch_stream(0, "rate")
+    x, weight = (torch.randn(size, wide, generator=noise).to(dtype) for size in (rows, out))
     F.linear(x, weight)
     begun, times = time.process_time(), 0
     while time.process_time() - begun < 1:
@@ -276,8 +279,4 @@ def _padded(spans: Sequence[int], chosen: Iterator[list[int]]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"speed.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

@@ -1,4 +1,4 @@
-"""Start-up time: `fcit --help`, and a second run to its first answer and first training step.
+"""Start-up time: `fcit --help`, and a second run until its first answer, or training step, begins.
 
 benchmarks/speed.py runs it.
 """
@@ -13,6 +13,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+
+from fcit.types import FcitError
 
 FIRST = """
 import os, sys, time
@@ -51,7 +53,7 @@ def start(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float]:
                     module=module, name=name, argv=[*argv, "--out", folder + "/run"]
                 )
                 rows.append(seconds([sys.executable, "-c", code], told=True))
-        note(f"second run to its first {label}", rows[1:])
+        note(f"second run until its first {label} begins", rows[1:])
     return found
 
 
@@ -61,7 +63,8 @@ def seconds(command: Sequence[str], told: bool) -> tuple[float, float]:
     begun = time.time()
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"speed.py: {command[:3]} failed: {done.stderr[-500:]}")
+        told = (done.stderr.strip() or f"ended with status {done.returncode}").splitlines()[-1]
+        raise FcitError(f"{' '.join(command[1:3])}: {told}")
     ended = time.time()
     if told:
         line = next(one for one in done.stdout.splitlines() if one.startswith("at "))

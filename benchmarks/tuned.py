@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from command import ended
+
 from fcit.files import read_json
 from fcit.recipe import config as configs
 from fcit.recipe.keys import flat
@@ -106,8 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except FcitError as error:
-        print(f"tuned.py: {error}", file=sys.stderr)
-        sys.exit(2)
+    ended(main)

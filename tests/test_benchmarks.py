@@ -132,6 +132,86 @@ def test_a_wrong_folder_ends_in_one_line_and_status_2(
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("rounds.py --times 0", "rounds.py: error: argument --times: 0 must be at least 1"),
+        ("faults.py --count -5", "faults.py: error: argument --count: -5 must be at least 1"),
+        ("memory.py --batch 0", "memory.py: error: argument --batch: 0 must be at least 1"),
+        ("memory.py --hidden 1000", "memory.py: error: --hidden: must be a multiple of 64"),
+        ("aggregation.py --updates 0", "argument --updates: 0 must be at least 1"),
+        ("by_vllm.py run --python nowhere", "by_vllm.py: --python: nowhere is no program"),
+        ("norms.py nowhere", "norms.py: nowhere/config.toml: no such recipe"),
+        ("norms.py", "norms.py: error: the following arguments are required: runs"),
+    ],
+)
+def test_an_option_that_cannot_be_is_named_in_one_line(
+    command: str, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", command.split())
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(SCRIPTS / command.split()[0]), run_name="__main__")
+    assert ended.value.code == 2
+    said = capsys.readouterr()
+    assert told in said.err.splitlines()[-1] and "Traceback" not in said.err
+    assert not said.out or command == "norms.py nowhere"  # whose table has begun
+
+
+def test_a_script_ends_with_its_status_or_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import command
+
+    monkeypatch.setattr(sys, "argv", ["here/cost.py"])
+    with pytest.raises(SystemExit) as ended:
+        command.ended(lambda: 1)
+    assert (ended.value.code, capsys.readouterr().err) == (1, "")
+    with pytest.raises(SystemExit) as ended:
+        command.ended(lambda: (tmp_path / "none").touch() or (tmp_path / "none" / "a").touch())
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("cost.py: ") and "none/a" in said and said.count("\n") == 1
+
+
+def test_a_process_that_fails_gives_its_last_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import command
+
+    monkeypatch.setattr(sys, "argv", ["cost.py"])
+    assert command.printed(["echo", "7"]) == "7\n"
+    with pytest.raises(FcitError, match=r"^federation\.clients: 0$"):
+        command.printed(["sh", "-c", "echo cost.py: federation.clients: 0 >&2; exit 2"])
+    assert capfd.readouterr().err == ""
+    with pytest.raises(FcitError, match=r"^KeyError: 'a'$"):
+        command.printed(["sh", "-c", "echo 'Traceback:\nKeyError: '\"'a'\" >&2; exit 1"])
+    assert capfd.readouterr().err == "Traceback:\n"
+    with pytest.raises(FcitError, match="ended with status -9"):
+        command.printed(["sh", "-c", "kill -9 $$"])
+
+
+def test_a_run_without_answers_cannot_be_asked_again(tmp_path: Path) -> None:
+    import by_vllm
+
+    with pytest.raises(FcitError, match="has no predictions of a stage"):
+        by_vllm.last(tmp_path)
+
+
+@pytest.mark.parametrize("held", ['{"ewc": {"files": "0"}}', "[]", '{"disco": {}}'])
+def test_digests_are_compared_with_a_whole_file(
+    held: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tools import digests
+
+    (tmp_path / "before.json").write_text(held)
+    words = ["digests.py", "--only", "ewc", "--against", str(tmp_path / "before.json")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        digests.main()
+    assert ended.value.code == 2
+    assert "before.json lacks digests of ewc" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", mini.GENERATORS)
 def test_wordings_kept_for_the_test_are_told_from_the_others(name: str) -> None:
     from measures import is_unseen
@@ -232,6 +312,7 @@ def test_the_tuning_table_chooses_where_all_runs_are_finished(
 def test_a_finished_runs_figures_are_read_with_its_routing(table: dict, tmp_path: Path) -> None:
     from measures import read
 
+    table = table | {"data": {"size": "tiny"}}
     run = handmade.run(tmp_path / "run", table)
     seen = "How many stars are left when all circles are gone?"
     unseen = "Suppose you add two stars. How many stars are there?"
@@ -252,3 +333,14 @@ def test_a_finished_runs_figures_are_read_with_its_routing(table: dict, tmp_path
     assert (found.method, found.seed, found.last) == ("disco", 3, 50.0)
     assert found.routing_seen == {"IconQA": 100.0}
     assert found.routing_unseen == {"IconQA": 0.0}
+
+
+def test_a_run_of_another_suite_is_named_before_the_tables(table: dict, tmp_path: Path) -> None:
+    from measures import read
+
+    run = handmade.run(tmp_path / "run", table)  # on a data folder
+    facts = {"setting": "own", "method": "disco", "scoring": "strict", "seed": 3, "last": 50.0}
+    facts |= {"avg": 50.0, "zero_shot": {}, "chance": {}, "routing": {}, "stages": ["1", "2"]}
+    run.files.write(run.files.matrix, run.files.read(run.files.matrix) | facts)
+    with pytest.raises(FcitError, match="run: is no run of the mini suite"):
+        read([tmp_path])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,45 @@ def test_damage_changes_a_file_and_says_what_it_cannot_change(
     assert faults.judge(2, "fcit: /a/x.json: is odd", "x.json", bool)[0] == faults.REFUSED
     assert faults.judge(2, "fcit: it is odd", "x.json", bool)[0] == faults.UNNAMED
     assert faults.judge(0, "", "x.json", lambda: False)[0] == faults.OTHER
+
+
+def test_odd_replies_are_cases_where_they_can_be_made_and_disco_lda_gets_odd_tokens(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import faults_wire
+
+    monkeypatch.setattr(faults_wire, "METHODS", ("disco_lda",))
+    wheres = [case.where for case in faults_wire.replies(folder, 12, 0)]
+    assert {where.split(": ")[1] for where in wheres} == {"token", "update"}
+
+    def impossible(one: object, generator: object) -> tuple[str, object]:
+        raise RuntimeError("no such tensor")
+
+    monkeypatch.setattr(faults_wire, "_odd_reply", impossible)
+    assert list(faults_wire.replies(folder, 3, 0)) == []
+    monkeypatch.setattr(faults_wire, "_odd_reply", lambda one, generator: ("", one))
+    assert list(faults_wire.replies(folder, 3, 0)) == []
+
+
+def test_the_kinds_share_a_cache_and_leave_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import faults
+
+    caches: list[Path] = []
+
+    def kind(folder: Path, count: int, seed: int) -> list:
+        caches.append(Path(os.environ["FCIT_CACHE"]))
+        assert caches[-1].is_dir()
+        return []
+
+    monkeypatch.setattr(faults, "kinds", lambda: {"one": (kind, 1), "other": (kind, 1)})
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["faults.py"])
+    monkeypatch.setenv("FCIT_CACHE", "")  # restored at the end of the test
+    monkeypatch.delenv("FCIT_CACHE")
+    assert faults.main() == 0
+    assert len(set(caches)) == 1 and len(caches) == 2
+    assert list(tmp_path.iterdir()) == []

@@ -95,6 +95,26 @@ def test_reworded_questions_keep_their_answers_to_choose_from(real) -> None:
     assert asked.prompt == "What color?\nAnswer in a single word without capitals."
 
 
+def test_reworded_questions_are_asked_as_a_run_asks(
+    real, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = Sample("2", "Easy-VQA", "b.png", "What color?\nOne lower-case word, please.", ("red",))
+
+    def answers(samples: list[Sample]) -> list[SimpleNamespace]:
+        return [SimpleNamespace(text="red", activation={"0": 1.0}) for _ in samples]
+
+    experiment = SimpleNamespace(
+        setting=SimpleNamespace(datasets=["Easy-VQA"]),
+        samples=lambda name, part: [one, one],
+        score=lambda *given: SimpleNamespace(percent=100.0),
+    )
+    run = SimpleNamespace(experiment=experiment, worker=SimpleNamespace(answers=answers))
+    monkeypatch.setattr(real.reworded.fcit, "Run", lambda folder: run)
+    monkeypatch.setattr(sys, "argv", ["reworded.py", "run"])
+    real.reworded.main()
+    assert capsys.readouterr().out.splitlines()[-1] == "| Easy-VQA | 100.00 | 100.00 | 2 of 2 |"
+
+
 def test_pictures_stand_on_white(real, tmp_path: Path) -> None:
     Image.new("RGBA", (8, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     shown = real.pictures.Picture("a", tmp_path / "clear.png").image(8)
@@ -140,3 +160,54 @@ def test_the_aligned_file_is_small_and_says_how_it_was_made(real) -> None:
     tensors = load(file)
     assert all(value.isfinite().all() for value in tensors.values())
     assert len([name for name in tensors if name.endswith(".A")]) == 30 * 7
+
+
+def test_what_cannot_be_aligned_or_made_is_refused_in_one_line(
+    real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["align.py", "--views", "0"])
+    with pytest.raises(SystemExit) as ended:
+        real.align.parsed()
+    assert ended.value.code == 2
+    assert "argument --views: 0 must be at least 1" in capsys.readouterr().err
+    (tmp_path / "align.json").write_text('[{"image": "a.png", "caption": "a cat"}]')
+    with pytest.raises(FcitError, match="align.json: has too few captions"):
+        real.align.Captions(tmp_path / "align.json", fastvlm()[1], 1, 0)
+    (tmp_path / "tower.pth").write_text("no weights")
+    with pytest.raises(FcitError, match="tower.pth: is no file of torch weights"):
+        real.base.vision_tower(tmp_path / "tower.pth")
+
+
+def test_an_alignment_that_ends_by_time_keeps_its_last_steps(
+    real, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat, seen = torch.zeros(1, requires_grad=True), []
+
+    def loss(examples: list, states: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            seen.append(flat.item())
+        return (flat - 10).square().mean()
+
+    aligner = SimpleNamespace(
+        trained=lambda: {"factors": flat},
+        factors=SimpleNamespace(flat=flat, set=lambda dtype: None),
+        projector=torch.nn.Linear(1, 1),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        loss=loss,
+    )
+    one = real.align.Example(0, [1, 2], 1)
+    captions = SimpleNamespace(train=[0], held=[0], examples=lambda at, *more: [one] * len(at))
+    settings = real.align.Settings(40, 1, 1, 0.1, 0.1, 1, 0.0, 0)  # a look after every second step
+    seconds = iter(range(1000))
+    clock = SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(real.align, "time", clock)
+    states, file = torch.zeros(1, 1, 1, 1), tmp_path / "checkpoint.safetensors"
+    card = real.align.align(aligner, captions, states, settings, file, 5 / 60)
+    assert card["steps done"] == str(len(seen)) == "5"
+    assert flat.item() > seen[-1] > seen[-2]
+    _, best, lowest = real.align.resume(
+        file, real.adapter.note(file)["settings"], {"factors": flat}, torch.optim.AdamW([flat])
+    )
+    assert best["factors"].item() == flat.item()
+    assert f"{lowest:.3f}" == card["loss of held-out captions"]

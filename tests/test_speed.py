@@ -89,6 +89,30 @@ def test_the_exponent_of_growth_is_that_of_the_last_two_points() -> None:
     assert table({"clients": rows}).splitlines()[-1] == "| clients | 10 | 10 | 9 | 2.00 |"
 
 
+def test_random_numbers_of_measurements_are_not_the_global_ones(tmp_path: Path) -> None:
+    from memory import write
+    from speed import rate
+
+    before = torch.get_rng_state()
+    assert rate(2, 3, 4, torch.float32) > 0
+    for name in ("one", "other"):
+        write(tmp_path / name, 64, 1)
+    assert torch.equal(torch.get_rng_state(), before)
+    one, other = ((tmp_path / name / "model.safetensors") for name in ("one", "other"))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["growth", "memory", "speed"])
+def test_help_keeps_the_lines_of_its_tables(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = importlib.import_module(name)
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit):
+        script.main()
+    assert script.__doc__.strip() in capsys.readouterr().out
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_cuda_the_gpu_benchmark_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

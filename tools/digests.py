@@ -15,10 +15,13 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
 import fcit
+from fcit.files import read_json, write_json
+from fcit.types import FcitError
 
 RUNS = {
     "finetune": {},
@@ -74,6 +77,12 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+def whole(before: Any, name: str) -> bool:
+    """Whether a file of digests has the three of a run."""
+    held = before.get(name) if isinstance(before, dict) else None
+    return isinstance(held, dict) and held.keys() >= {"files", "tensors", "matrix"}
+
+
 def main() -> None:
     """Run, print, and compare if requested; exit with 1 if a digest differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -82,16 +91,18 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="compare with digests written before")
     asked = parser.parse_args()
     found: dict[str, dict[str, str]] = {}
-    before = json.loads(asked.against.read_text(encoding="utf-8")) if asked.against else {}
-    if asked.against and (lacking := sorted(set(asked.only) - before.keys())):
-        parser.error(f"--against: {asked.against} has no digests of {', '.join(lacking)}")
+    before = read_json(asked.against) if asked.against else {}
+    if asked.against and (
+        lacking := sorted(name for name in asked.only if not whole(before, name))
+    ):
+        parser.error(f"--against: {asked.against} lacks digests of {', '.join(lacking)}")
     with tempfile.TemporaryDirectory() as room:
         for name in asked.only:
             fcit.run(recipe(name), out=Path(room) / name)
             found[name] = digests(Path(room) / name)
             print(name, *(f"{key} {value}" for key, value in found[name].items()), flush=True)
     if asked.out:
-        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(asked.out, found)
     if asked.against:
         wrong = [f"{name}: {key}" for name in found for key in found[name]
                  if found[name][key] != before[name][key]]  # fmt: skip
@@ -100,4 +111,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (FcitError, OSError) as error:
+        print(f"digests.py: {error}", file=sys.stderr)
+        sys.exit(2)

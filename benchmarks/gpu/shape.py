@@ -48,12 +48,7 @@ def main() -> None:
     elif not (given.folder / "config.json").is_file():
         sys.exit(f"shape.py: {given.folder} has no model; write it first")
     else:
-        from fcit.types import FcitError
-
-        try:
-            found = (bench if given.do == "bench" else one_round)(given)
-        except FcitError as error:
-            sys.exit(f"shape.py: {error}")
+        found = (bench if given.do == "bench" else one_round)(given)
     for name, value in found.items():
         print(f"{name:44}{value:>12.5g}" if isinstance(value, int | float) else f"{name:44}{value}")
     if given.json:
@@ -85,7 +80,7 @@ def bench(given: argparse.Namespace) -> dict[str, Any]:
 
     from fcit.models.size import model_size
     from fcit.planning.estimates import products_per_second
-    from fcit_bench import Options, ratios
+    from fcit_bench import Options, device_name, ratios
     from fcit_bench.pair import Pair
     from fcit_bench.timing import interleaved
 
@@ -136,6 +131,7 @@ def one_round(given: argparse.Namespace) -> dict[str, Any]:
     from fcit.recipe.config import validate
     from fcit.rounds.server import take_round
     from fcit.worker.experiment import Experiment
+    from fcit_bench import device_name
 
     with tempfile.TemporaryDirectory(prefix="fcit-gpu-") as scratch:
         data = Path(scratch) / "data"
@@ -187,12 +183,10 @@ def one_round(given: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def device_name(device: str) -> str:
-    """The card's name."""
-    import torch
-
-    return torch.cuda.get_device_name() if device == "cuda" else "cpu (dry run)"
-
-
 if __name__ == "__main__":
-    main()
+    from fcit.types import FcitError
+
+    try:
+        main()
+    except (FcitError, OSError) as error:
+        sys.exit(f"shape.py: {error}")

@@ -86,11 +86,16 @@ class Captions:
         held = {names[int(at)] for at in order[: max(1, round(HELD_OUT * len(names)))]}
         self.train = [i for i, text in enumerate(self.texts) if text.lower() not in held]
         self.held = [i for i, text in enumerate(self.texts) if text.lower() in held]
+        if not self.train:
+            raise FcitError(
+                f"{file}: has too few captions (with --limit) to train and to hold some out"
+            )
 
     def examples(
         self, pictures: list[int], choices: float, draw: np.random.Generator
     ) -> list[Example]:
-        """A conversation about each picture: what it is, or which of four captions is its own."""
+        """A conversation about each picture: what it is, or which of four captions is its own. The other
+        three are drawn one by one, so a caption can stand there twice."""
         questions = []
         for picture in pictures:
             text = QUESTIONS[int(draw.integers(len(QUESTIONS)))]
@@ -253,13 +258,10 @@ def align(
     made_with = json.dumps(asdict(settings) | {"captions": len(captions.train)})
     step, best, lowest = resume(checkpoint, made_with, trained, optimizer)
     every = max(1, settings.steps // 20)
-    started, average = time.monotonic(), 0.0
+    started, spent, average = time.monotonic(), 0.0, 0.0
     watch = Terminal()
     with watch.bar("align", settings.steps) as bar:
-        while step < settings.steps:
-            spent = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
-            if spent >= 1:
-                break
+        while step < settings.steps and spent < 1:
             progress = max(step / settings.steps, spent)
             for group in optimizer.param_groups:
                 warm = min(1.0, (step + 1) / min(100, 1 + settings.steps // 10))
@@ -278,7 +280,8 @@ def align(
             optimizer.step()
             optimizer.zero_grad()
             step += 1
-            if step % every == 0 or step == settings.steps:
+            spent = (time.monotonic() - started) / (60 * minutes) if minutes else 0.0
+            if step % every == 0 or step == settings.steps or spent >= 1:
                 own, other = held_out(aligner, captions, states, settings)
                 average = loss.item()
                 watch.say(
@@ -373,6 +376,13 @@ def show(aligner: Aligner, captions: Captions, states: Tensor, count: int) -> No
         print(f"  {captions.texts[picture]}  ->  {text}")
 
 
+def positive(text: str) -> int:
+    """An option's whole number, at least 1."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
+    return number
+
+
 def parsed() -> argparse.Namespace:
     """The command line's options."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -382,12 +392,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--file", type=Path, help="small file to write (default: OUT.safetensors)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--rank", type=int, default=8, help="of the LoRA factors")
+    parser.add_argument("--steps", type=positive, default=1500)
+    parser.add_argument("--batch", type=positive, default=32)
+    parser.add_argument("--rank", type=positive, default=8, help="of the LoRA factors")
     parser.add_argument("--lr", type=float, default=1e-3, help="of the LoRA factors")
     parser.add_argument("--projector-lr", type=float, default=1e-3)
-    parser.add_argument("--views", type=int, default=4, help="per picture; all but one are varied")
+    parser.add_argument(
+        "--views", type=positive, default=4, help="per picture; all but one are varied"
+    )
     parser.add_argument("--choices", type=float, default=0.4, help="share of choice questions")
     parser.add_argument("--limit", type=int, default=0, help="captions (0: all)")
     parser.add_argument("--minutes", type=float, default=0.0, help="of training, at most (0: any)")

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -65,7 +66,10 @@ def vision_tower(weights: Path) -> EfficientNetModel:
         squeeze_expansion_ratio=0.01,
     )
     tower = EfficientNetModel(config).eval()
-    stored = torch.load(weights, weights_only=True, map_location="cpu")
+    try:
+        stored = torch.load(weights, weights_only=True, map_location="cpu")
+    except (UnpicklingError, EOFError, RuntimeError):
+        raise FcitError(f"{weights}: is no file of torch weights") from None
     own = tower.state_dict()
     taken = [name for name in own if "squeeze_excite" not in name]
     given = list(stored.items())[: len(taken)]  # what follows is the classifier
@@ -189,6 +193,6 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except (FcitError, OSError) as error:
+    except (FcitError, OSError, ImportError) as error:
         print(f"base.py: {error}", file=sys.stderr)
         sys.exit(2)

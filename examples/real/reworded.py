@@ -81,9 +81,7 @@ def main() -> None:
     print("| dataset | own words | other words | same subspace |\n|---|---:|---:|---:|")
     for name in experiment.setting.datasets:
         samples = experiment.samples(name, "test")
-        found = [
-            worker.answer(experiment.data_of(asked)) for asked in (samples, reworded(name, samples))
-        ]
+        found = [worker.answers(asked) for asked in (samples, reworded(name, samples))]
         percents = [
             experiment.score(name, [one.text for one in answers], samples).percent
             for answers in found

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -167,6 +168,15 @@ def test_the_general_questions_are_the_same_every_time(tmp_path: Path) -> None:
     assert len(files) == 7
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    with pytest.raises(FcitError, match="a: already exists and is not empty"):
+        general.write(tmp_path / "a", 7)
+    with (
+        patch.object(general, "write_json", side_effect=OSError(28, "No space left on device")),
+        pytest.raises(FcitError, match="c: cannot be written: No space left on device"),
+    ):
+        (tmp_path / "c").mkdir()
+        general.write(tmp_path / "c", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
 
 
 @pytest.fixture(scope="module")

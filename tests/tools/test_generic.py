@@ -11,8 +11,9 @@ import pytest
 
 from fcit.seeds import numpy_stream
 from fcit.suite.draw import COLOURS, canvas
+from fcit.suite.grounding import written
 from tools.mini_models import generic
-from tools.mini_models.generic.scene import Thing, coordinates, region
+from tools.mini_models.generic.scene import Thing, region
 
 
 def _scenes(count: int, family: str | None = None, seed: int = 0) -> list[generic.Scene]:
@@ -109,7 +110,7 @@ def test_places_are_told_in_words_and_numbers():
     assert region((0, 0, 10, 10)) == "top left"
     assert region((20, 20, 28, 28)) == "center"
     assert region((40, 20, 48, 28)) == "middle right"
-    assert coordinates((0, 12, 24, 48)) == "[0.00,0.25,0.50,1.00]"
+    assert written((0, 12, 24, 48)) == "[0.00,0.25,0.50,1.00]"
 
 
 def test_the_mixture_never_asks_a_question_of_the_mini_suite():

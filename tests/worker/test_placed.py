@@ -13,7 +13,8 @@ from fcit.methods.hide import top
 from fcit.methods.l2p import choice, pick, query
 from fcit.methods.moelora import shares
 from fcit.recipe.config import validate
-from fcit.rounds.evaluate import activate
+from fcit.rounds.client import Data
+from fcit.rounds.evaluate import Answer, activate
 from fcit.seeds import torch_stream
 from fcit.types import Identity, State, Weights
 from fcit.worker.model import ModelWorker
@@ -116,3 +117,19 @@ def test_a_token_leaves_its_client_hidden(table: dict, by: str) -> None:
     direction = raw.token / raw.token.norm()
     torch.testing.assert_close(hidden.token, direction, atol=1e-4, rtol=1e-3)
     assert float((noised.token - direction).std()) == pytest.approx(0.5, rel=0.25)
+
+
+def test_samples_are_answered_in_a_runs_batches_and_in_their_order(
+    table: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ModelWorker(validate(table | {"evaluation": {"batch_size": 4, "limit": 6}}))
+    samples = made.experiment.test("IconQA", list(range(6))).samples
+    asked: list[int] = []
+
+    def answer(data: Data) -> list[Answer]:
+        asked.append(len(data.samples))
+        return [Answer({}, {}, text=sample.id) for sample in data.samples]
+
+    monkeypatch.setattr(made, "answer", answer)
+    assert [one.text for one in made.answers(samples)] == [sample.id for sample in samples]
+    assert asked == [4, 2]

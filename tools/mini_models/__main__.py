@@ -17,7 +17,7 @@ parser.add_argument("--seed", type=int, default=0, help="seed of all random choi
 options = parser.parse_args()
 try:
     pretrain(options.folder, seed=options.seed)
-except FcitError as error:
+except (FcitError, OSError) as error:
     print(f"mini_models: {error}", file=sys.stderr)
     sys.exit(2)
 except KeyboardInterrupt:

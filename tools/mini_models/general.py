@@ -3,13 +3,11 @@ forget."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from fcit.benchmark.general import GENERAL
-from fcit.files import write_json
+from fcit.files import folder_aside, write_json
 from fcit.seeds import numpy_stream
 from fcit.types import FcitError
 from tools.mini_models import generic
@@ -21,28 +19,24 @@ def write(root: Path, count: int, progress: Callable[[int], None] | None = None)
     seeds.
 
     The folder is written completely or not at all. `progress` receives the number done. Raises
-    FcitError if it cannot be written.
+    FcitError if it holds something already, or cannot be written.
     """
-    aside = root.with_name(f".{root.name}-{os.getpid()}.unfinished")
     records: list[dict[str, str]] = []
     try:
-        (aside / "datasets" / GENERAL).mkdir(parents=True, exist_ok=True)
-        for number in range(1, count + 1):
-            rng = numpy_stream(0, "general", number)
-            scene = generic.sample(rng)
-            _, turns = next(conversations(rng, scene))
-            prompt, answer = turns[0]
-            image = f"{GENERAL}/{number:06d}.png"
-            scene.image.save(aside / "datasets" / image, format="PNG")
-            records.append(
-                {"question_id": str(number), "image": image, "text": prompt, "answer": answer}
-            )
-            if progress:
-                progress(number)
-        write_json(aside / "instructions" / GENERAL / "test.json", records)
-        aside.rename(root)
+        with folder_aside(root) as aside:
+            (aside / "datasets" / GENERAL).mkdir(parents=True)
+            for number in range(1, count + 1):
+                rng = numpy_stream(0, "general", number)
+                scene = generic.sample(rng)
+                _, turns = next(conversations(rng, scene))
+                prompt, answer = turns[0]
+                image = f"{GENERAL}/{number:06d}.png"
+                scene.image.save(aside / "datasets" / image, format="PNG")
+                records.append(
+                    {"question_id": str(number), "image": image, "text": prompt, "answer": answer}
+                )
+                if progress:
+                    progress(number)
+            write_json(aside / "instructions" / GENERAL / "test.json", records)
     except OSError as error:
-        if not root.is_dir():  # otherwise another run has just written it
-            raise FcitError(f"{root}: cannot be written: {error}") from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        raise FcitError(f"{root}: cannot be written: {error.strerror or error}") from None

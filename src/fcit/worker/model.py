@@ -1,5 +1,6 @@
 """The work of one process: a base model, loaded once, that trains clients and answers questions."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from fcit.rounds.acceptance import sizes
 from fcit.rounds.client import Data, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
 from fcit.seeds import torch_stream
-from fcit.types import FcitError, Identity, Job, Parts, Score, State, Turn, Update, Weights
+from fcit.types import FcitError, Identity, Job, Parts, Sample, Score, State, Turn, Update, Weights
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 
@@ -136,16 +137,20 @@ class ModelWorker:
         with enough_memory("answering", "lower evaluation.batch_size"):
             return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
+    def answers(self, samples: Sequence[Sample]) -> list[Answer]:
+        """Answers of the loaded state to samples of the data folder, asked in a run's batches."""
+        found: dict[int, Answer] = {}
+        for batch in chunks(samples, self.config.evaluation.batch_size):
+            said = self.answer(self.experiment.data_of([samples[i] for i in batch]))
+            found |= zip(batch, said, strict=True)
+        return [found[i] for i in range(len(samples))]
+
     def score(self, client: int, dataset: str) -> Score:
         """The score of the loaded state on a client's own test samples."""
-        samples, section = self.experiment.test_share(dataset, client), self.config.evaluation
+        samples = self.experiment.test_share(dataset, client)
         if not samples:
             return Score(client, dataset, 0.0, 0)
-        texts: dict[int, str] = {}
-        for batch in chunks(samples, section.batch_size):
-            answers = self.answer(self.experiment.data_of([samples[i] for i in batch]))
-            texts |= {i: answer.text for i, answer in zip(batch, answers, strict=True)}
-        said = [texts[i] for i in range(len(samples))]
+        said = [answer.text for answer in self.answers(samples)]
         score = self.experiment.score(dataset, said, samples)
         return Score(client, dataset, sum(score.each), len(samples))
 

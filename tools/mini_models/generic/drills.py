@@ -11,10 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fcit.suite.drawn import pick, some
+from fcit.suite.drawn import pick, plural, some
 from tools.mini_models.generic.facts import KNOWLEDGE, TITLES
 from tools.mini_models.generic.objects import HUES, NAMES
-from tools.mini_models.generic.scene import chance, plural
+from tools.mini_models.generic.scene import chance
 
 Turns = list[tuple[str, str]]
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

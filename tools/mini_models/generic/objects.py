@@ -9,7 +9,8 @@ from PIL import Image
 
 from fcit.suite import draw
 from fcit.suite.draw import SOLIDS
-from fcit.suite.drawn import pick, some
+from fcit.suite.drawn import pick, plural, some
+from fcit.suite.grounding import written
 from tools.mini_models.generic.facts import FACTS, GROUPS
 from tools.mini_models.generic.scene import (
     Saying,
@@ -18,8 +19,6 @@ from tools.mini_models.generic.scene import (
     ask,
     chance,
     claim,
-    coordinates,
-    plural,
     region,
 )
 
@@ -62,7 +61,7 @@ def portrait(rng: np.random.Generator) -> Scene:
     sayings = [
         ask(rng, "name", _NAME, name, NAMES),
         ask(rng, "name", _NAME, name, NAMES),
-        ask(rng, "box", ("Frame the drawing.", "Box of the drawing?"), coordinates(box)),
+        ask(rng, "box", ("Frame the drawing.", "Box of the drawing?"), written(box)),
         ask(rng, "region", ("Where on the sheet is it?", "Place?"), region(box), REGIONS),
     ]
     if not negative:
@@ -207,7 +206,7 @@ def _places(
             ask(rng, "region", (f"Where is the {called}?", f"Locate the {called} in words."),
                 region(thing.box), REGIONS),
             ask(rng, "box", (f"Box around the {called}.", f"Frame the {called}.",
-                             f"Corners of the {called}?"), coordinates(thing.box)),
+                             f"Corners of the {called}?"), written(thing.box)),
         ]  # fmt: skip
     for thing in some(rng, [thing for thing in things if kinds[thing.kind] == 1], 1):
         wordings = (f"Tell the color of the {thing.kind}.", f"The {thing.kind} is painted",
@@ -215,7 +214,7 @@ def _places(
         sayings += [
             ask(rng, "color of", wordings, thing.colour, HUES),
             ask(rng, "color of", wordings, thing.colour, HUES),
-            ask(rng, "box", (f"Frame the {thing.kind}.",), coordinates(thing.box)),
+            ask(rng, "box", (f"Frame the {thing.kind}.",), written(thing.box)),
         ]
     for thing in some(rng, [thing for thing in things if tones[thing.colour] == 1], 1):
         wordings = (f"Name the {thing.colour} one.", f"The {thing.colour} thing is a",

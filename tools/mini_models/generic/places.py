@@ -83,7 +83,7 @@ def view(rng: np.random.Generator) -> Scene:
         ask(rng, "view sky", ("Describe the sky.", "Time or weather above?"), sky, tuple(SKIES)),
         ask(rng, "caption", ("Sum up the view.", "Tell it in one line.", "Caption:"), caption),
         ask(rng, "region", (f"Where is the {name}?",), region(box), REGIONS),
-        claim(rng, "view thing", (f"Do you notice a {other}?",), other in shown)
+        claim(rng, "view thing", (f"Do you notice a {other}?",), False)
         if other not in shown
         else claim(rng, "view thing", (f"Do you notice a {pick(rng, shown)}?",), True),
     ]  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -12,7 +11,6 @@ from PIL import Image
 from fcit.suite.draw import COLOURS, ICONS, SHAPES, SIZE, SOLIDS, Box
 from fcit.suite.drawn import pick, some
 
-T = TypeVar("T")
 PATCH = 8
 _THINGS = tuple(dict.fromkeys((*SHAPES, *ICONS, *SOLIDS)))
 KINDS = (
@@ -111,11 +109,6 @@ def claim(rng: np.random.Generator, skill: str, wordings: Sequence[str], true: b
     return Saying(f"{skill}: yes/no", pick(rng, wordings), "yes" if true else "no")
 
 
-def coordinates(box: Box) -> str:
-    """A box as four fractions of the picture's side, with two decimals each."""
-    return "[" + ",".join(f"{value / SIZE:.2f}" for value in box) + "]"
-
-
 def region(box: Box) -> str:
     """The ninth of the picture that contains the middle of a box."""
     across = min(2, int((box[0] + box[2]) / 2 / SIZE * 3))
@@ -171,11 +164,3 @@ def patches(things: Sequence[Thing]) -> Seen:
 
 _KIND: Mapping[str, int] = {name: number for number, name in enumerate(KINDS)}
 _TONE: Mapping[str, int] = {name: number for number, name in enumerate(TONES)}
-
-
-def plural(name: str) -> str:
-    """The plural of a kind."""
-    odd = {
-        "fish": "fish", "bus": "buses", "cross": "crosses", "person": "persons",
-    }  # fmt: skip
-    return odd.get(name, f"{name}s")
