@@ -51,14 +51,14 @@ PRELOADED = (
     *(["fcit.flower.simulation"] if importlib.util.find_spec("flwr") else []),
 )
 SOURCE = str(Path(__file__).resolve().parents[1] / "src")
-"""The folder on PYTHONPATH that is no other one: children import fcit from there anyway."""
+"""A folder on PYTHONPATH that makes no difference: children import fcit from there anyway."""
 _POPEN = subprocess.Popen
 _ASKED = inspect.signature(_POPEN._execute_child)  # type: ignore[attr-defined]
 
 
 def _own(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that Python reads when it starts: with others a child is started, not forked."""
-    prefixes = ("PYTHON", "LC_", "LANG", "HF_HUB_OFFLINE")
+    prefixes = ("PYTHON", "LC_", "LANG", "HF_HUB_OFFLINE", "MPL")
     own = {key: value for key, value in environment.items() if key.startswith(prefixes)}
     folders = own.pop("PYTHONPATH", "").split(os.pathsep)
     return own | {"PYTHONPATH": os.pathsep.join(x for x in folders if x not in ("", SOURCE))}
@@ -203,7 +203,13 @@ def running() -> list[tuple[int, dict[str, Any]]]:
     if ADDRESS not in os.environ:
         return []
     files = Path(os.environ[ADDRESS]).parent.glob("*.json")
-    return [(int(file.stem), json.loads(file.read_text())) for file in files]
+    found: list[tuple[int, dict[str, Any]]] = []
+    for file in files:
+        with contextlib.suppress(
+            FileNotFoundError, json.JSONDecodeError
+        ):  # it ends or begins just now
+            found.append((int(file.stem), json.loads(file.read_text())))
+    return found
 
 
 def serve(listener: socket.socket, life: int) -> tuple[dict[str, Any], list[int]] | None:
@@ -300,7 +306,9 @@ def become(request: dict[str, Any], files: list[int]) -> None:
 
 if __name__ == "__main__":
     import zygote  # as children and their children know this module
+    from fcit.flower import hush
 
+    hush()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for preloaded in zygote.PRELOADED:

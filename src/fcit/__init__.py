@@ -6,6 +6,7 @@ run.results["last"]
 run.generate("image.png", "What is the object in the image?")
 """
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from fcit.types import FcitError
@@ -28,6 +29,7 @@ def __getattr__(name: str) -> object:
     raise AttributeError(f"module 'fcit' has no attribute {name!r}")
 
 
+@cache
 def _version() -> str:
     """That of pyproject.toml in a source tree, else that of the installed package. (A package of this
     name that is installed beside a source tree may be another project's.)"""

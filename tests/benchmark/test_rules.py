@@ -176,20 +176,40 @@ def test_reference_captions_need_java(monkeypatch):
     score("Flickr30k", ["a dog"], samples("Flickr30k", ("a dog",)), "strict")
 
 
+def stand_in(meteor: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Java whose tokenizer gives back what it gets, and whose METEOR is a shell command."""
+    java = folder / "java"
+    java.write_text(f'#!/bin/sh\ncase "$*" in *PTBTokenizer*) cat;; *) {meteor};; esac\n')
+    java.chmod(0o755)
+    monkeypatch.setattr(shutil, "which", lambda _: str(java))
+    return java
+
+
+def test_meteor_is_started_once_and_scores_come_in_the_captions_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = tmp_path / "asked"
+    answer = 'case "$line" in S*) echo "of $line";; *) printf "1\\n2\\n1.5\\n";; esac'
+    each = f'while read -r line; do echo "$line" >> {asked}; {answer}; done'
+    stand_in(f"echo start >> {asked}; {each}", tmp_path, monkeypatch)
+    assert captions._meteor(["a", "b"], [["x", "y"], ["z"]]) == (1.5, [1.0, 2.0])
+    first, second = "SCORE ||| x ||| y ||| a", "SCORE ||| z ||| b"
+    lines = ["start", first, second, f"EVAL ||| of {first} ||| of {second}"]
+    assert asked.read_text().splitlines() == lines
+
+
 @pytest.mark.parametrize(
     ("meteor", "reason"),
     [
         ("echo out of memory >&2; exit 1", "out of memory"),
-        ("while read line; do echo nonsense; done", "could not convert string to float"),
+        ("printf 'caf\\344\\n' >&2; exit 1", "caf"),
+        ("echo warning >&2; while read line; do echo odd; done", "could not convert string"),
     ],
 )
 def test_a_meteor_that_fails_is_one_line(
     meteor: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    java = tmp_path / "java"
-    java.write_text(f'#!/bin/sh\ncase "$*" in *PTBTokenizer*) cat;; *) {meteor};; esac\n')
-    java.chmod(0o755)
-    monkeypatch.setattr(shutil, "which", lambda _: str(java))
+    java = stand_in(meteor, tmp_path, monkeypatch)
     with pytest.raises(FcitError, match=f"METEOR failed under {java}: {reason}"):
         score("Flickr30k", ["a dog"] * 3, samples("Flickr30k", *[("a dog",)] * 3), "reference")
 

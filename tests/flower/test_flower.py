@@ -169,6 +169,30 @@ def test_no_more_requests_are_on_their_way_than_allowed(at_once: int, most: int,
     assert max(on_way) == most
 
 
+def test_a_look_that_took_long_does_not_keep_a_restarted_node_waiting(
+    engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fcit.flower.engine.REST", (10.0, 0.05))
+
+    def behave(client: int, header: dict) -> RecordDict | None:
+        if client == 1 and one.grid.up[101] == "since 1":
+            one.grid.up[101] = "since 2"
+            return None
+        return update(client)
+
+    one = engine(behave, deadline=1.0)
+    look = one.nodes.update
+    monkeypatch.setattr(one.nodes, "update", lambda: (time.sleep(0.2), look()))
+    assert [type(got) for got in one.run(jobs())] == [Update] * 3
+
+
+def test_a_request_that_waits_for_room_is_not_said_to_be_unconnected(engine) -> None:
+    one = engine(lambda client, header: None if client == 0 else update(client), at_once=1)
+    found = {got.client: got for got in one.run(jobs())}
+    assert found[0].detail == "no answer in 0.4 s"
+    assert found[2].detail == "its request was not sent in 0.4 s: too many are on their way"
+
+
 def test_tokens_come_back_by_client(engine) -> None:
     def behave(client: int, header: dict) -> RecordDict:
         return pack(*wire.pack_identity(Identity(client, "IconQA", torch.ones(3) * client, 7)))

@@ -184,8 +184,8 @@ def _meteor(captions: Sequence[str], truths: References) -> tuple[float, list[fl
 
     jar = Path(meteor.__file__).with_name(meteor.METEOR_JAR)
     command = _java_command(["-jar", str(jar), "-", "-", "-stdio", "-l", "en", "-norm"])
-    pipe = subprocess.PIPE
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
+    pipe, process = subprocess.PIPE, None
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
         try:
             with subprocess.Popen(
                 command, stdin=pipe, stdout=pipe, stderr=errors, encoding="utf-8"
@@ -203,7 +203,9 @@ def _meteor(captions: Sequence[str], truths: References) -> tuple[float, list[fl
                 tell("EVAL", *statistics)
                 *each, corpus = [float(answers.readline()) for _ in range(len(statistics) + 1)]
         except (OSError, ValueError) as error:
-            errors.seek(0)
-            reason = errors.read().strip().splitlines()[-1:] or [str(error)]
-            raise FcitError(f"captions: METEOR failed under {command[0]}: {reason[0]}") from None
+            reason = [str(error)]
+            if process and process.returncode:
+                errors.seek(0)
+                reason += errors.read().strip().splitlines()
+            raise FcitError(f"captions: METEOR failed under {command[0]}: {reason[-1]}") from None
     return corpus, each

@@ -27,9 +27,9 @@ from fcit.weights import flatten
 DEFAULT_DEADLINE = 3600.0
 """Seconds that a round's clients have where the recipe sets no deadline."""
 
-REST = 10.0
-"""A look for connected nodes, which takes long with many, follows the last after this many times its
-duration."""
+REST = 10.0, 5.0
+"""The next look for connected nodes starts this many times as long after the last as that took, since it
+takes long with many nodes; and at most so many seconds after it."""
 
 LIFETIME = 2.0
 """How many deadlines a message lives: replies that come within this time are still seen, as late."""
@@ -172,7 +172,8 @@ class FlowerEngine:
             self.check()
             if (begun := time.monotonic()) >= next_look:
                 self.nodes.update()
-                next_look = begun + REST * (time.monotonic() - begun)
+                ended, (times, most) = time.monotonic(), REST
+                next_look = ended + min(times * (ended - begun), most)
             for client in list(waiting):
                 if self.at_once and len(sent) >= self.at_once:
                     break
@@ -201,6 +202,10 @@ class FlowerEngine:
                 time.sleep(pause)
         for client in waiting:
             reasons = "; ".join(["the client is not connected", *self.nodes.refused.values()])
+            if self.nodes.of(client) is not None:
+                reasons = (
+                    f"its request was not sent in {self.deadline:g} s: too many are on their way"
+                )
             yield client, Fault(client, "timeout", reasons)
         for key, on_way in sent.items():
             client = self.overdue[key] = on_way.request[0]

@@ -117,7 +117,7 @@ class WorkersBackend(Backend):
 
 class Messages(InMemoryLinkState):
     """Flower's store of messages, with an index of those that wait for a node. Flower's own looks through
-    all messages for every node, several times a second."""
+    all messages for every node, up to ten times a second."""
 
     def __init__(self, federations: NoOpFederationManager, objects: ObjectStore):
         super().__init__(federations, objects)

@@ -19,7 +19,10 @@ OPENING = "opening"
 """In the state during a stage's first round, with `as_reference`."""
 
 BLOCK = 256
-"""Identity tokens that are compared with as many others in one matrix product."""
+"""Identity tokens that are compared with as many others in one matrix product, at most."""
+
+BLOCK_NUMBERS = 2**22
+"""How many numbers they may have together, where tokens are long (`router = "discriminant"`)."""
 
 
 @dataclass(frozen=True)
@@ -158,15 +161,18 @@ class Disco(TokenRouted):
         """Groups joined by chains of cos >= tau; the input's order (client ids) orders them."""
         from torch import cat, int64, stack, zeros
 
+        longest = max((len(identity.token) for identity in identities), default=1)
+        size = max(1, min(BLOCK, BLOCK_NUMBERS // longest))
+
         def block(start: int) -> Tensor:
-            return stack([identity.token for identity in identities[start : start + BLOCK]])
+            return stack([identity.token for identity in identities[start : start + size]])
 
         groups: dict[int, list[Identity]] = {}
         group_of: Any = zeros(len(identities), dtype=int64)
-        for start in range(0, len(identities), BLOCK):
-            rows, earlier = block(start), range(0, start + 1, BLOCK)
+        for start in range(0, len(identities), size):
+            rows, earlier = block(start), range(0, start + 1, size)
             cosines = cat([self.likeness(rows, block(other)) for other in earlier], dim=1)
-            for number, alike in enumerate(cosines >= self.tau, start):
+            for number, alike in enumerate(cosines.double() >= self.tau, start):
                 near: list[int] = group_of[:number][alike[:number]].unique().tolist()
                 first, *rest = near or [number]
                 group = groups.setdefault(first, [])

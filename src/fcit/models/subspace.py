@@ -135,10 +135,12 @@ def adapted_layers(model: Any) -> dict[str, nn.Linear]:
         and isinstance(module, nn.Linear)
         and {module.in_features, module.out_features} in shapes
     }
-    attention_alike = any(hidden in (width, 2 * width) for width in wide)
-    if not adapted or attention_alike:
+    found, sizes = type(decoder).__name__, f"{hidden} x {max(wide)}"
+    if not adapted:
+        raise FcitError(f"no MLP projections ({sizes}) found in {found}")
+    if any(hidden in (width, 2 * width) for width in wide):
         raise FcitError(
-            f"no MLP projections ({hidden} x {max(wide)}) found in {type(decoder).__name__}"
+            f"{found}: its MLP projections ({sizes}) cannot be told from attention's by their shapes"
         )
     return adapted
 
