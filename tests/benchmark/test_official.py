@@ -327,7 +327,7 @@ def test_a_file_of_110_000_records_is_read_in_less_than_a_gigabyte(tmp_path: Pat
             for pair in range(6):  # several regions of an image, as officially
                 said = f"Please give the bounding box of region {pair} of picture {at} at the left."
                 turns.append({"from": "human", "value": ("" if pair else "<image>\n") + said})
-                turns.append({"from": "gpt", "value": f"[0.{at},0.1{pair},0.{at + 7},0.9{pair}]"})
+                turns.append({"from": "gpt", "value": f"[0.1{at},0.1{pair},0.8{at},0.9{pair}]"})
             image = f"COCO2014/train2014/COCO_train2014_{at:012d}.jpg"
             record = {"id": str(at), "image": image, "conversations": turns}
             out.write((",\n" if at else "") + json.dumps(record, indent=4))
