@@ -131,10 +131,10 @@ def measure(options: Options, watch: Watch | None = None) -> Result:
         parameters = write(Path(folder) / "model", shape, dtype, device)
         pair = Pair(Path(folder), options, device, dtype)
         seconds: dict[str, list[float]] = {}
-        for label, prepare in (("turns of a client", pair.trains), ("answers", pair.answers)):
-            contenders = prepare()  # after the turns, which leave one subspace in the model
+        for label, made in (("turns of a client", pair.trains), ("answers", pair.answers)):
+            contenders = made()  # after the turns, which leave one subspace in the model
             with watch.bar(label, options.rounds) as progress:
-                seconds |= interleaved(contenders, options.rounds, progress, clock)
+                seconds |= interleaved(contenders, options.rounds, progress, clock, pair.prepare)
         memory = pair.memory()
     load.append(os.getloadavg()[0])
     machine = {

@@ -50,14 +50,19 @@ class Pair:
         self.job = Job(turn, self.method.send(self.state, turn))
         self.theirs.put(self.state.adapters)
 
+    def prepare(self, contender: str) -> None:
+        """Give PEFT's adapters the number format of a contender; to be called before it, untimed."""
+        float32 = contender.endswith("float32")
+        self.theirs.numbers(torch.float32 if float32 else self.dtype)
+
     def trains(self) -> dict[str, Callable[[], object]]:
         """A client's whole turn: ours, PEFT's, and PEFT's with its default, adapters in float32."""
         contenders: dict[str, Callable[[], object]] = {
             "train": lambda: self._turn(self.ours),
-            "train peft": lambda: self._peft_turn(self.dtype),
+            "train peft": lambda: self._turn(self.theirs),
         }
         if self.dtype != torch.float32:
-            contenders["train float32"] = lambda: self._peft_turn(torch.float32)
+            contenders["train float32"] = contenders["train peft"]
         return contenders
 
     def answers(self) -> dict[str, Callable[[], object]]:
@@ -79,28 +84,27 @@ class Pair:
             self.encoder.cache.clear()  # a question is routed once in an evaluation
             return answer(self.ours, self.encoder, method, self.state, data, options.tokens)
 
-        def peft(dtype: torch.dtype):
-            self.theirs.numbers(dtype)
+        def peft():
             prompts = [sample.prompt for sample in self.asked.samples]
             return self.theirs.generate(prompts, self.asked.images, options.tokens)
 
         def mixed():
             with self.theirs.mixed(names):
-                return peft(self.dtype)
+                return peft()
 
         def base():
             with self.theirs.peft.disable_adapter():
-                return peft(self.dtype)
+                return peft()
 
         contenders: dict[str, Callable[[], object]] = {
             "answer": lambda: routed(self.asked),
-            "answer peft": lambda: peft(self.dtype),
+            "answer peft": peft,
             "answer mixed": mixed,
             "answer base": base,
             "alone": lambda: [routed(data) for data in singles[: options.alone]],
         }
         if self.dtype != torch.float32:
-            contenders["answer float32"] = lambda: peft(torch.float32)
+            contenders["answer float32"] = peft
         return contenders
 
     def memory(self) -> Memory:
@@ -117,10 +121,6 @@ class Pair:
         training = Training(batch_size=options.batch, dropout=options.dropout)
         update, _ = take_turn(self.job, self.method, model, self.data, training, 0, {})
         return update
-
-    def _peft_turn(self, dtype: torch.dtype):
-        self.theirs.numbers(dtype)
-        return self._turn(self.theirs)
 
     def _added(self, model: LMM) -> tuple[int, int, int]:
         """Bytes of one side, as in `Memory`: learning, kept, peak."""

@@ -35,17 +35,21 @@ def interleaved(
     rounds: int,
     progress: Callable[[int], None] = lambda done: None,
     clock: Callable[[], float] = time.perf_counter,
+    prepare: Callable[[str], object] = lambda name: None,
 ) -> dict[str, list[float]]:
     """Seconds of every contender in every round, after one uncounted call of each.
 
-    The order alternates (A B C, C B A, ...), so a machine that gets slower favors nobody.
+    The order alternates (A B C, C B A, ...), so a machine that gets slower favors nobody. `prepare` is
+    called with a contender's name before it, and is not timed.
     """
-    for call in contenders.values():
+    for name, call in contenders.items():
+        prepare(name)
         call()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(rounds):
         names = list(contenders)
         for name in names if number % 2 == 0 else reversed(names):
+            prepare(name)
             begun = clock()
             contenders[name]()
             seconds[name].append(clock() - begun)

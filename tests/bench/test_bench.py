@@ -94,6 +94,16 @@ def test_both_sides_stand_on_one_set_of_weights(pair: Pair) -> None:
     assert all(one.data_ptr() in mine for one in other)
 
 
+def test_pefts_adapters_have_the_numbers_that_a_row_names(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pair, "dtype", torch.bfloat16)
+    for row, dtype in (("train peft", torch.bfloat16), ("answer float32", torch.float32)):
+        pair.prepare(row)
+        named = pair.theirs.peft.named_parameters()
+        assert {value.dtype for name, value in named if ".lora_" in name} == {dtype}
+
+
 def test_training_adds_no_more_memory_than_peft_and_the_stored_blocks(pair: Pair) -> None:
     found = pair.memory()
     assert found.learning[0] == found.learning[1] > 0

@@ -14,8 +14,14 @@ def test_every_contender_warms_up_once_and_odd_rounds_go_backwards() -> None:
     ticks = itertools.count()
     done: list[int] = []
     calls = {name: lambda name=name: called.append(name) for name in "abc"}
-    found = interleaved(calls, 3, done.append, lambda: float(next(ticks)))
-    assert "".join(called) == "abc" + "abc" + "cba" + "abc"
+    prepared: list[str] = []
+
+    def prepare(name: str) -> None:
+        next(ticks)  # what it takes is not counted
+        prepared.append(name)
+
+    found = interleaved(calls, 3, done.append, lambda: float(next(ticks)), prepare)
+    assert "".join(called) == "abc" + "abc" + "cba" + "abc" == "".join(prepared)
     assert found == {name: [1.0] * 3 for name in "abc"}
     assert done == [1, 2, 3]
 
