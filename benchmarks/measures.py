@@ -18,7 +18,7 @@ from fcit.report.run_data import RunData, predictions, read_runs
 from fcit.report.tables import format_spread
 from fcit.rounds.evaluate import adapters_by_dataset, routing
 from fcit.rounds.runfolder import RunFolder
-from fcit.runs.sweep import Clock, Run, clock
+from fcit.runs.sweep import Clock, SweepRun, clock
 from fcit.types import FcitError
 from fcit.worker.experiment import Experiment
 
@@ -102,7 +102,7 @@ def measure(run: RunData, size: str) -> Measured:
         run.chance,
         run.routing,
         *(_routing(run, unseen) if run.routing else {} for unseen in (False, True)),
-        clock(Run(run.setting, run.method, run.seed, Path(), (), run.path)),
+        clock(SweepRun(run.setting, run.method, run.seed, Path(), (), run.path)),
     )
 
 

@@ -38,7 +38,7 @@ class Tried:
     avg: float | None
 
 
-def read(planned: Sequence[sweep.Run]) -> dict[str, list[Tried]]:
+def read(planned: Sequence[sweep.SweepRun]) -> dict[str, list[Tried]]:
     """Those of a sweep's runs that were begun, by method, with the keys in which they differ."""
     tables: dict[str, list[tuple[dict[str, object], Path]]] = defaultdict(list)
     for run in sorted(planned, key=lambda run: run.folder):

@@ -240,7 +240,7 @@ def within(pattern: str) -> Callable[[str], bool]:
 
 
 @cache
-def runs_of(path: Path) -> list[sweep.Run]:
+def runs_of(path: Path) -> list[sweep.SweepRun]:
     """The runs of a sweep file of the repository."""
     return sweep.read(path, None)
 

@@ -107,6 +107,16 @@ def test_only_models_knows_transformers_and_only_flower_knows_flower() -> None:
         assert "flwr" not in roots or room(path) == "flower", path
 
 
+def test_no_class_name_is_there_twice() -> None:
+    classes: dict[str, list[str]] = defaultdict(list)
+    for path in files():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(str(path.relative_to(ROOT)))
+    assert len(classes) > 100
+    assert not {name: where for name, where in classes.items() if len(where) > 1}
+
+
 def test_nothing_is_pickled() -> None:
     for path in files():
         text = path.read_text(encoding="utf-8")

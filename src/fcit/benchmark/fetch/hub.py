@@ -140,7 +140,7 @@ class _Bytes:
         """What the hub's library takes for the bars of one file: a class with tqdm's methods."""
         add = self.add
 
-        class Bar:
+        class FileBar:
             def __init__(self, *given: Any, **options: Any) -> None:
                 self.n, self.total = options.get("initial") or 0, options.get("total")
                 add(file, self.n)
@@ -162,4 +162,4 @@ class _Bytes:
             def __getattr__(self, name: str) -> Callable[..., None]:
                 return lambda *given, **options: None
 
-        return Bar
+        return FileBar

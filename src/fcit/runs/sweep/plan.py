@@ -67,7 +67,7 @@ class File:
 
 
 @dataclass(frozen=True)
-class Run:
+class SweepRun:
     """One run of a sweep."""
 
     name: str
@@ -92,7 +92,7 @@ class Run:
         return self.folder.with_name(f"{self.folder.name}.seconds.json")
 
 
-def read(path: Path, out: Path | None = None) -> list[Run]:
+def read(path: Path, out: Path | None = None) -> list[SweepRun]:
     """The runs of a sweep's file, in its order; `out` replaces the file's own.
 
     As with recipes, a name that is no file is that of a sweep that comes with fcit; its relative paths
@@ -102,7 +102,7 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
     ours = start != path.parent
     table = configs.checked(File, read_toml(path, "sweep"), str(path))
     out = out or (start / table.out if table.out and not ours else Path("runs") / path.stem)
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, SweepRun] = {}
     names = shipped.recipes()
     for number, part in enumerate(table.runs, 1):
         where = f"{path}: runs, no. {number}"
@@ -116,7 +116,7 @@ def read(path: Path, out: Path | None = None) -> list[Run]:
             changes = [*table.set, *part.set, *tried, f"seed={seed}"]
             own = tuple(configs.anchored(change, start) for change in changes)
             folder = out.resolve() / name / method / f"seed{seed}"
-            run = Run(name, method, seed, recipe, own, folder)
+            run = SweepRun(name, method, seed, recipe, own, folder)
             if folder in runs:
                 raise FcitError(f"{where}: {run} is there twice; give one another name")
             runs[folder] = run
@@ -131,7 +131,7 @@ def _recipe(beside: Path, file: str, ours: bool, names: Mapping[str, Path]) -> P
     return Path(file) if file in names and not beside.is_file() else beside.resolve()
 
 
-def choose(runs: Sequence[Run], words: Sequence[str]) -> list[Run]:
+def choose(runs: Sequence[SweepRun], words: Sequence[str]) -> list[SweepRun]:
     """The runs with the given names and methods; no name means all names, likewise for methods.
 
     Raises FcitError on a word that is neither.

@@ -12,8 +12,8 @@ from fcit.files import private, write_json
 from fcit.recipe.config import Config
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.session import Session
-from fcit.runs.sweep.plan import Run
-from fcit.runs.sweep.status import Clock, Status, clock, same_data, survey
+from fcit.runs.sweep.plan import SweepRun
+from fcit.runs.sweep.status import Clock, RunStatus, clock, same_data, survey
 from fcit.types import Turn
 from fcit.watch import Silent, Watch
 
@@ -21,7 +21,7 @@ GRACE = 10.0
 """Seconds that a stopped run has to end by itself."""
 
 
-def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[Run]:
+def run(runs: Sequence[SweepRun], jobs: int = 0, watch: Watch | None = None) -> list[SweepRun]:
     """Run what is not finished, the longest first, `jobs` at a time; return the runs that failed, and
     those that were left alone because another process works on them.
 
@@ -37,7 +37,7 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
     slots = _slots(configs, min(jobs, len(todo)))[: len(todo)]
     todo.sort(key=lambda work: work.left)  # taken from its end
     waiting = [work.left for work in todo]
-    total, failed = sum(work.total for work in todo), list[Run]()
+    total, failed = sum(work.total for work in todo), list[SweepRun]()
     running: dict[int, _Child] = {}
     with watch.bar(f"{len(todo)} runs, percent", 100) as step:
         try:
@@ -68,7 +68,7 @@ def run(runs: Sequence[Run], jobs: int = 0, watch: Watch | None = None) -> list[
 class _Work:
     """A run that is not finished, and how much training it is."""
 
-    status: Status
+    status: RunStatus
     rounds: tuple[tuple[int, ...], ...]
     """Training samples of every round, [stage][round]."""
 
@@ -98,7 +98,7 @@ class _Child:
     """The size of the log when this process began to write to it."""
 
 
-def _works(statuses: Iterable[Status], watch: Watch) -> list[_Work]:
+def _works(statuses: Iterable[RunStatus], watch: Watch) -> list[_Work]:
     """Make or check the data of every run, and count the training samples of every round."""
     counts: dict[str, dict[str, list[int]]] = {}
     works: list[_Work] = []
@@ -161,7 +161,7 @@ def _start(work: _Work, jobs: int, gpu: str) -> _Child:
         return _Child(work, process, now, time.monotonic(), log.tell())
 
 
-def _end(child: _Child, watch: Watch) -> list[Run]:
+def _end(child: _Child, watch: Watch) -> list[SweepRun]:
     """Stop a run's clock and report how it ended; return it if it failed."""
     run, code = child.work.status.run, child.process.returncode
     seconds = round(child.clock.seconds + time.monotonic() - child.began, 1)

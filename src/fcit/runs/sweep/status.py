@@ -11,7 +11,7 @@ from fcit.rounds.records import parse
 from fcit.rounds.runfolder import ZERO_SHOT
 from fcit.rounds.server import Position
 from fcit.runs.session import Session
-from fcit.runs.sweep.plan import Run
+from fcit.runs.sweep.plan import SweepRun
 from fcit.types import FcitError
 from fcit.watch import Silent
 
@@ -33,22 +33,22 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Status:
+class RunStatus:
     """How far a run is."""
 
-    run: Run
+    run: SweepRun
     config: Config
     finished: bool
     position: Position | None
     """None before the first round."""
 
 
-def survey(runs: Sequence[Run]) -> list[Status]:
+def survey(runs: Sequence[SweepRun]) -> list[RunStatus]:
     """How far each run is; writes nothing.
 
     Raises FcitError on an invalid recipe, and on a folder that holds something else.
     """
-    statuses: list[Status] = []
+    statuses: list[RunStatus] = []
     for run in runs:
         try:
             config = configs.load(run.recipe, run.changes, run.method)
@@ -61,11 +61,11 @@ def survey(runs: Sequence[Run]) -> list[Status]:
             same_data(session)
         except FcitError as error:
             raise FcitError(f"{run}: {error}") from None
-        statuses.append(Status(run, config, session.finished, session.folder.position()))
+        statuses.append(RunStatus(run, config, session.finished, session.folder.position()))
     return statuses
 
 
-def clock(run: Run) -> Clock:
+def clock(run: SweepRun) -> Clock:
     """A run's clock; a run made without the sweep has none and counts as started once."""
     if run.clock.is_file():
         return parse(Clock, read_json(run.clock), str(run.clock))
