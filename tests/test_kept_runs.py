@@ -31,7 +31,7 @@ def read_once() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", ["comparison", "bytes", "tuning", "ablations"])
+@pytest.mark.parametrize("name", ["comparison", "bytes", "tuning", "ablations", "small"])
 def test_all_kept_runs_are_finished_runs_of_their_sweep(name: str) -> None:
     """Reading them compares digests, log, matrix and plan with each other and with the recipes."""
     runs = sweep.read(ROOT / "recipes" / "mini" / f"{name}.toml", KEPT.parent / name)
@@ -52,7 +52,16 @@ def test_the_page_of_bytes_has_its_means() -> None:
             assert f" | {down:.1f} | {shown} |" in page
 
 
-def test_results_has_the_tables_of_the_kept_runs() -> None:
+def test_the_page_of_the_mini_suite_has_the_runs_of_size_small() -> None:
+    last = {run.method: f"{run.last:.2f}" for run in read_runs([KEPT.parent / "small"])}
+    page = (ROOT / "docs" / "mini.md").read_text("utf-8")
+    words = ("finetune", "finetune"), ("disco", "DISCO"), ("individual", "individual")
+    shown = [
+        f"{last.pop(method)} ({name})" for method, name in (*words, ("multitask", "multitask"))
+    ]
+    shown.append(f"zero-shot {last.pop('zeroshot')}.")
+    assert not last
+    assert not [figure for figure in shown if figure not in " ".join(page.split())]
     groups = group_runs(read_runs([KEPT]))
     tests = {group.slug: found for group in groups if (found := significance(group))}
     page = (ROOT / "docs" / "results.md").read_text("utf-8")
