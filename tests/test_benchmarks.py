@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import sys
 from dataclasses import replace
@@ -222,6 +223,15 @@ def test_wordings_kept_for_the_test_are_told_from_the_others(name: str) -> None:
     }
     assert set(told["train"]) == {False}
     assert set(told["test"]) == {False, True}
+
+
+def test_no_test_imports_a_script_by_a_name_that_a_folder_of_tests_has_too() -> None:
+    """Which of the two it gets depends on the tests that ran before."""
+    tests = Path(__file__).parent
+    both = {path.stem for path in SCRIPTS.glob("*.py") if (tests / path.stem).is_dir()}
+    assert both == {"aggregation", "rounds"}
+    bare = re.compile(rf"^\s*(?:import|from) (?:{'|'.join(both)})(?: import|$)", re.MULTILINE)
+    assert not [path for path in tests.rglob("*.py") if bare.search(path.read_text("utf-8"))]
 
 
 def test_a_comparison_with_no_checkout_is_refused(

@@ -74,6 +74,15 @@ def test_groups_are_the_connected_components_also_of_many_clients(
     assert [sorted(each.client for each in group) for group in found] == want
 
 
+def test_within_a_group_clients_come_as_their_groups_were_joined() -> None:
+    """The order decides the bits of the subspace's mean."""
+    method = Disco(tau=math.cos(math.radians(20)))
+    angles = (0, 90, 30, 60, 15, 100)  # client 4 joins the groups of 0 and 2, then 5 that of 1
+    identities = [Identity(k, "t", at(angle), 1) for k, angle in enumerate(angles)]
+    found = method._components(identities)
+    assert [[each.client for each in group] for group in found] == [[0, 2, 4], [1, 5], [3]]
+
+
 def test_a_chain_of_likeness_is_one_group() -> None:
     method = Disco(tau=math.cos(math.radians(20)))
     state = meet(method, fresh(method), (0, 0, 1), (1, 30, 1), (2, 15, 1))

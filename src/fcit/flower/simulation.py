@@ -135,11 +135,11 @@ class Messages(InMemoryLinkState):
     def get_message_ins(
         self, node_id: int, limit: int | None, *, run_id: int | None = None
     ) -> list[Message]:
-        """The next messages for a node, at most `limit`. There is one run only."""
+        """The next messages for a node, at most `limit` (None: all). There is one run only."""
         with self.lock:
             if not (keys := self.waiting[node_id]):
                 return []
-            self.waiting[node_id] = keys[limit:] if limit else []
+            self.waiting[node_id] = [] if limit is None else keys[limit:]
             keys = keys[:limit]
             self._check_stored_messages(set(keys))  # removes those whose time is over
             found = [self.message_ins_store[key] for key in keys if key in self.message_ins_store]
