@@ -14,6 +14,7 @@ from fcit.models.chat import Chat, Completion
 from fcit.models.checkpointing import checkpointed
 from fcit.models.device import keep_memory, release_memory
 from fcit.models.features import FeatureCache, ImageFeatures, fingerprint
+from fcit.models.last_layer import last_mlp, last_position_only
 from fcit.models.loading import load
 from fcit.models.logits import add_end, greedy, logit_cap
 from fcit.models.processors import ImageReader, takes_squares
@@ -59,6 +60,7 @@ class LMM:
         self.images = ImageReader(self.processor, takes_squares(config))
         self.subspaces = Subspaces(self.model, adapted_layers(self.model))
         self._cap = logit_cap(self.model)
+        self._last_mlp = last_mlp(self.model, self.subspaces.layers)
         self.layers = list(self.subspaces.layers)
         """The paths of the adapted projections, from the language model's first layer to its last."""
         self.blank = self.subspaces.blank
@@ -229,7 +231,8 @@ class LMM:
         encoded = self.chat.encode(prompts, [image.text for image in features])
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(features)))
-        rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
+        with last_position_only(self._last_mlp):
+            rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
         release_memory(self.device.type, self.parameters)
         lengths = mask.sum(dim=1).tolist()
         return [

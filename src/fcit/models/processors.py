@@ -144,8 +144,14 @@ class ImageReader:
                 cache.put(key, found[key])
             group.clear()
 
-        distinct = list(dict.fromkeys(paths))
-        for path, key, prepared in read_ahead(partial(self._prepare_new, cache), distinct):
+        new: list[Path] = []
+        for path in dict.fromkeys(paths):
+            known = self._keys.get(version(path), "")
+            if known and (features := cache.get(known)):
+                keys[path], found[known] = known, features
+            else:
+                new.append(path)
+        for path, key, prepared in read_ahead(partial(self._prepare_new, cache), new):
             keys[path] = key
             if key in found or any(key in group for group in waiting.values()):
                 continue
@@ -166,10 +172,7 @@ class ImageReader:
         self, cache: FeatureCache, path: Path
     ) -> tuple[Path, str, PreparedImage | None]:
         """An image's path and cache key, and the prepared image where the cache lacks its features."""
-        seen = version(path)
-        if (known := self._keys.get(seen)) and known in cache:
-            return path, known, None
-        data = read_image(path)
+        seen, data = version(path), read_image(path)
         if len(self._keys) > MOST_KEYS:
             self._keys.clear()
         key = self._keys[seen] = cache.key(data)
