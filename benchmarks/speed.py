@@ -136,7 +136,7 @@ def a_round(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     samples = [sample for turn in turns for sample in experiment.data(turn).samples]
     counter = TokenCounter(experiment.model_path())
     text, *_ = counter.image(PHOTO)
-    spans = counter.lengths(samples, text, 2048)
+    spans = counter.lengths(samples, [text] * len(samples), 2048)
     work = lower_bound(shape, spans, method.rank)
     dtype = site.model.model.dtype
     rows = experiment.config.training.batch_size * sum(span for span, _ in spans) // len(spans)
@@ -258,7 +258,8 @@ def batches(recipe: Path, changes: Sequence[str], times: int) -> dict[str, float
     tokens, grouped_tokens, random_tokens = 0, 0, 0
     for turn in turns.values():
         data = experiment.data(turn)
-        spans = [length for length, _ in counter.lengths(data.samples, text, 2048)]
+        texts = [text] * len(data.samples)
+        spans = [length for length, _ in counter.lengths(data.samples, texts, 2048)]
         steps = rough_lengths(data.samples, reader.token_counts(data.images))
         rng = numpy_stream(0, "batches", turn.client)
         shuffled = rng.permutation(len(spans)).tolist()

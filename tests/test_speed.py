@@ -56,6 +56,21 @@ def test_the_lower_bound_counts_frozen_layers_twice_and_trained_ones_three_times
     )
 
 
+def test_a_round_and_the_padding_of_all_turns_are_measured(suite: Path) -> None:
+    from speed import RECIPE, a_round, batches
+
+    small = [f'data.root="{suite}"', "data.train=20", 'setting.order=["IconQA"]']
+    small += ["federation.clients=2", "federation.per_round=1", "federation.min_samples=4"]
+    found = a_round(RECIPE, [*small, "model.cache_features=false"], 1)
+    encoded = [found[f"images encoded in pass {number}"] for number in (1, 2)]
+    assert encoded == [found["distinct images"], 0] and encoded[0] > 3
+    shares = [value for name, value in found.items() if "share" in name or "profile" in name]
+    assert len(shares) > 9 and min(shares) > 0 and max(shares) < 1
+    padded = batches(RECIPE, small, 1)
+    assert padded["tokens"] > 20 * 36  # an image takes 36
+    assert 0 <= padded["padding, grouped by length"] < 0.5
+
+
 def test_padding_is_counted_by_batch() -> None:
     from speed import _padded
 

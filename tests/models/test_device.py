@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import platform
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import zygote
-from fcit.models.device import choose
+from fcit.models.device import choose, uncollected
 from fcit.types import FcitError
 
 LEAVE = """
@@ -92,3 +93,18 @@ def test_a_gpu_that_only_emulates_bf16_computes_in_float32(
         lambda including_emulation=True: able or including_emulation,
     )
     assert choose("cuda", "auto") == ("cuda", dtype)
+
+
+def test_the_garbage_collector_is_off_inside_and_as_before_afterwards() -> None:
+    assert gc.isenabled()
+    with pytest.raises(InterruptedError), uncollected():
+        assert not gc.isenabled()
+        raise InterruptedError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from itertools import combinations
 
@@ -42,6 +43,14 @@ def logits(made: ModelWorker) -> torch.Tensor:
 def _clean(lmm):
     yield
     lmm.receive(State(), 2.0)
+
+
+def test_models_are_loaded_without_the_garbage_collector(table: dict, monkeypatch) -> None:
+    for place in ("lmm.LMM", "identity.Encoder"):
+        monkeypatch.setattr(f"fcit.models.{place}", lambda *_, **__: gc.isenabled())
+    made = ModelWorker(validate(table))
+    assert (made.model, made.encoder) == (False, False)
+    assert gc.isenabled()
 
 
 def test_moeloras_routers_gate_its_experts(table: dict, lmm) -> None:

@@ -44,12 +44,14 @@ class ModelWorker:
     @cached_property
     def model(self):
         """The base model."""
-        from fcit.models.device import choose, enough_memory
-        from fcit.models.lmm import LMM
+        from fcit.models.device import choose, enough_memory, uncollected
 
         section = self.config.model
         device, dtype = choose(section.device, section.dtype)
-        with enough_memory("loading the model", 'set model.dtype = "bfloat16" or model.quantize'):
+        instead = 'set model.dtype = "bfloat16" or model.quantize'
+        with uncollected(), enough_memory("loading the model", instead):
+            from fcit.models.lmm import LMM
+
             return LMM(
                 self.experiment.model_path(),
                 device,
@@ -65,11 +67,12 @@ class ModelWorker:
     @cached_property
     def encoder(self):
         """The frozen identity encoder."""
-        from fcit.models.device import choose, enough_memory
-        from fcit.models.identity import Encoder
+        from fcit.models.device import choose, enough_memory, uncollected
 
         device, _ = choose(self.config.model.device, "float32")
-        with enough_memory("loading the identity encoder", SMALLER_ENCODER):
+        with uncollected(), enough_memory("loading the identity encoder", SMALLER_ENCODER):
+            from fcit.models.identity import Encoder
+
             return Encoder(self.experiment.identity_path(), device, self.method.identity or "text")
 
     def start(self) -> State:
