@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from threading import Event, Thread
 
-from command import ended, positive, printed
+from command import ended, options, positive, printed
 
 LAYERS, WIDTH, INNER, RANK = 32, 4096, 11008, 8
 
@@ -80,7 +80,7 @@ def one(path: Path, count: int) -> dict[str, float]:
 
 def main() -> int:
     """Print one row for each number of updates."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--updates", type=positive, nargs="+", default=[10, 100, 1000])
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--out", type=Path)

@@ -11,7 +11,6 @@ read, interrupted ones continue. The tables go to standard output.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
@@ -20,7 +19,7 @@ from statistics import fmean, stdev
 from typing import Any, ClassVar
 from unittest import mock
 
-from command import ended
+from command import ended, options
 
 from fcit.engines.local import LocalEngine
 from fcit.recipe import config
@@ -102,7 +101,7 @@ def spread(values: Sequence[float]) -> str:
 
 def main() -> int:
     """Run what is missing and print both tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--method", default="disco")
     parser.add_argument("--out", type=Path, default=Path("runs/attacks"))

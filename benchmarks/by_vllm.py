@@ -9,7 +9,6 @@ and in float32. Exit status 1: more than 2 % differ.
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import os
@@ -25,9 +24,9 @@ TOLERATED = 0.02
 
 def main() -> None:
     """Export, ask, compare."""
-    from command import positive
+    from command import options, positive
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--python", required=True, metavar="PYTHON")
     parser.add_argument("--count", type=positive, default=20)

@@ -20,6 +20,12 @@ def ended(main: Callable[[], int | None]) -> None:
         sys.exit(2)
 
 
+def options(about: str | None) -> argparse.ArgumentParser:
+    """A script's options; its --help shows the script's description as it is written."""
+    shown = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=about, formatter_class=shown)
+
+
 def positive(text: str) -> int:
     """An option's whole number, at least 1."""
     if (number := int(text)) < 1:

@@ -1,5 +1,4 @@
-"""The cost of a round: bytes and accuracy by wire format, seconds and memory by number of clients, and
-the cost of a process per message.
+"""What a round costs: bytes by wire format, seconds and memory by number of clients, a message's process.
 
     .venv/bin/python benchmarks/cost.py wire [--seeds 0 1 2] [--out runs/cost] [--set key=value ...]
     .venv/bin/python benchmarks/cost.py clients [--clients 10 100 1000] [--engines local flower]
@@ -26,7 +25,7 @@ from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
 
-from command import ended, positive, printed
+from command import ended, options, positive, printed
 
 from fcit.aggregation.packing import Wire, pack
 from fcit.files import read_lines
@@ -153,7 +152,7 @@ def one_message() -> list[float]:
 
 def main() -> int:
     """Print the requested table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("what", choices=("wire", "clients", "message"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--engines", nargs="+", default=["local", "flower"])

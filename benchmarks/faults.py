@@ -28,7 +28,7 @@ from unittest import mock
 
 import numpy as np
 import tomli_w
-from command import ended, positive
+from command import ended, options, positive
 from garble import garbles
 
 from fcit import cli
@@ -327,7 +327,7 @@ def kinds() -> dict[str, tuple[Callable[[Path, int, int], Iterator[Case]], int]]
 
 
 def main() -> int:
-    words = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    words = options(__doc__)
     words.add_argument("kinds", nargs="*", metavar="KIND", help=", ".join(kinds()))
     words.add_argument("--count", type=positive, help="cases of each kind")
     words.add_argument("--seed", type=int, default=0)

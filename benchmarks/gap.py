@@ -8,13 +8,12 @@ sample standard deviation; docs/metrics.md says what each step means. A dash: no
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from command import ended
+from command import ended, options
 
 from fcit.report.groups import Group, group_runs, spread
 from fcit.report.run_data import read_runs
@@ -65,7 +64,7 @@ def table(folder: Path, method: str, without: Sequence[str] = ()) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("runs", type=Path, help="the folder of a sweep")
     parser.add_argument("method", help="the method in the middle")
     parser.add_argument("--without", nargs="+", default=(), help="datasets to leave out of Last")

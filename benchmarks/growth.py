@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from command import ended, printed
+from command import ended, options, printed
 
 SERIES = {
     "clients": (10, 30, 100, 300, 1000, 3000, 10000),
@@ -46,9 +46,7 @@ REPEATS = 3
 
 def main() -> None:
     """Measure every point, print the table, draw the figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--quick", action="store_true", help="two small points per series")
     parser.add_argument("--out", type=Path, default=Path("docs"))
     parser.add_argument(

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from command import ended, positive, printed
+from command import ended, options, positive, printed
 
 MEASURED = "memory "
 """What the measuring process's line begins with."""
@@ -24,9 +24,7 @@ MEASURED = "memory "
 
 def main() -> None:
     """Make the model, train, compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--hidden", type=positive, default=1024)
     parser.add_argument("--depth", type=positive, default=20)
     parser.add_argument("--batch", type=positive, default=8)

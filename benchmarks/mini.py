@@ -8,11 +8,10 @@ recipes/mini/comparison.toml and recipes/mini/small.toml. Means and standard dev
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from command import ended
+from command import ended, options
 from measures import datasets_table, read
 from targets import targets
 
@@ -21,9 +20,7 @@ from fcit.files import write_json
 
 def main() -> None:
     """Print tables and verdicts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, or of sweeps")
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write figures and verdicts here"

@@ -13,12 +13,11 @@ factors   scale (sum_i B_i) (sum_i A_i), as HiDe-LLaVA's published code merges
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from command import ended
+from command import ended, options
 from torch import Tensor
 
 from fcit import Run
@@ -30,9 +29,7 @@ MERGES = ("one", "sum", "mean", "factors")
 
 def main() -> None:
     """Print one row per run."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     folders = parser.parse_args().runs
     print(f"| run | adapters | {' | '.join(MERGES)} |\n|---|---:|{'---:|' * len(MERGES)}")

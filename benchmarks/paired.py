@@ -11,13 +11,12 @@ to the best of some reference points the first one closes.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from command import ended
+from command import ended, options
 
 from fcit.files import read_json, read_lines
 from fcit.report.significance import t_interval
@@ -104,9 +103,7 @@ def compared(sweep: Path, first: str, second: str) -> list[str]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("sweep", type=Path, help="a sweep's folder: NAME/METHOD/seedN")
     parser.add_argument("first")
     parser.add_argument("second")

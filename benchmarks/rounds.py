@@ -27,7 +27,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
 
-from command import ended, positive, printed
+from command import ended, options, positive, printed
 
 from fcit.files import write_json
 
@@ -42,7 +42,7 @@ PARTS = (
 
 def main() -> None:
     """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=SHAPES)
     parser.add_argument("--times", type=positive, default=5)
     parser.add_argument("--against", type=Path)

@@ -10,11 +10,10 @@ In a run the server refuses tokens with a negative variance, which noise makes; 
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import torch
-from command import ended
+from command import ended, options
 
 from fcit.methods.gating import Query
 from fcit.recipe import config
@@ -75,9 +74,7 @@ def routed(recipe: Path, seed: int, router: str) -> list[float]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--recipe", type=Path, default=ROOT / "recipes" / "mini" / "task-hom.toml")
     parser.add_argument("--seed", type=int, default=101)
     given = parser.parse_args()

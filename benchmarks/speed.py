@@ -18,7 +18,6 @@ start     medians of five processes, in wall-clock and CPU seconds: `fcit --help
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
-from command import ended
+from command import ended, options
 from starting import start
 
 if TYPE_CHECKING:
@@ -57,9 +56,7 @@ RECIPE = Path(__file__).parents[1] / "recipes" / "mini" / "task-hom.toml"
 
 def main() -> None:
     """Measure all parts and print them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--quick", action="store_true", help="two clients with few samples")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)

@@ -7,7 +7,6 @@ Exit status 1: a method has runs that are not finished, so nothing is chosen for
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections import Counter, defaultdict
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from command import ended
+from command import ended, options
 
 from fcit.files import read_json
 from fcit.recipe import config as configs
@@ -80,7 +79,7 @@ def summary(tried: dict[str, list[Tried]], planned: Mapping[str, int]) -> list[s
 
 def main() -> None:
     """Print what was chosen, and a table for every method."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = options(__doc__)
     parser.add_argument("sweep", type=Path)
     parser.add_argument("--plan", type=Path, default=PLAN, help="the sweep's file")
     given = parser.parse_args()

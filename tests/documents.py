@@ -260,7 +260,7 @@ def parse_script(words: Sequence[str]) -> None:
         return
     script = ROOT / words[0]
     assert script.is_file(), words[0]
-    if "argparse" not in script.read_text("utf-8"):
+    if not re.search(r"\bargparse\b|\boptions\(", script.read_text("utf-8")):
         assert not words[1:], f"{words[0]} takes no arguments"
         return
     read = argparse.ArgumentParser.parse_args

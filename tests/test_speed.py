@@ -117,8 +117,13 @@ def test_random_numbers_of_measurements_are_not_the_global_ones(tmp_path: Path) 
     assert one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.parametrize("name", ["growth", "memory", "speed"])
-def test_help_keeps_the_lines_of_its_tables(
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        one.stem for one in SCRIPTS.glob("*.py") if "options(__doc__)" in one.read_text("utf-8")
+    ),
+)
+def test_help_shows_a_scripts_description_as_it_is_written(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     script = importlib.import_module(name)
