@@ -54,11 +54,12 @@ def load(folder: str | Path, device: str = "") -> Run:
     """An existing run. device: where its model answers ("cpu", "cuda:1"), instead of on the recipe's
     `model.device`. Raises FcitError if the folder holds none."""
     run = Run(folder)
+    files = RunFolder(run.folder)  # whose errors name it as it was given
+    files.require()
     if device:
         moved = replace(run.config.model, device=device, device_map="")
         run.config = replace(run.config, model=moved)
-    run.files.require()
-    run.files.check(run.experiment.plan, run.experiment.method.single_row)
+    files.check(run.experiment.plan, run.experiment.method.single_row)
     return run
 
 
@@ -72,7 +73,7 @@ class Run:
 
     def __init__(self, folder: str | Path):
         self.folder = home(folder)
-        self.files = RunFolder(self.folder)
+        self.files = RunFolder(self.folder.absolute())  # a notebook may go to another folder
 
     def _cells(self) -> list[list[str]]:
         """The accuracies (percent) of every stage, with Last and Avg."""
