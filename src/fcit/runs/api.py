@@ -22,6 +22,7 @@ from fcit.runs.provenance import check_models
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State, naming
 from fcit.watch import Silent, Terminal, Watch
+from fcit.weights import threads
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import ModelWorker
 
@@ -129,7 +130,8 @@ class Run:
         for a prompt that is no text (see `files.clean`)."""
         with naming("the prompt"):
             sample = Sample("", "", str(image), clean(prompt), ("",))
-        return self.worker.answer(Data([sample], [home(image)]))[0]
+        with threads(self.config.training.threads):
+            return self.worker.answer(Data([sample], [home(image)]))[0]
 
     @cached_property
     def state(self) -> State:

@@ -29,6 +29,7 @@ from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State, Weights
 from fcit.watch import Watch
+from fcit.weights import threads
 from fcit.worker.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -166,12 +167,10 @@ class Session:
         return state, memory
 
     def _run(self, state: State, memory: dict[int, Weights]) -> None:
-        import torch
-
         config, folder, results = self.config, self.folder, self.results
         table = configs.to_table(config)
-        torch.set_num_threads(config.training.threads)  # the server's sums depend on it, too
         with (
+            threads(config.training.threads),  # the server's sums depend on it, too
             private(folder.path),
             tracking(config.tracking, folder.path, table, self.watch.say) as track,
             self.build(config, workers(config), folder.path) as engine,
@@ -265,6 +264,7 @@ class Session:
         self.prepare(partition=self.folder.partition.is_file() or self.folder.imported)
         stage = self.results.stage_name(last)
         with (
+            threads(self.config.training.threads),
             private(self.folder.path),
             locked(self.folder.path, "run"),
             LocalEngine(self.config, workers(self.config)) as engine,
