@@ -324,7 +324,7 @@ def test_a_folder_whose_beginning_failed_can_be_begun_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fcit.runs.session.versions", full)
+        patch.setattr("fcit.runs.provenance.versions", full)
         with pytest.raises(OSError, match="No space"):
             session.open(resume=False)
     session.open(resume=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from html import escape
 from itertools import zip_longest
@@ -18,6 +17,7 @@ from fcit.recipe.config import Config
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs.engine import on_device
 from fcit.runs.provenance import check_models
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State, naming
@@ -57,9 +57,7 @@ def load(folder: str | Path, device: str = "") -> Run:
     run = Run(folder)
     files = RunFolder(run.folder)  # whose errors name it as it was given
     files.require()
-    if device:
-        moved = replace(run.config.model, device=device, device_map="")
-        run.config = replace(run.config, model=moved)
+    run.config = on_device(run.config, device)
     files.check(run.experiment.plan, run.experiment.method.single_row)
     return run
 
