@@ -24,7 +24,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
 from fcit.runs import provenance
 from fcit.runs.engine import SUPERLINK, Build, build, check_here, check_memory, on_device, workers
-from fcit.runs.partition import write_partition
+from fcit.runs.partition import check_lengths, write_partition
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State, Weights
@@ -189,6 +189,7 @@ class Session:
                     self.watch.say(told)
             else:
                 state = engine.start()
+            check_lengths(engine, () if self.deployed else self.stages, self.watch)
             zero = results.zero_shot(engine)
             rows = self._known_rows(position)
             if not folder.matrix.is_file():
