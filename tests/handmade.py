@@ -6,6 +6,7 @@ import contextlib
 import copy
 import io
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ import torch
 from PIL import Image, ImageDraw
 
 import fcit
+from fcit.files import read_json, write_json
 from fcit.models import CHECKPOINTS
 from fcit.models.identity import Encoder
 from fcit.models.lmm import LMM
@@ -91,6 +93,17 @@ def run(folder: Path, table: dict, method: str = "disco", **options) -> Run:
             name = names[stage % len(names)]
             kept.append_log(line(stage + 1, number + 1, task=TASKS[stage], subspace=name))
     return fcit.load(folder)
+
+
+def too_long(suite: Path, folder: Path) -> str:
+    """Make a data folder whose last training sample of FigureQA has some 200 tokens; return its id."""
+    shutil.copytree(suite / "instructions", folder / "instructions")
+    (folder / "datasets").symlink_to(suite / "datasets")
+    file = folder / "instructions" / "FigureQA" / "train.json"
+    rows = read_json(file)
+    rows[-1]["conversations"][0]["value"] += " and is it so?" * 40
+    write_json(file, rows)
+    return rows[-1]["id"]
 
 
 def line(

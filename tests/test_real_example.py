@@ -170,6 +170,9 @@ def test_what_cannot_be_aligned_or_made_is_refused_in_one_line(
         real.align.parsed()
     assert ended.value.code == 2
     assert "argument --views: 0 must be at least 1" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["align.py", "--device", "foo"])
+    with pytest.raises(FcitError, match=r"^--device: 'foo' cannot be used here: [^\n]*$"):
+        real.align.main()
     (tmp_path / "align.json").write_text('[{"image": "a.png", "caption": "a cat"}]')
     with pytest.raises(FcitError, match="align.json: has too few captions"):
         real.align.Captions(tmp_path / "align.json", fastvlm()[1], 1, 0)

@@ -24,6 +24,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from fcit.files import check_new_folder, read_json
+from fcit.models.device import choose
 from fcit.models.images import open_image, read_ahead
 from fcit.seeds import numpy_stream, torch_stream
 from fcit.types import FcitError
@@ -384,7 +385,7 @@ def positive(text: str) -> int:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line's options."""
+    """The command line's options. Raises FcitError for a device that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--base", type=Path, default=ROOT / "base", help="base.py's folder")
     parser.add_argument("--data", type=Path, default=ROOT / "data", help="data.py's folder")
@@ -407,6 +408,7 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if options.dtype == "auto":  # convolutions in bfloat16 are slow on CPUs
         options.dtype = "bfloat16" if options.device.startswith("cuda") else "float32"
+    choose(options.device, options.dtype, "--device")
     return options
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from fcit.files import reading, written_aside
 from fcit.types import FcitError, Parts, State, Update, Weights, naming
 
 if TYPE_CHECKING:
-    from torch import Generator, Tensor
+    import torch
+    from torch import Tensor
 
 
 PEFT_PREFIX = "base_model.model."
@@ -24,6 +26,19 @@ LOW_A, LOW_B = ".A", ".B"
 
 REST = "rest"
 """The extra with the rows of A and columns of B that a client of a lower rank does not train."""
+
+
+@contextmanager
+def threads(count: int) -> Generator[None]:
+    """Inside, torch computes with so many CPU threads; the last bits of its sums depend on it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tensor_names(path: str) -> tuple[str, str]:
@@ -53,7 +68,7 @@ def ending(block: Mapping[str, Tensor], end: str, negate: bool = False) -> Weigh
     return {key: block[key] for key in block if key.endswith(end) != negate}
 
 
-def redrawn(block: Weights, std: float, noise: Generator) -> Weights:
+def redrawn(block: Weights, std: float, noise: torch.Generator) -> Weights:
     """A block whose factors A are drawn again from N(0, std^2), layer by layer in order of path."""
     fresh = dict(block)
     for path, (a, _) in sorted(factors(block).items()):
@@ -241,7 +256,7 @@ class StoredParts(Mapping[str, Stored]):
         return len(self.names)
 
 
-def low_rank(projector: Weights, rank: int, std: float, noise: Generator) -> Weights:
+def low_rank(projector: Weights, rank: int, std: float, noise: torch.Generator) -> Weights:
     """LoRA factors of a projector's matrices [out, in], by their names: A [r, in] from N(0, std^2), and B
     [out, r] of zeros. Raises FcitError for a projector without matrices."""
     from torch import zeros

@@ -120,7 +120,7 @@ def measure(options: Options, watch: Watch | None = None) -> Result:
     from fcit_bench.pair import Pair
 
     watch = watch or Silent()
-    device, dtype = choose(options.device, options.dtype)
+    device, dtype = choose(options.device, options.dtype, "--device")
     if options.cpu_time and device != "cpu":
         raise FcitError(f"--cpu-time: the CPU waits while a {device} computes; leave it out")
     clock = time.process_time if options.cpu_time else time.perf_counter

@@ -147,7 +147,7 @@ def test_the_command_writes_every_ratio_with_its_verdict(tmp_path: Path) -> None
         ({"intermediate": 128}, "intermediate: 128"),
         ({"intermediate": 64}, "intermediate: 64"),
         ({"layers": 0}, "layers: 0"),
-        ({"device": "nowhere"}, "nowhere"),
+        ({"device": "nowhere"}, "--device: 'nowhere' cannot be used here"),
     ],
 )
 def test_measures_that_no_model_has_are_refused(changes: dict, said: str) -> None:

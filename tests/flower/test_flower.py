@@ -18,6 +18,7 @@ from unittest.mock import MagicMock
 import pytest
 import torch
 
+import handmade
 from fcit.aggregation.privacy import Privacy
 from fcit.engines import node
 from fcit.engines.node import LocalClient, load_memory, respond, save_memory
@@ -558,6 +559,21 @@ def test_a_client_says_at_once_whether_it_has_what_all_stages_ask_it_for(
     lacking = LocalClient(1, tmp_path, DataSection(root=str(tmp_path)))
     assert respond(asked, {}, lacking)[0]["unready"] == "FcitError; see the client's own log"
     assert "has no training samples of FigureQA" in capsys.readouterr().err
+
+
+def test_a_client_says_at_once_that_a_later_stages_sample_is_too_long(
+    table: dict, suite: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    name = handmade.too_long(suite, tmp_path / "data")
+    client = LocalClient(1, tmp_path, DataSection(root=str(tmp_path / "data")))
+    short = table | {"data": {}, "federation": table["federation"] | {"per_round": 4}}
+    short["training"] = table["training"] | {"max_length": 100}
+    answer, _ = respond({"do": "hello", "run": "a", "config": short}, {}, client)
+    assert answer["unready"] == "FcitError; see the client's own log"
+    assert (
+        f"max_length: 100 tokens cut off the image or the whole answer of FigureQA sample {name}"
+        in (capsys.readouterr().err)
+    )
 
 
 def test_a_node_that_is_not_ready_is_named_and_asked_again_once_it_may_be_mended(

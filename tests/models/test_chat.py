@@ -92,6 +92,26 @@ def test_a_cut_answer_names_the_sample_and_the_key() -> None:
         vicuna(False, 20).conversation(SAMPLE, "<image><image>")
 
 
+def test_room_is_denied_where_a_conversation_would_be_cut_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    denied = 0
+    for limit in range(20, 60):
+        chat = vicuna(False, limit)
+        try:
+            chat.conversation(SAMPLE, "<image><image>")
+        except FcitError:
+            denied += 1
+            with pytest.raises(FcitError, match=f"training.max_length: {limit} tokens"):
+                chat.require_room(SAMPLE, "<image><image>")
+        else:
+            chat.require_room(SAMPLE, "<image><image>")
+    assert 0 < denied < 40
+    chat = vicuna(False)
+    monkeypatch.setattr(chat, "conversation", lambda *_: pytest.fail("there is room enough"))
+    chat.require_room(SAMPLE, "<image><image>")
+
+
 def test_a_template_that_changes_what_came_before_is_refused() -> None:
     chat = vicuna(False)
     chat.template = VICUNA.replace("USER: ", "USER {{ messages | length }}: ")

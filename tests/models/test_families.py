@@ -69,6 +69,20 @@ def test_an_images_tokens_and_features_are_known_without_the_model(
     assert found.parameters == sum(value.numel() for value in model.model.parameters())
 
 
+def test_an_image_that_leaves_no_room_is_known_from_its_size(
+    model: LMM, images: list[Path]
+) -> None:
+    texts = model.images.texts(images)
+    assert texts == [image.text for image in model.features(images)]
+    counter = TokenCounter(model.model.name_or_path)
+    for text in texts:
+        tokens = text.count(model.chat.placeholders[-1])
+        said = f"training.max_length: {tokens} tokens .*IconQA sample 0, whose image takes {tokens}"
+        with pytest.raises(FcitError, match=said):
+            counter.readers(tokens)[0].require_room(SAMPLES[0], text)
+        counter.readers(2048)[0].require_room(SAMPLES[0], text)
+
+
 ANSWERS = ["red star", "blue house", "two", "yes"]
 SAMPLES = [
     Sample(str(at), "IconQA", f"{at}.png", f"What is number {at}?", (answer,))

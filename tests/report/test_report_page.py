@@ -56,6 +56,13 @@ def test_runs_with_nothing_to_compare_make_a_page(
     assert len(rows_of(runs)) == 2
 
 
+def test_page_says_where_a_row_was_computed_elsewhere(
+    build: Build, undrawn: None, tmp_path: Path
+) -> None:
+    page = write([build("first", evaluated="float32 on cpu")], tmp_path / "out")
+    assert "commit 0123abc · evaluated float32 on cpu</p>" in page.read_text(encoding="utf-8")
+
+
 def test_page_stands_alone_and_everything_lies_beside_it(drawn: tuple[list[Path], Path]) -> None:
     page = drawn[1]
     assert (page.parent.name, page.name) == ("out", "index.html")

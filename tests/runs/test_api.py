@@ -10,9 +10,15 @@ import pytest
 import torch
 
 import fcit
+import handmade
 from fcit.engines.workers import gpus
 from fcit.recipe.config import validate
+from fcit.rounds import evaluate
+from fcit.rounds.evaluate import Answer
+from fcit.runs.session import Session
 from fcit.types import FcitError
+from fcit.watch import Silent
+from fcit.weights import threads
 
 
 def test_a_tilde_is_the_home_folder(
@@ -38,6 +44,27 @@ def test_numbers_of_numpy_and_torch_are_numbers() -> None:
     )
     assert (config.seed, config.training.lr, config.training.threads) == (3, 0.5, 2)
     assert config.federation.ranks == (4, 8) and config.evaluation.forward_transfer is False
+
+
+def test_torch_keeps_its_number_of_threads(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[int] = []
+
+    def answer(*given: object) -> list[Answer]:
+        used.append(torch.get_num_threads())
+        return evaluate.answer(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("fcit.worker.model.answer", answer)
+    asked = {"limit": 1, "max_new_tokens": 1, "general_questions": 0}
+    changes = {"method": {"name": "zeroshot"}, "training": {"threads": 2}, "evaluation": asked}
+    with threads(3):
+        run = fcit.run(table | changes, tmp_path / "run")
+        assert torch.get_num_threads() == 3
+        Session(run.config, run.folder, Silent()).evaluate()
+        run.generate(handmade.picture(tmp_path / "a.png"), handmade.PROMPTS[0])
+        assert torch.get_num_threads() == 3
+    assert set(used) == {2}
 
 
 def test_gpus_that_were_renamed_too_late_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from fcit.benchmark.general import GENERAL
 from fcit.engines.local import LocalEngine
 from fcit.files import read_json, read_lines
 from fcit.recipe.config import validate
+from fcit.report.run_data import read_run
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position
 from fcit.runs.results import Results
@@ -136,6 +137,18 @@ def test_evaluating_again_asks_them_again(run: Path) -> None:
     session = Session(fcit.load(run).config, run, Silent())
     session.evaluate()
     assert read_json(run / "matrix.json") == before
+
+
+def test_a_row_that_another_device_computed_is_said_to_be(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    before = read_json(folder / "matrix.json")
+    session = Session(fcit.load(folder).config, folder, Silent())
+    session.evaluate("cpu:0")  # torch's name of the CPU; a run's own is `cpu` or a GPU's
+    after = read_json(folder / "matrix.json")
+    assert after["evaluated"].endswith(" on cpu:0")
+    assert read_run(folder).evaluated == after["evaluated"]
+    session.evaluate()
+    assert read_json(folder / "matrix.json") == before and "evaluated" not in before
 
 
 def test_neither_is_asked_where_the_recipe_says_so(table: dict, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import fcit
+import handmade
 from encoders import sentences
 from fcit.benchmark.settings import GROUPS
 from fcit.files import ASIDE, locked, read_lines
@@ -324,7 +325,7 @@ def test_a_folder_whose_beginning_failed_can_be_begun_again(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("fcit.runs.session.versions", full)
+        patch.setattr("fcit.runs.provenance.versions", full)
         with pytest.raises(OSError, match="No space"):
             session.open(resume=False)
     session.open(resume=False)
@@ -515,6 +516,26 @@ def test_a_run_shows_its_table(capable: Path) -> None:
     assert len(rows) == 4 + 1, "stages, and zero-shot"
     assert last.split()[-2:] == [f"{run.results[key]:.2f}" for key in ("last", "avg")]
     assert run._repr_html_().count("<tr>") == 7
+
+
+@pytest.mark.parametrize("federation", [{"workers": 1}, {"workers": 2}, {"engine": "flower"}])
+def test_a_later_stages_sample_that_is_too_long_is_told_before_anything_is_answered(
+    federation: dict, table: dict, suite: Path, tmp_path: Path
+) -> None:
+    if "engine" in federation:
+        pytest.importorskip("flwr")
+    name = handmade.too_long(suite, tmp_path / "data")
+    changes = {
+        "data": {"root": str(tmp_path / "data")},
+        "federation": table["federation"] | federation,
+        "training": table["training"] | {"max_length": 100},
+    }
+    said = (
+        f"^training.max_length: 100 tokens cut off .* of FigureQA sample {name}, whose image takes"
+    )
+    with pytest.raises(FcitError, match=said):
+        fcit.run(table | changes, tmp_path / "run")
+    assert not (tmp_path / "run" / "predictions").exists()
 
 
 def test_a_template_without_an_end_is_told_before_anything_is_answered(

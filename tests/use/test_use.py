@@ -19,6 +19,9 @@ import handmade
 import zygote
 from commandline import COMMAND, call, refused
 from fcit.runs.api import Run, load
+from fcit.types import FcitError
+from fcit.use.export import subspace
+from fcit.use.serve import model_name
 
 PROMPT = handmade.PROMPTS[0].replace("\n", " ")
 
@@ -55,6 +58,24 @@ def test_a_run_of_another_device_is_used_on_this_one(made: Run, image: Path) -> 
     assert load(made.folder, device="mps").config.model.device == "mps"
     done = call("chat", made.folder, "--image", image, "--device", "cuda:99", typed=PROMPT)
     refused(done, "model.device: 'cuda:99' cannot be used here")
+    before = (made.folder / "matrix.json").read_bytes()
+    done = call("evaluate", made.folder, "--device", "cuda:99")
+    refused(done, "model.device: 'cuda:99' cannot be used here")
+    assert (made.folder / "matrix.json").read_bytes() == before
+
+
+def test_a_notebook_may_go_to_another_folder(
+    made: Run, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(made.folder.parent)
+    run = load(made.folder.name)
+    with pytest.raises(FcitError, match="^gone: no such run folder"):
+        load("gone")
+    monkeypatch.chdir(tmp_path)
+    assert (str(run.folder), run.results) == (made.folder.name, made.results)
+    assert run.answer(image, PROMPT) == made.answer(image, PROMPT)
+    assert model_name(run) == made.folder.name
+    subspace(run, "0", Path("export"))
 
 
 def test_chat_answers_what_comes_through_a_pipe(made: Run, image: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,17 @@ def test_all_questions_of_a_foreign_subspace_are_explained(run: Path) -> None:
     assert str(own.trained[0]) == "IconQA by clients 0-1, 3 (stage 1, rounds 1-2)"
     alone = Trainers("IconQA", (4,), ((1, 1), (2, 1), (2, 3)))
     assert str(alone) == "IconQA by client 4 (stage 1, round 1; stage 2, rounds 1, 3)"
+
+
+def test_a_run_is_explained_and_shown_after_a_change_of_folder(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    near = fcit.load(run.name)
+    monkeypatch.chdir(tmp_path)
+    assert why(near, "IconQA") == replace(why(fcit.load(run), "IconQA"), run=run.name)
+    with pytest.raises(FcitError, match=f"^{run.name}: no predictions of FigureQA"):
+        why(near, "FigureQA")
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,12 @@ Tasks and Client Resources, arXiv 2402.11505, section 3.2); no matrix of the lay
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fcit.types import State, Update, Weights
-from fcit.weights import DOWN, LOW_A, LOW_B, UP, mean
+from fcit.weights import DOWN, LOW_A, LOW_B, UP, mean, threads
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +49,7 @@ def product_mean(parts: Sequence[Mapping[str, Tensor]], counts: Sequence[int]) -
         return dict(parts[0])
     result = mean(parts, counts)
     shares = [count / sum(counts) for count in counts]
-    with _one_thread():
+    with threads(1):  # so that the last bits do not depend on the number of cores
         for down, up in pairs(parts[0]):
             downs, ups = ([part[key] for part in parts] for key in (down, up))
             result[down], result[up] = _merge(downs, ups, shares, result[down], result[up])
@@ -90,16 +89,3 @@ def _merge(
     left, _, right = torch.linalg.svd(a @ new_a.T + b.T @ new_b)
     rotation = left @ right
     return (rotation @ new_a).to(kind).contiguous(), (new_b @ rotation.T).to(kind).contiguous()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Make the last bits of matrix products independent of the number of cores."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

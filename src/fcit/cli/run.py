@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from fcit.cli.options import Changes, Folder, Method, Recipe, stoppable
+from fcit.cli.options import Changes, Device, Folder, Method, Recipe, stoppable
 from fcit.cli.results import report, show_results
 from fcit.cli.screen import show, show_table
 from fcit.recipe.shipped import recipes
@@ -169,10 +169,11 @@ def import_reference(
     show(str(make(checkpoint, configs.load(recipe, changes or ()), out).folder))
 
 
-def evaluate(folder: Folder) -> None:
+def evaluate(folder: Folder, device: Device = "") -> None:
     """Answer the test sets again with a run's saved state, and rewrite the last row of its matrix.
 
-    The same state gives the same answers, so this checks a finished run.
+    The same state gives the same answers on the same device, so this checks a finished run. matrix.json
+    says where the row was computed, if that is not where the run was (`evaluated`).
 
     Example:  fcit evaluate runs/first
     """
@@ -181,7 +182,7 @@ def evaluate(folder: Folder) -> None:
 
     session = Session(api.load(folder).config, folder, Terminal())
     with stoppable("run the same command again"):
-        session.evaluate()
+        session.evaluate(device)
     show_results([folder])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import replace
@@ -89,6 +89,12 @@ class LocalEngine:
     def token_width(self) -> int:
         """How many numbers an identity token has; 0 for a method without tokens."""
         return self.ask({"do": "token width"})[0]["width"]
+
+    def check_lengths(self, tasks: Iterable[str]) -> Iterator[None]:
+        """Check the lengths of all clients' training samples of each task, as they come. Raises FcitError
+        naming the first that does not fit (see `ModelWorker.check_lengths`)."""
+        for _ in self.map(self.ask, [{"do": "check lengths", "task": name} for name in tasks]):
+            yield
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         """Clients' identity tokens, as they come."""

@@ -18,6 +18,7 @@ from fcit.engines import wire
 from fcit.files import private, reading, written_aside
 from fcit.recipe.config import validate
 from fcit.recipe.sections import DataSection
+from fcit.rounds.client import Data
 from fcit.rounds.records import compare, sha256
 from fcit.types import FcitError, Turn, Weights
 from fcit.weights import from_bytes, to_bytes, unflatten
@@ -93,6 +94,8 @@ def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
     try:
         worker = _model_worker(json.dumps(header["config"], sort_keys=True), client)
         check_data(worker.experiment, client.number)
+        data = _training_data(worker.experiment, client.number)
+        worker.check_lengths([sample for part in data for sample in part.samples], loaded=False)
     except Exception as error:
         return answer | {"unready": _noted(error, client)}
     return answer
@@ -102,14 +105,19 @@ def check_data(experiment: Experiment, client: int) -> None:
     """Raise FcitError where a client's own data lacks anything for its turns, in all stages."""
     if client >= (clients := experiment.setting.clients):
         raise FcitError(f"client {client}: the recipe has clients 0 to {clients - 1}")
-    turns = [turn for rounds in experiment.plan for turns in rounds for turn in turns]
-    tasks = dict.fromkeys(turn.task for turn in turns if turn.client == client)
-    parts = [experiment.data(Turn(client, task, 0, 0)) for task in tasks]
+    parts = _training_data(experiment, client)
     if experiment.config.evaluation.where == "clients":
         names = experiment.setting.datasets
         parts += [experiment.data_of(experiment.test_share(name, client)) for name in names]
     for part in parts:
         require_images(part.samples, part.images)
+
+
+def _training_data(experiment: Experiment, client: int) -> list[Data]:
+    """A client's own training samples of every task that it will train on."""
+    turns = [turn for rounds in experiment.plan for turns in rounds for turn in turns]
+    tasks = dict.fromkeys(turn.task for turn in turns if turn.client == client)
+    return [experiment.data(Turn(client, task, 0, 0)) for task in tasks]
 
 
 def _train(

@@ -54,6 +54,12 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
             return {}, flatten(worker.start())
         case "token width":
             return {"width": worker.token_width()}, {}
+        case "check lengths":  # of all clients' samples of a task
+            stages = worker.experiment.training_setting.stages
+            tasks = {task.name: task for stage in stages for task in stage.tasks}
+            for share in worker.experiment.shares(tasks[header["task"]]):
+                worker.check_lengths(share)
+            return {}, {}
         case "identify":
             return wire.pack_identity(worker.identify(wire.unpack_turn(header["turn"])))
         case "train":

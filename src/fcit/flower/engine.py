@@ -93,6 +93,7 @@ class FlowerEngine:
         self.stack = ExitStack()
         self.home = self.stack.enter_context(home)
         self.start, self.token_width, self.answer = home.start, home.token_width, home.answer
+        self.check_lengths = home.check_lengths
 
     def __enter__(self) -> FlowerEngine:
         return self

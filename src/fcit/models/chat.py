@@ -199,6 +199,13 @@ class Chat:
             )
         return ids, labels
 
+    def require_room(self, sample: Sample, image: str) -> None:
+        """Raise FcitError where `conversation` would cut off the image or the whole answer. A token has
+        at least a byte, so only what may be too long is tokenized."""
+        room = self.max_length - len(self._kept("", image)[0])
+        if len(sample.prompt.encode()) >= room:
+            self.row(sample, image)
+
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """A text's ids, and where each begins and ends in it.
 

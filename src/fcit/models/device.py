@@ -10,10 +10,10 @@ import torch
 from fcit.types import FcitError, first_line
 
 
-def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
+def choose(device: str, dtype: str, key: str = "model.device") -> tuple[str, torch.dtype]:
     """Resolve "auto": CUDA, then MPS, then CPU; bf16 where the hardware computes in it, else fp32.
 
-    Raises FcitError when the named device cannot be used.
+    Raises FcitError naming `key`, which says the device, when it cannot be used.
     """
     if device == "auto":
         mps = torch.backends.mps.is_available()
@@ -22,7 +22,7 @@ def choose(device: str, dtype: str) -> tuple[str, torch.dtype]:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:
         line = first_line(error)
-        raise FcitError(f"model.device: {device!r} cannot be used here: {line}") from None
+        raise FcitError(f"{key}: {device!r} cannot be used here: {line}") from None
     if dtype == "auto":
         dtype = "bfloat16" if fast_bf16(device) else "float32"
     return device, getattr(torch, dtype)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from sys import intern
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from PIL import Image
@@ -98,6 +99,9 @@ def prepare_blank(
     return prepared, len(processor.tokenizer(prepared.text, add_special_tokens=False)["input_ids"])
 
 
+SQUARE = (336, 336)
+"""Width and height of a blank in place of images that are padded to squares: all have the same tokens."""
+
 MOST_KEYS = 100_000
 """The most image files whose digest a process remembers."""
 
@@ -115,7 +119,8 @@ class ImageReader:
         self.processor, self.square = processor, square
         self._keys: dict[tuple[Path, int, int], str] = {}
         """By path, size and time of change: a file is read once."""
-        self._tokens: dict[tuple[int, int], int] = {}
+        self._seen: dict[tuple[int, int], tuple[str, int]] = {}
+        """By width and height: what stands for an image in a prompt, and its number of tokens."""
 
     def forget(self) -> None:
         """Forget which files were read."""
@@ -185,11 +190,19 @@ class ImageReader:
         are padded to squares, because then all have the same number."""
         if self.square:
             return [0] * len(paths)
-        sizes = {path: image_size(path) for path in paths}
+        return [tokens for _, tokens in self._blanks(paths)]
+
+    def texts(self, paths: Sequence[Path]) -> list[str]:
+        """What stands for each image in a prompt, from its width and height alone."""
+        return [text for text, _ in self._blanks(paths)]
+
+    def _blanks(self, paths: Sequence[Path]) -> list[tuple[str, int]]:
+        sizes = {path: SQUARE if self.square else image_size(path) for path in paths}
         for path, size in sizes.items():
-            if size not in self._tokens:
-                _, self._tokens[size] = prepare_blank(self.processor, size, path)
-        return [self._tokens[sizes[path]] for path in paths]
+            if size not in self._seen:
+                prepared, tokens = prepare_blank(self.processor, size, path)
+                self._seen[size] = intern(prepared.text), tokens  # many sizes have one text
+        return [self._seen[sizes[path]] for path in paths]
 
 
 def version(path: Path) -> tuple[Path, int, int]:

@@ -15,7 +15,7 @@ from fcit.models.chat import Chat
 from fcit.models.encoding import encoding
 from fcit.models.folders import faults, pretrained
 from fcit.models.loading import blank_model
-from fcit.models.processors import load_processor, prepare_blank, takes_squares
+from fcit.models.processors import ImageReader, load_processor, prepare_blank, takes_squares
 from fcit.models.subspace import adapted_layers, blank_block, widths
 from fcit.models.vision import find_projector
 from fcit.types import FcitError, Sample, Weights
@@ -141,20 +141,23 @@ def _image_tokens(
 
 
 class TokenCounter:
-    """Counts tokens with a model's processor, from files on this disk.
+    """Counts tokens with a model's processor.
 
-    clip: see `loading.load`; template: see `chat.Chat`. Raises FcitError where there is no processor.
+    clip: see `loading.load`; template: see `chat.Chat`; local: use only files on this disk. Raises
+    FcitError where there is no processor.
     """
 
-    def __init__(self, folder: str | Path, clip: str | Path = "", template: str = ""):
+    def __init__(
+        self, folder: str | Path, clip: str | Path = "", template: str = "", local: bool = True
+    ):
         self.template = template
         self.config: Any
         if llava_original.recognize(folder):
             with faults(folder):
                 self.config, self.processor = llava_original.configure(Path(folder), clip)
         else:
-            self.config = _config(folder, clip)
-            self.processor = load_processor(folder, local=True)
+            self.config = pretrained(AutoConfig, folder, local_files_only=local)
+            self.processor = load_processor(folder, local=local)
 
     def image(self, size: tuple[int, int]) -> tuple[str, int, int]:
         """Of an image of this width and height: the text that stands for it in a prompt, that text's
@@ -175,11 +178,16 @@ class TokenCounter:
         height, width = (side, side) if isinstance(side, int) else side
         return prod(shape[:-3]) * (shape[-2] // height) * (shape[-1] // width)
 
+    def readers(self, max_length: int) -> tuple[Chat, ImageReader]:
+        """What reads conversations and images for the model, as in `lmm.LMM`."""
+        chat = Chat(self.processor, max_length, self.config, self.template)
+        return chat, ImageReader(self.processor, takes_squares(self.config))
+
     def lengths(
         self, samples: Sequence[Sample], images: Sequence[str], max_length: int
     ) -> list[tuple[int, int]]:
         """Each training sample's tokens, and those of its answers. images: what stands for each one's."""
-        chat = Chat(self.processor, max_length, self.config, self.template)
+        chat, _ = self.readers(max_length)
         rows = [chat.conversation(*pair) for pair in zip(samples, images, strict=True)]
         return [(len(ids), sum(label != -100 for label in labels)) for ids, labels in rows]
 

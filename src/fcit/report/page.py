@@ -171,8 +171,10 @@ def _render(sections: Sequence[Section], papers: Sequence[Table]) -> str:
     made_with = [
         " · ".join(
             f"{key} {value}"
-            for key, value in flat(run.config.get("versions", {})).items()
-            if key != "method_file"  # one for each method: the lines would be as many
+            for key, value in flat(
+                run.config.get("versions", {}) | {"evaluated": run.evaluated}
+            ).items()
+            if value and key != "method_file"  # one for each method: the lines would be as many
         )
         for _, run, _ in runs
     ]

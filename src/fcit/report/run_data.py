@@ -45,6 +45,8 @@ class RunData:
     privacy: Annotated[Mapping[str, Any], BeforeValidator(lambda value: value or {})] = field(
         default_factory=dict
     )
+    evaluated: str = ""
+    """What the last row was computed in, where that is not what the run was."""
     config: Mapping[str, Any] = field(default_factory=dict)
     method_used: Any = None
     """The `Method`; None where this fcit does not know it."""

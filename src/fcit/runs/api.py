@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from html import escape
 from itertools import zip_longest
@@ -18,10 +17,12 @@ from fcit.recipe.config import Config
 from fcit.rounds.client import Data
 from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
+from fcit.runs.engine import on_device
 from fcit.runs.provenance import check_models
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State, naming
 from fcit.watch import Silent, Terminal, Watch
+from fcit.weights import threads
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import ModelWorker
 
@@ -54,11 +55,10 @@ def load(folder: str | Path, device: str = "") -> Run:
     """An existing run. device: where its model answers ("cpu", "cuda:1"), instead of on the recipe's
     `model.device`. Raises FcitError if the folder holds none."""
     run = Run(folder)
-    if device:
-        moved = replace(run.config.model, device=device, device_map="")
-        run.config = replace(run.config, model=moved)
-    run.files.require()
-    run.files.check(run.experiment.plan, run.experiment.method.single_row)
+    files = RunFolder(run.folder)  # whose errors name it as it was given
+    files.require()
+    run.config = on_device(run.config, device)
+    files.check(run.experiment.plan, run.experiment.method.single_row)
     return run
 
 
@@ -72,7 +72,7 @@ class Run:
 
     def __init__(self, folder: str | Path):
         self.folder = home(folder)
-        self.files = RunFolder(self.folder)
+        self.files = RunFolder(self.folder.absolute())  # a notebook may go to another folder
 
     def _cells(self) -> list[list[str]]:
         """The accuracies (percent) of every stage, with Last and Avg."""
@@ -128,7 +128,8 @@ class Run:
         for a prompt that is no text (see `files.clean`)."""
         with naming("the prompt"):
             sample = Sample("", "", str(image), clean(prompt), ("",))
-        return self.worker.answer(Data([sample], [home(image)]))[0]
+        with threads(self.config.training.threads):
+            return self.worker.answer(Data([sample], [home(image)]))[0]
 
     @cached_property
     def state(self) -> State:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,12 @@ def workers(config: Config) -> int:
     if (choose("auto", "auto")[0] if device == "auto" else device) != "cpu":
         return 1
     return max(1, min(useful, cores() // config.training.threads))
+
+
+def on_device(config: Config, device: str) -> Config:
+    """A configuration whose model is on this device ("": the recipe's), not spread over several."""
+    moved = replace(config.model, device=device, device_map="")
+    return replace(config, model=moved) if device else config
 
 
 def build(config: Config, workers: int, folder: Path) -> AnyEngine:

@@ -1,11 +1,19 @@
-"""A run's partition.json: which training samples each client has."""
+"""A run's training samples: which each client has, in partition.json, and whether they fit its model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from fcit.benchmark.layout import PARTITIONS
 from fcit.files import private
 from fcit.rounds.runfolder import RunFolder
-from fcit.types import FcitError
+from fcit.types import FcitError, Stage
 from fcit.watch import Watch
 from fcit.worker.experiment import Experiment
+
+if TYPE_CHECKING:
+    from fcit.runs.engine import AnyEngine
 
 
 def write_partition(folder: RunFolder, experiment: Experiment, watch: Watch) -> None:
@@ -31,3 +39,14 @@ def write_partition(folder: RunFolder, experiment: Experiment, watch: Watch) -> 
             raise FcitError(f"{file}: made from other data than {experiment.root} now has")
     with private(folder.path):
         folder.write(file, value)
+
+
+def check_lengths(engine: AnyEngine, stages: Sequence[Stage], watch: Watch) -> None:
+    """Raise FcitError where a training sample of any of these stages would be cut too short to train on,
+    which would end the run when its turn comes."""
+    names = dict.fromkeys(task.name for stage in stages for task in stage.tasks)
+    if not names:
+        return
+    with watch.bar("lengths of training samples", len(names)) as step:
+        for done, _ in enumerate(engine.check_lengths(names), 1):
+            step(done)

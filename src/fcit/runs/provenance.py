@@ -135,6 +135,12 @@ def computed(model: ModelSection) -> str:
     return f"{str(dtype).removeprefix('torch.')} on {device}"
 
 
+def elsewhere(then: Mapping[str, str], model: ModelSection) -> str:
+    """What this machine computes in, where a run with these `[versions]` was begun in something else."""
+    now = computed(model)
+    return now if then.get("computed", now) != now else ""
+
+
 def method_file(experiment: Experiment) -> str:
     """A digest of the method's file."""
     return _digest([Path(inspect.getfile(type(experiment.method)))])
@@ -145,8 +151,7 @@ def changes(then: Mapping[str, str], experiment: Experiment) -> Iterator[str]:
 
     then: the run's `[versions]`. What it does not know is not compared.
     """
-    now = computed(experiment.config.model)
-    if then.get("computed", now) != now:
+    if now := elsewhere(then, experiment.config.model):
         told = "its numbers will not be those of one machine"
         yield f"continuing in {now}, begun in {then['computed']}: {told}"
     now = method_file(experiment)

@@ -182,8 +182,11 @@ class Results:
 
     # -- the matrix -----------------------------------------------------------------------------------
 
-    def write_matrix(self, zero: Mapping[str, float], rows: Sequence[Row]) -> dict[str, Any]:
-        """Write `matrix.json` with the rows measured so far, and return it."""
+    def write_matrix(
+        self, zero: Mapping[str, float], rows: Sequence[Row], evaluated: str = ""
+    ) -> dict[str, Any]:
+        """Write `matrix.json` with the rows measured so far, and return it. evaluated: what the last row
+        was computed in, where that is not what the run was."""
         names = list(self.setting.datasets)
         last: float | None = None
         avg: float | None = None
@@ -215,6 +218,8 @@ class Results:
         }
         if self.config.evaluation.where == "clients":
             value["scored_by"] = client_scores.counts(self.folder)
+        if evaluated:
+            value["evaluated"] = evaluated
         if self.config.privacy.on:
             value["privacy"] = self._spent()
         self.folder.write(self.folder.matrix, value)

@@ -22,13 +22,14 @@ from fcit.rounds.records import log_line
 from fcit.rounds.replies import named
 from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
-from fcit.runs.engine import SUPERLINK, Build, build, check_here, check_memory, workers
-from fcit.runs.partition import write_partition
-from fcit.runs.provenance import changes, check_config, check_models, check_rules, versions
+from fcit.runs import provenance
+from fcit.runs.engine import SUPERLINK, Build, build, check_here, check_memory, on_device, workers
+from fcit.runs.partition import check_lengths, write_partition
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State, Weights
 from fcit.watch import Watch
+from fcit.weights import threads
 from fcit.worker.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Session:
             self.folder.path.chmod(0o700)
             table = configs.to_table(self.config)
             made |= {"engine": SUPERLINK} if self.deployed else {}
-            table |= {"versions": versions(self.experiment) | made}
+            table |= {"versions": provenance.versions(self.experiment) | made}
             self.folder.begin({key: part for key, part in table.items() if part is not None})
 
     def check(self, resume: bool) -> None:
@@ -103,9 +104,9 @@ class Session:
         if not folder.begun():
             return
         then = folder.table().get("versions", {})
-        check_config(self.config, configs.load(folder.config), path)
-        check_models(then, self.experiment, path)
-        check_rules(then, self.experiment, path)
+        provenance.check_config(self.config, configs.load(folder.config), path)
+        provenance.check_models(then, self.experiment, path)
+        provenance.check_rules(then, self.experiment, path)
         if not resume:
             state = (
                 "is already finished; see fcit report"
@@ -166,12 +167,10 @@ class Session:
         return state, memory
 
     def _run(self, state: State, memory: dict[int, Weights]) -> None:
-        import torch
-
         config, folder, results = self.config, self.folder, self.results
         table = configs.to_table(config)
-        torch.set_num_threads(config.training.threads)  # the server's sums depend on it, too
         with (
+            threads(config.training.threads),  # the server's sums depend on it, too
             private(folder.path),
             tracking(config.tracking, folder.path, table, self.watch.say) as track,
             self.build(config, workers(config), folder.path) as engine,
@@ -186,10 +185,11 @@ class Session:
                 self.watch.say(
                     f"continuing after stage {position.stage + 1}, round {position.rounds}"
                 )
-                for told in changes(folder.table().get("versions", {}), self.experiment):
+                for told in provenance.changes(folder.table().get("versions", {}), self.experiment):
                     self.watch.say(told)
             else:
                 state = engine.start()
+            check_lengths(engine, () if self.deployed else self.stages, self.watch)
             zero = results.zero_shot(engine)
             rows = self._known_rows(position)
             if not folder.matrix.is_file():
@@ -212,7 +212,6 @@ class Session:
         run = experiment.federated_run(engine.token_width(), dealt=not self.deployed)
         journal = RunJournal(folder.path, partial(check_memory, self.config))
         since = time.monotonic()
-
         per_round = experiment.training_setting.per_round
         total = per_round * sum(map(len, experiment.plan))
         turns = count(per_round * self._rounds(position))
@@ -246,10 +245,11 @@ class Session:
                     track(of_stage(matrix), self._rounds(now))
                 since = time.monotonic()
 
-    def evaluate(self) -> Row:
+    def evaluate(self, device: str = "") -> Row:
         """Answer the test sets again with the run's last state; return its row (percent).
 
-        Raises FcitError on a run that is not finished: its state is between two rows.
+        device: where the model answers, instead of on the recipe's `model.device`. Raises FcitError
+        on a run that is not finished: its state is between two rows.
         """
         position, last = self.folder.position(), len(self.stages) - 1
         if self.stages and (position is None or not position.ended or position.stage < last):
@@ -262,20 +262,24 @@ class Session:
                 f"{self.folder.path}: its clients scored their own test samples, which are not here"
             )
         self.check(resume=True)
-        self.prepare(partition=self.folder.partition.is_file() or self.folder.imported)
-        stage = self.results.stage_name(last)
+        config = on_device(self.config, device)
+        then = self.folder.table().get("versions", {})
+        if now := provenance.elsewhere(then, config.model):
+            self.watch.say(f"answering in {now}; the run was computed in {then['computed']}")
+        self.prepare(partition=here)
         with (
+            threads(self.config.training.threads),
             private(self.folder.path),
             locked(self.folder.path, "run"),
-            LocalEngine(self.config, workers(self.config)) as engine,
+            LocalEngine(config, workers(config)) as engine,
         ):
             state = self.folder.state()[0]
             rows = self._known_rows(position)[: self._row_index(last)] if self.stages else []
             for name in (*self.setting.datasets, *self.experiment.folder.general):
-                self.results.ask_again(stage, name)
+                self.results.ask_again(self.results.stage_name(last), name)
             row = self.results.row(engine, state, last)
             zero = self.results.zero_shot(engine)
-            self.results.write_matrix(zero, [*rows, row] if self.stages else [])
+            self.results.write_matrix(zero, [*rows, row] if self.stages else [], now)
         return row
 
     def _label(self, now: Position, losses: Sequence[float]) -> str:
@@ -286,9 +290,8 @@ class Session:
 
     def _rounds(self, position: Position | None) -> int:
         """How many rounds of the run are done."""
-        if position is None:
-            return 0
-        return sum(map(len, self.experiment.plan[: position.stage])) + position.rounds
+        at = position or Position()
+        return sum(map(len, self.experiment.plan[: at.stage])) + at.rounds
 
     def _row_index(self, stage: int) -> int:
         return 0 if self.method.single_row else stage

@@ -135,7 +135,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     stage: from 1 (default: the last evaluated). Raises FcitError where the run does not route by
     identity tokens, or has no such dataset, stage or question.
     """
-    data, experiment = run_data.read_run(run.folder), run.experiment
+    data, experiment = run_data.read_run(run.files.path), run.experiment
     if not experiment.method.identity:
         raise FcitError(
             f"{run.folder}: {data.method} does not route questions by identity tokens, so there is no "
@@ -146,7 +146,7 @@ def why(run: Run, dataset: str, id: str | None = None, stage: int | None = None)
     stage = stage or len(data.matrix)
     asked = run_data.predictions(data, dataset, stage) if stage else []
     if not asked:
-        raise FcitError(_missing(data, dataset, stage))
+        raise FcitError(_missing(run.folder, data, dataset, stage))
     rows = [row for row in asked if row.activation]
     if not rows:
         raise FcitError(
@@ -226,9 +226,9 @@ def trainers(rounds: Sequence[run_data.RoundLog]) -> dict[str, tuple[Trainers, .
     }
 
 
-def _missing(run: run_data.RunData, dataset: str, stage: int) -> str:
+def _missing(folder: Path, run: run_data.RunData, dataset: str, stage: int) -> str:
     if run.setting_of("evaluation", "where") == "clients":
-        return f"{run.path}: its clients scored their own test samples; there are no predictions"
+        return f"{folder}: its clients scored their own test samples; there are no predictions"
     stages = [
         path.parent.name
         for path in sorted(run.path.glob(f"predictions/*/{dataset}.jsonl"))
@@ -237,7 +237,7 @@ def _missing(run: run_data.RunData, dataset: str, stage: int) -> str:
     hint = (
         f"there are some after stage {', '.join(stages)}" if stages else "the run is not that far"
     )
-    return f"{run.path}: no predictions of {dataset} after stage {stage}; {hint}"
+    return f"{folder}: no predictions of {dataset} after stage {stage}; {hint}"
 
 
 def _subspace(

@@ -102,6 +102,21 @@ class ModelWorker:
         noise = privacy.stream(self.config.seed, "token", turn.client, turn.task.name)
         return hide_token(identity, privacy, noise)
 
+    def check_lengths(self, samples: Sequence[Sample], loaded: bool = True) -> None:
+        """Raise FcitError naming the first training sample whose image, or whole answer,
+        `training.max_length` cuts off. loaded: whether the base model is, or may be, for it."""
+        section, data = self.config.model, self.experiment.data_of(samples)
+        if loaded:
+            chat, images = self.model.chat, self.model.images
+        else:
+            from fcit.models.size import TokenCounter
+
+            path = self.experiment.model_path()
+            counter = TokenCounter(path, section.identity, section.template, local=False)
+            chat, images = counter.readers(self.config.training.max_length)
+        for sample, text in zip(samples, images.texts(data.images), strict=True):
+            chat.require_room(sample, text)
+
     def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
         """One client's turn; the job and the update are encoded for the wire."""
         from fcit.models.device import enough_memory

@@ -193,8 +193,8 @@ def _exportable(run: Run) -> Run:
     """
     if run.config.model.quantize != "none":
         unquantised = replace(run.config.model, quantize="none")
-        config, run = run.config, Run(run.folder)
-        run.config = replace(config, model=unquantised)
+        config, files, run = run.config, run.files, Run(run.folder)
+        run.config, run.files = replace(config, model=unquantised), files
     name, method = run.config.method.name, run.config.method
     if _overridden(method, ["equip"]):
         raise FcitError(

@@ -83,7 +83,7 @@ def settings(
         model_name(run),
         run.trained_by,
         {"method": run.config.method.name, "setting": run.config.setting.name},
-        int((run.folder / "config.toml").stat().st_mtime),
+        int(run.files.config.stat().st_mtime),
         frozenset({host}),
         frozenset(names),
     )
@@ -104,4 +104,4 @@ def settings(
 
 def model_name(run: Run) -> str:
     """The model's name in requests: its run folder's name."""
-    return run.folder.resolve().name
+    return run.files.path.resolve().name
