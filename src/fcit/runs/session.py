@@ -24,7 +24,7 @@ from fcit.rounds.runfolder import RunFolder
 from fcit.rounds.server import Position, federate
 from fcit.runs.engine import SUPERLINK, Build, build, check_here, check_memory, workers
 from fcit.runs.partition import write_partition
-from fcit.runs.provenance import changes, check_config, check_models, check_rules, versions
+from fcit.runs.provenance import changes, check_config, check_files, check_models, versions
 from fcit.runs.results import Results, Row
 from fcit.runs.tracking import Log, of_round, of_stage, require, tracking
 from fcit.types import FcitError, State, Weights
@@ -105,7 +105,7 @@ class Session:
         then = folder.table().get("versions", {})
         check_config(self.config, configs.load(folder.config), path)
         check_models(then, self.experiment, path)
-        check_rules(then, self.experiment, path)
+        check_files(then, self.experiment, path)
         if not resume:
             state = (
                 "is already finished; see fcit report"
@@ -170,6 +170,7 @@ class Session:
 
         config, folder, results = self.config, self.folder, self.results
         table = configs.to_table(config)
+        table["method"]["name"] = config.method.name
         torch.set_num_threads(config.training.threads)  # the server's sums depend on it, too
         with (
             private(folder.path),
