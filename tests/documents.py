@@ -28,7 +28,6 @@ import typer
 from PIL import Image
 
 from commandline import call
-from fcit import methods
 from fcit.cli import app
 from fcit.files import read_json, write_json, write_lines
 from fcit.recipe import config, sections
@@ -207,7 +206,7 @@ def parse_fcit(words: Sequence[str]) -> dict:
     while hasattr(command, "commands"):
         command = command.commands[rest.pop(0)]
     given = command.make_context(" ".join(words), rest).params
-    own = {str(given.get("recipe")), f"src/fcit/methods/{given.get('method')}.py"} & written()
+    own = {str(given.get("recipe")), str(given.get("method"))} & written()
     of_a_run = given.get("resume") and not str(given["recipe"]).endswith(".toml")
     if given.get("recipe") and not own and not of_a_run:
         path = ROOT / given["recipe"]
@@ -367,9 +366,14 @@ class Reader:
     def shorten(self) -> None:
         load = config.load
 
-        def loaded(path: Path, changes: Sequence[str] = (), method: str | None = None):
+        def loaded(
+            path: Path,
+            changes: Sequence[str] = (),
+            method: str | None = None,
+            foreign: bool = False,
+        ):
             made = "[versions]" in path.read_text("utf-8") if path.is_file() else False
-            return load(path, changes if made else [*SMALL, *changes], method)
+            return load(path, changes if made else [*SMALL, *changes], method, foreign)
 
         self.patch.setattr(config, "load", loaded)
         for size in sections.SIZES:
@@ -395,8 +399,6 @@ class Reader:
         path = self.folder / step.file
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(step.text, encoding="utf-8")
-        if path.parent == self.folder / "src" / "fcit" / "methods":
-            self.patch.setattr(methods, "__path__", [*methods.__path__, str(path.parent)])
 
     def execute(self, code: str) -> None:
         with redirect_stdout(io.StringIO()):

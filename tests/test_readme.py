@@ -172,26 +172,21 @@ def test_the_table_of_rules_names_every_rule() -> None:
 # -- examples --------------------------------------------------------------------------------------
 
 
-def example_method(
-    name: str, options: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> methods.Method:
-    """An example of add-a-method.md, put where methods are found."""
+def example_method(name: str, options: dict, tmp_path: Path) -> methods.Method:
+    """An example of add-a-method.md."""
     (source,) = (one for one in blocks(METHODS, "python") if one.startswith(f'"""{name}:'))
     (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
-    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
-    return config.validate({"method": {"name": name} | options}).method
+    return config.validate({"method": {"name": tmp_path / f"{name}.py"} | options}).method
 
 
-def test_the_example_of_server_memory_goes_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_server_memory_goes_back(tmp_path: Path) -> None:
     import torch
 
     from fcit.types import Stage, State, Task
 
-    method = example_method("lookback", {"share": 0.25}, tmp_path, monkeypatch)
+    method = example_method("lookback", {"share": 0.25}, tmp_path)
     with pytest.raises(fcit.FcitError, match=r"method\.share"):
-        config.validate({"method": {"name": "lookback", "share": 2.0}})
+        example_method("lookback", {"share": 2.0}, tmp_path)
     stage = Stage((Task("A", ("A",)),))
     state = method.begin(method.start({"w": torch.tensor([4.0])}, {}), stage)
     assert method.end(state, stage) is state
@@ -200,15 +195,13 @@ def test_the_example_of_server_memory_goes_back(
     assert method.end(trained, stage).adapters["0"]["w"].tolist() == [7.0]
 
 
-def test_the_example_of_identity_tokens_routes_by_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_example_of_identity_tokens_routes_by_them(tmp_path: Path) -> None:
     import torch
 
     from fcit.methods import Query
     from fcit.types import Identity, Stage, Task, Turn
 
-    method = example_method("pertask", {"temperature": 0.5}, tmp_path, monkeypatch)
+    method = example_method("pertask", {"temperature": 0.5}, tmp_path)
     tasks = [Task(name, (name,)) for name in ("A", "B")]
     state = method.begin(method.start({"w": torch.ones(1)}, {}), Stage((tasks[0],)))
     turns = [

@@ -56,10 +56,10 @@ learns little with the defaults: the recipes of `recipes/mini` have `lr = 5e-3`,
 federation.optimizer_options.mu=0.1`. Clients always train with AdamW. Changes per round are as small as
 LoRA's learning rates, hence the small `lr` of the adaptive optimizers.
 """,
-    "method": """A method is a file of `src/fcit/methods/`. All methods have the keys of
-`finetune`. (Of `method.projector`, fedex_lora, fedprotip, hide, l2p, moelora and olora take only `shared`
-and `frozen`, ffa_lora all but `lora`. l2p has no LoRA, so `rank`, `scale` and `init_std` have no effect
-there.) With `--method`, keys that the other method does not have are left out.
+    "method": """A method is a file of `src/fcit/methods/`, or one of your own. All methods have the
+keys of `finetune`. (Of `method.projector`, fedex_lora, fedprotip, hide, l2p, moelora and olora take only
+`shared` and `frozen`, ffa_lora all but `lora`. l2p has no LoRA, so `rank`, `scale` and `init_std` have no
+effect there.) With `--method`, keys that the other method does not have are left out.
 """,
 }
 """What stands above a table."""

@@ -1,8 +1,7 @@
-"""Files are written whole or not at all. Methods and optimizers are found by the name of their file."""
+"""Files are written whole or not at all, and read as text in one way."""
 
 import codecs
 import importlib
-import inspect
 import json
 import os
 import pkgutil
@@ -14,13 +13,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from os.path import lexists
 from pathlib import Path
-from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 from uuid import uuid4
 
 from fcit.types import FcitError
 
-T = TypeVar("T")
 ASIDE = ".aside-"
 
 
@@ -276,24 +273,3 @@ def modules(package: str, helpers: Collection[str]) -> list[str]:
     """The names of a package's files, without those of its helpers."""
     path = importlib.import_module(package).__path__
     return sorted({module.name for module in pkgutil.iter_modules(path)} - set(helpers))
-
-
-def find_class(
-    package: str, helpers: Collection[str], name: str, base: type[T], key: str
-) -> type[T]:
-    """The one subclass of `base` that a package's file of this name defines. Raises FcitError naming the
-    recipe's `key` when there is no such file, and the file where it defines none or several."""
-    if name not in (known := modules(package, helpers)):
-        place = importlib.import_module(package).__path__[0]
-        told = f"choose from {', '.join(known)} (files in {place})"
-        raise FcitError(f"{key}: there is no {name!r}; {told}")
-    module = importlib.import_module(f"{package}.{name}")
-    if len(own := subclasses(module, base)) != 1:
-        raise FcitError(f"{module.__file__}: must define one {base.__name__}, not {len(own)}")
-    return own[0]
-
-
-def subclasses(module: ModuleType, base: type[T]) -> list[type[T]]:
-    """The subclasses of `base` that a module defines itself."""
-    classes = filter(inspect.isclass, vars(module).values())
-    return [one for one in classes if issubclass(one, base) and one.__module__ == module.__name__]

@@ -100,7 +100,7 @@ def check(
         from fcit.worker.experiment import Experiment
 
         own = config.checked(DataSection, source | {"rules": files}, "fcit data check")
-        experiment = Experiment(config.load(recipe), own)
+        experiment = Experiment(config.load(recipe, foreign=True), own)
     layout.require_folder(folder)
     rules, of_client = datasets.own_rules(folder, files, "--rule"), client is not None
     report = checks.check(folder, images or (), rules, Terminal(), of_client)

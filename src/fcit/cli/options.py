@@ -39,8 +39,9 @@ Method = Annotated[
     str | None,
     Option(
         help="Use this method instead of the recipe's: finetune, lwf, ewc, l2p, olora, moelora, hide, "
-        "fedprotip, disco, disco_lda, ffa_lora, fedsa_lora, fedex_lora, replay, or a reference point "
-        "(zeroshot, joint, individual, individual_central, multitask).",
+        "fedprotip, disco, disco_lda, ffa_lora, fedsa_lora, fedex_lora, replay, a reference point "
+        "(zeroshot, joint, individual, individual_central, multitask), or the Python file of a method of "
+        "your own (the file is run).",
         autocompletion=_methods,
     ),
 ]

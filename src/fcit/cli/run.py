@@ -105,7 +105,7 @@ def run(
     from fcit.recipe import config
     from fcit.rounds.runfolder import RunFolder
 
-    elsewhere = out is not None and out.resolve() != recipe.resolve()
+    elsewhere, read = out is not None and out.resolve() != recipe.resolve(), config.load
     begun = resume and not elsewhere and RunFolder(recipe).config.is_file()
     if recipe.is_dir() and (begun or recipe.as_posix() not in recipes()):
         if not resume or (out and out.resolve() != recipe.resolve()):
@@ -113,11 +113,11 @@ def run(
                 f"{recipe}: is a folder, not a recipe; fcit run --resume {recipe} continues the run in it"
             )
         RunFolder(recipe).require()
-        recipe, out = RunFolder(recipe).config, recipe
+        recipe, out, read = RunFolder(recipe).config, recipe, config.load_run
     elif resume and not recipe.exists() and recipe.as_posix() not in recipes():
         raise FcitError(f"{recipe}: no such run folder or recipe")
     extra = [f"federation.engine={engine}"] if engine else []
-    loaded = config.load(recipe, [*(changes or []), *extra], method)
+    loaded = read(recipe, [*(changes or []), *extra], method)
     with stoppable("continue with --resume"):
         from fcit.runs import api  # takes a second or more: after the recipe's mistakes were named
 

@@ -1,8 +1,8 @@
 """A client's side of a federation: it answers messages from data and memory that stay with it.
 
 Nothing here knows Flower; `flower.messages` turns Flower's messages into what `respond` takes. A server
-is not trusted: names in its messages are never paths, only the recipe's models are opened here, and a
-client's own minimum of privacy holds whatever it says.
+is not trusted: names in its messages are never paths, only the recipe's models are opened here, no file
+that it names is run, and a client's own minimum of privacy holds whatever it says.
 """
 
 import json
@@ -184,7 +184,7 @@ def _model_worker(recipe: str, client: LocalClient) -> ModelWorker:
     key = recipe, repr(client)
     if key not in _loaded:
         _loaded.clear()  # one base model at a time
-        config = validate(json.loads(recipe), "the server's recipe")
+        config = validate(json.loads(recipe), "the server's recipe", foreign=client.own is not None)
         if client.own:
             secret_noise(config.privacy)
         _loaded[key] = ModelWorker(config, client.own, client.floor)

@@ -43,7 +43,7 @@ def main() -> None:
     values = ", ".join(f"{key} = {getattr(client.floor, key):g}" for key in FLOOR)
     print(f"client {client.number}'s own minimum of protection: {values}", flush=True)
     require_owner(given.auth_supernode_private_key)
-    check_data(Experiment(load(RECIPE), client.own), client.number)
+    check_data(Experiment(load(RECIPE, foreign=True), client.own), client.number)
     require_port("127.0.0.1", int(given.port))
     certificate = Path(given.root_certificates)
     try:

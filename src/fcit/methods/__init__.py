@@ -1,11 +1,17 @@
 """The methods, a file each: what clients train and send, what the server keeps and averages, and which
-adapters answer a question. The file's name is the method's name in a recipe and on the command line;
-docs/add-a-method.md tells how to write one."""
+adapters answer a question. The file's name is the method's name in a recipe and on the command line; a
+method of one's own is the path of its file there. docs/add-a-method.md tells how to write one."""
 
-from fcit.files import find_class, modules
+import inspect
+import re
+from pathlib import Path
+
+from fcit.classes import OWN, find_class, own_class, usable
+from fcit.files import modules
 from fcit.methods.base import Above0, AtLeast0, AtLeast1, Gating, Method, Query, newest
 from fcit.methods.model import Model, parameters
 from fcit.methods.tokens import TokenRouted
+from fcit.types import FcitError
 
 __all__ = [
     "Above0",
@@ -17,19 +23,47 @@ __all__ = [
     "Query",
     "TokenRouted",
     "find",
+    "is_file",
     "names",
     "newest",
     "parameters",
+    "recipe_name",
+    "title",
 ]
 
 HELPERS = ("base", "checks", "gating", "model", "moments", "stages", "tokens")
 
 
 def names() -> list[str]:
-    """All methods' names."""
+    """The names of fcit's methods."""
     return modules(__name__, HELPERS)
 
 
+def is_file(name: str) -> bool:
+    """Whether a recipe's `method.name` is the path of a file of one's own."""
+    return name.endswith(".py")
+
+
+def title(name: str) -> str:
+    """What the method is called that a recipe names: a file of one's own by its name."""
+    return Path(name).stem if is_file(name) else name
+
+
+def recipe_name(method: Method) -> str:
+    """What a recipe names a method by: its name, or the path of a file of one's own."""
+    kind = type(method)
+    return inspect.getfile(kind) if kind.__module__.startswith(OWN) else method.name
+
+
 def find(name: str) -> type[Method]:
-    """The class of a method. Raises FcitError when there is no file of that name."""
-    return find_class(__name__, HELPERS, name, Method, "method.name")
+    """The class of a method. A file of one's own is run, as `own_class` says. Raises FcitError when there
+    is no such method, and when the file cannot be used."""
+    if not is_file(name):
+        own = "a method of your own is a file, such as mine.py"
+        return find_class(__name__, HELPERS, name, Method, "method.name", own)
+    with usable(f"method.name: {name}"):
+        if (called := title(name)) in names():
+            raise FcitError(f"{called} is one of fcit's methods; give the file another name")
+        if not re.fullmatch(r"\w[\w-]*", called):
+            raise FcitError("a method's name has letters, digits, _ and - only; rename the file")
+        return own_class(Path(name), Method)

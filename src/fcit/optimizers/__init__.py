@@ -2,7 +2,8 @@
 follows the average. They work with all methods that do not exclude them. The file's name is the
 optimizer's name in a recipe."""
 
-from fcit.files import find_class, modules
+from fcit.classes import find_class
+from fcit.files import modules
 from fcit.optimizers.base import Optimizer
 
 __all__ = ["Optimizer", "find", "names"]

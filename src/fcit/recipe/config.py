@@ -4,34 +4,23 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from datetime import date, time
 from functools import cache
-from os.path import lexists
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from fcit.aggregation.privacy import Privacy
-from fcit.files import home, parse_toml, read_toml, write_text
-from fcit.methods import Method, find, names
+from fcit.files import parse_toml, read_toml, write_text
+from fcit.methods import Method, find, is_file, names, recipe_name, title
 from fcit.recipe import sections, shipped
+from fcit.recipe.paths import PATHS, anchor, method_at, python_files, require_installed
 from fcit.recipe.renamed import announce, rename
 from fcit.rounds.client import Training
 from fcit.rounds.federation import Federation
 from fcit.types import FcitError, did_you_mean, naming, readable
 
 T = TypeVar("T")
-
-PATHS = [
-    "data.root",
-    "data.images",
-    "data.rules",
-    "evaluation.general",
-    "model.path",
-    "model.identity",
-]
-"""The keys that hold paths."""
 
 METHOD = "disco"
 """The method of a recipe that names none."""
@@ -54,7 +43,7 @@ def build_method(table: Any) -> Method:
     known = _options(name)
     if unknown := next((key for key in options if key not in known), None):
         hint = did_you_mean(unknown, known) or f"; it has {', '.join(sorted(known))}"
-        raise FcitError(f"method: {name} has no {unknown!r}{hint}")
+        raise FcitError(f"method: {title(name)} has no {unknown!r}{hint}")
     return find(name)(**options)
 
 
@@ -88,9 +77,12 @@ class Config:
         sections.check_together(self.method, self.federation, self.privacy)
 
 
-def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
+def load(
+    path: Path, changes: Sequence[str] = (), method: str | None = None, foreign: bool = False
+) -> Config:
     """Read a recipe. `changes` are key=value strings ("federation.rounds=2"); `method` names another
-    method than the recipe's (hyper-parameters the other method does not have are dropped).
+    method than the recipe's (hyper-parameters the other method does not have are dropped). `foreign`: it
+    is another person's, and must not make this machine run a file.
 
     A name without an ending is also that of a recipe that comes with fcit. Relative paths in the recipe
     start at its folder (in one of fcit's own, in the working folder). Raises FcitError naming the key at
@@ -100,22 +92,24 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     table.pop("digest", None)
+    if foreign:
+        require_installed(table.get("method"), str(path))
+    anchor(table, folder)
+    anchor(table, Path.cwd())
     with naming(str(path)):
         renamed = _rename(table)
     if of_a_run:
         _as_before(table)
-    _anchor(table, folder)
-    _anchor(table, Path.cwd())
     steps = [(str(path), table)]
     if method:
         with naming(f"--method {method}"):
-            steps.append((f"--method {method}", _switched(table, method)))
+            steps.append((f"--method {method}", _switched(table, method_at(method, Path.cwd()))))
     for change in changes:
         source, table = f"--set {change}", deepcopy(steps[-1][1])
         with naming(source):
             _change(table, change)
+            anchor(table, Path.cwd())
             renamed += _rename(table, overrule=True)
-        _anchor(table, Path.cwd())
         steps.append((source, table))
     if renamed and not of_a_run:
         announce(str(path), tuple(renamed))
@@ -132,6 +126,19 @@ def load(path: Path, changes: Sequence[str] = (), method: str | None = None) -> 
     raise AssertionError(fault)
 
 
+def load_run(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
+    """As `load`, of the recipe in a run's folder, which may be another person's. fcit writes whole paths
+    into it: a Python file at a relative path would have come with the folder, so FcitError refuses it."""
+    table = read_toml(path, "recipe")
+    for key, file in python_files(table):
+        if not Path(file).is_absolute():
+            raise FcitError(
+                f"{path}: {key}: {file}: a run's folder must not bring code of its own; write the file's "
+                "whole path here if you trust it"
+            )
+    return load(path, changes, method)
+
+
 def _as_before(table: Mapping[str, Any]) -> None:
     """Give an older run's table the choices that all runs made before they were keys, in place."""
     setting, method = (table.get(key) for key in ("setting", "method"))
@@ -146,16 +153,18 @@ def _as_before(table: Mapping[str, Any]) -> None:
             method.setdefault(key, value)
 
 
-def validate(table: Mapping[str, Any], source: str = "config") -> Config:
-    """A Config from a plain table; relative paths start at the current folder.
+def validate(table: Mapping[str, Any], source: str = "config", foreign: bool = False) -> Config:
+    """A Config from a plain table; relative paths start at the current folder. foreign: see `load`.
 
     Raises FcitError naming the source and the key at fault.
     """
     own = deepcopy(dict(table))
+    if foreign:
+        require_installed(own.get("method"), source)
     with naming(source):
+        anchor(own, Path.cwd())
         if renamed := _rename(own):
             announce(source, tuple(renamed))
-        _anchor(own, Path.cwd())
         return _checked(Config, own)
 
 
@@ -208,19 +217,21 @@ def _keys(kind: type, prefix: str = "") -> Iterator[str]:
 
 def _rename(table: dict[str, Any], overrule: bool = False) -> list[str]:
     """Bring a table's keys up to date (see `renamed`)."""
+    return rename(table, _own_options(table), overrule)
+
+
+def _own_options(table: Mapping[str, Any]) -> set[str]:
+    """The hyper-parameters of the method that a table names; none where it names no method."""
     section = table.get("method")
-    name = section.get("name", METHOD) if isinstance(section, dict) else ""
-    return rename(table, _options(name) if name in names() else (), overrule)
+    name = str(section.get("name", METHOD)) if isinstance(section, dict) else ""
+    return _options(name) if name in names() or is_file(name) else set()
 
 
 def _switched(table: Mapping[str, Any], method: str) -> dict[str, Any]:
     """A table with another method; hyper-parameters that only its own method has are left out."""
-    section, new = table.get("method", {}), _options(method)
-    if not isinstance(section, dict):
-        section = {}
-    name = section.get("name", METHOD)
-    old = _options(name) if name in names() else set[str]()
-    shared = {key: value for key, value in section.items() if key in new or key not in old}
+    section, new, old = table.get("method"), _options(method), _own_options(table)
+    options = section if isinstance(section, dict) else {}
+    shared = {key: value for key, value in options.items() if key in new or key not in old}
     return {**table, "method": shared | {"name": method}}
 
 
@@ -228,7 +239,7 @@ def to_table(config: Config) -> dict[str, Any]:
     """The resolved configuration as a plain table, the method's and the optimizer's defaults
     included."""
     table = json.loads(json.dumps(asdict(config)))  # tuples become lists
-    table["method"] = {"name": config.method.name} | table["method"]
+    table["method"] = {"name": recipe_name(config.method)} | table["method"]
     table["federation"]["optimizer_options"] = asdict(config.federation.build_optimizer())
     return table
 
@@ -240,33 +251,13 @@ def write(path: Path, table: Mapping[str, Any]) -> None:
     write_text(path, tomli_w.dumps(table))
 
 
-def _anchor(table: dict[str, Any], folder: Path) -> None:
-    """Make the recipe's relative paths start at its folder (a name that is no path stays a hub id)."""
-
-    def start(value: Any, always: bool) -> Any:
-        if isinstance(value, PurePath | date | time):  # TOML reads 2025-01-31 as a date
-            value = str(value)
-        if isinstance(value, list | tuple):
-            return [start(entry, always) for entry in value]
-        if isinstance(value, Mapping):
-            return {key: start(entry, always) for key, entry in value.items()}
-        path = (folder / home(value)).resolve() if isinstance(value, str) and value else None
-        return str(path) if path and (always or lexists(path)) else value
-
-    for path in PATHS:
-        section, key = path.split(".")
-        values = table.get(section)
-        if isinstance(values, dict) and key in values:
-            values[key] = start(values[key], section != "model")
-
-
 def anchored(change: str, folder: Path) -> str:
     """A change as `load` takes it, with its relative paths started at a folder."""
     key = change.partition("=")[0].strip()
     if not key.startswith(tuple(PATHS)):  # data.rules holds a path for every dataset
         return change
     _change(table := dict[str, Any](), change)
-    _anchor(table, folder)
+    anchor(table, folder)
     for name in key.split("."):
         table = table[name]
     return f"{key}={inline(table)}"

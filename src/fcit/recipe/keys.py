@@ -39,7 +39,9 @@ def sections() -> Iterable[tuple[str, list[Key]]]:
     for section in fields(Config):
         value = getattr(config, section.name)
         if section.name == "method":
-            yield "method", [Key("method.name", '"disco"', "Method to train with.")]
+            own = "or a Python file with one of your own ([add-a-method.md](add-a-method.md))"
+            told = f"Method to train with, {own}. A file's path starts at the recipe's folder."
+            yield "method", [Key("method.name", '"disco"', told)]
             yield from _methods()
         elif is_dataclass(value):
             yield section.name, _keys(value, f"{section.name}.")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict
 
 from fcit.benchmark import metrics
-from fcit.methods import TokenRouted
+from fcit.methods import TokenRouted, is_file, title
 from fcit.recipe import config as configs
 from fcit.rounds.evaluate import chooses
 from fcit.rounds.records import Numbers, Prediction, RoundLog, parse
@@ -100,7 +100,7 @@ def read_run(path: Path) -> RunData:
     split = folder.read(folder.partition) if folder.partition.is_file() else {}
     parts = {
         "path": folder.path,
-        "config": table,
+        "config": _named(table),
         "method_used": experiment and experiment.method,
         "rounds": tuple(folder.rounds()),
         "partition": split.get("datasets", {}),
@@ -114,10 +114,19 @@ def read_run(path: Path) -> RunData:
     return replace(run, tokens=_tokens(folder, run.token_routed))
 
 
+def _named(table: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with a method of one's own by its name; a digest says which of its files it was."""
+    method = table.get("method")
+    if not isinstance(method, Mapping) or not is_file(name := str(method.get("name", ""))):
+        return table
+    made = {"name": title(name), "file": table.get("versions", {}).get("method_file", "")}
+    return table | {"method": {**method, **made}}
+
+
 def _experiment(folder: RunFolder) -> Experiment | None:
     """The run's plan and method; None where another fcit made it, with keys that are unknown here."""
     try:
-        return Experiment(configs.load(folder.config))
+        return Experiment(configs.load_run(folder.config))
     except FcitError:
         return None
 

@@ -18,7 +18,7 @@ from fcit.rounds.client import Data
 from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.engine import on_device
-from fcit.runs.provenance import check_models
+from fcit.runs.provenance import check_method, check_models
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State, naming
 from fcit.watch import Silent, Terminal, Watch
@@ -107,7 +107,7 @@ class Run:
     @cached_property
     def config(self) -> Config:
         """The configuration that the run was made with."""
-        return configs.load(self.files.config)
+        return configs.load_run(self.files.config)
 
     @cached_property
     def experiment(self) -> Experiment:
@@ -155,8 +155,11 @@ class Run:
 
     def load_worker(self, config: Config) -> ModelWorker:
         """The model of another configuration of this run, with the run's state in place. Raises FcitError
-        where the base model or the encoder is not the one that the run was made with."""
-        check_models(self.files.table().get("versions", {}), self.experiment, self.folder)
+        where the base model, the encoder or the file of a method of one's own is not the one that the run
+        was made with."""
+        made = self.files.table().get("versions", {})
+        check_models(made, self.experiment, self.folder)
+        check_method(made, self.experiment, self.folder)
         worker = ModelWorker(config)
         worker.place(self.state)
         return worker

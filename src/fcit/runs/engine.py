@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from fcit.aggregation.privacy import secret_noise
 from fcit.files import folder_aside, private
 from fcit.flower import NAME_FILE, hush
-from fcit.recipe.config import Config
+from fcit.recipe.config import Config, to_table
+from fcit.recipe.paths import require_installed
 from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError, Weights, extra
 from fcit.watch import Watch
@@ -96,14 +97,15 @@ def deployment(
     """Write the folders of a federation across machines (see `deploy.write`); with `split`, also every
     client's share of the recipe's data.
 
-    Raises FcitError if `out` is not empty, the method is not federated, privacy noise would come from the
-    recipe's seed, or Flower is not installed.
+    Raises FcitError if `out` is not empty, the method is not federated or is a file of one's own, privacy
+    noise would come from the recipe's seed, or Flower is not installed.
     """
     with _needs_flower("fcit deploy"):
         from fcit.flower import deploy
     from fcit.flower import shares
 
     secret_noise(config.privacy)
+    require_installed(to_table(config)["method"], "fcit deploy")
     if not config.method.federated:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
     clients = range(config.federation.clients)

@@ -8,6 +8,7 @@ from fcit.files import home
 from fcit.flower.apps import client_app, server_app
 from fcit.flower.status import mark_finished
 from fcit.recipe import config as configs
+from fcit.recipe.paths import require_installed
 from fcit.runs.engine import Build
 from fcit.runs.session import Session
 from fcit.types import FcitError
@@ -46,6 +47,8 @@ def run(given: Mapping[str, Any], build: Build, deployed: bool = True) -> None:
         methods[-1] if methods else None,
     )
     secret_noise(config.privacy)
+    if deployed:
+        require_installed(configs.to_table(config)["method"], "flwr run")
     session = Session(config, out, Lines(), build, deployed)
     session.open(resume=session.folder.begun())
     session.run()

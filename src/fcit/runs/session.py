@@ -104,9 +104,9 @@ class Session:
         if not folder.begun():
             return
         then = folder.table().get("versions", {})
-        provenance.check_config(self.config, configs.load(folder.config), path)
+        provenance.check_config(self.config, configs.load_run(folder.config), path)
         provenance.check_models(then, self.experiment, path)
-        provenance.check_rules(then, self.experiment, path)
+        provenance.check_files(then, self.experiment, path)
         if not resume:
             state = (
                 "is already finished; see fcit report"
@@ -169,6 +169,7 @@ class Session:
     def _run(self, state: State, memory: dict[int, Weights]) -> None:
         config, folder, results = self.config, self.folder, self.results
         table = configs.to_table(config)
+        table["method"]["name"] = config.method.name
         with (
             threads(config.training.threads),  # the server's sums depend on it, too
             private(folder.path),
@@ -182,9 +183,8 @@ class Session:
             if position:
                 folder.require_resumable()
                 engine.memory = memory
-                self.watch.say(
-                    f"continuing after stage {position.stage + 1}, round {position.rounds}"
-                )
+                where = f"stage {position.stage + 1}, round {position.rounds}"
+                self.watch.say(f"continuing after {where}")
                 for told in provenance.changes(folder.table().get("versions", {}), self.experiment):
                     self.watch.say(told)
             else:

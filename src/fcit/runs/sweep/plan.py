@@ -10,8 +10,10 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field
 
 from fcit.files import read_toml
+from fcit.methods import is_file, title
 from fcit.recipe import config as configs
 from fcit.recipe import shipped
+from fcit.recipe.paths import method_at
 from fcit.types import FcitError
 
 Value = bool | int | float | str
@@ -56,7 +58,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """A sweep's file; relative paths, those in `set` too, start at its folder."""
+    """A sweep's file; relative paths, those in `set` and `methods` too, start at its folder."""
 
     __pydantic_config__: ClassVar = configs.STRICT
 
@@ -77,6 +79,8 @@ class SweepRun:
     recipe: Path
     changes: tuple[str, ...]
     folder: Path
+    file: str = ""
+    """The path of a method of one's own."""
 
     def __str__(self) -> str:
         return f"{self.name} {self.method} seed {self.seed}"
@@ -115,8 +119,10 @@ def read(path: Path, out: Path | None = None) -> list[SweepRun]:
                 raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
             changes = [*table.set, *part.set, *tried, f"seed={seed}"]
             own = tuple(configs.anchored(change, start) for change in changes)
-            folder = out.resolve() / name / method / f"seed{seed}"
-            run = SweepRun(name, method, seed, recipe, own, folder)
+            chosen = method_at(method, start)
+            folder = out.resolve() / name / title(chosen) / f"seed{seed}"
+            file = chosen if is_file(chosen) else ""
+            run = SweepRun(name, title(chosen), seed, recipe, own, folder, file)
             if folder in runs:
                 raise FcitError(f"{where}: {run} is there twice; give one another name")
             runs[folder] = run

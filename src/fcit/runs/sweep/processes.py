@@ -144,7 +144,7 @@ def _slots(parts: Sequence[Config], jobs: int) -> list[str]:
 def _start(work: _Work, jobs: int, gpu: str) -> _Child:
     run = work.status.run
     changes = [*(["federation.workers=1"] if jobs > 1 else []), *run.changes]
-    words = ["run", str(run.recipe), "--method", run.method, "--out", str(run.folder)]
+    words = ["run", str(run.recipe), "--method", run.file or run.method, "--out", str(run.folder)]
     words += [word for change in changes for word in ("--set", change)]
     words += ["--resume"] if run.folder.is_dir() else []
     before = clock(run)

@@ -51,7 +51,7 @@ def survey(runs: Sequence[SweepRun]) -> list[RunStatus]:
     statuses: list[RunStatus] = []
     for run in runs:
         try:
-            config = configs.load(run.recipe, run.changes, run.method)
+            config = configs.load(run.recipe, run.changes, run.file or run.method)
             if (config.method.name, config.seed) != (run.method, run.seed):
                 raise FcitError(
                     "`methods` and `seeds` give method.name and seed, not `set` or `grid`"

@@ -1,0 +1,81 @@
+"""The one class that a Python file defines: of fcit's own methods, optimizers and scoring rules, and of a
+file of one's own anywhere."""
+
+import hashlib
+import importlib
+import inspect
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TypeVar
+
+from fcit.files import modules
+from fcit.types import FcitError, naming
+
+T = TypeVar("T")
+
+OWN = "fcit_own_"
+"""How the names of modules begin that are files of one's own."""
+
+
+def find_class(
+    package: str, helpers: Collection[str], name: str, base: type[T], key: str, own: str = ""
+) -> type[T]:
+    """The one subclass of `base` that a package's file of this name defines. Raises FcitError naming the
+    recipe's `key` when there is no such file, with how to name one's own (`own`), and the file where it
+    defines none or several."""
+    if name not in (known := modules(package, helpers)):
+        place = importlib.import_module(package).__path__[0]
+        told = f"choose from {', '.join(known)} (files in {place})"
+        raise FcitError("; ".join(filter(None, (f"{key}: there is no {name!r}", told, own))))
+    module = importlib.import_module(f"{package}.{name}")
+    with naming(str(module.__file__)):
+        return _subclass(module, base)
+
+
+def own_class(path: Path, base: type[T]) -> type[T]:
+    """The one subclass of `base` that a Python file of one's own defines. Runs the file, once as long as
+    it does not change.
+
+    Call it for files that the user has named, never for what a data folder or a server names, and in
+    `usable`. Raises FcitError where there is no such file, or it defines none or several.
+    """
+    if path.suffix != ".py" or not path.is_file():
+        raise FcitError("no such Python file")
+    path = path.resolve()
+    return _subclass(_run(path, path.read_bytes()), base)
+
+
+@contextmanager
+def usable(what: str) -> Iterator[None]:
+    """Inside, whatever a file of one's own raises is a FcitError that begins with its name."""
+    try:
+        yield
+    except FcitError as error:
+        raise FcitError(f"{what}: {error}") from None
+    except (Exception, SystemExit) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise FcitError(f"{what}: cannot be used: {told}") from None
+
+
+@cache
+def _run(path: Path, source: bytes) -> ModuleType:
+    """A file as a module of its own name. Its bytes are compiled here: Python would trust a compiled file
+    beside it that is as old, to the second."""
+    digest = hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
+    module = ModuleType(f"{OWN}{digest}.{path.stem}")
+    module.__file__, module.__package__ = str(path), ""
+    sys.modules[module.__name__] = module  # dataclasses look for it
+    exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
+    return module
+
+
+def _subclass(module: ModuleType, base: type[T]) -> type[T]:
+    classes = filter(inspect.isclass, vars(module).values())
+    own = [one for one in classes if issubclass(one, base) and one.__module__ == module.__name__]
+    if len(own) != 1:
+        raise FcitError(f"must define one subclass of {base.__name__}, not {len(own)}")
+    return own[0]
