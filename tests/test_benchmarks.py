@@ -142,7 +142,7 @@ def test_a_wrong_folder_ends_in_one_line_and_status_2(
         ("memory.py --hidden 1000", "memory.py: error: --hidden: must be a multiple of 64"),
         ("aggregation.py --updates 0", "argument --updates: 0 must be at least 1"),
         ("by_vllm.py run --python nowhere", "by_vllm.py: --python: nowhere is no program"),
-        ("norms.py nowhere", "norms.py: nowhere/config.toml: no such recipe"),
+        ("norms.py nowhere", "nowhere/config.toml: no such recipe"),
         ("norms.py", "norms.py: error: the following arguments are required: runs"),
     ],
 )
