@@ -42,7 +42,7 @@ def read(planned: Sequence[sweep.SweepRun]) -> dict[str, list[Tried]]:
     tables: dict[str, list[tuple[dict[str, object], Path]]] = defaultdict(list)
     for run in sorted(planned, key=lambda run: run.folder):
         if (file := RunFolder(run.folder).config).is_file():
-            config = configs.load(file)
+            config = configs.load_run(file)
             tables[config.method.name].append((flat(configs.to_table(config)), run.folder))
     found: dict[str, list[Tried]] = {}
     for method, runs in tables.items():
@@ -57,7 +57,7 @@ def read(planned: Sequence[sweep.SweepRun]) -> dict[str, list[Tried]]:
 
 def accuracies(path: Path) -> tuple[float | None, float | None]:
     """A finished run's Last and Avg."""
-    session = Session(configs.load(RunFolder(path).config), path, Silent())
+    session = Session(configs.load_run(RunFolder(path).config), path, Silent())
     if not session.finished:
         return None, None
     matrix = read_json(path / "matrix.json")

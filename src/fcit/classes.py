@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fcit.files import modules
 from fcit.types import FcitError, naming
@@ -18,7 +18,7 @@ from fcit.types import FcitError, naming
 T = TypeVar("T")
 
 OWN = "fcit_own_"
-"""How the names of modules begin that are files of one's own."""
+"""Prefix of the module names of users' files."""
 
 
 def find_class(
@@ -37,8 +37,8 @@ def find_class(
 
 
 def own_class(path: Path, base: type[T]) -> type[T]:
-    """The one subclass of `base` that a Python file of one's own defines. Runs the file, once as long as
-    it does not change.
+    """The one subclass of `base` that a Python file of one's own defines. Runs the file once for each
+    content of it.
 
     Call it for files that the user has named, never for what a data folder or a server names, and in
     `usable`. Raises FcitError where there is no such file, or it defines none or several.
@@ -47,6 +47,11 @@ def own_class(path: Path, base: type[T]) -> type[T]:
         raise FcitError("no such Python file")
     path = path.resolve()
     return _subclass(_run(path, path.read_bytes()), base)
+
+
+def digest(kind: type) -> str:
+    """A digest of the file of one's own that a class was made from, as it was then; "" for fcit's."""
+    return getattr(sys.modules[kind.__module__], "file_digest", "")
 
 
 @contextmanager
@@ -65,9 +70,10 @@ def usable(what: str) -> Iterator[None]:
 def _run(path: Path, source: bytes) -> ModuleType:
     """A file as a module of its own name. Its bytes are compiled here: Python would trust a compiled file
     beside it that is as old, to the second."""
-    digest = hashlib.sha256(str(path).encode() + source).hexdigest()[:16]
-    module = ModuleType(f"{OWN}{digest}.{path.stem}")
-    module.__file__, module.__package__ = str(path), ""
+    made = hashlib.sha256(source).hexdigest()[:12]
+    place = hashlib.sha256(str(path).encode()).hexdigest()[:12]
+    module: Any = ModuleType(f"{OWN}{place}_{made}.{path.stem}")
+    module.__file__, module.__package__, module.file_digest = str(path), "", made
     sys.modules[module.__name__] = module  # dataclasses look for it
     exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     return module

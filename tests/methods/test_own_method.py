@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -93,7 +95,8 @@ def test_a_run_by_a_file_of_ones_own_is_continued_reported_and_used(
     again = ["export", run, "--subspace", "0", "--out", tmp_path / "again"]
     for command in (["run", "--resume", run], ["evaluate", run], ["chat", run], again):
         refused(call(*command, typed=typed), f"{file} changed since this run began")
-    assert read_run(run).token_routed
+    assert read_run(run).method_used is None  # another file's class says nothing of this run
+    refused(call("why", run, "FigureQA"), f"{file} changed since this run began")
     file.unlink()
     refused(call("run", "--resume", run), f"{file}: no such Python file")
     assert "mine" in call("report", run, "--out", tmp_path / "report").stdout
@@ -101,31 +104,59 @@ def test_a_run_by_a_file_of_ones_own_is_continued_reported_and_used(
     assert "mine" in page and str(file) not in page
     found = read_run(run)
     assert found.method_used is None
-    made = found.config["versions"]["method_file"]
-    assert (found.config["method"]["name"], found.config["method"]["file"]) == ("mine", made)
+    digest = hashlib.sha256(MINE.encode()).hexdigest()[:12]
+    method = found.config["method"]
+    assert (method["name"], method["file_digest"]) == ("mine", digest)
 
 
-@pytest.mark.parametrize("file", ["evil.py", "../evil.py", "~/evil.py"])
 @pytest.mark.parametrize("section", ["method", "data"])
-def test_a_run_folder_brings_no_code_of_its_own(
+@pytest.mark.parametrize(
+    "file",
+    ["evil.py", "../evil.py", "~/evil.py", "{}/evil.py", "{}/../link.py", "/proc/self/cwd/evil.py"],
+)
+def test_a_run_folder_brings_no_code(
     section: str, file: str, table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made, home = handmade.run(tmp_path / "there" / "run", table), tmp_path / "there" / "run"
-    monkeypatch.setenv("HOME", str(home))
-    for folder in (home, home.parent):
-        (folder / "evil.py").write_text("from pathlib import Path\nPath('was run').touch()")
-    monkeypatch.chdir(tmp_path)
-    changed = RunFolder(home).table()
-    changed["method"] |= {"name": file} if section == "method" else {}
-    changed["data"] |= {"rules": {"IconQA": file}} if section == "data" else {}
-    for kept in (True, False):  # a forger leaves out what fcit writes
-        told = changed if kept else {key: changed[key] for key in set(changed) - {"versions"}}
+    made, folder = handmade.run(tmp_path / "there" / "run", table), tmp_path / "there" / "run"
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.chdir(folder)
+    for place in (folder, folder.parent):
+        (place / "evil.py").write_text("from pathlib import Path\nPath('was run').touch()")
+    (folder.parent / "link.py").symlink_to(folder / "evil.py")
+    changed = RunFolder(folder).table()
+    named = file.format(folder)
+    changed["method"] |= {"name": named} if section == "method" else {}
+    changed["data"] |= {"rules": {"IconQA": named}} if section == "data" else {}
+    said = f"{named}: a run's folder must not bring code"
+    for versions in ({"versions": {"fcit": "1"}}, {}):  # a forger may leave out what fcit writes
+        told = {key: value for key, value in changed.items() if key != "versions"} | versions
         made.files.config.write_text(tomli_w.dumps(told))
-        said = f"{file}: a run's folder must not bring code of its own"
-        for words in (["evaluate", home], ["run", "--resume", home], ["chat", home]):
-            refused(call(*words), said)
-        call("report", home, "--out", tmp_path / "report")
-        assert not list(tmp_path.rglob("was run"))
+        with pytest.raises(FcitError, match=re.escape(said)):
+            config.load_run(made.files.config)
+    refused(call("run", "--resume", folder), said)
+    refused(call("evaluate", folder), said)
+    call("report", folder, "--out", tmp_path / "report")
+    assert not list(tmp_path.rglob("was run"))
+
+
+def test_a_method_that_changed_after_it_was_read_does_not_train(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook's configuration, and a worker that starts again, read the file at other times."""
+    recipe = write(tmp_path / "own", table, federation={"workers": 2})
+    read = config.load(recipe)
+    (tmp_path / "own" / "mine.py").write_text(MINE + "# changed\n")
+    with pytest.raises(FcitError, match="mine.py changed since this run began"):
+        fcit.run(read, tmp_path / "run")
+
+
+def test_a_recipes_file_is_not_run_for_another_method(table: dict, tmp_path: Path) -> None:
+    recipe = write(tmp_path, table)
+    (tmp_path / "two.py").write_text(MINE)
+    (tmp_path / "mine.py").write_text("raise SystemExit('was run')")
+    assert config.load(recipe, method="finetune").method.name == "finetune"
+    named = ["method.name=" + str(tmp_path / "two.py")]
+    assert config.load(recipe, named).method.name == "two"
 
 
 def test_flowers_simulation_runs_a_file_of_ones_own(table: dict, tmp_path: Path) -> None:

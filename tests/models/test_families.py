@@ -131,6 +131,10 @@ def test_ids_and_logits_are_those_of_transformers_own_path(model: LMM, images) -
         torch.testing.assert_close(ours, logits[:, :-1][learnt], rtol=1e-4, atol=1e-5)
 
 
+def test_the_last_mlp_of_a_prompt_is_the_last_layers(model: LMM) -> None:
+    assert model._last_mlp is model.model.get_decoder().layers[-1].mlp
+
+
 def test_logits_as_large_as_a_real_models_are_the_familys(model: LMM, images) -> None:
     """What changes logits after the head, such as PaliGemma 2's cap, hardly shows in small ones."""
     model.receive(State(), 2.0)

@@ -55,6 +55,14 @@ def test_answers_are_those_of_all_positions(lmm, questions, shapes, monkeypatch)
     lmm.gate = None
 
 
+def test_a_gate_may_look_at_all_positions_of_a_layers_input(lmm, questions, shapes) -> None:
+    lmm.receive(State({"0": block(lmm, 0), "1": block(lmm, 1)}), 2.0)
+    lmm.gate = lambda layer, x: torch.stack([x.mean((1, 2)) > 0, x.mean((1, 2)) <= 0], 1).to(x)
+    lmm.generate(*questions, 2)
+    assert shapes[0][1] > 50
+    lmm.gate = None
+
+
 def test_a_loss_and_what_follows_an_error_read_all_positions(lmm, questions, shapes) -> None:
     def stopped() -> bool:
         raise InterruptedError
@@ -99,6 +107,7 @@ def test_an_mlp_with_other_weights_or_no_module_of_its_own_is_left_alone() -> No
 
     plain, last = Layer(mlp=Mlp()), Layer(mlp=Mlp(act=nn.ReLU()), attention=nn.Linear(4, 4))
     assert found(plain, last) is last.mlp
+    assert found(last, Layer(experts=nn.Linear(4, 4))) is None  # others follow
     assert found(plain, Layer(mlp=Mlp(router=nn.Linear(4, 2)))) is None
     assert found(plain, Layer(up=nn.Linear(4, 8), down=nn.Linear(8, 4))) is None
     assert found(plain, Layer(mlp=Layer(experts=nn.ModuleList([Mlp(), Mlp()])))) is None

@@ -93,31 +93,27 @@ def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
         return answer
     try:
         worker = _model_worker(json.dumps(header["config"], sort_keys=True), client)
-        check_data(worker.experiment, client.number)
-        data = _training_data(worker.experiment, client.number)
+        data = check_data(worker.experiment, client.number)
         worker.check_lengths([sample for part in data for sample in part.samples], loaded=False)
     except Exception as error:
         return answer | {"unready": _noted(error, client)}
     return answer
 
 
-def check_data(experiment: Experiment, client: int) -> None:
-    """Raise FcitError where a client's own data lacks anything for its turns, in all stages."""
+def check_data(experiment: Experiment, client: int) -> list[Data]:
+    """A client's own training samples of every task that it will train on. Raises FcitError where it
+    lacks anything for its turns, in all stages."""
     if client >= (clients := experiment.setting.clients):
         raise FcitError(f"client {client}: the recipe has clients 0 to {clients - 1}")
-    parts = _training_data(experiment, client)
-    if experiment.config.evaluation.where == "clients":
-        names = experiment.setting.datasets
-        parts += [experiment.data_of(experiment.test_share(name, client)) for name in names]
-    for part in parts:
-        require_images(part.samples, part.images)
-
-
-def _training_data(experiment: Experiment, client: int) -> list[Data]:
-    """A client's own training samples of every task that it will train on."""
     turns = [turn for rounds in experiment.plan for turns in rounds for turn in turns]
     tasks = dict.fromkeys(turn.task for turn in turns if turn.client == client)
-    return [experiment.data(Turn(client, task, 0, 0)) for task in tasks]
+    trained, tested = [experiment.data(Turn(client, task, 0, 0)) for task in tasks], list[Data]()
+    if experiment.config.evaluation.where == "clients":
+        names = experiment.setting.datasets
+        tested = [experiment.data_of(experiment.test_share(name, client)) for name in names]
+    for part in [*trained, *tested]:
+        require_images(part.samples, part.images)
+    return trained
 
 
 def _train(

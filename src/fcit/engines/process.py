@@ -54,11 +54,13 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
             return {}, flatten(worker.start())
         case "token width":
             return {"width": worker.token_width()}, {}
-        case "check lengths":  # of all clients' samples of a task
-            stages = worker.experiment.training_setting.stages
-            tasks = {task.name: task for stage in stages for task in stage.tasks}
-            for share in worker.experiment.shares(tasks[header["task"]]):
-                worker.check_lengths(share)
+        case "check lengths":  # of the samples of all who will train on a task
+            turns = [
+                turn for rounds in worker.experiment.plan for turns in rounds for turn in turns
+            ]
+            ours = {turn.client: turn for turn in turns if turn.task.name == header["task"]}
+            for turn in ours.values():
+                worker.check_lengths(worker.experiment.data(turn, replay=False).samples)
             return {}, {}
         case "identify":
             return wire.pack_identity(worker.identify(wire.unpack_turn(header["turn"])))

@@ -42,7 +42,11 @@ class WorkerProcess:
             env=os.environ | variables | search_path(),
             process_group=0,  # Ctrl-C reaches the server alone, which ends its workers
         )
-        self.ask({"do": "config", "config": to_table(config)})
+        try:
+            self.ask({"do": "config", "config": to_table(config)})
+        except BaseException:  # such as a file of a method that changed meanwhile
+            self.close()
+            raise
 
     def ask(
         self, header: wire.Header, weights: Weights | None = None, deadline: float = 0.0

@@ -6,7 +6,7 @@ import inspect
 import re
 from pathlib import Path
 
-from fcit.classes import OWN, find_class, own_class, usable
+from fcit.classes import digest, find_class, own_class, usable
 from fcit.files import modules
 from fcit.methods.base import Above0, AtLeast0, AtLeast1, Gating, Method, Query, newest
 from fcit.methods.model import Model, parameters
@@ -24,10 +24,10 @@ __all__ = [
     "TokenRouted",
     "find",
     "is_file",
+    "named",
     "names",
     "newest",
     "parameters",
-    "recipe_name",
     "title",
 ]
 
@@ -49,10 +49,11 @@ def title(name: str) -> str:
     return Path(name).stem if is_file(name) else name
 
 
-def recipe_name(method: Method) -> str:
-    """What a recipe names a method by: its name, or the path of a file of one's own."""
-    kind = type(method)
-    return inspect.getfile(kind) if kind.__module__.startswith(OWN) else method.name
+def named(method: Method) -> dict[str, str]:
+    """What names a method in a recipe: its name, or the path and the digest of a file of one's own."""
+    if made := digest(type(method)):
+        return {"name": inspect.getfile(type(method)), "file_digest": made}
+    return {"name": method.name}
 
 
 def find(name: str) -> type[Method]:

@@ -18,13 +18,13 @@ def last_mlp(model: nn.Module, adapted: Iterable[str]) -> nn.Module | None:
 
     adapted: the projections' paths, in the order of the layers.
     """
-    *_, last = adapted
-    path = last.rpartition(".")[0]
+    *_, path = (each.rpartition(".")[0] for each in adapted)
     layer = path.rpartition(".")[0]
-    mlp = model.get_submodule(path)
+    layers, mlp = model.get_submodule(layer.rpartition(".")[0]), model.get_submodule(path)
     own = {each.removeprefix(f"{path}.") for each in adapted if each.startswith(f"{layer}.")}
     weights = {name.partition(".")[0] for name, _ in mlp.named_parameters()}
-    return mlp if own == weights and layer.rpartition(".")[2].isdecimal() else None
+    last = isinstance(layers, nn.ModuleList) and layers[-1] is model.get_submodule(layer)
+    return mlp if last and own == weights else None
 
 
 @contextmanager

@@ -231,7 +231,8 @@ class LMM:
         encoded = self.chat.encode(prompts, [image.text for image in features])
         ids, mask = (encoded[key].to(self.device) for key in ("input_ids", "attention_mask"))
         inputs, _ = self._inputs(Batch(ids, mask, torch.full_like(ids, -100), tuple(features)))
-        with last_position_only(self._last_mlp):
+        # a gate that is computed from a layer's input may look at all positions of it
+        with last_position_only(None if callable(self.gate) else self._last_mlp):
             rows, ends = greedy(self.model, self.tokenizer, inputs, max(limits), wanted)
         release_memory(self.device.type, self.parameters)
         lengths = mask.sum(dim=1).tolist()

@@ -100,7 +100,7 @@ def prepare_blank(
 
 
 SQUARE = (336, 336)
-"""Width and height of a blank in place of images that are padded to squares: all have the same tokens."""
+"""The size of a blank that stands for all images padded to squares: they have the same tokens."""
 
 MOST_KEYS = 100_000
 """The most image files whose digest a process remembers."""

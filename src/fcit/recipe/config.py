@@ -11,10 +11,11 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from fcit.aggregation.privacy import Privacy
+from fcit.classes import digest
 from fcit.files import parse_toml, read_toml, write_text
-from fcit.methods import Method, find, is_file, names, recipe_name, title
+from fcit.methods import Method, find, is_file, named, names, title
 from fcit.recipe import sections, shipped
-from fcit.recipe.paths import PATHS, anchor, method_at, python_files, require_installed
+from fcit.recipe.paths import PATHS, anchor, anchored_path, require_installed, require_own_files
 from fcit.recipe.renamed import announce, rename
 from fcit.rounds.client import Training
 from fcit.rounds.federation import Federation
@@ -40,16 +41,22 @@ def build_method(table: Any) -> Method:
         raise FcitError("method: must be a section, [method]")
     options = {key: value for key, value in table.items() if key != "name"}
     name = str(table.get("name", METHOD))
-    known = _options(name)
+    kind = find(name)
+    known, made = _options(kind), options.pop("file_digest", "") if is_file(name) else ""
+    if made not in ("", digest(kind)):
+        raise FcitError(
+            f"method.name: {name} changed since this run began, so the run would mix two methods; put "
+            "the old file back, or choose another --out"
+        )
     if unknown := next((key for key in options if key not in known), None):
         hint = did_you_mean(unknown, known) or f"; it has {', '.join(sorted(known))}"
         raise FcitError(f"method: {title(name)} has no {unknown!r}{hint}")
-    return find(name)(**options)
+    return kind(**options)
 
 
-def _options(method: str) -> set[str]:
+def _options(method: type[Method]) -> set[str]:
     """The names of a method's hyper-parameters."""
-    return {option.name for option in fields(find(method))}
+    return {option.name for option in fields(method)}
 
 
 @dataclass(frozen=True)
@@ -91,9 +98,11 @@ def load(
     path, folder = shipped.find(path)
     table = read_toml(path, "recipe")
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
+    if of_a_run:
+        require_own_files(table, path)
     table.pop("digest", None)
     if foreign:
-        require_installed(table.get("method"), str(path))
+        require_installed(_method_name(table), str(path))
     anchor(table, folder)
     anchor(table, Path.cwd())
     with naming(str(path)):
@@ -103,7 +112,8 @@ def load(
     steps = [(str(path), table)]
     if method:
         with naming(f"--method {method}"):
-            steps.append((f"--method {method}", _switched(table, method_at(method, Path.cwd()))))
+            name = anchored_path(method, Path.cwd()) if is_file(method) else method
+            steps.append((f"--method {method}", _switched(table, name)))
     for change in changes:
         source, table = f"--set {change}", deepcopy(steps[-1][1])
         with naming(source):
@@ -127,15 +137,9 @@ def load(
 
 
 def load_run(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
-    """As `load`, of the recipe in a run's folder, which may be another person's. fcit writes whole paths
-    into it: a Python file at a relative path would have come with the folder, so FcitError refuses it."""
-    table = read_toml(path, "recipe")
-    for key, file in python_files(table):
-        if not Path(file).is_absolute():
-            raise FcitError(
-                f"{path}: {key}: {file}: a run's folder must not bring code of its own; write the file's "
-                "whole path here if you trust it"
-            )
+    """As `load`, of the recipe in a run's folder, which may be another person's: it must not bring code
+    (`paths.require_own_files`)."""
+    require_own_files(read_toml(path, "recipe"), path)
     return load(path, changes, method)
 
 
@@ -160,7 +164,7 @@ def validate(table: Mapping[str, Any], source: str = "config", foreign: bool = F
     """
     own = deepcopy(dict(table))
     if foreign:
-        require_installed(own.get("method"), source)
+        require_installed(_method_name(own), source)
     with naming(source):
         anchor(own, Path.cwd())
         if renamed := _rename(own):
@@ -216,22 +220,25 @@ def _keys(kind: type, prefix: str = "") -> Iterator[str]:
 
 
 def _rename(table: dict[str, Any], overrule: bool = False) -> list[str]:
-    """Bring a table's keys up to date (see `renamed`)."""
-    return rename(table, _own_options(table), overrule)
+    """Bring a table's keys up to date (see `renamed`); those of a method of one's own never changed."""
+    if is_file(name := _method_name(table)):
+        table = {key: value for key, value in table.items() if key != "method"}
+    return rename(table, _options(find(name)) if name in names() else (), overrule)
 
 
-def _own_options(table: Mapping[str, Any]) -> set[str]:
-    """The hyper-parameters of the method that a table names; none where it names no method."""
+def _method_name(table: Mapping[str, Any]) -> str:
     section = table.get("method")
-    name = str(section.get("name", METHOD)) if isinstance(section, dict) else ""
-    return _options(name) if name in names() or is_file(name) else set()
+    return str(section.get("name", METHOD)) if isinstance(section, Mapping) else ""
 
 
 def _switched(table: Mapping[str, Any], method: str) -> dict[str, Any]:
-    """A table with another method; hyper-parameters that only its own method has are left out."""
-    section, new, old = table.get("method"), _options(method), _own_options(table)
+    """A table with another method; hyper-parameters that only its own method has are left out (of a file
+    of one's own, which is not run for this, all that the new method does not have)."""
+    section, new, old = table.get("method"), _options(find(method)), _method_name(table)
     options = section if isinstance(section, dict) else {}
-    shared = {key: value for key, value in options.items() if key in new or key not in old}
+    known = _options(find(old)) if old in names() else set[str]()
+    gone = {*options} if is_file(old) else known
+    shared = {key: value for key, value in options.items() if key in new or key not in gone}
     return {**table, "method": shared | {"name": method}}
 
 
@@ -239,7 +246,7 @@ def to_table(config: Config) -> dict[str, Any]:
     """The resolved configuration as a plain table, the method's and the optimizer's defaults
     included."""
     table = json.loads(json.dumps(asdict(config)))  # tuples become lists
-    table["method"] = {"name": recipe_name(config.method)} | table["method"]
+    table["method"] = named(config.method) | table["method"]
     table["federation"]["optimizer_options"] = asdict(config.federation.build_optimizer())
     return table
 

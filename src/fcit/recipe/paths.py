@@ -33,8 +33,8 @@ def anchor(table: dict[str, Any], folder: Path) -> None:
             return [start(entry, always) for entry in value]
         if isinstance(value, Mapping):
             return {key: start(entry, always) for key, entry in value.items()}
-        path = (folder / home(value)).resolve() if isinstance(value, str) and value else None
-        return str(path) if path and (always or lexists(path)) else value
+        path = anchored_path(value, folder) if isinstance(value, str) and value else ""
+        return path if path and (always or lexists(path)) else value
 
     for path in PATHS:
         section, key = path.split(".")
@@ -45,27 +45,31 @@ def anchor(table: dict[str, Any], folder: Path) -> None:
             values[key] = start(values[key], section != "model")
 
 
-def method_at(name: str, folder: Path) -> str:
-    """A method's name as a recipe in this folder gives it, with a file's path made absolute."""
-    anchor(table := {"method": {"name": name}}, folder)
-    return table["method"]["name"]
+def anchored_path(path: str, folder: Path) -> str:
+    """The whole path that a relative path in a folder means."""
+    return str((folder / home(path)).resolve())
 
 
-def python_files(table: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The files of one's own that a recipe lets fcit run, each with its key."""
+def require_own_files(table: Mapping[str, Any], path: Path) -> None:
+    """Raise FcitError where the config.toml of a run's folder names a Python file in a way that fcit does
+    not write: somebody else's folder must not bring code. fcit writes whole paths, without links."""
     method, data = (table.get(name) for name in ("method", "data"))
     name = str(method.get("name", "")) if isinstance(method, Mapping) else ""
     rules = data.get("rules") if isinstance(data, Mapping) else None
-    files = [
-        ("data.rules", str(file)) for file in (rules.values() if isinstance(rules, Mapping) else ())
-    ]
-    return [("method.name", name), *files] if is_file(name) else files
+    files = [("data.rules", file) for file in rules.values()] if isinstance(rules, Mapping) else []
+    for key, file in [("method.name", name), *files] if is_file(name) else files:
+        own, inside = Path(str(file)), path.resolve().parent
+        network = own.drive.startswith(("\\\\", "//"))
+        if network or own != own.resolve() or own.is_relative_to(inside):
+            raise FcitError(
+                f"{path}: {key}: {file}: a run's folder must not bring code; a file is run only at its "
+                "whole path, outside this folder"
+            )
 
 
-def require_installed(method: Any, source: str) -> None:
-    """Raise FcitError where the table of a recipe's `[method]` names a file: a server's recipe must not
-    make a client run one."""
-    name = str(method.get("name", "")) if isinstance(method, Mapping) else ""
+def require_installed(name: str, source: str) -> None:
+    """Raise FcitError where a method is a file of one's own: a server's recipe must not make a client run
+    one."""
     if is_file(name):
         raise FcitError(
             f"{source}: method.name: {name}: a client runs no file that the server names; copy it into "

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict
 
 from fcit.benchmark import metrics
-from fcit.methods import TokenRouted, is_file, title
+from fcit.methods import TokenRouted, title
 from fcit.recipe import config as configs
 from fcit.rounds.evaluate import chooses
 from fcit.rounds.records import Numbers, Prediction, RoundLog, parse
@@ -115,12 +115,11 @@ def read_run(path: Path) -> RunData:
 
 
 def _named(table: dict[str, Any]) -> dict[str, Any]:
-    """A configuration with a method of one's own by its name; a digest says which of its files it was."""
+    """A configuration with a method of one's own by its name instead of its path."""
     method = table.get("method")
-    if not isinstance(method, Mapping) or not is_file(name := str(method.get("name", ""))):
+    if not isinstance(method, Mapping):
         return table
-    made = {"name": title(name), "file": table.get("versions", {}).get("method_file", "")}
-    return table | {"method": {**method, **made}}
+    return table | {"method": {**method, "name": title(str(method.get("name", "")))}}
 
 
 def _experiment(folder: RunFolder) -> Experiment | None:

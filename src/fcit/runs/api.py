@@ -18,7 +18,7 @@ from fcit.rounds.client import Data
 from fcit.rounds.evaluate import Answer
 from fcit.rounds.runfolder import RunFolder
 from fcit.runs.engine import on_device
-from fcit.runs.provenance import check_method, check_models
+from fcit.runs.provenance import check_models
 from fcit.runs.session import Session
 from fcit.types import FcitError, Sample, State, naming
 from fcit.watch import Silent, Terminal, Watch
@@ -55,7 +55,7 @@ def load(folder: str | Path, device: str = "") -> Run:
     """An existing run. device: where its model answers ("cpu", "cuda:1"), instead of on the recipe's
     `model.device`. Raises FcitError if the folder holds none."""
     run = Run(folder)
-    files = RunFolder(run.folder)  # whose errors name it as it was given
+    files = RunFolder(run.folder)  # the folder as the caller wrote it, for errors
     files.require()
     run.config = on_device(run.config, device)
     files.check(run.experiment.plan, run.experiment.method.single_row)
@@ -155,11 +155,8 @@ class Run:
 
     def load_worker(self, config: Config) -> ModelWorker:
         """The model of another configuration of this run, with the run's state in place. Raises FcitError
-        where the base model, the encoder or the file of a method of one's own is not the one that the run
-        was made with."""
-        made = self.files.table().get("versions", {})
-        check_models(made, self.experiment, self.folder)
-        check_method(made, self.experiment, self.folder)
+        where the base model or the encoder is not the one that the run was made with."""
+        check_models(self.files.table().get("versions", {}), self.experiment, self.folder)
         worker = ModelWorker(config)
         worker.place(self.state)
         return worker

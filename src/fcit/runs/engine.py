@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from fcit.aggregation.privacy import secret_noise
 from fcit.files import folder_aside, private
 from fcit.flower import NAME_FILE, hush
-from fcit.recipe.config import Config, to_table
+from fcit.methods import named
+from fcit.recipe.config import Config
 from fcit.recipe.paths import require_installed
 from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError, Weights, extra
@@ -57,9 +58,14 @@ def workers(config: Config) -> int:
 
 
 def on_device(config: Config, device: str) -> Config:
-    """A configuration whose model is on this device ("": the recipe's), not spread over several."""
-    moved = replace(config.model, device=device, device_map="")
-    return replace(config, model=moved) if device else config
+    """A configuration whose model is on this device ("": the recipe's), not spread over several. Raises
+    FcitError where it cannot be used."""
+    if not device:
+        return config
+    from fcit.models.device import choose
+
+    choose(device, "auto", "--device")
+    return replace(config, model=replace(config.model, device=device, device_map=""))
 
 
 def build(config: Config, workers: int, folder: Path) -> AnyEngine:
@@ -105,7 +111,7 @@ def deployment(
     from fcit.flower import shares
 
     secret_noise(config.privacy)
-    require_installed(to_table(config)["method"], "fcit deploy")
+    require_installed(named(config.method)["name"], "fcit deploy")
     if not config.method.federated:
         raise FcitError(f"method.name: {config.method.name} is not federated: nothing to deploy")
     clients = range(config.federation.clients)

@@ -7,6 +7,7 @@ from fcit.aggregation.privacy import secret_noise
 from fcit.files import home
 from fcit.flower.apps import client_app, server_app
 from fcit.flower.status import mark_finished
+from fcit.methods import named
 from fcit.recipe import config as configs
 from fcit.recipe.paths import require_installed
 from fcit.runs.engine import Build
@@ -48,7 +49,7 @@ def run(given: Mapping[str, Any], build: Build, deployed: bool = True) -> None:
     )
     secret_noise(config.privacy)
     if deployed:
-        require_installed(configs.to_table(config)["method"], "flwr run")
+        require_installed(named(config.method)["name"], "flwr run")
     session = Session(config, out, Lines(), build, deployed)
     session.open(resume=session.folder.begun())
     session.run()

@@ -12,7 +12,6 @@ from pathlib import Path
 import fcit
 from fcit.benchmark.datasets import find
 from fcit.files import reading
-from fcit.methods import is_file, recipe_name
 from fcit.models import CHECKPOINTS
 from fcit.recipe import config as configs
 from fcit.recipe.config import Config
@@ -74,10 +73,8 @@ def check_models(then: Mapping[str, str], experiment: Experiment, where: Path) -
             )
 
 
-def check_files(then: Mapping[str, str], experiment: Experiment, where: Path) -> None:
-    """Raise FcitError where a run was begun with other scoring rules than there are now, or another file
-    of a method of one's own."""
-    check_method(then, experiment, where)
+def check_rules(then: Mapping[str, str], experiment: Experiment, where: Path) -> None:
+    """Raise FcitError where a run was begun with other scoring rules than there are now."""
     own = [f"{name} ({Path(file).name})" for name, file in experiment.config.data.rules.items()]
     what = f"the rule of {', '.join(own)}, or a dataset.toml," if own else "a dataset.toml"
     now = scoring(experiment)
@@ -85,16 +82,6 @@ def check_files(then: Mapping[str, str], experiment: Experiment, where: Path) ->
         raise FcitError(
             f"{where}: {what} changed since this run began, so its scores would not compare; choose "
             "another --out"
-        )
-
-
-def check_method(then: Mapping[str, str], experiment: Experiment, where: Path) -> None:
-    """Raise FcitError where the file of a method of one's own is not that which a run was begun with."""
-    file, now = recipe_name(experiment.method), method_file(experiment)
-    if is_file(file) and then.get("method_file", now) != now:
-        raise FcitError(
-            f"{where}: {file} changed since this run began, so it would not be one method's; put the old "
-            "file back, or choose another --out"
         )
 
 

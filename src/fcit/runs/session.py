@@ -106,7 +106,7 @@ class Session:
         then = folder.table().get("versions", {})
         provenance.check_config(self.config, configs.load_run(folder.config), path)
         provenance.check_models(then, self.experiment, path)
-        provenance.check_files(then, self.experiment, path)
+        provenance.check_rules(then, self.experiment, path)
         if not resume:
             state = (
                 "is already finished; see fcit report"
@@ -189,7 +189,7 @@ class Session:
                     self.watch.say(told)
             else:
                 state = engine.start()
-            check_lengths(engine, () if self.deployed else self.stages, self.watch)
+                check_lengths(engine, () if self.deployed else self.stages, self.watch)
             zero = results.zero_shot(engine)
             rows = self._known_rows(position)
             if not folder.matrix.is_file():

@@ -15,6 +15,7 @@ from fcit.rounds.client import Data, identify, take_turn
 from fcit.rounds.evaluate import Answer, answer, chunks
 from fcit.seeds import torch_stream
 from fcit.types import FcitError, Identity, Job, Parts, Sample, Score, State, Turn, Update, Weights
+from fcit.weights import threads
 from fcit.worker.cache import cache_folder
 from fcit.worker.experiment import Experiment
 
@@ -152,7 +153,8 @@ class ModelWorker:
 
         encoder = self.encoder if self.method.identity else None
         tokens = self.config.evaluation.max_new_tokens
-        with enough_memory("answering", "lower evaluation.batch_size"):
+        less = "lower evaluation.batch_size"
+        with threads(self.config.training.threads), enough_memory("answering", less):
             return answer(self.model, encoder, self.method, self.placed, data, tokens)
 
     def answers(self, samples: Sequence[Sample]) -> list[Answer]:

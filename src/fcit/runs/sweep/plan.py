@@ -13,7 +13,7 @@ from fcit.files import read_toml
 from fcit.methods import is_file, title
 from fcit.recipe import config as configs
 from fcit.recipe import shipped
-from fcit.recipe.paths import method_at
+from fcit.recipe.paths import anchored_path
 from fcit.types import FcitError
 
 Value = bool | int | float | str
@@ -119,10 +119,9 @@ def read(path: Path, out: Path | None = None) -> list[SweepRun]:
                 raise FcitError(f"{where}.name: {name!r} cannot be a folder's name")
             changes = [*table.set, *part.set, *tried, f"seed={seed}"]
             own = tuple(configs.anchored(change, start) for change in changes)
-            chosen = method_at(method, start)
-            folder = out.resolve() / name / title(chosen) / f"seed{seed}"
-            file = chosen if is_file(chosen) else ""
-            run = SweepRun(name, title(chosen), seed, recipe, own, folder, file)
+            file = anchored_path(method, start) if is_file(method) else ""
+            folder = out.resolve() / name / title(file or method) / f"seed{seed}"
+            run = SweepRun(name, title(file or method), seed, recipe, own, folder, file)
             if folder in runs:
                 raise FcitError(f"{where}: {run} is there twice; give one another name")
             runs[folder] = run
