@@ -518,6 +518,22 @@ def test_a_run_shows_its_table(capable: Path) -> None:
     assert run._repr_html_().count("<tr>") == 7
 
 
+def test_a_sample_of_a_client_that_never_trains_may_be_too_long(
+    table: dict, suite: Path, tmp_path: Path
+) -> None:
+    name = handmade.too_long(suite, tmp_path / "data")
+    changes = {
+        "data": {"root": str(tmp_path / "data")},
+        "training": table["training"] | {"max_length": 100},
+    }
+    made = Experiment(validate(table | changes))
+    turns = [turn for rounds in made.plan for turns in rounds for turn in turns]
+    (task,) = {turn.task for turn in turns if turn.task.name == "FigureQA"}
+    (owner,) = [k for k, share in enumerate(made.shares(task)) if name in {one.id for one in share}]
+    assert owner not in {turn.client for turn in turns if turn.task == task}
+    fcit.run(table | changes, tmp_path / "run")
+
+
 @pytest.mark.parametrize("federation", [{"workers": 1}, {"workers": 2}, {"engine": "flower"}])
 def test_a_later_stages_sample_that_is_too_long_is_told_before_anything_is_answered(
     federation: dict, table: dict, suite: Path, tmp_path: Path
@@ -527,7 +543,7 @@ def test_a_later_stages_sample_that_is_too_long_is_told_before_anything_is_answe
     name = handmade.too_long(suite, tmp_path / "data")
     changes = {
         "data": {"root": str(tmp_path / "data")},
-        "federation": table["federation"] | federation,
+        "federation": table["federation"] | {"per_round": 4} | federation,
         "training": table["training"] | {"max_length": 100},
     }
     said = (

@@ -58,14 +58,9 @@ def workers(config: Config) -> int:
 
 
 def on_device(config: Config, device: str) -> Config:
-    """A configuration whose model is on this device ("": the recipe's), not spread over several. Raises
-    FcitError where it cannot be used."""
-    if not device:
-        return config
-    from fcit.models.device import choose
-
-    choose(device, "auto", "--device")
-    return replace(config, model=replace(config.model, device=device, device_map=""))
+    """A configuration whose model is on this device ("": the recipe's), not spread over several."""
+    moved = replace(config.model, device=device, device_map="")
+    return replace(config, model=moved) if device else config
 
 
 def build(config: Config, workers: int, folder: Path) -> AnyEngine:
