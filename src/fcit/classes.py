@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fcit.files import modules
 from fcit.types import FcitError, naming
@@ -19,6 +19,9 @@ T = TypeVar("T")
 
 OWN = "fcit_own_"
 """Prefix of the module names of users' files."""
+
+_digests: dict[str, str] = {}
+"""Of what users' files held when they were run, by module name."""
 
 
 def find_class(
@@ -36,22 +39,33 @@ def find_class(
         return _subclass(module, base)
 
 
-def own_class(path: Path, base: type[T]) -> type[T]:
+def own_class(path: Path, base: type[T], known: str = "") -> type[T]:
     """The one subclass of `base` that a Python file of one's own defines. Runs the file once for each
-    content of it.
+    content of it. known: the digest that it must have ("": any).
 
     Call it for files that the user has named, never for what a data folder or a server names, and in
-    `usable`. Raises FcitError where there is no such file, or it defines none or several.
+    `usable`. Raises FcitError where there is no such file, it has another digest, or it defines none or
+    several.
     """
     if path.suffix != ".py" or not path.is_file():
         raise FcitError("no such Python file")
     path = path.resolve()
-    return _subclass(_run(path, path.read_bytes()), base)
+    source = path.read_bytes()
+    if known not in ("", _digest(source)):
+        raise FcitError(
+            "changed since this run began, so the run would mix two methods; put the old file back, or "
+            "choose another --out"
+        )
+    return _subclass(_run(path, source), base)
 
 
 def digest(kind: type) -> str:
     """A digest of the file of one's own that a class was made from, as it was then; "" for fcit's."""
-    return getattr(sys.modules[kind.__module__], "file_digest", "")
+    return _digests.get(kind.__module__, "")
+
+
+def _digest(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()[:12]
 
 
 @contextmanager
@@ -70,10 +84,10 @@ def usable(what: str) -> Iterator[None]:
 def _run(path: Path, source: bytes) -> ModuleType:
     """A file as a module of its own name. Its bytes are compiled here: Python would trust a compiled file
     beside it that is as old, to the second."""
-    made = hashlib.sha256(source).hexdigest()[:12]
-    place = hashlib.sha256(str(path).encode()).hexdigest()[:12]
-    module: Any = ModuleType(f"{OWN}{place}_{made}.{path.stem}")
-    module.__file__, module.__package__, module.file_digest = str(path), "", made
+    made, place = _digest(source), _digest(str(path).encode())
+    module = ModuleType(f"{OWN}{place}_{made}.{path.stem}")
+    module.__file__, module.__package__ = str(path), ""
+    _digests[module.__name__] = made
     sys.modules[module.__name__] = module  # dataclasses look for it
     exec(compile(source, str(path), "exec", dont_inherit=True), vars(module))
     return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -94,9 +95,9 @@ def test_a_run_by_a_file_of_ones_own_is_continued_reported_and_used(
     file.write_text(MINE + "# changed\n")
     again = ["export", run, "--subspace", "0", "--out", tmp_path / "again"]
     for command in (["run", "--resume", run], ["evaluate", run], ["chat", run], again):
-        refused(call(*command, typed=typed), f"{file} changed since this run began")
+        refused(call(*command, typed=typed), f"{file}: changed since this run began")
     assert read_run(run).method_used is None  # another file's class says nothing of this run
-    refused(call("why", run, "FigureQA"), f"{file} changed since this run began")
+    refused(call("why", run, "FigureQA"), f"{file}: changed since this run began")
     file.unlink()
     refused(call("run", "--resume", run), f"{file}: no such Python file")
     assert "mine" in call("report", run, "--out", tmp_path / "report").stdout
@@ -139,6 +140,36 @@ def test_a_run_folder_brings_no_code(
     assert not list(tmp_path.rglob("was run"))
 
 
+def test_another_users_run_folder_runs_no_file_of_another_user(
+    table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+    made = handmade.run(tmp_path / "run", table).files.config
+    made.write_text(
+        tomli_w.dumps(RunFolder(tmp_path / "run").table() | {"method": {"name": str(file)}})
+    )
+    assert config.load_run(made).method.name == "mine"
+    monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
+    with pytest.raises(FcitError, match="not where both are another user's"):
+        config.load_run(made)
+
+
+def test_a_runs_recipe_begins_another_run_after_the_file_changed(
+    table: dict, tmp_path: Path
+) -> None:
+    recipe, file = write(tmp_path / "own", table), tmp_path / "own" / "mine.py"
+    run = tmp_path / "run"
+    RunFolder(run).begin(config.to_table(config.load(recipe)) | {"versions": {"fcit": "1"}})
+    file.write_text("from hashlib import file_digest\n" + MINE.replace("from __future__", "#"))
+    again = config.load(RunFolder(run).config)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    assert config.to_table(again)["method"]["file_digest"] == digest
+    file.write_text("raise SystemExit('was run')")
+    with pytest.raises(FcitError, match="changed since this run began"):
+        config.load_run(RunFolder(run).config)  # and is not run to know it
+
+
 def test_a_method_that_changed_after_it_was_read_does_not_train(
     table: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,7 +177,7 @@ def test_a_method_that_changed_after_it_was_read_does_not_train(
     recipe = write(tmp_path / "own", table, federation={"workers": 2})
     read = config.load(recipe)
     (tmp_path / "own" / "mine.py").write_text(MINE + "# changed\n")
-    with pytest.raises(FcitError, match="mine.py changed since this run began"):
+    with pytest.raises(FcitError, match="mine.py: changed since this run began"):
         fcit.run(read, tmp_path / "run")
 
 

@@ -53,20 +53,29 @@ class LocalEngine:
         self.map = map if workers == 1 else self.pool.map  # one worker answers in this very thread
         self.deadline = config.federation.deadline
         self.workers: list[Worker] = []
+        begun: dict[int, Worker] = {}
         self.workers_lock, self.closed = threading.Lock(), False
         self.free: queue.Queue[Worker] = queue.Queue()
         try:
             in_process = workers == 1 and not self.deadline
             gpus = [] if in_process else gpus_to_share(config)
             self.gpus = gpus if len(gpus) > 1 else [""]
-            make = (lambda _: InProcessWorker(config)) if in_process else self._start_worker
+
+            def make(number: int) -> None:
+                begun[number] = (
+                    InProcessWorker(config) if in_process else self._start_worker(number)
+                )
+
             with alive():
-                for worker in self.map(make, range(workers)):
-                    self.workers.append(worker)
-                    self.free.put(worker)
+                list(self.map(make, range(workers)))
         except BaseException:
+            self.pool.shutdown(cancel_futures=True)  # those that are just starting are closed, too
+            self.workers = list(begun.values())
             self.close()
             raise
+        self.workers = [begun[number] for number in range(workers)]
+        for worker in self.workers:
+            self.free.put(worker)
 
     def __enter__(self) -> LocalEngine:
         return self
@@ -91,7 +100,7 @@ class LocalEngine:
         return self.ask({"do": "token width"})[0]["width"]
 
     def check_lengths(self, tasks: Iterable[str]) -> Iterator[None]:
-        """Check the lengths of all clients' training samples of each task, as they come. Raises FcitError
+        """Check the lengths of the training samples of all who will train on each task. Raises FcitError
         naming the first that does not fit (see `ModelWorker.check_lengths`)."""
         for _ in self.map(self.ask, [{"do": "check lengths", "task": name} for name in tasks]):
             yield

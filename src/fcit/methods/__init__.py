@@ -56,9 +56,9 @@ def named(method: Method) -> dict[str, str]:
     return {"name": method.name}
 
 
-def find(name: str) -> type[Method]:
-    """The class of a method. A file of one's own is run, as `own_class` says. Raises FcitError when there
-    is no such method, and when the file cannot be used."""
+def find(name: str, known: str = "") -> type[Method]:
+    """The class of a method. A file of one's own is run, as `own_class` says (known: its digest). Raises
+    FcitError when there is no such method, and when the file cannot be used."""
     if not is_file(name):
         own = "a method of your own is a file, such as mine.py"
         return find_class(__name__, HELPERS, name, Method, "method.name", own)
@@ -67,4 +67,4 @@ def find(name: str) -> type[Method]:
             raise FcitError(f"{called} is one of fcit's methods; give the file another name")
         if not re.fullmatch(r"\w[\w-]*", called):
             raise FcitError("a method's name has letters, digits, _ and - only; rename the file")
-        return own_class(Path(name), Method)
+        return own_class(Path(name), Method, known)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, ClassVar, TypeVar, get_args, get_type_hints
 from pydantic import ConfigDict, Field, PlainValidator, TypeAdapter, ValidationError
 
 from fcit.aggregation.privacy import Privacy
-from fcit.classes import digest
 from fcit.files import parse_toml, read_toml, write_text
 from fcit.methods import Method, find, is_file, named, names, title
 from fcit.recipe import sections, shipped
@@ -39,15 +38,9 @@ def build_method(table: Any) -> Method:
         return table
     if not isinstance(table, Mapping):
         raise FcitError("method: must be a section, [method]")
-    options = {key: value for key, value in table.items() if key != "name"}
-    name = str(table.get("name", METHOD))
-    kind = find(name)
-    known, made = _options(kind), options.pop("file_digest", "") if is_file(name) else ""
-    if made not in ("", digest(kind)):
-        raise FcitError(
-            f"method.name: {name} changed since this run began, so the run would mix two methods; put "
-            "the old file back, or choose another --out"
-        )
+    options, name = {k: v for k, v in table.items() if k != "name"}, str(table.get("name", METHOD))
+    kind = find(name, options.pop("file_digest", "") if is_file(name) else "")
+    known = _options(kind)
     if unknown := next((key for key in options if key not in known), None):
         hint = did_you_mean(unknown, known) or f"; it has {', '.join(sorted(known))}"
         raise FcitError(f"method: {title(name)} has no {unknown!r}{hint}")
@@ -97,12 +90,20 @@ def load(
     """
     path, folder = shipped.find(path)
     table = read_toml(path, "recipe")
+    if foreign:
+        require_installed(_method_name(table), str(path))
+    if isinstance(table.get("method"), dict):  # of a run whose config.toml is a new run's recipe
+        table["method"].pop("file_digest", None)
+    return _load(path, folder, table, changes, method)
+
+
+def _load(
+    path: Path, folder: Path, table: dict[str, Any], changes: Sequence[str], method: str | None
+) -> Config:
     of_a_run = table.pop("versions", None)  # its config.toml: nobody is to edit it
     if of_a_run:
         require_own_files(table, path)
     table.pop("digest", None)
-    if foreign:
-        require_installed(_method_name(table), str(path))
     anchor(table, folder)
     anchor(table, Path.cwd())
     with naming(str(path)):
@@ -139,8 +140,9 @@ def load(
 def load_run(path: Path, changes: Sequence[str] = (), method: str | None = None) -> Config:
     """As `load`, of the recipe in a run's folder, which may be another person's: it must not bring code
     (`paths.require_own_files`)."""
-    require_own_files(read_toml(path, "recipe"), path)
-    return load(path, changes, method)
+    table = read_toml(path, "recipe")
+    require_own_files(table, path)
+    return _load(path, path.parent, table, changes, method)
 
 
 def _as_before(table: Mapping[str, Any]) -> None:

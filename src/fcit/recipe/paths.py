@@ -1,5 +1,6 @@
 """Paths in a recipe: the keys that hold them, and where relative ones start."""
 
+import os
 from collections.abc import Mapping
 from datetime import date, time
 from os.path import lexists
@@ -51,20 +52,35 @@ def anchored_path(path: str, folder: Path) -> str:
 
 
 def require_own_files(table: Mapping[str, Any], path: Path) -> None:
-    """Raise FcitError where the config.toml of a run's folder names a Python file in a way that fcit does
-    not write: somebody else's folder must not bring code. fcit writes whole paths, without links."""
+    """Raise FcitError where the config.toml of a run's folder names a Python file that may be the code of
+    whoever made the folder: one at another than its whole path, as fcit writes it; one inside the folder;
+    one on the network; and where the folder is another user's, that of another user."""
     method, data = (table.get(name) for name in ("method", "data"))
     name = str(method.get("name", "")) if isinstance(method, Mapping) else ""
     rules = data.get("rules") if isinstance(data, Mapping) else None
     files = [("data.rules", file) for file in rules.values()] if isinstance(rules, Mapping) else []
     for key, file in [("method.name", name), *files] if is_file(name) else files:
-        own, inside = Path(str(file)), path.resolve().parent
-        network = own.drive.startswith(("\\\\", "//"))
-        if network or own != own.resolve() or own.is_relative_to(inside):
+        own = Path(str(file))
+        whole = (
+            own.is_absolute()
+            and ".." not in own.parts
+            and own.parts[1:2] not in (("proc",), ("dev",))
+        )
+        elsewhere = own.drive.startswith(("\\\\", "//"))
+        inside = own.resolve().is_relative_to(path.resolve().parent)
+        if not whole or elsewhere or inside or (_of_others(path) and _of_others(own)):
             raise FcitError(
                 f"{path}: {key}: {file}: a run's folder must not bring code; a file is run only at its "
-                "whole path, outside this folder"
+                "whole path, outside this folder, and not where both are another user's"
             )
+
+
+def _of_others(file: Path) -> bool:
+    """Whether a file is another user's (where the system knows)."""
+    try:
+        return os.name == "posix" and file.stat().st_uid != os.getuid()
+    except OSError:  # it is not there
+        return False
 
 
 def require_installed(name: str, source: str) -> None:
