@@ -57,10 +57,10 @@ def test_export_writes_what_it_is_asked_for(made: Run, tmp_path: Path) -> None:
 def test_a_run_of_another_device_is_used_on_this_one(made: Run, image: Path) -> None:
     assert load(made.folder, device="mps").config.model.device == "mps"
     done = call("chat", made.folder, "--image", image, "--device", "cuda:99", typed=PROMPT)
-    refused(done, "model.device: 'cuda:99' cannot be used here")
+    refused(done, "--device: 'cuda:99' cannot be used here")
     before = (made.folder / "matrix.json").read_bytes()
     done = call("evaluate", made.folder, "--device", "cuda:99")
-    refused(done, "model.device: 'cuda:99' cannot be used here")
+    refused(done, "--device: 'cuda:99' cannot be used here")
     assert (made.folder / "matrix.json").read_bytes() == before
 
 

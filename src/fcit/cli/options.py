@@ -35,6 +35,17 @@ Recipe = Annotated[
     ),
 ]
 Folder = Annotated[Path, Argument(help="A run's folder.", metavar="RUN")]
+
+
+def _usable(device: str) -> str:
+    """A device that can be used here. Raises FcitError naming the option, not the recipe's key."""
+    if device:
+        from fcit.models.device import choose
+
+        choose(device, "auto", "--device")
+    return device
+
+
 Method = Annotated[
     str | None,
     Option(
@@ -56,7 +67,10 @@ Changes = Annotated[
 ]
 Device = Annotated[
     str,
-    Option(help="Where the model answers (cpu, cuda, mps), instead of on the run's model.device."),
+    Option(
+        help="Where the model answers (cpu, cuda, mps), instead of on the run's model.device.",
+        callback=_usable,
+    ),
 ]
 Json = Annotated[bool, Option("--json", help="Print JSON.")]
 Scoring = Literal["strict", "reference"]
