@@ -53,8 +53,8 @@ def own_class(path: Path, base: type[T], known: str = "") -> type[T]:
     source = path.read_bytes()
     if known not in ("", _digest(source)):
         raise FcitError(
-            "changed since this run began, so the run would mix two methods; put the old file back, or "
-            "choose another --out"
+            f"changed since this run began, so the run would mix two {base.__name__.lower()}s; put "
+            "the old file back, or choose another --out"
         )
     return _subclass(_run(path, source), base)
 
@@ -71,13 +71,13 @@ def _digest(source: bytes) -> str:
 @contextmanager
 def usable(what: str) -> Iterator[None]:
     """Inside, whatever a file of one's own raises is a FcitError that begins with its name."""
-    try:
-        yield
-    except FcitError as error:
-        raise FcitError(f"{what}: {error}") from None
-    except (Exception, SystemExit) as error:
-        told = f"{type(error).__name__}: {error}"
-        raise FcitError(f"{what}: cannot be used: {told}") from None
+    with naming(what):
+        try:
+            yield
+        except FcitError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise FcitError(f"cannot be used: {type(error).__name__}: {error}") from None
 
 
 @cache

@@ -66,8 +66,20 @@ def plan(setting: Setting, seed: int, sampling: Sampling = "derived") -> list[Ro
 
 def tasks_met(plan: Sequence[Rounds], turn: Turn) -> list[Task]:
     """The tasks that a turn's client had turns with in earlier stages, in order of first appearance."""
-    before = (_met(rounds).get(turn.client, ()) for rounds in plan[: turn.stage])
-    return list(dict.fromkeys(task for tasks in before for task in tasks))
+    return tasks_of(plan[: turn.stage], turn.client)
+
+
+def tasks_of(plan: Sequence[Rounds], client: int) -> list[Task]:
+    """The tasks that a client has turns with, in order of first appearance."""
+    met = (_met(rounds).get(client, ()) for rounds in plan)
+    return list(dict.fromkeys(task for tasks in met for task in tasks))
+
+
+def learners(plan: Sequence[Rounds], name: str) -> list[tuple[int, Task]]:
+    """The clients that have turns with a task of this name, each with the task."""
+    met = [(client, tasks) for rounds in plan for client, tasks in _met(rounds).items()]
+    pairs = ((client, task) for client, tasks in met for task in tasks if task.name == name)
+    return list(dict.fromkeys(pairs))
 
 
 @lru_cache(64)

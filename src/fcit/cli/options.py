@@ -27,16 +27,6 @@ def _keys() -> list[str]:
     return [f"{key.name}=" for _, keys in sections() for key in keys if "." in key.name]
 
 
-Recipe = Annotated[
-    Path,
-    Argument(
-        help="A recipe (TOML file), or the name of one that comes with fcit (`fcit recipe`).",
-        autocompletion=lambda: list(recipes()),
-    ),
-]
-Folder = Annotated[Path, Argument(help="A run's folder.", metavar="RUN")]
-
-
 def _usable(device: str) -> str:
     """A device that can be used here. Raises FcitError naming the option, not the recipe's key."""
     if device:
@@ -46,6 +36,14 @@ def _usable(device: str) -> str:
     return device
 
 
+Recipe = Annotated[
+    Path,
+    Argument(
+        help="A recipe (TOML file), or the name of one that comes with fcit (`fcit recipe`).",
+        autocompletion=lambda: list(recipes()),
+    ),
+]
+Folder = Annotated[Path, Argument(help="A run's folder.", metavar="RUN")]
 Method = Annotated[
     str | None,
     Option(

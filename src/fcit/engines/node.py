@@ -14,6 +14,7 @@ from pathlib import Path
 import fcit
 from fcit.aggregation.privacy import Privacy, secret_noise
 from fcit.benchmark.missing import require_images
+from fcit.benchmark.schedule import tasks_of
 from fcit.engines import wire
 from fcit.files import private, reading, written_aside
 from fcit.recipe.config import validate
@@ -105,9 +106,8 @@ def check_data(experiment: Experiment, client: int) -> list[Data]:
     lacks anything for its turns, in all stages."""
     if client >= (clients := experiment.setting.clients):
         raise FcitError(f"client {client}: the recipe has clients 0 to {clients - 1}")
-    turns = [turn for rounds in experiment.plan for turns in rounds for turn in turns]
-    tasks = dict.fromkeys(turn.task for turn in turns if turn.client == client)
-    trained, tested = [experiment.data(Turn(client, task, 0, 0)) for task in tasks], list[Data]()
+    tasks, tested = tasks_of(experiment.plan, client), list[Data]()
+    trained = [experiment.data(Turn(client, task, 0, 0)) for task in tasks]
     if experiment.config.evaluation.where == "clients":
         names = experiment.setting.datasets
         tested = [experiment.data_of(experiment.test_share(name, client)) for name in names]

@@ -12,10 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from fcit.benchmark.schedule import learners
 from fcit.engines import wire
 from fcit.engines.node import LocalClient, respond
 from fcit.recipe.config import validate
-from fcit.types import FcitError, Weights
+from fcit.types import FcitError, Turn, Weights
 from fcit.weights import flatten, unflatten
 from fcit.worker.model import ModelWorker
 
@@ -55,12 +56,9 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
         case "token width":
             return {"width": worker.token_width()}, {}
         case "check lengths":  # of the samples of all who will train on a task
-            turns = [
-                turn for rounds in worker.experiment.plan for turns in rounds for turn in turns
-            ]
-            ours = {turn.client: turn for turn in turns if turn.task.name == header["task"]}
-            for turn in ours.values():
-                worker.check_lengths(worker.experiment.data(turn, replay=False).samples)
+            for client, task in learners(worker.experiment.plan, header["task"]):
+                data = worker.experiment.data(Turn(client, task, 0, 0), replay=False)
+                worker.check_lengths(data.samples)
             return {}, {}
         case "identify":
             return wire.pack_identity(worker.identify(wire.unpack_turn(header["turn"])))
