@@ -70,8 +70,8 @@ def require_own_files(table: Mapping[str, Any], path: Path) -> None:
         inside = own.resolve().is_relative_to(path.resolve().parent)
         if not whole or elsewhere or inside or (_of_others(path) and _of_others(own)):
             raise FcitError(
-                f"{path}: {key}: {file}: a run's folder must not bring code; a Python file is run only by "
-                "its whole path, outside this folder, and where the folder is another user's, only yours"
+                f"{path}: {key}: {file}: a run's folder must not bring code; a Python file is run only "
+                "by its whole path, outside this folder, and where the folder is another user's, only yours"
             )
 
 
