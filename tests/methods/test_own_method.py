@@ -151,7 +151,7 @@ def test_another_users_run_folder_runs_no_file_of_another_user(
     )
     assert config.load_run(made).method.name == "mine"
     monkeypatch.setattr(os, "getuid", lambda: os.geteuid() + 1)
-    with pytest.raises(FcitError, match="where the folder is another user's, only yours"):
+    with pytest.raises(FcitError, match="in another user's folder only if it is yours"):
         config.load_run(made)
 
 

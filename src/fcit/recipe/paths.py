@@ -71,7 +71,7 @@ def require_own_files(table: Mapping[str, Any], path: Path) -> None:
         if not whole or elsewhere or inside or (_of_others(path) and _of_others(own)):
             raise FcitError(
                 f"{path}: {key}: {file}: a run's folder must not bring code; a Python file is run only "
-                "by its whole path, outside this folder, and where the folder is another user's, only yours"
+                "by its whole path, outside this folder, and in another user's folder only if it is yours"
             )
 
 
