@@ -34,10 +34,8 @@ from fcit.files import write_json
 SHAPES = ("mini", "60M")
 ROOT = Path(__file__).resolve().parents[1]
 DATASETS = ("ImageNet-R", "ArxivQA", "IconQA", "Flickr30k")
-PARTS = (
-    "round, cold", "round, warm", "round, again", "forward and backward", "evaluation, cold",
-    "evaluation, warm",
-)  # fmt: skip
+AGAIN, PASSES = "round, again", "forward and backward"
+PARTS = ("round, cold", "round, warm", AGAIN, PASSES, "evaluation, cold", "evaluation, warm")
 
 
 def main() -> None:
@@ -74,6 +72,12 @@ def main() -> None:
                     low, middle, high = spread([b / a for a, b in zip(*rows, strict=True)])
                     line += f"{middle:8.2f}  ({low:.2f} - {high:.2f})"
                 print(line, flush=True)
+            here = found[shape]["here"]
+            ratios = [
+                again / passes for again, passes in zip(here[AGAIN], here[PASSES], strict=True)
+            ]
+            low, middle, high = spread(ratios)
+            print(f"  {AGAIN} / {PASSES}: {middle:.3f}  ({low:.3f} - {high:.3f})")
             if len(sides) > 1:
                 print(f"  answers are {'equal' if len(set(said.values())) == 1 else 'different'}")
     if given.json:
@@ -157,8 +161,8 @@ def one(shape: str, room: Path) -> dict:
     organised, jobs = clock("round, cold", trained)
     emptied()
     clock("round, warm", trained)
-    clock("round, again", trained)
-    clock("forward and backward", forward_and_backward(worker, jobs))
+    clock(AGAIN, trained)
+    clock(PASSES, forward_and_backward(worker, jobs))
 
     noise = torch.Generator().manual_seed(0)
     blank, names = worker.model.blank(method.rank), [str(number) for number in range(8)]

@@ -176,6 +176,25 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share) -> None:
     assert not torch.equal(out, control.drop(torch.ones(7, 301, 101)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_dropout_uses_sixteen_bits_of_its_stream_for_a_number(dtype) -> None:
+    """Each signed number of 16 bits below the share drops; the others keep x times 1 / (1 - share), and
+    their gradient with it."""
+    _, spaces = toy()
+    control, dropped = spaces.control, round(0.05 * 2**16)
+    control.dropout, control.noise = 0.05, torch_stream(10, "dropout")
+    x = torch.randn(3, 41, 7, generator=torch_stream(10, "x")).to(dtype).requires_grad_()
+    out = control.drop(x)
+    out.sum().backward()
+    bits = torch.empty(216, dtype=torch.int64)
+    bits.random_(-(2**63), None, generator=torch_stream(10, "dropout"))
+    drops = (bits.view(torch.int16)[:861] < dropped - 2**15).view(3, 41, 7)
+    kept = torch.tensor(1 / (1 - dropped / 2**16), dtype=dtype)
+    assert torch.equal(out, torch.where(drops, 0, x.detach() * kept))
+    assert torch.equal(x.grad, torch.where(drops, 0, kept.expand(3, 41, 7)))
+    assert 0.02 < drops.float().mean() < 0.09
+
+
 def test_a_block_of_another_model_is_refused_by_name() -> None:
     _, spaces = toy()
     with pytest.raises(FcitError, match="made for another model"):

@@ -41,10 +41,12 @@ class Control:
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=self.noise.device)
         bits.random_(-(2**63), None, generator=self.noise)
         dropped = round(self.dropout * 2**16)
-        keep = bits.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
-        # Multiplied as bytes with a single number: casting and dividing them take twice as long.
-        kept = torch.ones((), dtype=x.dtype, device=x.device).div_(1 - dropped / 2**16)
-        return x * (keep.to(x.device).view(torch.uint8) * kept)
+        # Compared in place: 1 and 0 as numbers of 16 bits take a sixth of the time that bools take.
+        keep = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15).to(x.device)
+        kept = torch.ones((), dtype=x.dtype).div_(1 - dropped / 2**16)
+        if x.dtype.itemsize == 2:  # 1 times the bits of a number is that number
+            return x * keep.mul_(int(kept.view(torch.int16))).view(x.dtype)
+        return x * keep.to(x.dtype).mul_(kept)
 
     def columns(self, layer: str, x: Tensor, rank: int, scale: float) -> Tensor | float:
         """What a layer's A x is multiplied with: the scale, times the gate of every column's block."""
