@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import zygote
-from fcit.models.device import choose, uncollected
+from fcit.models import uncollected
+from fcit.models.device import choose
 from fcit.types import FcitError
 
 LEAVE = """
@@ -108,3 +109,22 @@ def test_the_garbage_collector_is_off_inside_and_as_before_afterwards() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_what_was_loaded_without_the_collector_is_old_at_once() -> None:
+    """None of it is looked through again as a young object, and none is kept for ever."""
+    with uncollected():
+        made = [[number] for number in range(5)]
+    assert not any(one is made for one in gc.get_objects(generation=0))
+    assert any(one is made for one in gc.get_objects(generation=2))
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_somebody_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        with uncollected():
+            pass
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()

@@ -2,12 +2,13 @@
 
 import contextlib
 import ctypes
-import gc
 from collections.abc import Iterator
 
-import torch
-
+from fcit.models import uncollected
 from fcit.types import FcitError, first_line
+
+with uncollected():
+    import torch
 
 
 def choose(device: str, dtype: str, key: str = "model.device") -> tuple[str, torch.dtype]:
@@ -71,19 +72,6 @@ LARGE = 100_000_000
 
 KEEPING = {-3: 32 << 20, -1: 2**31 - 1, -2: 256 << 20}
 """glibc's M_MMAP_THRESHOLD (its largest value), M_TRIM_THRESHOLD and M_TOP_PAD, in bytes."""
-
-
-@contextlib.contextmanager
-def uncollected() -> Iterator[None]:
-    """Inside, Python's garbage collector is off: while transformers is imported and a model loaded, it
-    would look through all objects again and again, for a tenth of a start's time, and find nothing."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def keep_memory(device: str, parameters: int) -> None:

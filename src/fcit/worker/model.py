@@ -7,6 +7,7 @@ from functools import cached_property
 from fcit.aggregation.packing import pack_message, unpack_message
 from fcit.aggregation.privacy import Privacy, aggregate, hide_token
 from fcit.methods import Method
+from fcit.models import uncollected
 from fcit.optimizers import Optimizer
 from fcit.recipe.config import Config
 from fcit.recipe.sections import DataSection
@@ -33,7 +34,8 @@ class ModelWorker:
     """
 
     def __init__(self, config: Config, own: DataSection | None = None, floor: Privacy = NO_FLOOR):
-        import torch
+        with uncollected():
+            import torch
 
         torch.set_num_threads(config.training.threads)
         self.experiment, self.floor = Experiment(config, own), floor
@@ -45,7 +47,7 @@ class ModelWorker:
     @cached_property
     def model(self):
         """The base model."""
-        from fcit.models.device import choose, enough_memory, uncollected
+        from fcit.models.device import choose, enough_memory
 
         section = self.config.model
         device, dtype = choose(section.device, section.dtype)
@@ -68,7 +70,7 @@ class ModelWorker:
     @cached_property
     def encoder(self):
         """The frozen identity encoder."""
-        from fcit.models.device import choose, enough_memory, uncollected
+        from fcit.models.device import choose, enough_memory
 
         device, _ = choose(self.config.model.device, "float32")
         with uncollected(), enough_memory("loading the identity encoder", SMALLER_ENCODER):
