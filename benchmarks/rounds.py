@@ -9,8 +9,8 @@ with an empty cache folder; warm follows as in another process: the cache's file
 is empty. Each measurement is a process of its own (`--one`), whose CPU seconds (`time.process_time`)
 are counted after the model is loaded, so other work on the machine hardly matters. `forward and
 backward` is the same round with batches made beforehand, without dropout and optimizer: what no loop
-can save. `evaluation, products` are the seconds of a cold evaluation's matrix products, those of the vision
-tower and the text encoder among them, as torch's profiler counts them.
+can save. `evaluation, products` are the seconds of a cold evaluation's matrix products, those of the
+vision tower and the text encoder among them, as torch's profiler counts them.
 
 against: the root of another checkout of fcit, measured in alternation with this one.
 """

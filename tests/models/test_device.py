@@ -7,6 +7,7 @@ import gc
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -111,6 +112,18 @@ def test_the_garbage_collector_is_off_inside_and_as_before_afterwards() -> None:
         gc.enable()
 
 
+@pytest.fixture
+def thawed() -> Iterator[None]:
+    """Without the objects that `zygote` froze, if it started this process."""
+    frozen = gc.get_freeze_count()
+    gc.unfreeze()
+    yield
+    gc.unfreeze()
+    if frozen:
+        gc.freeze()
+
+
+@pytest.mark.usefixtures("thawed")
 def test_what_was_loaded_without_the_collector_is_old_at_once() -> None:
     """None of it is looked through again as a young object, and none is kept for ever."""
     with uncollected():
@@ -120,11 +133,9 @@ def test_what_was_loaded_without_the_collector_is_old_at_once() -> None:
     assert gc.get_freeze_count() == 0
 
 
+@pytest.mark.usefixtures("thawed")
 def test_what_somebody_froze_stays_frozen() -> None:
     gc.freeze()
-    try:
-        with uncollected():
-            pass
-        assert gc.get_freeze_count()
-    finally:
-        gc.unfreeze()
+    with uncollected():
+        pass
+    assert gc.get_freeze_count()
