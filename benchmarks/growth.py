@@ -115,8 +115,8 @@ def clients(count: int) -> Callable[[], object]:
 
     def work() -> object:
         shares = split(20 * count, count, 1.0, 0, "Flickr30k")
-        rounds = list(plan(setting, 0)[0])  # drawn as they are read
-        turns = rounds[0]
+        for turns in plan(setting, 0)[0]:  # drawn round by round, as in a run
+            pass
         updates = [
             Update(one.client, len(shares[one.client]), {"0": block}, {}, {}) for one in turns
         ]
