@@ -27,6 +27,7 @@ import resource
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,8 +116,7 @@ def clients(count: int) -> Callable[[], object]:
 
     def work() -> object:
         shares = split(20 * count, count, 1.0, 0, "Flickr30k")
-        for turns in plan(setting, 0)[0]:  # drawn round by round, as in a run
-            pass
+        turns = deque(plan(setting, 0)[0], maxlen=1).pop()  # one round at a time, as in a run
         updates = [
             Update(one.client, len(shares[one.client]), {"0": block}, {}, {}) for one in turns
         ]
