@@ -176,6 +176,14 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share) -> None:
     assert not torch.equal(out, control.drop(torch.ones(7, 301, 101)))
 
 
+def test_dropout_just_below_one_drops_nearly_all_and_stays_finite() -> None:
+    _, spaces = toy()
+    control = spaces.control
+    control.dropout, control.noise = 0.999999, torch_stream(9, "dropout")
+    out = control.drop(torch.ones(1000, 1000))
+    assert out.isfinite().all() and float((out == 0).float().mean()) > 0.9999
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 def test_dropout_uses_sixteen_bits_of_its_stream_for_a_number(dtype) -> None:
     """Each signed number of 16 bits below the share drops; the others keep x times 1 / (1 - share), and
