@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,21 @@ REST = "rest"
 
 @contextmanager
 def threads(count: int) -> Generator[None]:
-    """Inside, torch computes with so many CPU threads; the last bits of its sums depend on it."""
+    """Inside, torch computes with so many CPU threads, which the last bits of sums depend on, and as in a
+    new process: without the caller's autocast, default type, precision of products, or `no_grad`."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    with ExitStack() as stack:
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        stack.callback(torch.set_default_dtype, torch.get_default_dtype())
+        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+        torch.set_num_threads(count)
+        torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
+        for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
 
 
 def tensor_names(path: str) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import official
 from commandline import call, refused
 from fcit import suite as mini
 from fcit.benchmark.check import Problem, check
+from fcit.benchmark.missing import other_case
 from fcit.types import FcitError
 
 FILES = {name: f"instructions/DVQA/{name}.json" for name in ("train", "test")}
@@ -77,6 +78,11 @@ def test_everything_wrong_is_listed_at_once(root):
     train, test = FILES["train"], FILES["test"]
     missing = found[train, "record 1 (id DVQA-train-1)"]
     assert missing.endswith(f"is missing; there is {image(root, 'train', 1).with_suffix('.PNG')}")
+    shown = image(root, "train", 1).with_suffix(".PNG")
+    shown.rename(shown.with_suffix(".Png"))
+    assert other_case(image(root, "train", 1)).endswith(
+        "; there is " + str(shown.with_suffix(".Png"))
+    )
     assert "train_000002.png': cannot be decoded" in found[train, "record 2 (id DVQA-train-2)"]
     assert "cannot be decoded" in found[train, "record 3 (id DVQA-train-3)"]
     assert str(root) not in found[train, "record 3 (id DVQA-train-3)"]

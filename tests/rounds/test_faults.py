@@ -686,12 +686,12 @@ class Overflowing(Disco):
 @pytest.mark.parametrize(
     ("at", "told"),
     [
-        ("begin", r"the beginning of stage 1: .* \(x: x\)"),
+        ("begin", r"begin made numbers that are not finite \(x: x\)"),
         (
             "organise",
             r"stage 1, round 1: .* \(x: x\)\. Client 7 sent .* journal/tokens\.safetensors",
         ),
-        ("end", r"stage 1, round 1: .* \(x: x\)\. Client 7 sent .* journal/7\.safetensors"),
+        ("end", r"end made numbers that are not finite \(x: x\)"),
     ],
 )
 def test_nothing_infinite_is_committed_wherever_it_comes_from(

@@ -282,6 +282,7 @@ def test_weights_merged_for_a_prompt_answer_as_the_run_does(
     export.merged(run, PROMPT, tmp_path / "merged")
     assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     assert not list((tmp_path / "merged").glob("*.bin"))
+    assert run.generate(image, PROMPT) == want  # the run's own model is not the merged one
 
 
 def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(
@@ -349,6 +350,7 @@ def test_half_precision_is_written_when_asked_for(
         FcitError, match="run cannot be merged: the weights in .* are quantized; name one"
     ):
         export.merged(run, PROMPT, tmp_path / "merged")
+    monkeypatch.setattr(run.worker.model.model, "is_quantized", True, raising=False)
     with pytest.raises(
         FcitError, match="^--vllm: .*run cannot be merged: the weights in .*quantized"
     ):

@@ -72,14 +72,15 @@ def other_case(path: Path) -> str:
     """Of a path that is missing: `; there is ...` where only its capitals are others."""
     there = next(above for above in path.absolute().parents if above.is_dir())
     for part in path.absolute().relative_to(there).parts:
-        if part.casefold() not in (names := _by_casefold(there)):
+        names = _by_casefold(there, there.stat().st_mtime_ns)
+        if part.casefold() not in names:
             return ""
         there /= names[part.casefold()]
     return f"; there is {there}"
 
 
 @lru_cache(maxsize=4)
-def _by_casefold(folder: Path) -> dict[str, str]:
+def _by_casefold(folder: Path, changed: int) -> dict[str, str]:
     return {path.name.casefold(): path.name for path in folder.glob("*")}
 
 

@@ -34,8 +34,8 @@ class Ewc(Method):
     """
 
     ewc_lambda: AtLeast0 = 30.0
-    """Weight lambda of the quadratic pull towards old weights. No value is published for this setting;
-    tune it."""
+    """Weight lambda of the quadratic pull towards old weights. 5000 is published; here the Fisher
+    information is a mean over answer tokens, so tune it."""
 
     fisher_samples: Annotated[int, Field(ge=1, le=MOST)] = 128
     """Maximum samples per client for the Fisher information."""

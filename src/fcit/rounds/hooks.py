@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fcit.methods.base import Method, Query
 from fcit.types import FcitError, State
+from fcit.weights import find_nonfinite
 
 if TYPE_CHECKING:
     from typing import Any
@@ -15,14 +16,20 @@ if TYPE_CHECKING:
     from fcit.types import Weights
 
 
-def checked(method: Method, hook: str, after: State) -> State:
+def checked(method: Method, hook: str, after: State, before: State | None = None) -> State:
     """The state that a hook returned. Raises FcitError, naming the method, the hook and the part, unless
-    it is a State that can be sent and stored."""
+    it is a State that can be sent and stored, and is finite in what it changed of the state before."""
     if not isinstance(after, State):
         raise FcitError(f"{method.name}: {hook} returned {_kind(after)}; it must return a State")
     for kind in ("adapters", "extras"):
         if fault := _fault(kind, getattr(after, kind)):
             raise FcitError(f"{method.name}: {hook} left {fault}")
+    for kind in ("adapters", "extras") if before else ():
+        if tensor := find_nonfinite(getattr(after, kind), getattr(before, kind)):
+            raise FcitError(
+                f"{method.name}: {hook} made numbers that are not finite ({tensor}) of numbers that are; "
+                "repair the method, or start again with a lower federation.outlier_factor"
+            )
     return after
 
 

@@ -109,28 +109,24 @@ def federate(
         rounds = run.plan[number]
         resumed = done if number == done.stage else Position()
         if not resumed.rounds:
-            after = begun(run, state, stage)
-            _require_finite(after, state, f"the beginning of stage {number + 1}")
-            state = after
+            state = begun(run, state, stage)
         if not resumed.ended:
             for index in range(resumed.rounds, len(rounds)):
                 state, report = take_round(run, state, rounds[index], engine, journal)
                 yield state, Position(number, index + 1), report
-            after = ended(run, state, stage)
-            _require_finite(after, state, f"the end of stage {number + 1}")
-            state = after
+            state = ended(run, state, stage)
         yield state, Position(number, len(rounds), True), None
 
 
 def begun(run: FederatedRun, state: State, stage: Stage) -> State:
     """The state with which a stage begins."""
-    after = carry_memory(state, checked(run.method, "begin", run.method.begin(state, stage)))
+    after = carry_memory(state, checked(run.method, "begin", run.method.begin(state, stage), state))
     return replace(after, optimizer=run.optimizer.begin(after.optimizer))
 
 
 def ended(run: FederatedRun, state: State, stage: Stage) -> State:
     """The state with which a stage ends, after its last round."""
-    return carry_memory(state, checked(run.method, "end", run.method.end(state, stage)))
+    return carry_memory(state, checked(run.method, "end", run.method.end(state, stage), state))
 
 
 def take_round(
@@ -201,7 +197,6 @@ def take_round(
     after = server_step(run.optimizer, state, after, trained, updates, extras, averaged)
     _require_finite(after, state, where, norms)
     final = ended(run, after, run.setting.stages[stage]) if turns[0].last else after
-    _require_finite(final, after, where, norms)
     sent = [kinds(job.received) for job in packed if job.turn.client in norms]
     down = [sum(map(state_bytes, parts)) for parts in sent]
     up = [reply.size for reply in replies]

@@ -9,6 +9,7 @@ from functools import cached_property
 from html import escape
 from itertools import zip_longest
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from fcit.files import clean, home
@@ -26,6 +27,9 @@ from fcit.weights import threads
 from fcit.worker.experiment import Experiment
 from fcit.worker.model import ModelWorker
 
+_running = Lock()
+"""Held by the run that is going on: torch's threads and the umask are those of the whole process."""
+
 
 def run(
     config: Config | Mapping[str, Any] | str | Path,
@@ -40,14 +44,20 @@ def run(
     progress (default: lines in a notebook, nothing elsewhere).
     Raises FcitError on every user error.
     """
-    if not isinstance(config, Config):
-        table = isinstance(config, Mapping)
-        config = configs.validate(config) if table else configs.load(home(config))
+    if isinstance(config, Config):  # `replace` checks nothing
+        config = configs.to_table(config)
+    table = isinstance(config, Mapping)
+    config = configs.validate(config) if table else configs.load(home(config))
     name = f"{config.setting.name}-{config.method.name}-seed{config.seed}"
     folder = home(out) if out else Path("runs") / name
     session = Session(config, folder, watch or (Terminal() if _in_notebook() else Silent()))
-    session.open(resume)
-    session.run()
+    if not _running.acquire(blocking=False):
+        raise FcitError(f"{folder}: another run is going on in this process; start each in its own")
+    try:
+        session.open(resume)
+        session.run()
+    finally:
+        _running.release()
     return Run(folder)
 
 
@@ -73,13 +83,16 @@ class Run:
     def __init__(self, folder: str | Path):
         self.folder = home(folder)
         self.files = RunFolder(self.folder.absolute())  # a notebook may go to another folder
+        self._answering = Lock()
 
     def _cells(self) -> list[list[str]]:
         """The accuracies (percent) of every stage, with Last and Avg."""
         if not self.files.matrix.is_file():
             return [["no results yet"]]
         found, rows = self.results, self.files.rows()
-        stages = [f"{at} {name}" for at, name in enumerate(found["stages"][: len(rows)], 1)]
+        done, every = len(rows), len(found["stages"])
+        unfinished = f" (unfinished: {done} of {every} stages)" if done < every else ""
+        stages = [f"{at} {name}" for at, name in enumerate(found["stages"][:done], 1)]
         rows = [*rows, list(found["zero_shot"].values())]
         return [
             [f"{found['method']}, accuracy %", *found["datasets"]],
@@ -88,7 +101,7 @@ class Run:
                 for name, row in zip([*stages, "zero-shot"], rows, strict=True)
             ),
             [
-                "Last, Avg",
+                "Last, Avg" + unfinished,
                 *(f"{found[key]:.2f}" for key in ("last", "avg") if found[key] is not None),
             ],
         ]
@@ -128,7 +141,7 @@ class Run:
         for a prompt that is no text (see `files.clean`)."""
         with naming("the prompt"):
             sample = Sample("", "", str(image), clean(prompt), ("",))
-        with threads(self.config.training.threads):
+        with self._answering, threads(self.config.training.threads):
             return self.worker.answer(Data([sample], [home(image)]))[0]
 
     @cached_property
@@ -152,6 +165,12 @@ class Run:
     def worker(self) -> ModelWorker:
         """The run's model with its state in place, in this process; loaded on first use."""
         return self.load_worker(self.config)
+
+    def give_worker(self) -> ModelWorker:
+        """The worker, for somebody who changes its model; the run loads it again when it needs it."""
+        worker = self.worker
+        del self.worker
+        return worker
 
     def load_worker(self, config: Config) -> ModelWorker:
         """The model of another configuration of this run, with the run's state in place. Raises FcitError

@@ -116,7 +116,7 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
     processor: a folder that transformers loads.
 
     target: a dataset of the run (its test instructions' mean activation factors), or any other text,
-    which is routed as an instruction. The run's model cannot be used afterwards.
+    which is routed as an instruction. The run loads its model again if it is used afterwards.
     Raises FcitError when no single set of weights answers as the run does.
     """
     run = _exportable(run)
@@ -124,14 +124,15 @@ def merged(run: Run, target: str, out: Path, dtype: DType = "float32") -> None:
 
     from fcit.models.saving import save_merged
 
-    number, shares, worker = _dtype(dtype), _shares(run, target), run.worker
+    number, shares = _dtype(dtype), _shares(run, target)
+    card = cards.card(run, "merged", target=target, shares=shares, dtype=dtype)
+    worker = run.give_worker()
     if shares:
         names = worker.model.subspaces.names
         row = torch.tensor([[shares[name] for name in names]], device=worker.model.device)
         worker.method.activate(worker.model, row)
     with folder_aside(out) as folder:
         save_merged(worker.model, folder, number, f"--merged: {run.folder}")
-        card = cards.card(run, "merged", target=target, shares=shares, dtype=dtype)
         write_text(folder / "README.md", card)
 
 
@@ -139,8 +140,8 @@ def served(run: Run, out: Path, dtype: DType = "float32") -> str:
     """Write what vLLM serves: the base model with the run's projector, and its adapters as plain LoRA.
 
     Adapters that the run always opens together become one, their sum. Returns in one line what vLLM does
-    not do for this run; "": it answers as the run does. The run's model cannot be used afterwards. Raises
-    FcitError where a base model and LoRA cannot be what the run trained.
+    not do for this run; "": it answers as the run does. The run loads its model again if it is used
+    afterwards. Raises FcitError where a base model and LoRA cannot be what the run trained.
     """
     run = _exportable(run)
     from fcit.models.saving import save_merged, save_peft
@@ -169,12 +170,12 @@ def served(run: Run, out: Path, dtype: DType = "float32") -> str:
     with folder_aside(out) as folder:
         for key, block in blocks.items():
             save_peft(folder / "adapters" / key, block, method.scale, "base")
-        model, start = run.worker.model, f"--vllm: {run.folder}"
-        save_merged(model, folder / "base", _dtype(dtype), start, adapters=False)
         limit = next(size for size in VLLM_RANKS if size >= rank)
         modules = " ".join(shlex.quote(f"{key}=adapters/{key}") for key in blocks)
         more = {"names": list(blocks), "modules": modules, "limit": limit, "note": note}
         write_text(folder / "README.md", cards.card(run, "vllm", dtype=dtype, **more))
+        model, start = run.give_worker().model, f"--vllm: {run.folder}"
+        save_merged(model, folder / "base", _dtype(dtype), start, adapters=False)
     return note
 
 
