@@ -276,3 +276,13 @@ def test_a_folder_of_records_is_known_by_a_files_name(tmp_path: Path) -> None:
     (folder / "dataset.toml").unlink()
     (folder / "test_3000.jsonl").write_text("")
     assert layout.holds_records(folder)
+
+
+def test_two_files_of_the_same_records_are_refused(tmp_path: Path) -> None:
+    root = official.write(tmp_path / "data")
+    file = datasets.find("IconQA").file(root, "train")
+    file.with_suffix(".jsonl").write_text("")
+    with pytest.raises(FcitError, match=r"train.*\.json: train.*\.jsonl is beside it"):
+        datasets.read(root, "IconQA", "train")
+    file.unlink()
+    assert datasets.find("IconQA").file(root, "train") == file.with_suffix(".jsonl")

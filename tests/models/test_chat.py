@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -103,13 +104,23 @@ def test_room_is_denied_where_a_conversation_would_be_cut_off(
         except FcitError:
             denied += 1
             with pytest.raises(FcitError, match=f"training.max_length: {limit} tokens"):
-                chat.require_room(SAMPLE, "<image><image>")
+                chat.cuts_off(SAMPLE, "<image><image>")
         else:
-            chat.require_room(SAMPLE, "<image><image>")
+            chat.cuts_off(SAMPLE, "<image><image>")
     assert 0 < denied < 40
     chat = vicuna(False)
-    monkeypatch.setattr(chat, "conversation", lambda *_: pytest.fail("there is room enough"))
-    chat.require_room(SAMPLE, "<image><image>")
+    monkeypatch.setattr(chat, "_whole", lambda *_: pytest.fail("there is room enough"))
+    assert not chat.cuts_off(SAMPLE, "<image><image>")
+
+
+def test_a_later_turn_that_is_cut_off_is_told() -> None:
+    more = replace(SAMPLE, more=(("What else is there?", "a cat"),))
+    whole = len(vicuna(False).conversation(more, "<image><image>")[0])
+    first = len(vicuna(False).conversation(SAMPLE, "<image><image>")[0])
+    told = {
+        limit: vicuna(False, limit).cuts_off(more, "<image><image>") for limit in range(first, 99)
+    }
+    assert told == {limit: limit < whole for limit in told} and first < whole < 99
 
 
 def test_a_template_that_changes_what_came_before_is_refused() -> None:

@@ -79,8 +79,8 @@ def test_an_image_that_leaves_no_room_is_known_from_its_size(
         tokens = text.count(model.chat.placeholders[-1])
         said = f"training.max_length: {tokens} tokens .*IconQA sample 0, whose image takes {tokens}"
         with pytest.raises(FcitError, match=said):
-            counter.readers(tokens)[0].require_room(SAMPLES[0], text)
-        counter.readers(2048)[0].require_room(SAMPLES[0], text)
+            counter.readers(tokens)[0].cuts_off(SAMPLES[0], text)
+        counter.readers(2048)[0].cuts_off(SAMPLES[0], text)
 
 
 ANSWERS = ["red star", "blue house", "two", "yes"]

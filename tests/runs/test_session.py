@@ -22,9 +22,11 @@ from safetensors.torch import load_file, save_file
 import fcit
 import handmade
 from encoders import sentences
+from fcit.benchmark.schedule import learners
 from fcit.benchmark.settings import GROUPS
 from fcit.files import ASIDE, locked, read_lines
 from fcit.models import CHECKPOINTS
+from fcit.models.chat import Chat
 from fcit.recipe import config as configs
 from fcit.recipe.config import validate
 from fcit.rounds.journal import RunJournal
@@ -33,7 +35,7 @@ from fcit.rounds.server import Position
 from fcit.runs import engine, provenance
 from fcit.runs.api import Run
 from fcit.runs.session import Session
-from fcit.types import FcitError, State
+from fcit.types import FcitError, State, Turn
 from fcit.watch import Silent, Step
 from fcit.worker.experiment import Experiment
 
@@ -532,6 +534,28 @@ def test_a_sample_of_a_client_that_never_trains_may_be_too_long(
     (owner,) = [k for k, share in enumerate(made.shares(task)) if name in {one.id for one in share}]
     assert owner not in {turn.client for turn in turns if turn.task == task}
     fcit.run(table | changes, tmp_path / "run")
+
+
+def test_samples_whose_ends_are_cut_off_are_told(
+    table: dict, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Chat, "cuts_off", lambda self, sample, image: sample.dataset == "FigureQA")
+    said: list[str] = []
+
+    class Heard(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    run = fcit.run(table, tmp_path / "run", watch=Heard())
+    plan = run.experiment.plan
+    count = sum(
+        len(run.experiment.data(Turn(client, task, 0, 0), replay=False).samples)
+        for client, task in learners(plan, "FigureQA")
+    )
+    (line,) = [text for text in said if "max_length" in text]
+    assert line.startswith(
+        f"FigureQA: training.max_length cuts off the end of an answer of {count} of {count} training"
+    )
 
 
 @pytest.mark.parametrize("federation", [{"workers": 1}, {"workers": 2}, {"engine": "flower"}])

@@ -44,9 +44,8 @@ class Dataset:
 
     def file(self, root: Path, split: Split) -> Path:
         """The file of its training or test records, which may also end in .jsonl."""
-        path = below(self.path(root), {"train": self.train_file, "test": self.test_file}[split])
-        lines = path.with_suffix(".jsonl")
-        return lines if lines.is_file() and not path.is_file() else path
+        name = {"train": self.train_file, "test": self.test_file}[split]
+        return layout.as_lines(below(self.path(root), name))
 
     def image_folders(self, root: Path, images: Sequence[Path] = ()) -> tuple[Path, ...]:
         """The folders that its image paths start at, tried in order. `images`: instead of `datasets/`."""

@@ -67,6 +67,16 @@ def holds_records(folder: Path) -> bool:
         return False
 
 
+def as_lines(path: Path) -> Path:
+    """A file of records, or the one that ends in .jsonl in its place. Raises FcitError for both."""
+    lines = path.with_suffix(".jsonl")
+    if lines != path and lines.is_file() and path.is_file():
+        raise FcitError(
+            f"{path}: {lines.name} is beside it, and only one can be read; move one away"
+        )
+    return lines if lines.is_file() else path
+
+
 def root_of(folder: Path) -> Path:
     """The data folder that a dataset's folder belongs to."""
     return folder.parent.parent if folder.parent.name in INSTRUCTIONS else folder.parent

@@ -99,11 +99,12 @@ class LocalEngine:
         """How many numbers an identity token has; 0 for a method without tokens."""
         return self.ask({"do": "token width"})[0]["width"]
 
-    def check_lengths(self, tasks: Iterable[str]) -> Iterator[None]:
-        """Check the lengths of the training samples of all who will train on each task. Raises FcitError
-        naming the first that does not fit (see `ModelWorker.check_lengths`)."""
-        for _ in self.map(self.ask, [{"do": "check lengths", "task": name} for name in tasks]):
-            yield
+    def check_lengths(self, tasks: Iterable[str]) -> Iterator[tuple[int, int]]:
+        """For each task: of how many training samples answers are cut off, and how many there are. Raises
+        FcitError naming the first that does not fit at all (see `ModelWorker.check_lengths`)."""
+        asked = [{"do": "check lengths", "task": name} for name in tasks]
+        for header, _ in self.map(self.ask, asked):
+            yield header["cut"], header["count"]
 
     def identify(self, turns: Sequence[Turn]) -> Iterator[Identity | Fault]:
         """Clients' identity tokens, as they come."""

@@ -56,10 +56,12 @@ def handle(worker: ModelWorker, header: wire.Header, weights: Weights) -> wire.F
         case "token width":
             return {"width": worker.token_width()}, {}
         case "check lengths":  # of the samples of all who will train on a task
+            cut = count = 0
             for client, task in learners(worker.experiment.plan, header["task"]):
                 data = worker.experiment.data(Turn(client, task, 0, 0), replay=False)
-                worker.check_lengths(data.samples)
-            return {}, {}
+                cut += worker.check_lengths(data.samples)
+                count += len(data.samples)
+            return {"cut": cut, "count": count}, {}
         case "identify":
             return wire.pack_identity(worker.identify(wire.unpack_turn(header["turn"])))
         case "train":

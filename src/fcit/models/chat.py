@@ -35,6 +35,9 @@ MARKED = re.compile("\ufdd0([0-9]+)\ufdd1")
 MOST_TEXTS = 20_000
 """The most conversations and questions that a process keeps tokenized."""
 
+TURN = 16
+"""At most so many tokens are expected of what a template writes around a message."""
+
 ASKED, SAID = "zebra", "yonder"
 """A question and an answer that a template is tried with: words that none has in it."""
 
@@ -162,9 +165,22 @@ class Chat:
     def conversation(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
         """A sample's conversation as ids, and as labels: -100 outside the assistant's answers.
 
-        The token that ends an answer carries loss, white space after it does not. Raises FcitError as
+        The token that ends an answer carries loss, white space after it does not. What exceeds
+        `max_length` is cut off. Raises FcitError where that is the image or the whole answer, and as
         `require_end` does.
         """
+        ids, labels = (row[: self.max_length] for row in self._whole(sample, image))
+        image_tokens = max(1, image.count(self.placeholders[-1]))
+        if ids.count(self.image_id) < image_tokens or all(label == -100 for label in labels):
+            raise FcitError(
+                f"training.max_length: {self.max_length} tokens cut off the image or the whole answer of "
+                f"{sample.dataset} sample {sample.id}, whose image takes {image_tokens}; raise it in "
+                "a new run, or make the image smaller"
+            )
+        return ids, labels
+
+    def _whole(self, sample: Sample, image: str) -> tuple[list[int], list[int]]:
+        """A `conversation` of any length."""
         self.require_end()
         messages: list[dict[str, Any]] = []
         spans: list[tuple[int, int]] = []
@@ -185,26 +201,21 @@ class Chat:
             text += before[len(opened) :] if before.startswith(opened) else said
             spans.append((start, len(text.rstrip())))
         ids, offsets = self._tokenize(text)
-        ids, offsets = ids[: self.max_length], offsets[: self.max_length]
         labels = [
             token if end > start and any(a <= start and end <= b for a, b in spans) else -100
             for token, (start, end) in zip(ids, offsets, strict=True)
         ]
-        image_tokens = max(1, image.count(self.placeholders[-1]))
-        if ids.count(self.image_id) < image_tokens or all(label == -100 for label in labels):
-            raise FcitError(
-                f"training.max_length: {self.max_length} tokens cut off the image or the whole answer of "
-                f"{sample.dataset} sample {sample.id}, whose image takes {image_tokens}; raise it in "
-                "a new run, or make the image smaller"
-            )
         return ids, labels
 
-    def require_room(self, sample: Sample, image: str) -> None:
-        """Raise FcitError where `conversation` would cut off the image or the whole answer. A token has
+    def cuts_off(self, sample: Sample, image: str) -> bool:
+        """Whether `conversation` cuts off a part of the answers. Raises FcitError as it does. A token has
         at least a byte, so only what may be too long is tokenized."""
-        room = self.max_length - len(self._kept("", image)[0])
-        if len(sample.prompt.encode()) >= room:
-            self.row(sample, image)
+        texts = [sample.prompt, sample.answers[0], *(text for turn in sample.more for text in turn)]
+        room = self.max_length - len(self._kept("", image)[0]) - TURN * len(texts)
+        if sum(len(text.encode()) for text in texts) < room:
+            return False
+        self.row(sample, image)
+        return any(label != -100 for label in self._whole(sample, image)[1][self.max_length :])
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """A text's ids, and where each begins and ends in it.

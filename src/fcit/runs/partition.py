@@ -42,11 +42,20 @@ def write_partition(folder: RunFolder, experiment: Experiment, watch: Watch) -> 
 
 
 def check_lengths(engine: AnyEngine, stages: Sequence[Stage], watch: Watch) -> None:
-    """Raise FcitError where a training sample of any of these stages would be cut too short to train on,
-    which would end the run when its turn comes."""
+    """Say of how many training samples of these stages `training.max_length` cuts off the end of an
+    answer. Raise FcitError where one would be cut too short to train on, which would end the run when its
+    turn comes."""
     names = dict.fromkeys(task.name for stage in stages for task in stage.tasks)
     if not names:
         return
     with watch.bar("lengths of training samples", len(names)) as step:
-        for done, _ in enumerate(engine.check_lengths(names), 1):
-            step(done)
+        found: list[tuple[int, int]] = []
+        for lengths in engine.check_lengths(names):
+            found.append(lengths)
+            step(len(found))
+    for name, (cut, count) in zip(names, found, strict=True):
+        if cut:
+            watch.say(
+                f"{name}: training.max_length cuts off the end of an answer of {cut} of {count} training "
+                "samples, which is then not learned; raise it in a new run if that matters"
+            )

@@ -105,9 +105,10 @@ class ModelWorker:
         noise = privacy.stream(self.config.seed, "token", turn.client, turn.task.name)
         return hide_token(identity, privacy, noise)
 
-    def check_lengths(self, samples: Sequence[Sample], loaded: bool = True) -> None:
-        """Raise FcitError naming the first training sample whose image, or whole answer,
-        `training.max_length` cuts off. loaded: whether the base model is, or may be, for it."""
+    def check_lengths(self, samples: Sequence[Sample], loaded: bool = True) -> int:
+        """The number of training samples whose answers `training.max_length` cuts off somewhere. loaded:
+        whether the base model is, or may be, for it. Raises FcitError naming the first whose image, or
+        whole answer, it cuts off."""
         section, data = self.config.model, self.experiment.data_of(samples)
         if loaded:
             chat, images = self.model.chat, self.model.images
@@ -117,8 +118,8 @@ class ModelWorker:
             path = self.experiment.model_path()
             counter = TokenCounter(path, section.identity, section.template, local=False)
             chat, images = counter.readers(self.config.training.max_length)
-        for sample, text in zip(samples, images.texts(data.images), strict=True):
-            chat.require_room(sample, text)
+        texts = images.texts(data.images)
+        return sum(chat.cuts_off(*pair) for pair in zip(samples, texts, strict=True))
 
     def train(self, job: Job, memory: Weights) -> tuple[Update, Weights]:
         """One client's turn; the job and the update are encoded for the wire."""
