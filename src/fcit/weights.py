@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +37,11 @@ def threads(count: int) -> Generator[None]:
     with ExitStack() as stack:
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         stack.callback(torch.set_default_dtype, torch.get_default_dtype())
-        stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
         torch.set_num_threads(count)
         torch.set_default_dtype(torch.float32)
-        torch.set_float32_matmul_precision("highest")
+        with suppress(RuntimeError):  # where the caller has set `fp32_precision`, which stays
+            stack.callback(torch.set_float32_matmul_precision, torch.get_float32_matmul_precision())
+            torch.set_float32_matmul_precision("highest")
         for kind in filter(torch.is_autocast_enabled, ("cpu", "cuda", "mps", "xpu")):
             stack.enter_context(torch.autocast(kind, enabled=False))
         with torch.inference_mode(False), torch.enable_grad():

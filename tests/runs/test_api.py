@@ -91,6 +91,17 @@ def test_torch_computes_as_in_a_new_process_whatever_this_one_has_set() -> None:
         torch.set_float32_matmul_precision(before[1])
 
 
+def test_a_precision_that_torch_cannot_name_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after `torch.backends.cuda.matmul.fp32_precision = "tf32"`."""
+
+    def refused() -> str:
+        raise RuntimeError("PyTorch is checking the matmul precision")
+
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", refused)
+    with threads(1):
+        assert torch.get_num_threads() == 1
+
+
 def test_questions_of_several_threads_are_answered_one_after_another(
     table: dict, tmp_path: Path
 ) -> None:
@@ -124,6 +135,8 @@ def test_a_config_that_was_changed_is_checked(table: dict, tmp_path: Path) -> No
     config = validate(table)
     with pytest.raises(FcitError, match="seed: must be a whole number"):
         fcit.run(replace(config, seed="3"), tmp_path / "run")  # type: ignore[arg-type]
+    with pytest.raises(FcitError, match="config: .* not JSON serializable"):
+        fcit.run(replace(config, seed=np.int64(3)), tmp_path / "run")  # type: ignore[arg-type]
     rounds = replace(config, federation=replace(config.federation, rounds=0))
     with pytest.raises(FcitError, match="federation.rounds: "):
         fcit.run(rounds, tmp_path / "run")

@@ -279,10 +279,11 @@ def test_weights_merged_for_a_prompt_answer_as_the_run_does(
 ) -> None:
     want, _ = answered(made(method, **options), image)
     run = handmade.run(tmp_path / "run", table, method, **options)
+    changed = run.worker
     export.merged(run, PROMPT, tmp_path / "merged")
     assert handmade.by_the_card(tmp_path / "merged", image, PROMPT, monkeypatch) == want
     assert not list((tmp_path / "merged").glob("*.bin"))
-    assert run.generate(image, PROMPT) == want  # the run's own model is not the merged one
+    assert run.worker is not changed and run.generate(image, PROMPT) == want
 
 
 def test_weights_merged_for_a_dataset_open_what_its_instructions_opened(

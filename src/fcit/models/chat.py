@@ -35,7 +35,7 @@ MARKED = re.compile("\ufdd0([0-9]+)\ufdd1")
 MOST_TEXTS = 20_000
 """The most conversations and questions that a process keeps tokenized."""
 
-TURN = 16
+TURN = 64
 """At most so many tokens are expected of what a template writes around a message."""
 
 ASKED, SAID = "zebra", "yonder"

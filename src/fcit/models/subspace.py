@@ -40,8 +40,8 @@ class Control:
         # 16 random bits a number: `bernoulli_` takes five times as long.
         bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64, device=self.noise.device)
         bits.random_(-(2**63), None, generator=self.noise)
-        dropped = min(round(self.dropout * 2**16), 2**16 - 1)
-        # Compared in place: 1 and 0 as numbers of 16 bits take a sixth of the time that bools take.
+        dropped = min(round(self.dropout * 2**16), 2**16 - 2)
+        # Compared in place: 1 and 0 as numbers of 16 bits take a fraction of the time that bools take.
         keep = bits.view(torch.int16)[: x.numel()].view(x.shape).ge_(dropped - 2**15).to(x.device)
         kept = torch.ones((), dtype=x.dtype).div_(1 - dropped / 2**16)
         if x.dtype.itemsize == 2:  # 1 times the bits of a number is that number

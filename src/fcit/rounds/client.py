@@ -81,7 +81,7 @@ class Training:
     """Gradients are clipped to this norm."""
     max_length: Annotated[int, Field(ge=1, le=MOST)] = 2048
     """Maximum tokens per sample. The ends of longer ones are cut off and not learned; a run says at its
-    beginning of how many this is so."""
+    beginning of how many this is so (a deployment does not)."""
     micro_batch: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Samples per forward pass within a step, to save memory (0 = the whole batch). Without dropout the
     gradient is the same up to rounding; with it, other masks are drawn. With l2p this changes results

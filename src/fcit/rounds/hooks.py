@@ -26,9 +26,10 @@ def checked(method: Method, hook: str, after: State, before: State | None = None
             raise FcitError(f"{method.name}: {hook} left {fault}")
     for kind in ("adapters", "extras") if before else ():
         if tensor := find_nonfinite(getattr(after, kind), getattr(before, kind)):
+            lower = ", or start again with a lower federation.outlier_factor" * (hook == "end")
             raise FcitError(
                 f"{method.name}: {hook} made numbers that are not finite ({tensor}) of numbers that are; "
-                "repair the method, or start again with a lower federation.outlier_factor"
+                f"repair the method{lower}"
             )
     return after
 

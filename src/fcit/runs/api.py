@@ -30,6 +30,9 @@ from fcit.worker.model import ModelWorker
 _running = Lock()
 """Held by the run that is going on: torch's threads and the umask are those of the whole process."""
 
+_answering = Lock()
+"""Held while a run answers, for the same reason: answers of several threads come one after another."""
+
 
 def run(
     config: Config | Mapping[str, Any] | str | Path,
@@ -45,7 +48,11 @@ def run(
     Raises FcitError on every user error.
     """
     if isinstance(config, Config):  # `replace` checks nothing
-        config = configs.to_table(config)
+        try:
+            config = configs.to_table(config)
+        except TypeError as error:
+            raise FcitError(f"config: {error}") from None
+        config["method"].pop("file_digest", None)  # no run has begun with that content
     table = isinstance(config, Mapping)
     config = configs.validate(config) if table else configs.load(home(config))
     name = f"{config.setting.name}-{config.method.name}-seed{config.seed}"
@@ -83,7 +90,6 @@ class Run:
     def __init__(self, folder: str | Path):
         self.folder = home(folder)
         self.files = RunFolder(self.folder.absolute())  # a notebook may go to another folder
-        self._answering = Lock()
 
     def _cells(self) -> list[list[str]]:
         """The accuracies (percent) of every stage, with Last and Avg."""
@@ -141,7 +147,7 @@ class Run:
         for a prompt that is no text (see `files.clean`)."""
         with naming("the prompt"):
             sample = Sample("", "", str(image), clean(prompt), ("",))
-        with self._answering, threads(self.config.training.threads):
+        with _answering, threads(self.config.training.threads):
             return self.worker.answer(Data([sample], [home(image)]))[0]
 
     @cached_property
@@ -168,8 +174,9 @@ class Run:
 
     def give_worker(self) -> ModelWorker:
         """The worker, for somebody who changes its model; the run loads it again when it needs it."""
-        worker = self.worker
-        del self.worker
+        with _answering:
+            worker = self.worker
+            del self.worker
         return worker
 
     def load_worker(self, config: Config) -> ModelWorker:
