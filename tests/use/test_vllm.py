@@ -71,7 +71,9 @@ def logits(run: Run, gate: list[float], image: Path, folder: Path, adapter: str)
     pixels = model.processor.image_processor(square, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         ours, _ = model.logits(batch)
+        changed = run.worker
         export.served(run, folder)
+        assert run.worker is not changed
         base = AutoModelForImageTextToText.from_pretrained(folder / "base")
         peft = PeftModel.from_pretrained(base, folder / "adapters" / adapter).eval()
         full = peft(input_ids=batch.ids, attention_mask=batch.mask, pixel_values=pixels).logits
