@@ -52,7 +52,6 @@ def run(
             config = configs.to_table(config)
         except TypeError as error:
             raise FcitError(f"config: {error}") from None
-        config["method"].pop("file_digest", None)  # no run has begun with that content
     table = isinstance(config, Mapping)
     config = configs.validate(config) if table else configs.load(home(config))
     name = f"{config.setting.name}-{config.method.name}-seed{config.seed}"
