@@ -6,6 +6,7 @@ import copy
 import errno
 import logging
 import os
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from fcit.engines import node
 from fcit.engines.node import LocalClient, load_memory, respond, save_memory
 from fcit.files import locked
 from fcit.flower import hush
+from fcit.models.chat import Chat
 from fcit.recipe.config import Config, to_table, validate
 from fcit.recipe.sections import DataSection
 from fcit.runs.engine import build, check_memory
@@ -559,6 +561,25 @@ def test_a_client_says_at_once_whether_it_has_what_all_stages_ask_it_for(
     lacking = LocalClient(1, tmp_path, DataSection(root=str(tmp_path)))
     assert respond(asked, {}, lacking)[0]["unready"] == "FcitError; see the client's own log"
     assert "has no training samples of FigureQA" in capsys.readouterr().err
+
+
+def test_a_clients_own_log_says_of_how_many_samples_an_end_is_cut_off(
+    table: dict,
+    suite: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(Chat, "cuts_off", lambda self, sample, image: sample.dataset == "FigureQA")
+    every = copy.deepcopy(table)
+    every["federation"]["per_round"] = 4
+    asked = {"do": "hello", "run": "a", "config": every}
+    client = LocalClient(1, tmp_path, DataSection(root=str(suite)))
+    assert respond(asked, {}, client)[0] == hello(1)  # the server learns nothing of it
+    said = capsys.readouterr().err
+    assert re.search(
+        r"cuts off the end of an answer of [1-9]\d* of [1-9]\d* training samples", said
+    )
 
 
 def test_a_client_says_at_once_that_a_later_stages_sample_is_too_long(

@@ -118,7 +118,7 @@ def run(
         raise FcitError(f"{recipe}: no such run folder or recipe")
     extra = [f"federation.engine={engine}"] if engine else []
     loaded = read(recipe, [*(changes or []), *extra], method)
-    with stoppable("continue with --resume (if the run had begun; else without it)"):
+    with stoppable("continue with --resume, or without it if the run had not begun"):
         from fcit.runs import api  # takes a second or more: after the recipe's mistakes were named
 
         done = api.run(loaded, out, resume, Terminal())

@@ -19,7 +19,7 @@ from fcit.engines import wire
 from fcit.files import private, reading, written_aside
 from fcit.recipe.config import validate
 from fcit.recipe.sections import DataSection
-from fcit.rounds.client import Data
+from fcit.rounds.client import Data, told_of_cuts
 from fcit.rounds.records import compare, sha256
 from fcit.types import FcitError, Turn, Weights
 from fcit.weights import from_bytes, to_bytes, unflatten
@@ -95,7 +95,9 @@ def _hello(header: wire.Header, client: LocalClient) -> wire.Header:
     try:
         worker = _model_worker(json.dumps(header["config"], sort_keys=True), client)
         data = check_data(worker.experiment, client.number)
-        worker.check_lengths([sample for part in data for sample in part.samples], loaded=False)
+        samples = [sample for part in data for sample in part.samples]
+        if told := told_of_cuts(worker.check_lengths(samples, loaded=False), len(samples)):
+            print(told, file=sys.stderr, flush=True)  # the server is not told of a client's samples
     except Exception as error:
         return answer | {"unready": _noted(error, client)}
     return answer

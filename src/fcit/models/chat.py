@@ -214,7 +214,8 @@ class Chat:
         room = self.max_length - len(self._kept("", image)[0]) - TURN * len(texts)
         if sum(len(text.encode()) for text in texts) < room:
             return False
-        self.row(sample, image)
+        if len(self.row(sample, image)[0]) < self.max_length:
+            return False
         return any(label != -100 for label in self._whole(sample, image)[1][self.max_length :])
 
     def _tokenize(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

@@ -81,7 +81,7 @@ class Training:
     """Gradients are clipped to this norm."""
     max_length: Annotated[int, Field(ge=1, le=MOST)] = 2048
     """Maximum tokens per sample. The ends of longer ones are cut off and not learned; a run says at its
-    beginning of how many this is so (a deployment does not)."""
+    beginning of how many this is so, a deployment's client in its own log."""
     micro_batch: Annotated[int, Field(ge=0, le=MOST)] = 0
     """Samples per forward pass within a step, to save memory (0 = the whole batch). Without dropout the
     gradient is the same up to rounding; with it, other masks are drawn. With l2p this changes results
@@ -185,6 +185,16 @@ def take_turn(
     corrections, optimizer_memory = local.report()
     update = Update(turn.client, len(data.samples), adapters, extras, metrics, corrections)
     return update, memory | {OPTIMIZER + key: value for key, value in optimizer_memory.items()}
+
+
+def told_of_cuts(cut: int, count: int) -> str:
+    """What is said where `training.max_length` cuts off answers of training samples; "" without any."""
+    if not cut:
+        return ""
+    return (
+        f"training.max_length cuts off the end of an answer of {cut} of {count} training samples, which "
+        "is then not learned; raise it in a new run if that matters"
+    )
 
 
 def _encoded(model: LMM, data: Data, plan: Sequence[Sequence[int]]) -> Iterator[Sequence[int]]:

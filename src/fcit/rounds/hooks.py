@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fcit.methods.base import Method, Query
 from fcit.types import FcitError, State
-from fcit.weights import find_nonfinite
+from fcit.weights import find_nonfinite, kinds
 
 if TYPE_CHECKING:
     from typing import Any
@@ -24,8 +24,8 @@ def checked(method: Method, hook: str, after: State, before: State | None = None
     for kind in ("adapters", "extras"):
         if fault := _fault(kind, getattr(after, kind)):
             raise FcitError(f"{method.name}: {hook} left {fault}")
-    for kind in ("adapters", "extras") if before else ():
-        if tensor := find_nonfinite(getattr(after, kind), getattr(before, kind)):
+    for parts, old in zip(kinds(after), kinds(before), strict=True) if before else ():
+        if tensor := find_nonfinite(parts, old):
             lower = ", or start again with a lower federation.outlier_factor" * (hook == "end")
             raise FcitError(
                 f"{method.name}: {hook} made numbers that are not finite ({tensor}) of numbers that are; "

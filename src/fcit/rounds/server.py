@@ -109,7 +109,11 @@ def federate(
         rounds = run.plan[number]
         resumed = done if number == done.stage else Position()
         if not resumed.rounds:
-            state = begun(run, state, stage)
+            after = begun(run, state, stage)
+            _require_finite(
+                after, state, f"the beginning of stage {number + 1}"
+            )  # an optimizer's part
+            state = after
         if not resumed.ended:
             for index in range(resumed.rounds, len(rounds)):
                 state, report = take_round(run, state, rounds[index], engine, journal)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from fcit.benchmark.layout import PARTITIONS
 from fcit.files import private
+from fcit.rounds.client import told_of_cuts
 from fcit.rounds.runfolder import RunFolder
 from fcit.types import FcitError, Stage
 from fcit.watch import Watch
@@ -54,8 +55,5 @@ def check_lengths(engine: AnyEngine, stages: Sequence[Stage], watch: Watch) -> N
             found.append(lengths)
             step(len(found))
     for name, (cut, count) in zip(names, found, strict=True):
-        if cut:
-            watch.say(
-                f"{name}: training.max_length cuts off the end of an answer of {cut} of {count} training "
-                "samples, which is then not learned; raise it in a new run if that matters"
-            )
+        if told := told_of_cuts(cut, count):
+            watch.say(f"{name}: {told}")
